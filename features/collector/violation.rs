@@ -1,0 +1,96 @@
+//! A violation: where a request leaves the wire, and how that is said.
+
+use alloc::{borrow::ToOwned, format, string::String};
+use core::{
+    error,
+    fmt::{self, Write},
+};
+
+/// Where a request leaves the wire, and how.
+///
+/// `Display` is the [field](Self::field) and the [problem](Self::problem) as one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    field: String,
+    problem: String,
+    status: u16,
+}
+
+impl Violation {
+    pub(super) fn new(status: u16, field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+            status,
+        }
+    }
+
+    /// What is wrong: `events[3].timestamp`, a header's name in lower case, or `body`.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// What is wrong with it, as the rest of a sentence that begins with the field.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+
+    /// The status that a collector answers: 400 for what is not a JSON object, 401 for a missing or
+    /// wrong key, 413 for a body that is too long, 415 for another content type, otherwise 422.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.problem)
+    }
+}
+
+impl error::Error for Violation {}
+
+/// Where in the body an object is.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    Batch,
+    Event(usize),
+}
+
+impl Place {
+    /// An empty `key` is the object itself.
+    pub(super) fn violation(self, key: &str, problem: impl Into<String>) -> Violation {
+        let field = match (self, key) {
+            (Self::Batch, key) => key.to_owned(),
+            (Self::Event(at), "") => format!("events[{at}]"),
+            (Self::Event(at), key) => format!("events[{at}].{key}"),
+        };
+        Violation::new(422, field, problem)
+    }
+
+    pub(super) fn undecodable(self, error: &serde_json::Error) -> Violation {
+        self.violation("", format!("cannot be decoded: {error}"))
+    }
+}
+
+/// As much of a value as a message can bear, on one line.
+pub(super) struct Excerpt<'a>(pub(super) &'a str);
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self
+            .0
+            .char_indices()
+            .nth(48)
+            .map_or(self.0.len(), |(end, _)| end);
+        let rest = if end < self.0.len() { "…" } else { "" };
+        f.write_str("`")?;
+        for char in self.0[..end].chars() {
+            match char {
+                char if char.is_control() => write!(f, "{}", char.escape_default())?,
+                char => f.write_char(char)?,
+            }
+        }
+        write!(f, "{rest}`")
+    }
+}

@@ -1,0 +1,480 @@
+//! How a session is put together.
+
+use crate::clock::Clock;
+use crate::config::{OptionError, Options};
+use crate::diagnostic::{Diagnostic, Observer};
+use crate::driver::Driver;
+use crate::engine::Engine;
+use crate::entropy::{Entropy, Random};
+use crate::exception::{Classify, ErrorRules};
+use crate::handle::Handle;
+use crate::reporter::Reporter;
+use crate::ring::{HEADER, Ring, Storage};
+use crate::scratch;
+use crate::session::{FOOT, Identity, IdentityError, ProcessUuid, Session, SessionId, Str};
+use crate::shared::{Core, CoreRef, Parts, Shared};
+use crate::spawner::{LocalSpawner, Runtime, SpawnError, Spawner};
+use crate::transport::{Body, LocalTransport, SetupError, Transport};
+use core::fmt;
+use core::time::Duration;
+use uuid::Uuid;
+
+#[cfg(feature = "alloc")]
+use alloc::boxed::Box;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use alloc::sync::Arc;
+
+/// Puts a session together: [`Reporter::builder`] begins, [`start`](Self::start) ends.
+///
+/// A transport and a clock are needed, and a spawner to start; the compiler says so when one is missing. Every option
+/// has its default in [`Options`].
+#[must_use = "a builder does nothing until start() or build()"]
+pub struct Builder<T, C, S> {
+    identity: Identity,
+    options: Options,
+    transport: T,
+    clock: C,
+    spawner: S,
+    /// A runtime that could not be bound, which matters only if the session is enabled.
+    bound: Result<(), SpawnError>,
+    observer: Observer,
+    errors: ErrorRules,
+    entropy: Option<Entropy>,
+}
+
+impl Builder<(), (), ()> {
+    pub(crate) fn new(session: SessionId) -> Self {
+        Self {
+            identity: Identity::new(session),
+            options: Options::default(),
+            transport: (),
+            clock: (),
+            spawner: (),
+            bound: Ok(()),
+            observer: Observer::Log,
+            errors: ErrorRules::default(),
+            entropy: None,
+        }
+    }
+}
+
+macro_rules! option_setters {
+    ($($name:ident: $type:ty),* $(,)?) => {$(
+        #[doc = concat!("Sets [`Options::", stringify!($name), "`].")]
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.options.$name = $name;
+            self
+        }
+    )*};
+}
+
+/// # The options
+impl<T, C, S> Builder<T, C, S> {
+    option_setters! {
+        flush_interval: Duration,
+        flush_threshold: usize,
+        flush_timeout: Duration,
+        drop_timeout: Duration,
+        http_timeout: Duration,
+        max_retries: u32,
+        retry_base_delay: Duration,
+        retry_max_delay: Duration,
+        max_queue_size: usize,
+        max_queue_bytes: usize,
+        max_batch_size: usize,
+        max_batch_bytes: usize,
+        max_event_bytes: usize,
+    }
+
+    /// Sets all [`Options`] at once.
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Switches telemetry on or off; see [`Options::enabled`]. It wins over the environment.
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.options.enabled = Some(enabled);
+        self
+    }
+}
+
+/// # What the backend and the application are told
+impl<T, C, S> Builder<T, C, S> {
+    /// `platform` of every request, `family/os`. Default: the host's, `unknown/unknown` without `std`.
+    pub fn platform(mut self, platform: impl Into<Str>) -> Self {
+        self.identity.platform = Some(platform.into());
+        self
+    }
+
+    /// `sdk_version` of every request. Default: this crate's. Some backends gate features on it.
+    pub fn sdk_version(mut self, version: impl Into<Str>) -> Self {
+        self.identity.sdk_version = version.into();
+        self
+    }
+
+    /// `process_uuid` of every request; `None` leaves it out, which some older backends want. Default: one random
+    /// UUID for each process, shared by its sessions (without `std`: for each session).
+    pub fn process_uuid(mut self, uuid: Option<Uuid>) -> Self {
+        self.identity.process_uuid = uuid.map_or(ProcessUuid::Omitted, ProcessUuid::Given);
+        self
+    }
+
+    /// Who is told what the reporter has to say of itself. Default: the `log` facade, target `tinkex_telemetry`.
+    ///
+    /// Called by the driver and by whoever waits for a stop, never inside `log`. It should not block.
+    #[cfg(feature = "alloc")]
+    pub fn on_diagnostic(
+        mut self,
+        observer: impl Fn(&Diagnostic<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.observer = Observer::Boxed(Box::new(observer));
+        self
+    }
+
+    /// Who is told what the reporter has to say of itself. Default: the `log` facade, target `tinkex_telemetry`.
+    ///
+    /// Called by the driver and by whoever waits for a stop, never inside `log`. It should not block.
+    #[cfg(not(feature = "alloc"))]
+    pub fn on_diagnostic(mut self, observer: fn(&Diagnostic<'_>)) -> Self {
+        self.observer = Observer::Function(observer);
+        self
+    }
+
+    /// Teaches the session to read the HTTP status of errors of the application's own, to tell user errors from
+    /// exceptions. It is asked for every error on a `source()` chain. [`StatusError`](crate::StatusError) is known.
+    pub fn classify_errors(mut self, classify: Classify) -> Self {
+        self.errors.classify = Some(classify);
+        self
+    }
+
+    /// Attaches the bodies of failed requests to `user_error` events. Default: no, they may contain anything.
+    pub fn user_error_bodies(mut self, attach: bool) -> Self {
+        self.errors.with_bodies = attach;
+        self
+    }
+
+    /// The session's randomness. Default with `std`: the operating system's. Without: required.
+    pub fn entropy(mut self, entropy: Entropy) -> Self {
+        self.entropy = Some(entropy);
+        self
+    }
+}
+
+/// # The seams
+impl<T, C, S> Builder<T, C, S> {
+    /// What carries the batches: a [`Transport`] or a [`LocalTransport`].
+    pub fn transport<U>(self, transport: U) -> Builder<U, C, S> {
+        self.replace(|_, clock, spawner| (transport, clock, spawner))
+    }
+
+    /// Where the time comes from.
+    pub fn clock<D>(self, clock: D) -> Builder<T, D, S> {
+        self.replace(|transport, _, spawner| (transport, clock, spawner))
+    }
+
+    /// What runs the driver.
+    pub fn spawner<R>(self, spawner: R) -> Builder<T, C, R> {
+        self.replace(|transport, clock, _| (transport, clock, spawner))
+    }
+
+    /// Clock and spawner in one, bound to the executor of the calling thread.
+    pub fn runtime<R: Runtime>(mut self, mut runtime: R) -> Builder<T, R, R> {
+        self.bound = runtime.bind();
+        self.replace(|transport, _, _| (transport, runtime.clone(), runtime))
+    }
+
+    fn replace<U, D, R>(self, change: impl FnOnce(T, C, S) -> (U, D, R)) -> Builder<U, D, R> {
+        let (transport, clock, spawner) = change(self.transport, self.clock, self.spawner);
+        Builder {
+            identity: self.identity,
+            options: self.options,
+            transport,
+            clock,
+            spawner,
+            bound: self.bound,
+            observer: self.observer,
+            errors: self.errors,
+            entropy: self.entropy,
+        }
+    }
+}
+
+/// # Ends, where memory is allocated
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
+    /// Opens the session and hands out its driver, to be run by anything that runs a future.
+    ///
+    /// When telemetry is switched off the driver's future ends at once.
+    ///
+    /// # Errors
+    /// An option, the session's identity or the transport's configuration that cannot work; see [`BuildError`].
+    pub fn build(self) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
+        let storage = Storage::growing(self.options.max_queue_bytes);
+        self.assemble(storage, Body::owned(), None, |core| {
+            CoreRef::Shared(Arc::new(core))
+        })
+    }
+}
+
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl<T: Transport, C: Clock, S: Spawner> Builder<T, C, S> {
+    /// Opens the session and spawns its driver.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build); and [`BuildError::Spawn`] when there is no executor to run the driver.
+    pub fn start(self) -> Result<Reporter<T, C, S>, BuildError> {
+        let (builder, spawner) = self.take_spawner();
+        let storage = Storage::growing(builder.options.max_queue_bytes);
+        let any = Box::new(Arc::clone(&spawner));
+        let (reporter, driver) = builder.assemble(storage, Body::owned(), Some(any), |core| {
+            CoreRef::Shared(Arc::new(core))
+        })?;
+        if reporter.is_enabled() {
+            spawner.spawn(driver.run()).map_err(BuildError::Spawn)?;
+        }
+        Ok(reporter.with_spawner())
+    }
+
+    fn take_spawner(self) -> (Builder<T, C, ()>, Arc<S>) {
+        let mut taken = None;
+        let builder = self.replace(|transport, clock, spawner| {
+            taken = Some(Arc::new(spawner));
+            (transport, clock, ())
+        });
+        (builder, taken.expect("replace() calls its closure"))
+    }
+}
+
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl<T: LocalTransport + 'static, C: Clock, S: LocalSpawner> Builder<T, C, S> {
+    /// [`start`](Builder::start) on a single-threaded executor, for transports that are not `Send`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_local(self) -> Result<Reporter<T, C, S>, BuildError> {
+        let mut taken = None;
+        let builder = self.replace(|transport, clock, spawner| {
+            taken = Some(spawner);
+            (transport, clock, ())
+        });
+        let (reporter, driver) = builder.build()?;
+        if let (true, Some(spawner)) = (reporter.is_enabled(), taken) {
+            spawner
+                .spawn_local(driver.run_local())
+                .map_err(BuildError::Spawn)?;
+        }
+        Ok(reporter.with_spawner())
+    }
+}
+
+/// # The end, where memory is given
+impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
+    /// Opens the session in memory that the program gives, and hands out its driver. Nothing is allocated.
+    ///
+    /// `max_queue_bytes` and `max_batch_bytes` are taken from the memory's own lengths.
+    ///
+    /// # Errors
+    /// As `build`; and [`BuildError::StorageTooSmall`] when the memory does not hold one event of `max_event_bytes` and
+    /// the reserve for a fatal exception.
+    pub fn build_in<const QUEUE: usize, const BATCH: usize>(
+        mut self,
+        memory: &'static mut Memory<C, QUEUE, BATCH>,
+    ) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
+        let record = self.options.max_event_bytes.saturating_add(HEADER);
+        let too_small = |what, needed, given| {
+            Err(BuildError::StorageTooSmall {
+                what,
+                needed,
+                given,
+            })
+        };
+        if QUEUE < record.saturating_mul(2) {
+            return too_small("queue", record.saturating_mul(2), QUEUE);
+        }
+        self.options.max_queue_bytes = QUEUE - record;
+        self.options.max_batch_bytes = BATCH;
+        let Memory { core, queue, batch } = memory;
+        let result = self.assemble(
+            Storage::Static(queue),
+            Body::fixed(batch),
+            None,
+            |new| CoreRef::Static(core.insert(new)),
+        );
+        match result {
+            Err(BuildError::Option(error)) if error.option() == "max_batch_bytes" => {
+                too_small("batch", error.least().unwrap_or(BATCH + 1), BATCH)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Memory for one session without an allocator: a queue and a buffer for one request's body, in bytes.
+///
+/// Put it into a `static`, with a cell that gives it out once as `&'static mut` (the `static_cell` crate has some).
+pub struct Memory<C: 'static, const QUEUE: usize, const BATCH: usize> {
+    core: Option<Core<C>>,
+    queue: [u8; QUEUE],
+    batch: [u8; BATCH],
+}
+
+impl<C, const QUEUE: usize, const BATCH: usize> Memory<C, QUEUE, BATCH> {
+    /// Memory that is not in use.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            core: None,
+            queue: [0; QUEUE],
+            batch: [0; BATCH],
+        }
+    }
+}
+
+impl<C, const QUEUE: usize, const BATCH: usize> Default for Memory<C, QUEUE, BATCH> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(feature = "alloc")]
+type AnySpawner = Option<Box<dyn crate::shared::AnySpawner>>;
+#[cfg(not(feature = "alloc"))]
+type AnySpawner = Option<core::convert::Infallible>;
+
+impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
+    /// Checks everything, then makes reporter and driver.
+    fn assemble(
+        self,
+        storage: Storage,
+        body: Body,
+        spawner: AnySpawner,
+        place: impl FnOnce(Core<C>) -> CoreRef<C>,
+    ) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
+        if !self.options.is_enabled() {
+            let reporter = Reporter::new(Handle::disabled(), None);
+            return Ok((reporter, Driver::new(None, self.transport, body)));
+        }
+        self.bound.map_err(BuildError::Spawn)?;
+        self.transport.check().map_err(BuildError::Transport)?;
+        let entropy = match self.entropy {
+            Some(entropy) => entropy,
+            None => default_entropy()?,
+        };
+        let mut random = Random::new(entropy);
+        let session = self
+            .identity
+            .resolve(&mut random)
+            .map_err(BuildError::Identity)?;
+        let overhead = overhead(&session).map_err(BuildError::Identity)?;
+        self.options.check(overhead).map_err(BuildError::Option)?;
+
+        #[cfg(not(feature = "alloc"))]
+        let _ = spawner;
+        let parts = Parts {
+            session,
+            observer: self.observer,
+            errors: self.errors,
+            #[cfg(feature = "alloc")]
+            spawner,
+        };
+        let options = self.options;
+        let reserve = options.max_event_bytes + HEADER;
+        let ring = Ring::new(storage.with_reserve(reserve));
+        let mut engine = Engine::new(options.clone(), overhead, ring, random);
+        // Nobody else knows the engine yet.
+        let _ = engine.attach();
+        let (started, at) = (self.clock.now(), self.clock.utc());
+        let shared = Shared::new(engine, &options, parts, started);
+        let core = place(Core {
+            clock: self.clock,
+            shared,
+        });
+        core.shared.log_start(at);
+        let driver = Driver::new(Some(core.clone()), self.transport, body);
+        Ok((Reporter::new(core.handle(), Some(core)), driver))
+    }
+}
+
+/// What a request's body spends beside its events.
+fn overhead(session: &Session) -> Result<usize, IdentityError> {
+    scratch::with(|head| {
+        head.reset(Session::MAX_HEAD);
+        session.write_head(head)?;
+        head.finish().map_err(|_| IdentityError::TooLong)?;
+        Ok(head.len() + FOOT.len())
+    })
+}
+
+#[cfg(feature = "std")]
+fn default_entropy() -> Result<Entropy, BuildError> {
+    Entropy::from_os().map_err(|_| BuildError::NoEntropy)
+}
+
+#[cfg(not(feature = "std"))]
+fn default_entropy() -> Result<Entropy, BuildError> {
+    Err(BuildError::NoEntropy)
+}
+
+impl<T, C, S> fmt::Debug for Builder<T, C, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("identity", &self.identity)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a session could not be opened. The message names what to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An option, or a combination of them.
+    Option(OptionError),
+    /// The session's id, platform or version.
+    Identity(IdentityError),
+    /// The transport's configuration.
+    Transport(SetupError),
+    /// There is no executor to run the driver.
+    Spawn(SpawnError),
+    /// No randomness: the operating system has none, or none was given where there is no `std`.
+    NoEntropy,
+    /// The memory given is too small.
+    StorageTooSmall {
+        /// Which part: `queue` or `batch`.
+        what: &'static str,
+        /// The bytes it needs at least.
+        needed: usize,
+        /// The bytes it has.
+        given: usize,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option(_) => f.write_str("telemetry cannot work with these options"),
+            Self::Identity(_) => f.write_str("telemetry cannot identify the session"),
+            Self::Transport(_) => f.write_str("the telemetry transport is not configured"),
+            Self::Spawn(_) => f.write_str("the telemetry driver cannot be started"),
+            Self::NoEntropy => f.write_str("there is no randomness: give some with entropy()"),
+            Self::StorageTooSmall {
+                what,
+                needed,
+                given,
+            } => write!(f, "the {what} memory needs at least {needed} bytes, not {given}"),
+        }
+    }
+}
+
+impl core::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Option(error) => Some(error),
+            Self::Identity(error) => Some(error),
+            Self::Transport(error) => Some(error),
+            Self::Spawn(error) => Some(error),
+            Self::NoEntropy | Self::StorageTooSmall { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What the reporter says of itself: counted where it happens, told by the driver, at most so often.
+
+use crate::text::Why;
+use crate::time::Instant;
+use core::fmt;
+use core::time::Duration;
+
+/// Something the reporter has to say of itself, given to the observer set with
+/// [`Builder::on_diagnostic`](crate::Builder::on_diagnostic), or to the `log` facade.
+///
+/// `count` is how often it happened since the last time it was told: each kind is told at once the first time, then at
+/// most every ten seconds. The [`Display`](fmt::Display) form is one line without the session's id. It never contains
+/// the API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Diagnostic<'a> {
+    /// What happened.
+    pub kind: DiagnosticKind,
+    /// How many events it concerns.
+    pub count: u64,
+    /// Why, in words of the transport or the encoder; may be empty.
+    pub why: &'a str,
+    /// The session it happened in.
+    pub session_id: &'a str,
+    /// The limit that was met: `max_queue_size`, `max_event_bytes` or `max_retries`, as the kind has it; else 0.
+    pub limit: usize,
+}
+
+/// The kinds of [`Diagnostic`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DiagnosticKind {
+    /// Events were refused because the queue is full.
+    QueueFull,
+    /// Events were refused because they are larger than `max_event_bytes`.
+    EventTooLarge,
+    /// Events were refused because they cannot be encoded; `why` names the first.
+    Unencodable,
+    /// An attempt failed and will be repeated.
+    AttemptFailed,
+    /// A batch was dropped after its last attempt.
+    RetriesExhausted,
+    /// A batch was dropped because the backend refused it for good.
+    Rejected,
+    /// A single event was dropped because the backend found it too large.
+    TooLarge,
+    /// Events were dropped because a stop met its deadline.
+    Shutdown,
+    /// A fatal exception was logged.
+    ExceptionLogged,
+    /// Events come in after a fatal exception has ended the session. They are sent all the same.
+    LoggedAfterEnd,
+}
+
+impl DiagnosticKind {
+    const ALL: [Self; 10] = [
+        Self::QueueFull,
+        Self::EventTooLarge,
+        Self::Unencodable,
+        Self::AttemptFailed,
+        Self::RetriesExhausted,
+        Self::Rejected,
+        Self::TooLarge,
+        Self::Shutdown,
+        Self::ExceptionLogged,
+        Self::LoggedAfterEnd,
+    ];
+
+    /// How the default observer tells it.
+    #[must_use]
+    pub const fn level(self) -> log::Level {
+        match self {
+            Self::AttemptFailed => log::Level::Debug,
+            Self::ExceptionLogged => log::Level::Info,
+            _ => log::Level::Warn,
+        }
+    }
+}
+
+impl fmt::Display for Diagnostic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            count, why, limit, ..
+        } = self;
+        match self.kind {
+            DiagnosticKind::QueueFull => {
+                write!(f, "Telemetry queue full ({limit}), dropping event ({count} refused)")
+            }
+            DiagnosticKind::EventTooLarge => {
+                write!(f, "Telemetry event larger than {limit} bytes, dropping event ({count} refused)")
+            }
+            DiagnosticKind::Unencodable => {
+                write!(f, "Telemetry event cannot be encoded, dropping event ({count} refused): {why}")
+            }
+            DiagnosticKind::AttemptFailed => {
+                write!(f, "Telemetry send failed, will retry ({count} attempts): {why}")
+            }
+            DiagnosticKind::RetriesExhausted => {
+                write!(f, "Telemetry send failed after {limit} retries: {why} ({count} events dropped)")
+            }
+            DiagnosticKind::Rejected => {
+                write!(f, "Telemetry rejected by the backend: {why} ({count} events dropped)")
+            }
+            DiagnosticKind::TooLarge => {
+                write!(f, "Telemetry event too large for the backend: {why} ({count} events dropped)")
+            }
+            DiagnosticKind::Shutdown => {
+                write!(f, "Telemetry stopped before everything was sent ({count} events dropped)")
+            }
+            DiagnosticKind::ExceptionLogged => {
+                write!(f, "Exception logged for session ID: {}", self.session_id)
+            }
+            DiagnosticKind::LoggedAfterEnd => f.write_str(
+                "Telemetry events logged after a fatal exception ended the session; they are still sent",
+            ),
+        }
+    }
+}
+
+/// Who is told.
+pub(crate) enum Observer {
+    /// The `log` facade.
+    Log,
+    #[cfg(not(feature = "alloc"))]
+    Function(fn(&Diagnostic<'_>)),
+    #[cfg(feature = "alloc")]
+    Boxed(alloc::boxed::Box<dyn Fn(&Diagnostic<'_>) + Send + Sync>),
+}
+
+impl Observer {
+    /// Tells it. An observer that panics is survived with `std`.
+    pub(crate) fn tell(&self, diagnostic: &Diagnostic<'_>) {
+        let tell = || match self {
+            Self::Log => log::log!(target: "tinkex_telemetry", diagnostic.kind.level(), "{diagnostic}"),
+            #[cfg(not(feature = "alloc"))]
+            Self::Function(observe) => observe(diagnostic),
+            #[cfg(feature = "alloc")]
+            Self::Boxed(observe) => observe(diagnostic),
+        };
+        #[cfg(feature = "std")]
+        let _ = std::panic::catch_unwind(core::panic::AssertUnwindSafe(tell));
+        #[cfg(not(feature = "std"))]
+        tell();
+    }
+}
+
+/// A diagnostic on its way from the engine to the observer.
+pub(crate) struct Notice {
+    pub(crate) kind: DiagnosticKind,
+    pub(crate) count: u64,
+    pub(crate) why: Why,
+}
+
+/// What has happened and has not been told yet.
+#[derive(Default)]
+pub(crate) struct Notices {
+    slots: [Slot; DiagnosticKind::ALL.len()],
+    unencodable: Why,
+    send: Why,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    count: u64,
+    quiet_until: Option<Instant>,
+}
+
+impl Notices {
+    const GAP: Duration = Duration::from_secs(10);
+
+    /// Counts something. True when nothing of the kind was waiting to be told, so that somebody should be woken.
+    pub(crate) fn add(&mut self, kind: DiagnosticKind, count: u64) -> bool {
+        let slot = &mut self.slots[kind as usize];
+        let is_first = slot.count == 0;
+        slot.count += count;
+        is_first
+    }
+
+    /// Counts something that has a reason. The first unencodable event keeps its reason until it is told; of what
+    /// befell batches the last reason counts.
+    pub(crate) fn add_why(&mut self, kind: DiagnosticKind, count: u64, why: Why) -> bool {
+        let is_first = self.add(kind, count);
+        if kind != DiagnosticKind::Unencodable {
+            self.send = why;
+        } else if is_first {
+            self.unencodable = why;
+        }
+        is_first
+    }
+
+    /// The next thing to tell. `all` tells also what should still be quiet.
+    pub(crate) fn next(&mut self, now: Instant, all: bool) -> Option<Notice> {
+        let kind = DiagnosticKind::ALL.into_iter().find(|kind| {
+            let slot = &self.slots[*kind as usize];
+            slot.count > 0 && (all || slot.quiet_until.is_none_or(|until| until <= now))
+        })?;
+        let slot = &mut self.slots[kind as usize];
+        slot.quiet_until = now.checked_add(Self::GAP);
+        Some(Notice {
+            kind,
+            count: core::mem::take(&mut slot.count),
+            why: match kind {
+                DiagnosticKind::Unencodable => self.unencodable.clone(),
+                DiagnosticKind::AttemptFailed
+                | DiagnosticKind::RetriesExhausted
+                | DiagnosticKind::Rejected
+                | DiagnosticKind::TooLarge => self.send.clone(),
+                _ => Why::default(),
+            },
+        })
+    }
+
+    /// When something that waits may be told.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.slots
+            .iter()
+            .filter(|slot| slot.count > 0)
+            .map(|slot| slot.quiet_until.unwrap_or(Instant::ORIGIN))
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn ten_thousand_refusals_are_told_twice_in_ten_seconds_and_none_is_lost() {
+        let mut notices = Notices::default();
+        let (mut told, mut counted) = (0, 0);
+        for event in 0..10_000 {
+            let now = Instant::from_micros(event * 1_100);
+            notices.add(DiagnosticKind::QueueFull, 1);
+            while let Some(notice) = notices.next(now, false) {
+                told += 1;
+                counted += notice.count;
+            }
+        }
+        assert_eq!(told, 2);
+        let rest = notices.next(Instant::ORIGIN, true).unwrap();
+        assert_eq!(counted + rest.count, 10_000);
+    }
+
+    #[test]
+    fn kinds_stand_in_the_order_of_their_slots() {
+        for (at, kind) in DiagnosticKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at);
+        }
+    }
+
+    #[test]
+    fn a_diagnostic_is_one_line_that_names_count_and_reason() {
+        let diagnostic = Diagnostic {
+            kind: DiagnosticKind::RetriesExhausted,
+            count: 100,
+            why: "connection refused",
+            session_id: "s",
+            limit: 3,
+        };
+        assert_eq!(
+            diagnostic.to_string(),
+            "Telemetry send failed after 3 retries: connection refused (100 events dropped)"
+        );
+    }
+}

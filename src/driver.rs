@@ -1,0 +1,279 @@
+//! The loop between engine, clock and transport.
+
+use crate::clock::Clock;
+use crate::engine::{Outcome, Step, Ticket};
+use crate::lock::COPY_PIECE;
+use crate::scratch;
+use crate::session::{FOOT, Session};
+use crate::shared::{Core, CoreRef};
+use crate::text::Why;
+use crate::time::Instant;
+use crate::transport::{
+    Batch, BatchHead, Body, LocalTransport, Receipt, SendError, SendErrorKind, Transport,
+};
+use core::fmt;
+use core::future::{Future, poll_fn};
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll};
+
+/// Sends what a session queues. There is at most one for each session.
+///
+/// [`Builder::start`](crate::Builder::start) spawns it; [`Builder::build`](crate::Builder::build) hands it out, to be
+/// run by anything that runs a future. A driver is alive from the moment it is built until it is dropped, polled or
+/// not. When it is dropped before its session has ended, nothing is lost: every wait ends at once, the queue stays, and
+/// another driver ([`Reporter::new_driver`](crate::Reporter::new_driver)) can carry on.
+#[must_use = "nothing is sent unless the driver runs"]
+pub struct Driver<T, C: 'static> {
+    attachment: Option<Attachment<C>>,
+    transport: T,
+    body: Body,
+}
+
+/// A driver's hold on its session, let go when it is dropped.
+struct Attachment<C: 'static>(CoreRef<C>);
+
+impl<C> Drop for Attachment<C> {
+    fn drop(&mut self) {
+        self.0.shared.state.with(|engine| engine.detach()).wake();
+    }
+}
+
+/// The largest buffer that is kept while nothing is to be sent.
+const IDLE_BODY: usize = 64 * 1024;
+
+impl<T, C> Driver<T, C> {
+    /// A driver for a session that is attached to it already; without a session it has nothing to do.
+    pub(crate) fn new(core: Option<CoreRef<C>>, transport: T, body: Body) -> Self {
+        Self {
+            attachment: core.map(Attachment),
+            transport,
+            body,
+        }
+    }
+}
+
+impl<T: Transport, C: Clock> Driver<T, C> {
+    /// Runs until the session has ended. The future may be dropped at any time, see [`Driver`].
+    pub fn run(self) -> impl Future<Output = ()> + Send {
+        drive(self)
+    }
+}
+
+impl<T: LocalTransport, C: Clock> Driver<T, C> {
+    /// [`run`](Driver::run), for transports that are not `Send`.
+    pub fn run_local(self) -> impl Future<Output = ()> {
+        drive(self)
+    }
+}
+
+async fn drive<T: LocalTransport, C: Clock>(driver: Driver<T, C>) {
+    let Driver {
+        attachment,
+        mut transport,
+        mut body,
+    } = driver;
+    let Some(Attachment(core)) = &attachment else {
+        return;
+    };
+    let core: &Core<C> = core;
+    loop {
+        match next_step(core) {
+            Step::Send(ticket) => attempt(core, &mut transport, &mut body, &ticket).await,
+            Step::Again => {}
+            Step::Wait(until) => {
+                if until.is_none() {
+                    body.trim(IDLE_BODY);
+                }
+                sleep(core, until).await;
+            }
+            Step::Done => break,
+        }
+    }
+    core.shared.report(core.clock.now(), true);
+}
+
+fn next_step<C: Clock>(core: &Core<C>) -> Step {
+    core.shared.note_driver_thread();
+    let now = core.clock.now();
+    core.shared.report(now, false);
+    let (wakers, step) = core.shared.state.with(|engine| {
+        let wakers = engine.expire(now);
+        (wakers, engine.poll(now))
+    });
+    wakers.wake();
+    step
+}
+
+/// Waits until the time has come or something has happened.
+async fn sleep<C: Clock>(core: &Core<C>, until: Option<Instant>) {
+    let mut timer = pin!(until.map(|until| core.clock.sleep_until(until)));
+    poll_fn(|context| {
+        core.shared.note_driver_thread();
+        if is_dirty(core, context) {
+            return Poll::Ready(());
+        }
+        match timer.as_mut().as_pin_mut() {
+            Some(timer) => timer.poll(context),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Notes the waker, unless something has happened since the last look.
+fn is_dirty<C>(core: &Core<C>, context: &Context<'_>) -> bool {
+    let waker = context.waker().clone();
+    let parked = core.shared.state.with(|engine| engine.park(waker));
+    parked.is_err()
+}
+
+/// One attempt at one batch.
+async fn attempt<T: LocalTransport, C: Clock>(
+    core: &Core<C>,
+    transport: &mut T,
+    body: &mut Body,
+    ticket: &Ticket,
+) {
+    let outcome = match fill(core, body, ticket) {
+        Filled::Ready(array) => {
+            let batch = Batch {
+                body,
+                head: BatchHead {
+                    session: core.shared.session.id(),
+                    first_index: ticket.first_index,
+                    events: ticket.events,
+                    attempt: ticket.attempt,
+                    key: ticket.key,
+                    array,
+                },
+            };
+            match send(core, transport, batch).await {
+                Some(result) => outcome(core, result),
+                None => return,
+            }
+        }
+        Filled::NoMemory => Outcome::Retryable(None, Why::new("no memory for the request's body")),
+        Filled::Gone => return,
+    };
+    let now = core.clock.now();
+    let wakers = core
+        .shared
+        .state
+        .with(|engine| engine.settle(ticket.id, outcome, now));
+    wakers.wake();
+}
+
+enum Filled {
+    /// The body is there; the array of events is at these bytes.
+    Ready((usize, usize)),
+    NoMemory,
+    /// The batch is no longer in flight.
+    Gone,
+}
+
+/// Puts the request's body together, the events in pieces so that no piece holds the lock for long.
+fn fill<C>(core: &Core<C>, body: &mut Body, ticket: &Ticket) -> Filled {
+    scratch::with(|head| {
+        head.reset(Session::MAX_HEAD);
+        // It was written once already, when the session was built.
+        let _ = core.shared.session.write_head(head);
+        let head = head.bytes();
+        let end = head.len() + ticket.json_bytes;
+        let Some(out) = body.prepare(end + FOOT.len()) else {
+            return Filled::NoMemory;
+        };
+        out[..head.len()].copy_from_slice(head);
+        out[end..].copy_from_slice(FOOT);
+        let mut cursor = ticket.cursor();
+        for piece in out[head.len()..end].chunks_mut(COPY_PIECE) {
+            let copied = core
+                .shared
+                .state
+                .with(|engine| engine.copy(&mut cursor, piece));
+            if copied < piece.len() {
+                return Filled::Gone;
+            }
+        }
+        Filled::Ready((head.len() - 1, end + 1))
+    })
+}
+
+/// Sends, within the deadline, which a stop may bring forward. `None` when the batch is no longer in flight.
+async fn send<T: LocalTransport, C: Clock>(
+    core: &Core<C>,
+    transport: &mut T,
+    batch: Batch<'_>,
+) -> Option<Result<Receipt, SendError>> {
+    let sending = match catch(move || transport.send(batch)) {
+        Ok(sending) => sending,
+        Err(panicked) => return Some(Err(panicked)),
+    };
+    let mut sending = pin!(sending);
+    let mut timer = pin!(None);
+    let mut armed = None;
+    poll_fn(|context| {
+        core.shared.note_driver_thread();
+        match catch(|| sending.as_mut().poll(context)) {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(result)) => return Poll::Ready(Some(result)),
+            Err(panicked) => return Poll::Ready(Some(Err(panicked))),
+        }
+        while is_dirty(core, context) {
+            core.shared.report(core.clock.now(), false);
+        }
+        let Some(deadline) = core.shared.state.with(|engine| engine.send_deadline()) else {
+            return Poll::Ready(None);
+        };
+        if armed != Some(deadline) {
+            armed = Some(deadline);
+            timer.set(Some(core.clock.sleep_until(deadline)));
+        }
+        poll_timer(timer.as_mut(), context)
+            .map(|()| Some(Err(SendError::retryable("no answer in time"))))
+    })
+    .await
+}
+
+fn poll_timer(
+    timer: Pin<&mut Option<impl Future<Output = ()>>>,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    match timer.as_pin_mut() {
+        Some(timer) => timer.poll(context),
+        None => Poll::Pending,
+    }
+}
+
+fn outcome<C: Clock>(core: &Core<C>, result: Result<Receipt, SendError>) -> Outcome {
+    match result {
+        Ok(Receipt { handed_over: false }) => Outcome::Delivered,
+        Ok(Receipt { handed_over: true }) => Outcome::HandedOver,
+        Err(SendError { kind, why }) => match kind {
+            SendErrorKind::Retryable(wish) => {
+                Outcome::Retryable(wish.map(|wish| wish.delay(core.clock.utc())), why)
+            }
+            SendErrorKind::Rejected => Outcome::Rejected(why),
+            SendErrorKind::TooLarge => Outcome::TooLarge(why),
+        },
+    }
+}
+
+/// Runs code of the transport's. A panic costs the attempt, not the reporter.
+#[cfg(feature = "std")]
+fn catch<R>(work: impl FnOnce() -> R) -> Result<R, SendError> {
+    std::panic::catch_unwind(core::panic::AssertUnwindSafe(work))
+        .map_err(|_| SendError::retryable("the transport panicked"))
+}
+
+#[cfg(not(feature = "std"))]
+fn catch<R>(work: impl FnOnce() -> R) -> Result<R, SendError> {
+    Ok(work())
+}
+
+impl<T, C> fmt::Debug for Driver<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("has_session", &self.attachment.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,480 @@
+//! The state machine: everything that can be decided without I/O, a clock or an allocator is decided here.
+//!
+//! It is told what happens (`push`, `settle`, `request_flush`, `begin_stop`) and what time it is, and answers what to
+//! do next (`poll`). Every executor, the simulator and bare metal run this one.
+
+mod batch;
+mod stopping;
+#[cfg(all(test, feature = "std"))]
+mod properties;
+#[cfg(all(test, feature = "std"))]
+mod tests;
+mod wakers;
+
+pub(crate) use batch::Ticket;
+pub(crate) use wakers::{Registered, Wakers};
+
+use crate::config::Options;
+use crate::diagnostic::{DiagnosticKind, Notice, Notices};
+use crate::encode::{Front, SessionEnd};
+use crate::entropy::Random;
+use crate::retry;
+use crate::ring::{HEADER, Ring};
+use crate::stats::{DropReason, Dropped, Refusal, Refused, Stats};
+use crate::text::Why;
+use crate::time::Instant;
+use batch::{InFlight, Phase, Shape, Split};
+use core::task::Waker;
+use core::time::Duration;
+use stopping::{End, Stop};
+use wakers::{DriverSlot, Waiters};
+
+/// A position in the sequence of accepted events: everything before it is settled when that many are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Target(pub(crate) u64);
+
+/// Names one attempt. A result that comes with an old one is ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SendId(u64);
+
+/// What an event is to the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind<'a> {
+    /// Waits for its flush.
+    Ordinary,
+    /// Asks for one.
+    Urgent,
+    /// Asks for one, may use the reserve, and ends the session with the `SESSION_END` whose tail it brings.
+    Fatal(&'a SessionEnd),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Delivered,
+    HandedOver,
+    /// Worth another attempt, after the time that the server asked for.
+    Retryable(Option<Duration>, Why),
+    Rejected(Why),
+    TooLarge(Why),
+}
+
+/// What the driver is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Send this batch, then settle it.
+    Send(Ticket),
+    /// Poll again at once: a large batch is put together in steps, so that no step holds the lock for long.
+    Again,
+    /// Poll again at this time, or when woken.
+    Wait(Option<Instant>),
+    /// The session is over.
+    Done,
+}
+
+/// A driver is attached already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlreadyDriven;
+
+impl core::fmt::Display for AlreadyDriven {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the session has a driver already; a session is driven by one at a time")
+    }
+}
+
+impl core::error::Error for AlreadyDriven {}
+
+/// The state of one session.
+pub(crate) struct Engine {
+    options: Options,
+    /// What a request's body may spend on events.
+    batch_budget: usize,
+    ring: Ring,
+    random: Random,
+    ledger: Ledger,
+    next_index: u64,
+    next_send: u64,
+    end: End,
+    stop: Option<Stop>,
+    in_flight: Option<InFlight>,
+    /// A batch that is being put together, and one that was too large.
+    forming: Shape,
+    split: Option<Split>,
+    /// Everything before it is due now, and what has come in since it was set.
+    flush_target: Target,
+    fresh_bytes: usize,
+    /// When what is queued is due at the latest.
+    flush_at: Option<Instant>,
+    /// When the last batch took all that was queued: what is queued now came later.
+    emptied_at: Option<Instant>,
+    /// Since when an oversized ring has been empty.
+    idle_since: Option<Instant>,
+    driver: DriverSlot,
+    waiters: Waiters,
+    notices: Notices,
+    is_after_end_told: bool,
+}
+
+#[derive(Default)]
+struct Ledger {
+    accepted: u64,
+    delivered: u64,
+    handed_over: u64,
+    dropped: Dropped,
+    refused: Refused,
+}
+
+impl Ledger {
+    fn settled(&self) -> u64 {
+        self.delivered + self.handed_over + self.dropped.total()
+    }
+}
+
+impl Engine {
+    /// How long an oversized ring stays empty before its memory is given back.
+    const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+    /// An engine for checked options; a request's body spends `overhead` bytes beside its events.
+    pub(crate) fn new(options: Options, overhead: usize, ring: Ring, random: Random) -> Self {
+        Self {
+            batch_budget: options.max_batch_bytes - overhead,
+            options,
+            ring,
+            random,
+            ledger: Ledger::default(),
+            next_index: 0,
+            next_send: 0,
+            end: End::Open,
+            stop: None,
+            in_flight: None,
+            forming: Shape::default(),
+            split: None,
+            flush_target: Target(0),
+            fresh_bytes: 0,
+            flush_at: None,
+            emptied_at: None,
+            idle_since: None,
+            driver: DriverSlot::default(),
+            waiters: Waiters::default(),
+            notices: Notices::default(),
+            is_after_end_told: false,
+        }
+    }
+
+    /// Takes an event: everything of its JSON behind id and index. The waker, if any, is to be woken.
+    pub(crate) fn push(
+        &mut self,
+        body: &[u8],
+        kind: Kind<'_>,
+    ) -> (Result<(), Refusal>, Option<Waker>) {
+        if self.stop.is_some() {
+            return self.refuse(Refusal::SessionEnded);
+        }
+        let index = self.next_index;
+        let result = self.admit(body, index, matches!(kind, Kind::Fatal(_)));
+        self.next_index += 1;
+        let news = match result {
+            Ok(()) => self.note_accepted(),
+            Err(reason) => self.note_refused(reason, None),
+        };
+        if let Kind::Fatal(tail) = kind {
+            self.notices.add(DiagnosticKind::ExceptionLogged, 1);
+            self.queue_end(tail);
+        }
+        if matches!(kind, Kind::Ordinary) && !news {
+            return (result, None);
+        }
+        if !matches!(kind, Kind::Ordinary) {
+            self.make_all_due();
+        }
+        (result, self.driver.wake())
+    }
+
+    /// Counts an event that did not get so far as to be pushed.
+    pub(crate) fn refuse(&mut self, reason: Refusal) -> (Result<(), Refusal>, Option<Waker>) {
+        self.refuse_because(reason, None)
+    }
+
+    /// Counts an event that could not be encoded, and says why.
+    pub(crate) fn refuse_because(
+        &mut self,
+        reason: Refusal,
+        why: Option<Why>,
+    ) -> (Result<(), Refusal>, Option<Waker>) {
+        let reason = if self.stop.is_some() {
+            Refusal::SessionEnded
+        } else {
+            reason
+        };
+        if reason != Refusal::SessionEnded {
+            self.next_index += 1;
+        }
+        let news = self.note_refused(reason, why);
+        (Err(reason), if news { self.driver.wake() } else { None })
+    }
+
+    /// Puts an event into the ring, unless a limit forbids it. A fatal exception may use the reserve.
+    fn admit(&mut self, body: &[u8], index: u64, is_fatal: bool) -> Result<(), Refusal> {
+        let front = Front::new(self.random.uuid(), index);
+        let len = front.bytes().len() + body.len();
+        if len > self.options.max_event_bytes {
+            return Err(Refusal::EventTooLarge);
+        }
+        let (mut size, mut bytes) = (self.options.max_queue_size, self.options.max_queue_bytes);
+        if is_fatal {
+            size += 1;
+            bytes += self.options.max_event_bytes + HEADER;
+        }
+        if self.ring.records() >= size || self.ring.used() + HEADER + len > bytes {
+            return Err(Refusal::QueueFull);
+        }
+        self.ring
+            .push(index, front.bytes(), body)
+            .map_err(|_| Refusal::QueueFull)?;
+        self.fresh_bytes += len;
+        Ok(())
+    }
+
+    /// Counts an accepted event. True when the driver should look.
+    fn note_accepted(&mut self) -> bool {
+        self.ledger.accepted += 1;
+        let is_first_after_end =
+            !self.end.is_open() && !core::mem::replace(&mut self.is_after_end_told, true);
+        if is_first_after_end {
+            self.notices.add(DiagnosticKind::LoggedAfterEnd, 1);
+        }
+        let fresh = self.ledger.accepted - self.flush_target.0.max(self.ledger.settled());
+        let is_due = fresh >= self.options.flush_threshold as u64
+            || self.fresh_bytes >= self.batch_budget;
+        if is_due {
+            self.make_all_due();
+        }
+        // While a batch is in flight the driver looks again by itself. The first event of a queue arms the timer.
+        let is_news = self.in_flight.is_none() && (is_due || self.queued() == 1);
+        is_news || is_first_after_end
+    }
+
+    /// Counts a refused event. True when the driver should tell.
+    fn note_refused(&mut self, reason: Refusal, why: Option<Why>) -> bool {
+        self.ledger.refused.add(reason);
+        match (reason, why) {
+            (Refusal::QueueFull, _) => self.notices.add(DiagnosticKind::QueueFull, 1),
+            (Refusal::EventTooLarge, _) => self.notices.add(DiagnosticKind::EventTooLarge, 1),
+            (Refusal::Unencodable, why) => {
+                let why = why.unwrap_or_default();
+                self.notices.add_why(DiagnosticKind::Unencodable, 1, why)
+            }
+            (Refusal::SessionEnded | Refusal::Disabled, _) => false,
+        }
+    }
+
+    fn make_all_due(&mut self) {
+        self.flush_target = Target(self.ledger.accepted);
+        self.fresh_bytes = 0;
+    }
+
+    /// Says what to do now. Call [`expire`](Self::expire) with the same `now` first.
+    pub(crate) fn poll(&mut self, now: Instant) -> Step {
+        self.driver.is_dirty = false;
+        let until = match &self.in_flight {
+            Some(in_flight) => match in_flight.phase {
+                Phase::Sending { .. } => self.send_deadline(),
+                Phase::Retry { until, .. } if until <= now => return self.begin_attempt(now),
+                Phase::Retry { until, .. } => Some(until),
+            },
+            None if self.is_due(now) => return self.form(now),
+            None if self.stop.is_some() && self.queued() == 0 => return Step::Done,
+            None => self.idle_until(now),
+        };
+        let stop = self.stop.as_ref().and_then(|stop| stop.deadline);
+        Step::Wait(earliest([until, stop, self.notices.due()]))
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.queued() > 0
+            && (self.settled() < self.flush_target
+                || self.stop.is_some()
+                || self.flush_at.is_some_and(|at| at <= now))
+    }
+
+    /// Arms the flush timer of a queue, or lets an idle one give its memory back.
+    fn idle_until(&mut self, now: Instant) -> Option<Instant> {
+        if self.queued() > 0 {
+            self.idle_since = None;
+            if self.flush_at.is_none() && !self.options.flush_interval.is_zero() {
+                let since = self.emptied_at.take().unwrap_or(now);
+                self.flush_at = since.checked_add(self.options.flush_interval);
+            }
+            return self.flush_at;
+        }
+        self.flush_at = None;
+        self.emptied_at = None;
+        if !self.ring.is_oversized() {
+            return None;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        let until = since.checked_add(Self::IDLE_GRACE)?;
+        if now < until {
+            return Some(until);
+        }
+        self.idle_since = None;
+        self.ring.shrink();
+        None
+    }
+
+    /// Ends an attempt. The wakers are to be woken; an old id changes nothing.
+    pub(crate) fn settle(&mut self, id: SendId, outcome: Outcome, now: Instant) -> Wakers {
+        let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_sending(id)) else {
+            return Wakers::default();
+        };
+        match outcome {
+            Outcome::Delivered => self.ledger.delivered += in_flight.shape.events(),
+            Outcome::HandedOver => self.ledger.handed_over += in_flight.shape.events(),
+            Outcome::Retryable(wish, why) if in_flight.attempt < self.options.max_retries => {
+                return self.retry(in_flight, wish, why, now);
+            }
+            Outcome::Retryable(_, why) => {
+                self.drop_batch(&in_flight.shape, DropReason::RetriesExhausted, why);
+            }
+            Outcome::Rejected(why) => self.drop_batch(&in_flight.shape, DropReason::Rejected, why),
+            Outcome::TooLarge(why) if in_flight.shape.events() == 1 => {
+                self.drop_batch(&in_flight.shape, DropReason::TooLarge, why);
+            }
+            Outcome::TooLarge(_) => {
+                self.split(&in_flight.shape);
+                return Wakers::default();
+            }
+        }
+        self.release(&in_flight.shape);
+        self.waiters.take()
+    }
+
+    fn retry(
+        &mut self,
+        mut in_flight: InFlight,
+        wish: Option<Duration>,
+        why: Why,
+        now: Instant,
+    ) -> Wakers {
+        let Options {
+            retry_base_delay: base,
+            retry_max_delay: cap,
+            ..
+        } = self.options;
+        let random = &mut self.random;
+        let delay = match wish {
+            Some(wish) => wish.min(cap),
+            None => retry::backoff(base, cap, in_flight.attempt, |bound| random.below(bound)),
+        };
+        let until = now.checked_add(delay).unwrap_or(Instant::END);
+        in_flight.attempt += 1;
+        in_flight.phase = Phase::Retry {
+            until,
+            is_servers_wish: wish.is_some(),
+        };
+        self.in_flight = Some(in_flight);
+        self.notices.add_why(DiagnosticKind::AttemptFailed, 1, why);
+        if self.stop_ends_before(until) {
+            return self.abandon();
+        }
+        Wakers::default()
+    }
+
+    fn drop_batch(&mut self, shape: &Shape, reason: DropReason, why: Why) {
+        let kind = match reason {
+            DropReason::RetriesExhausted => DiagnosticKind::RetriesExhausted,
+            DropReason::Rejected => DiagnosticKind::Rejected,
+            DropReason::TooLarge => DiagnosticKind::TooLarge,
+            DropReason::Shutdown => DiagnosticKind::Shutdown,
+        };
+        self.ledger.dropped.add(reason, shape.events());
+        self.notices.add_why(kind, shape.events(), why);
+    }
+
+    /// The events of a settled batch leave the queue.
+    fn release(&mut self, shape: &Shape) {
+        self.ring.release(shape.records, shape.ring_bytes);
+        if shape.with_end {
+            self.end = End::Settled;
+        }
+    }
+
+    /// Makes everything accepted so far due. The waker, if any, is to be woken.
+    pub(crate) fn request_flush(&mut self) -> (Target, Option<Waker>) {
+        self.make_all_due();
+        (self.flush_target, self.driver.wake())
+    }
+
+    /// Whether a wait for `target` has nothing left to wait for.
+    pub(crate) fn is_over(&self, target: Target) -> bool {
+        self.settled() >= target || !self.driver.is_attached
+    }
+
+    fn settled(&self) -> Target {
+        Target(self.ledger.settled())
+    }
+
+    fn queued(&self) -> u64 {
+        self.ring.records() as u64 + u64::from(self.end.is_queued())
+    }
+
+    /// A driver begins its work.
+    pub(crate) fn attach(&mut self) -> Result<(), AlreadyDriven> {
+        if self.driver.is_attached {
+            return Err(AlreadyDriven);
+        }
+        self.driver.is_attached = true;
+        Ok(())
+    }
+
+    /// A driver is gone, perhaps in mid-send: its batch stays, for another attempt with the same key by another driver.
+    pub(crate) fn detach(&mut self) -> Wakers {
+        if let Some(in_flight) = &mut self.in_flight
+            && let Phase::Sending { .. } = in_flight.phase
+        {
+            in_flight.attempt = in_flight.attempt.saturating_add(1);
+            in_flight.phase = Phase::Retry {
+                until: Instant::ORIGIN,
+                is_servers_wish: false,
+            };
+        }
+        let mut wakers = self.waiters.take();
+        wakers.driver = self.driver.clear();
+        wakers
+    }
+
+    /// The driver goes to sleep, unless something has happened since its last poll. The waker that comes back is to
+    /// be dropped.
+    pub(crate) fn park(&mut self, waker: Waker) -> Result<Option<Waker>, Waker> {
+        self.driver.park(waker)
+    }
+
+    /// Notes a waker to be woken when something is settled.
+    pub(crate) fn register(&mut self, waker: Waker) -> Registered {
+        self.waiters.register(waker)
+    }
+
+    /// The next thing to tell the observer; `all` tells also what should still be quiet.
+    pub(crate) fn next_notice(&mut self, now: Instant, all: bool) -> Option<Notice> {
+        self.notices.next(now, all)
+    }
+
+    /// The ledger, and the state of the session.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            accepted: self.ledger.accepted,
+            delivered: self.ledger.delivered,
+            handed_over: self.ledger.handed_over,
+            dropped: self.ledger.dropped,
+            refused: self.ledger.refused,
+            queued: self.queued(),
+            queued_bytes: self.ring.used() + self.end.queued_bytes(),
+            session_ended: !self.end.is_open(),
+            driver_alive: self.driver.is_attached,
+        }
+    }
+}
+
+fn earliest<const N: usize>(times: [Option<Instant>; N]) -> Option<Instant> {
+    times.into_iter().flatten().min()
+}

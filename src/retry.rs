@@ -1,0 +1,116 @@
+//! When to try again: backoff, jitter and `Retry-After`. Pure functions.
+
+use crate::time::Timestamp;
+use core::time::Duration;
+
+/// What a server asked for in `Retry-After` (RFC 9110, section 10.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetryAfter {
+    /// So many seconds from now.
+    Delay(Duration),
+    /// At this moment of the wall clock.
+    At(Timestamp),
+}
+
+impl RetryAfter {
+    /// Reads the header's first form, a number of seconds; `None` for everything else.
+    ///
+    /// A number too large to count is still a wish to wait, so it becomes a very long delay (which the session then
+    /// caps), not garbage.
+    #[must_use]
+    pub fn from_seconds(text: &str) -> Option<Self> {
+        let text = text.trim_ascii();
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let seconds = text.parse().unwrap_or(u64::from(u32::MAX));
+        Some(Self::Delay(Duration::from_secs(seconds)))
+    }
+
+    /// The delay asked for, as seen at `now`; a date in the past is no delay.
+    pub(crate) fn delay(self, now: Timestamp) -> Duration {
+        match self {
+            Self::Delay(delay) => delay,
+            Self::At(at) => at.saturating_duration_since(now),
+        }
+    }
+}
+
+/// The delay before retry `n` (from 0): `base` × 2ⁿ plus up to a tenth of that, never above `cap`.
+///
+/// `jitter` picks a number of microseconds below its argument.
+pub(crate) fn backoff(
+    base: Duration,
+    cap: Duration,
+    n: u32,
+    jitter: impl FnOnce(u64) -> u64,
+) -> Duration {
+    let doubled = base
+        .checked_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX))
+        .unwrap_or(cap)
+        .min(cap);
+    let spread = u64::try_from(doubled.as_micros() / 10).unwrap_or(u64::MAX);
+    doubled
+        .saturating_add(Duration::from_micros(jitter(spread.saturating_add(1))))
+        .min(cap)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn backoff_doubles_up_to_its_cap() {
+        let delays: [u64; 8] =
+            core::array::from_fn(|n| backoff(SECOND, MINUTE, n as u32, |_| 0).as_secs());
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+        for n in [31, 32, 63, 64, u32::MAX] {
+            assert_eq!(backoff(SECOND, MINUTE, n, |_| 0), MINUTE);
+        }
+    }
+
+    #[test]
+    fn jitter_adds_at_most_a_tenth_and_never_passes_the_cap() {
+        let most = |n| backoff(SECOND, MINUTE, n, |bound| bound - 1);
+        assert_eq!(most(0), Duration::from_millis(1_100));
+        assert_eq!(most(3), Duration::from_millis(8_800));
+        assert_eq!(most(9), MINUTE);
+    }
+
+    #[test]
+    fn extreme_delays_do_not_overflow() {
+        assert_eq!(
+            backoff(Duration::MAX, Duration::MAX, 5, |bound| bound - 1),
+            Duration::MAX
+        );
+        assert_eq!(backoff(Duration::ZERO, MINUTE, 5, |bound| bound - 1), Duration::ZERO);
+    }
+
+    #[test]
+    fn retry_after_seconds_are_digits_alone() {
+        let seconds = |text| RetryAfter::from_seconds(text);
+        assert_eq!(seconds(" 120 "), Some(RetryAfter::Delay(2 * MINUTE)));
+        assert_eq!(seconds("0"), Some(RetryAfter::Delay(Duration::ZERO)));
+        for garbage in ["", "-1", "1.5", "soon", "+3", "1e3"] {
+            assert_eq!(seconds(garbage), None, "{garbage:?}");
+        }
+        assert!(matches!(
+            seconds("99999999999999999999999"),
+            Some(RetryAfter::Delay(delay)) if delay > MINUTE
+        ));
+    }
+
+    #[test]
+    fn a_retry_after_date_counts_from_now() {
+        let at = RetryAfter::At(Timestamp::from_unix_micros(90_000_000));
+        assert_eq!(at.delay(Timestamp::from_unix_micros(30_000_000)), MINUTE);
+        assert_eq!(
+            at.delay(Timestamp::from_unix_micros(99_000_000)),
+            Duration::ZERO
+        );
+    }
+}

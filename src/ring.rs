@@ -1,0 +1,333 @@
+//! The queue's bytes: one ring of records, bounded by its capacity. It knows nothing of telemetry.
+//!
+//! A record is a header (`length u32, tag u64`, little-endian) and a payload. Offsets are counted from the oldest
+//! record, so they stay right when the ring moves to a larger buffer.
+
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
+
+/// What a record takes besides its payload.
+pub(crate) const HEADER: usize = 12;
+
+/// The capacity a growing ring starts with and returns to.
+#[cfg(feature = "alloc")]
+const INITIAL: usize = 64 * 1024;
+
+/// Where the bytes are.
+pub(crate) enum Storage {
+    /// As large as it is.
+    Static(&'static mut [u8]),
+    /// Starts small and doubles up to its limit. Bytes beyond `len` have never been touched, so they cost no memory.
+    #[cfg(feature = "alloc")]
+    Boxed { bytes: Vec<u8>, limit: usize },
+}
+
+impl Storage {
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn growing(limit: usize) -> Self {
+        Self::Boxed {
+            bytes: Vec::new(),
+            limit,
+        }
+    }
+
+    /// Room for so much more than the limit of ordinary records. Static storage has been given it already.
+    #[cfg_attr(not(feature = "alloc"), expect(unused_mut, unused_variables))]
+    pub(crate) fn with_reserve(mut self, reserve: usize) -> Self {
+        #[cfg(feature = "alloc")]
+        if let Self::Boxed { limit, .. } = &mut self {
+            *limit += reserve;
+        }
+        self
+    }
+
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Static(bytes) => bytes.len(),
+            #[cfg(feature = "alloc")]
+            Self::Boxed { bytes, .. } => bytes.capacity(),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Static(bytes) => bytes,
+            #[cfg(feature = "alloc")]
+            Self::Boxed { bytes, .. } => bytes,
+        }
+    }
+
+    /// Writes within the capacity; `at` is at most one past the bytes written so far.
+    fn write(&mut self, at: usize, data: &[u8]) {
+        match self {
+            Self::Static(bytes) => bytes[at..at + data.len()].copy_from_slice(data),
+            #[cfg(feature = "alloc")]
+            Self::Boxed { bytes, .. } => {
+                let over = (bytes.len() - at).min(data.len());
+                bytes[at..at + over].copy_from_slice(&data[..over]);
+                bytes.extend_from_slice(&data[over..]);
+            }
+        }
+    }
+}
+
+/// There is no room for the record: the limit is reached, or there is no memory to grow.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoRoom;
+
+/// A record's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) len: usize,
+    pub(crate) tag: u64,
+}
+
+pub(crate) struct Ring {
+    storage: Storage,
+    head: usize,
+    used: usize,
+    records: usize,
+}
+
+impl Ring {
+    pub(crate) const fn new(storage: Storage) -> Self {
+        Self {
+            storage,
+            head: 0,
+            used: 0,
+            records: 0,
+        }
+    }
+
+    /// Bytes in use, headers included.
+    pub(crate) const fn used(&self) -> usize {
+        self.used
+    }
+
+    pub(crate) const fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Appends a record whose payload is `front` followed by `back`.
+    pub(crate) fn push(&mut self, tag: u64, front: &[u8], back: &[u8]) -> Result<(), NoRoom> {
+        let len = front.len() + back.len();
+        let size = HEADER + len;
+        if self.storage.capacity() - self.used < size {
+            self.grow(self.used + size)?;
+        }
+        let mut header = [0; HEADER];
+        header[..4].copy_from_slice(&u32::try_from(len).map_err(|_| NoRoom)?.to_le_bytes());
+        header[4..].copy_from_slice(&tag.to_le_bytes());
+        for piece in [&header[..], front, back] {
+            self.append(piece);
+        }
+        self.records += 1;
+        Ok(())
+    }
+
+    fn append(&mut self, data: &[u8]) {
+        let at = self.position(self.used);
+        let before_end = (self.storage.capacity() - at).min(data.len());
+        self.storage.write(at, &data[..before_end]);
+        if before_end < data.len() {
+            self.storage.write(0, &data[before_end..]);
+        }
+        self.used += data.len();
+    }
+
+    /// The record that begins `offset` bytes behind the oldest one; `None` at the end.
+    pub(crate) fn record(&self, offset: usize) -> Option<Record> {
+        if offset >= self.used {
+            return None;
+        }
+        let mut header = [0; HEADER];
+        self.read(offset, &mut header);
+        let (len, tag) = header.split_at(4);
+        Some(Record {
+            len: u32::from_le_bytes(len.try_into().ok()?) as usize,
+            tag: u64::from_le_bytes(tag.try_into().ok()?),
+        })
+    }
+
+    /// Copies bytes out, from `offset` bytes behind the start of the oldest record.
+    pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
+        let at = self.position(offset);
+        let bytes = self.storage.bytes();
+        let before_end = (self.storage.capacity() - at).min(out.len());
+        let (first, second) = out.split_at_mut(before_end);
+        first.copy_from_slice(&bytes[at..at + first.len()]);
+        second.copy_from_slice(&bytes[..second.len()]);
+    }
+
+    /// Forgets the oldest records: `records` of them, `bytes` in all.
+    pub(crate) fn release(&mut self, records: usize, bytes: usize) {
+        self.records -= records;
+        self.used -= bytes;
+        // An empty ring starts over at its beginning, which keeps the memory it touches small.
+        self.head = if self.used == 0 {
+            0
+        } else {
+            self.position(bytes)
+        };
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.release(self.records, self.used);
+    }
+
+    /// Whether [`shrink`](Self::shrink) would give memory back.
+    pub(crate) fn is_oversized(&self) -> bool {
+        match &self.storage {
+            Storage::Static(_) => false,
+            #[cfg(feature = "alloc")]
+            Storage::Boxed { bytes, .. } => bytes.capacity() > INITIAL,
+        }
+    }
+
+    /// Gives the memory of an empty ring back.
+    pub(crate) fn shrink(&mut self) {
+        #[cfg(feature = "alloc")]
+        if self.used == 0
+            && let Storage::Boxed { bytes, .. } = &mut self.storage
+        {
+            *bytes = Vec::new();
+        }
+    }
+
+    fn position(&self, offset: usize) -> usize {
+        let at = self.head + offset;
+        let capacity = self.storage.capacity();
+        if at < capacity { at } else { at - capacity }
+    }
+
+    #[cfg(not(feature = "alloc"))]
+    fn grow(&mut self, _needed: usize) -> Result<(), NoRoom> {
+        Err(NoRoom)
+    }
+
+    /// Doubles the capacity until `needed` bytes fit, and lays the records out anew from the start.
+    #[cfg(feature = "alloc")]
+    fn grow(&mut self, needed: usize) -> Result<(), NoRoom> {
+        let Storage::Boxed { bytes, limit } = &mut self.storage else {
+            return Err(NoRoom);
+        };
+        if needed > *limit {
+            return Err(NoRoom);
+        }
+        let capacity = needed
+            .checked_next_power_of_two()
+            .unwrap_or(*limit)
+            .max(bytes.capacity().saturating_mul(2))
+            .max(INITIAL)
+            .min(*limit);
+        let mut larger = Vec::new();
+        larger.try_reserve_exact(capacity).map_err(|_| NoRoom)?;
+        let before_end = (bytes.capacity() - self.head).min(self.used);
+        larger.extend_from_slice(&bytes[self.head..self.head + before_end]);
+        larger.extend_from_slice(&bytes[..self.used - before_end]);
+        *bytes = larger;
+        self.head = 0;
+        Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use super::*;
+    use alloc::boxed::Box;
+    use alloc::collections::VecDeque;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn payloads(ring: &Ring) -> Vec<(u64, Vec<u8>)> {
+        let (mut offset, mut found) = (0, Vec::new());
+        while let Some(record) = ring.record(offset) {
+            let mut payload = vec![0; record.len];
+            ring.read(offset + HEADER, &mut payload);
+            found.push((record.tag, payload));
+            offset += HEADER + record.len;
+        }
+        found
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Push(Vec<u8>, usize),
+        Release(usize),
+        Shrink,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (prop::collection::vec(any::<u8>(), 0..90), 0..90usize)
+                .prop_map(|(payload, split)| Op::Push(payload, split)),
+            2 => (0..6usize).prop_map(Op::Release),
+            1 => Just(Op::Shrink),
+        ]
+    }
+
+    fn agrees_with_a_plain_queue(mut ring: Ring, limit: usize, ops: Vec<Op>) {
+        let mut model: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
+        let size = |model: &VecDeque<(u64, Vec<u8>)>| -> usize {
+            model.iter().map(|(_, payload)| HEADER + payload.len()).sum()
+        };
+        for (tag, op) in (0..).zip(ops) {
+            match op {
+                Op::Push(payload, split) => {
+                    let (front, back) = payload.split_at(split.min(payload.len()));
+                    let fits = size(&model) + HEADER + payload.len() <= limit;
+                    assert_eq!(ring.push(tag, front, back).is_ok(), fits);
+                    if fits {
+                        model.push_back((tag, payload));
+                    }
+                }
+                Op::Release(records) => {
+                    let gone: VecDeque<_> = model.drain(..records.min(model.len())).collect();
+                    ring.release(gone.len(), size(&gone));
+                }
+                Op::Shrink => ring.shrink(),
+            }
+            assert_eq!(ring.used(), size(&model));
+            assert_eq!(ring.records(), model.len());
+            assert_eq!(payloads(&ring), Vec::from(model.clone()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_static_ring_is_a_queue_within_its_bounds(
+            ops in prop::collection::vec(op(), 1..80),
+            len in 0..400usize,
+        ) {
+            let storage = Storage::Static(Box::leak(vec![0; len].into_boxed_slice()));
+            agrees_with_a_plain_queue(Ring::new(storage), len, ops);
+        }
+
+        #[test]
+        fn a_growing_ring_is_a_queue_within_its_limit(
+            ops in prop::collection::vec(op(), 1..80),
+            limit in 0..2000usize,
+        ) {
+            agrees_with_a_plain_queue(Ring::new(Storage::growing(limit)), limit, ops);
+        }
+    }
+
+    #[test]
+    fn a_ring_grows_by_doubling_and_gives_its_memory_back_when_empty() {
+        let mut ring = Ring::new(Storage::growing(300_000));
+        let payload = [7; 1_000];
+        let mut pushed = 0;
+        while ring.push(pushed, &payload, &[]).is_ok() {
+            pushed += 1;
+        }
+        assert_eq!(pushed, 300_000 / (1_000 + HEADER as u64));
+        assert!(ring.is_oversized());
+        ring.shrink();
+        assert_eq!(payloads(&ring).len() as u64, pushed);
+        ring.clear();
+        ring.shrink();
+        assert!(!ring.is_oversized());
+        assert_eq!(ring.push(0, &payload, &payload), Ok(()));
+        assert_eq!(ring.storage.capacity(), INITIAL);
+    }
+}

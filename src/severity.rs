@@ -1,0 +1,83 @@
+//! How bad an event is.
+
+use core::fmt;
+use core::str::FromStr;
+
+/// The five severities of the protocol, mildest first.
+///
+/// [`FromStr`] ignores case and surrounding white space; anything else is an error at the parse, never later.
+///
+/// ```
+/// # use tinkex_telemetry::Severity;
+/// assert_eq!("warning".parse(), Ok(Severity::Warning));
+/// assert_eq!(Severity::Error.as_str(), "ERROR");
+/// assert!("fatal".parse::<Severity>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Severity {
+    /// `DEBUG`
+    Debug,
+    /// `INFO`, the severity of [`Handle::log`](crate::Handle::log).
+    #[default]
+    Info,
+    /// `WARNING`
+    Warning,
+    /// `ERROR`
+    Error,
+    /// `CRITICAL`
+    Critical,
+}
+
+impl Severity {
+    /// Every severity, mildest first.
+    pub const ALL: [Self; 5] = [
+        Self::Debug,
+        Self::Info,
+        Self::Warning,
+        Self::Error,
+        Self::Critical,
+    ];
+
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warning => "WARNING",
+            Self::Error => "ERROR",
+            Self::Critical => "CRITICAL",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Severity {
+    type Err = ParseSeverityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let word = text.trim();
+        Self::ALL
+            .into_iter()
+            .find(|severity| severity.as_str().eq_ignore_ascii_case(word))
+            .ok_or(ParseSeverityError)
+    }
+}
+
+/// A word that is none of the five severities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseSeverityError;
+
+impl fmt::Display for ParseSeverityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a severity is one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+    }
+}
+
+impl core::error::Error for ParseSeverityError {}

@@ -1,0 +1,338 @@
+//! What a driver, a reporter and its handles share.
+
+use crate::clock::Clock;
+use crate::config::Options;
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
+use crate::encode::{self, Front, SessionEnd};
+use crate::engine::{Engine, Kind};
+use crate::exception::{AnyError, ErrorRules};
+use crate::handle::Handle;
+use crate::lock::Lock;
+use crate::scratch::{self, EncodeError};
+use crate::session::Session;
+use crate::severity::Severity;
+use crate::stats::Refusal;
+use crate::text::Why;
+use crate::time::{Instant, Timestamp};
+use core::ops::Deref;
+use core::time::Duration;
+use serde::Serialize;
+
+#[cfg(feature = "alloc")]
+use crate::spawner::{Placement, SpawnError, Spawner, WouldDeadlock};
+#[cfg(feature = "alloc")]
+use alloc::boxed::Box;
+#[cfg(feature = "alloc")]
+use core::{future::Future, pin::Pin};
+
+/// A boxed future, where there is no other way to name one.
+#[cfg(feature = "alloc")]
+pub(crate) type BoxFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// One session, whatever its clock.
+pub(crate) struct Core<C> {
+    pub(crate) clock: C,
+    pub(crate) shared: Shared,
+}
+
+/// The part of a session that no type parameter reaches.
+pub(crate) struct Shared {
+    pub(crate) session: Session,
+    pub(crate) state: Lock<Engine>,
+    pub(crate) started: Instant,
+    pub(crate) flush_timeout: Duration,
+    pub(crate) drop_timeout: Duration,
+    max_event_bytes: usize,
+    limits: Limits,
+    observer: Observer,
+    errors: ErrorRules,
+    #[cfg(feature = "std")]
+    driver_thread: Lock<Option<std::thread::ThreadId>>,
+    #[cfg(feature = "alloc")]
+    spawner: Option<Box<dyn AnySpawner>>,
+}
+
+/// What diagnostics name.
+struct Limits {
+    queue: usize,
+    retries: usize,
+}
+
+/// What [`Shared::new`] needs besides the engine.
+pub(crate) struct Parts {
+    pub(crate) session: Session,
+    pub(crate) observer: Observer,
+    pub(crate) errors: ErrorRules,
+    #[cfg(feature = "alloc")]
+    pub(crate) spawner: Option<Box<dyn AnySpawner>>,
+}
+
+impl Shared {
+    pub(crate) fn new(engine: Engine, options: &Options, parts: Parts, started: Instant) -> Self {
+        Self {
+            session: parts.session,
+            state: Lock::new(engine),
+            started,
+            flush_timeout: options.flush_timeout,
+            drop_timeout: options.drop_timeout,
+            max_event_bytes: options.max_event_bytes,
+            limits: Limits {
+                queue: options.max_queue_size,
+                retries: options.max_retries as usize,
+            },
+            observer: parts.observer,
+            errors: parts.errors,
+            #[cfg(feature = "std")]
+            driver_thread: Lock::new(None),
+            #[cfg(feature = "alloc")]
+            spawner: parts.spawner,
+        }
+    }
+
+    /// Encodes and queues the first event of the session.
+    pub(crate) fn log_start(&self, at: Timestamp) {
+        scratch::with(|out| {
+            out.reset(self.max_event_bytes - Front::MIN);
+            if encode::session_start(out, at).is_ok() {
+                let _ = self.push(out.bytes(), Kind::Ordinary);
+            }
+        });
+    }
+
+    /// Encodes and queues an event.
+    pub(crate) fn log<D: Serialize + ?Sized>(
+        &self,
+        at: Timestamp,
+        name: &str,
+        data: &D,
+        severity: Severity,
+    ) -> Result<(), Refusal> {
+        scratch::with(|out| {
+            out.reset(self.max_event_bytes - Front::MIN);
+            match encode::generic(out, at, severity, name, data) {
+                Ok(()) => self.push(out.bytes(), Kind::Ordinary),
+                Err(error) => self.refuse(error, name),
+            }
+        })
+    }
+
+    /// Encodes and queues an error.
+    pub(crate) fn log_error<E: AnyError + ?Sized>(
+        &self,
+        at: Timestamp,
+        error: &E,
+        severity: Severity,
+        kind: Kind<'_>,
+    ) -> Result<(), Refusal> {
+        scratch::with(|out| {
+            // What is too long is cut to fit, so the longest front counts.
+            out.reset(self.max_event_bytes - Front::MAX);
+            match self.errors.encode(out, at, error, severity) {
+                Ok(()) => self.push(out.bytes(), kind),
+                Err(error) => {
+                    // The session ends all the same.
+                    if let Kind::Fatal(_) = kind {
+                        out.reset(self.max_event_bytes - Front::MAX);
+                        let unknown = encode::exception(out, at, severity, &"Error", &"", None);
+                        if unknown.is_ok() {
+                            return self.push(out.bytes(), kind);
+                        }
+                    }
+                    self.refuse(error, "exception")
+                }
+            }
+        })
+    }
+
+    fn push(&self, body: &[u8], kind: Kind<'_>) -> Result<(), Refusal> {
+        let (result, waker) = self.state.with(|engine| engine.push(body, kind));
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        result
+    }
+
+    #[cold]
+    fn refuse(&self, error: EncodeError, name: &str) -> Result<(), Refusal> {
+        let (reason, why) = match error {
+            EncodeError::TooLarge => (Refusal::EventTooLarge, None),
+            EncodeError::Unencodable(why) => {
+                let why = Why::new(format_args!("event {name:?}: {why}"));
+                (Refusal::Unencodable, Some(why))
+            }
+        };
+        let (result, waker) = self
+            .state
+            .with(|engine| engine.refuse_because(reason, why));
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        result
+    }
+
+    /// The tail of a `SESSION_END` of now.
+    pub(crate) fn session_end(&self, now: Instant, at: Timestamp) -> SessionEnd {
+        encode::session_end(at, now.saturating_duration_since(self.started))
+    }
+
+    /// Tells the observer what has happened; `all` also what should still be quiet.
+    pub(crate) fn report(&self, now: Instant, all: bool) {
+        while let Some(notice) = self.state.with(|engine| engine.next_notice(now, all)) {
+            self.observer.tell(&Diagnostic {
+                kind: notice.kind,
+                count: notice.count,
+                why: notice.why.as_str(),
+                session_id: self.session.id(),
+                limit: match notice.kind {
+                    DiagnosticKind::QueueFull => self.limits.queue,
+                    DiagnosticKind::EventTooLarge => self.max_event_bytes,
+                    DiagnosticKind::RetriesExhausted => self.limits.retries,
+                    _ => 0,
+                },
+            });
+        }
+    }
+
+    /// Remembers on which thread the driver is polled, for those who want to block on it.
+    #[cfg(feature = "std")]
+    pub(crate) fn note_driver_thread(&self) {
+        let current = std::thread::current().id();
+        self.driver_thread.with(|thread| *thread = Some(current));
+    }
+
+    #[cfg(not(feature = "std"))]
+    #[expect(clippy::unused_self, reason = "nothing blocks without std")]
+    pub(crate) fn note_driver_thread(&self) {}
+
+    /// Whether the driver was last polled on the calling thread.
+    #[cfg(feature = "std")]
+    fn is_driven_here(&self) -> bool {
+        let current = std::thread::current().id();
+        self.driver_thread.with(|thread| *thread == Some(current))
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl Shared {
+    /// Whether the driver has a thread of its own.
+    pub(crate) fn has_dedicated_thread(&self) -> bool {
+        self.spawner
+            .as_ref()
+            .is_some_and(|spawner| spawner.placement() == Placement::Dedicated)
+    }
+
+    pub(crate) fn spawn(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
+        match &self.spawner {
+            Some(spawner) => spawner.spawn(task),
+            None => Err(SpawnError::new(
+                "the session was built without a spawner: set one with runtime() or spawner()",
+            )),
+        }
+    }
+
+    /// Runs `wait` as the executor wants it.
+    #[cfg(feature = "std")]
+    pub(crate) fn block_in_place(&self, wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
+        let is_here = self.is_driven_here();
+        match &self.spawner {
+            Some(spawner) => spawner.block_in_place(is_here, wait),
+            None if is_here => Err(WouldDeadlock),
+            None => {
+                wait();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A session without its clock's type, as handles hold it.
+pub(crate) trait Sink: Send + Sync {
+    fn shared(&self) -> &Shared;
+    fn now(&self) -> Instant;
+    fn utc(&self) -> Timestamp;
+    #[cfg(feature = "alloc")]
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'_>;
+}
+
+impl<C: Clock> Sink for Core<C> {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn utc(&self) -> Timestamp {
+        self.clock.utc()
+    }
+
+    #[cfg(feature = "alloc")]
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'_> {
+        Box::pin(self.clock.sleep_until(at))
+    }
+}
+
+/// A [`Spawner`] without its type.
+#[cfg(feature = "alloc")]
+pub(crate) trait AnySpawner: Send + Sync {
+    fn spawn(&self, task: BoxFuture<'static>) -> Result<(), SpawnError>;
+    fn placement(&self) -> Placement;
+    #[cfg_attr(not(feature = "std"), expect(dead_code))]
+    fn block_in_place(&self, is_here: bool, wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock>;
+}
+
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl<S: Spawner> AnySpawner for alloc::sync::Arc<S> {
+    fn spawn(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
+        S::spawn(self, task)
+    }
+
+    fn placement(&self) -> Placement {
+        S::placement(self)
+    }
+
+    fn block_in_place(&self, is_here: bool, wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
+        S::block_in_place(self, is_here, wait)
+    }
+}
+
+/// A session with its clock's type, as drivers and reporters hold it.
+pub(crate) enum CoreRef<C: 'static> {
+    Static(&'static Core<C>),
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    Shared(alloc::sync::Arc<Core<C>>),
+}
+
+impl<C> Clone for CoreRef<C> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Static(core) => Self::Static(core),
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            Self::Shared(core) => Self::Shared(alloc::sync::Arc::clone(core)),
+        }
+    }
+}
+
+impl<C> Deref for CoreRef<C> {
+    type Target = Core<C>;
+
+    fn deref(&self) -> &Core<C> {
+        match self {
+            Self::Static(core) => core,
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            Self::Shared(core) => core,
+        }
+    }
+}
+
+impl<C: Clock> CoreRef<C> {
+    /// A handle on this session.
+    pub(crate) fn handle(&self) -> Handle {
+        match self {
+            Self::Static(core) => Handle::fixed(*core),
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            Self::Shared(core) => Handle::shared(alloc::sync::Arc::<Core<C>>::clone(core)),
+        }
+    }
+}

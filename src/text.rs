@@ -1,0 +1,60 @@
+//! Text of bounded length, for the reasons that diagnostics give.
+
+use core::fmt::{self, Write};
+
+/// At most `N` bytes of UTF-8; what does not fit is cut off at a character boundary.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Text<const N: usize>(heapless::String<N>);
+
+/// The reason in an error or a diagnostic.
+pub(crate) type Why = Text<160>;
+
+impl<const N: usize> Text<N> {
+    pub(crate) fn new(value: impl fmt::Display) -> Self {
+        let mut text = Self::default();
+        // An error means that the text is full, or that the value's own `Display` failed: what was written stays.
+        let _ = write!(text, "{value}");
+        text
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<const N: usize> Write for Text<N> {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        let room = N - self.0.len();
+        let fits = piece.floor_char_boundary(room.min(piece.len()));
+        let _ = self.0.push_str(&piece[..fits]);
+        if fits == piece.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
+    }
+}
+
+impl<const N: usize> fmt::Display for Text<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl<const N: usize> fmt::Debug for Text<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_text_is_cut_at_a_character() {
+        assert_eq!(Text::<4>::new("abc").as_str(), "abc");
+        assert_eq!(Text::<4>::new("abcé").as_str(), "abc");
+        assert_eq!(Text::<5>::new("abcéx").as_str(), "abcé");
+    }
+}

@@ -1,0 +1,156 @@
+//! Waiting: for what was accepted so far to be settled, or for a deadline of the waiter's own.
+
+use crate::engine::Target;
+use crate::shared::Sink;
+use crate::stats::{Drain, Stats};
+use crate::time::Instant;
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+
+/// A wait that has been asked for. What it asks (a flush, a stop) is under way whether or not anybody waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    target: Target,
+    before: Stats,
+    timeout: Duration,
+    /// `None`: beyond the clock's end.
+    pub(crate) deadline: Option<Instant>,
+    is_stop: bool,
+}
+
+impl Wait {
+    /// Asks for a flush.
+    pub(crate) fn for_flush(sink: &dyn Sink, timeout: Duration) -> Self {
+        let deadline = sink.now().checked_add(timeout);
+        let (before, (target, waker)) = sink
+            .shared()
+            .state
+            .with(|engine| (engine.stats(), engine.request_flush()));
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Self {
+            target,
+            before,
+            timeout,
+            deadline,
+            is_stop: false,
+        }
+    }
+
+    /// Asks for a stop.
+    pub(crate) fn for_stop(sink: &dyn Sink, timeout: Duration) -> Self {
+        let now = sink.now();
+        let deadline = now.checked_add(timeout);
+        let shared = sink.shared();
+        let tail = shared.session_end(now, sink.utc());
+        let (before, (target, wakers)) = shared.state.with(|engine| {
+            let before = engine.stats();
+            (before, engine.begin_stop(deadline, &tail))
+        });
+        wakers.wake();
+        Self {
+            target,
+            before,
+            timeout,
+            deadline,
+            is_stop: true,
+        }
+    }
+
+    /// Looks whether it is over; if not, the waker is woken when that may have changed.
+    fn poll(&self, sink: &dyn Sink, context: &Context<'_>) -> Poll<Drain> {
+        let state = &sink.shared().state;
+        let waker = context.waker().clone();
+        let registered = state.with(|engine| {
+            if engine.is_over(self.target) {
+                None
+            } else {
+                Some(engine.register(waker))
+            }
+        });
+        match registered {
+            None => Poll::Ready(self.conclude(sink)),
+            Some(registered) => {
+                registered.finish();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The wait is over, or its deadline has come. At a stop's deadline that settles the ledger.
+    fn conclude(&self, sink: &dyn Sink) -> Drain {
+        let shared = sink.shared();
+        let now = sink.now();
+        let (after, wakers) = shared.state.with(|engine| {
+            let wakers = if engine.is_over(self.target) {
+                engine.expire(now)
+            } else {
+                // The deadline has come, even if the clock (paused, in a test) does not say so.
+                engine.expire(now.max(self.deadline.unwrap_or(now)))
+            };
+            (engine.stats(), wakers)
+        });
+        wakers.wake();
+        if self.is_stop {
+            shared.report(now, true);
+        }
+        self.drain(&after)
+    }
+
+    fn drain(&self, after: &Stats) -> Drain {
+        let before = &self.before;
+        let arrived = |stats: &Stats| stats.delivered + stats.handed_over;
+        let given_up = |stats: &Stats| stats.dropped.total() - stats.dropped.shutdown;
+        let caught = after.dropped.shutdown - before.dropped.shutdown;
+        let open = self.target.0.saturating_sub(after.settled());
+        Drain {
+            delivered: arrived(after) - arrived(before),
+            dropped: given_up(after) - given_up(before),
+            remaining: (open + caught).min(self.target.0.saturating_sub(before.settled())),
+        }
+    }
+
+    /// Waits, with a timer for the deadline.
+    pub(crate) async fn wait(self, sink: &dyn Sink, timer: impl Future<Output = ()>) -> Drain {
+        let mut timer = pin!(timer);
+        poll_fn(|context| {
+            if let Poll::Ready(drain) = self.poll(sink, context) {
+                return Poll::Ready(drain);
+            }
+            timer
+                .as_mut()
+                .poll(context)
+                .map(|()| self.conclude(sink))
+        })
+        .await
+    }
+
+    /// Waits on the calling thread.
+    #[cfg(feature = "std")]
+    pub(crate) fn wait_blocking(self, sink: &dyn Sink) -> Drain {
+        // The bound holds in real time, too: a session's clock may stand still.
+        let give_up = std::time::Instant::now().checked_add(self.timeout);
+        let (parker, waker) = crate::park::Parker::current();
+        let context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(drain) = self.poll(sink, &context) {
+                return drain;
+            }
+            let is_late = give_up.is_some_and(|at| at <= std::time::Instant::now());
+            if is_late || self.deadline.is_some_and(|at| at <= sink.now()) {
+                return self.conclude(sink);
+            }
+            parker.park(give_up);
+        }
+    }
+
+    /// The result, if there is nothing to wait for.
+    #[cfg(feature = "std")]
+    pub(crate) fn result_now(&self, sink: &dyn Sink) -> Option<Drain> {
+        let is_over = sink.shared().state.with(|engine| engine.is_over(self.target));
+        is_over.then(|| self.conclude(sink))
+    }
+}
