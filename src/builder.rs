@@ -13,12 +13,17 @@ use crate::ring::{HEADER, Ring, Storage};
 use crate::scratch;
 use crate::session::{FOOT, Identity, IdentityError, ProcessUuid, Session, SessionId, Str};
 use crate::shared::{Core, CoreRef, Parts, Shared};
-use crate::spawner::{LocalSpawner, Runtime, SpawnError, Spawner};
-use crate::transport::{Body, LocalTransport, SetupError, Transport};
+use crate::spawner::{Runtime, SpawnError};
+use crate::transport::{Body, LocalTransport, SetupError};
 use core::fmt;
 use core::time::Duration;
 use uuid::Uuid;
 
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use crate::{
+    spawner::{LocalSpawner, Spawner},
+    transport::Transport,
+};
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
@@ -209,6 +214,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     ///
     /// # Errors
     /// An option, the session's identity or the transport's configuration that cannot work; see [`BuildError`].
+    #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     pub fn build(self) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
         let storage = Storage::growing(self.options.max_queue_bytes);
         self.assemble(storage, Body::owned(), None, |core| {
@@ -277,6 +283,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     /// # Errors
     /// As `build`; and [`BuildError::StorageTooSmall`] when the memory does not hold one event of `max_event_bytes` and
     /// the reserve for a fatal exception.
+    #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     pub fn build_in<const QUEUE: usize, const BATCH: usize>(
         mut self,
         memory: &'static mut Memory<C, QUEUE, BATCH>,
@@ -295,12 +302,9 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         self.options.max_queue_bytes = QUEUE - record;
         self.options.max_batch_bytes = BATCH;
         let Memory { core, queue, batch } = memory;
-        let result = self.assemble(
-            Storage::Static(queue),
-            Body::fixed(batch),
-            None,
-            |new| CoreRef::Static(core.insert(new)),
-        );
+        let result = self.assemble(Storage::Static(queue), Body::fixed(batch), None, |new| {
+            CoreRef::Static(core.insert(new))
+        });
         match result {
             Err(BuildError::Option(error)) if error.option() == "max_batch_bytes" => {
                 too_small("batch", error.least().unwrap_or(BATCH + 1), BATCH)
@@ -344,6 +348,7 @@ type AnySpawner = Option<core::convert::Infallible>;
 
 impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     /// Checks everything, then makes reporter and driver.
+    #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     fn assemble(
         self,
         storage: Storage,
@@ -462,7 +467,10 @@ impl fmt::Display for BuildError {
                 what,
                 needed,
                 given,
-            } => write!(f, "the {what} memory needs at least {needed} bytes, not {given}"),
+            } => write!(
+                f,
+                "the {what} memory needs at least {needed} bytes, not {given}"
+            ),
         }
     }
 }

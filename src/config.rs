@@ -91,7 +91,10 @@ impl Options {
             return Err(OptionError::new(option, Problem::Zero));
         }
         if self.max_event_bytes < Self::MIN_EVENT_BYTES {
-            let least = Problem::Below(Self::MIN_EVENT_BYTES, "the smallest that holds a SESSION_END");
+            let least = Problem::Below(
+                Self::MIN_EVENT_BYTES,
+                "the smallest that holds a SESSION_END",
+            );
             return Err(OptionError::new("max_event_bytes", least));
         }
         if self.max_queue_bytes > isize::MAX as usize / 4 {
@@ -205,19 +208,37 @@ mod tests {
             options.check(300).map_err(|error| error.option())
         };
         assert_eq!(with(|o| o.flush_threshold = 0), Err("flush_threshold"));
-        assert_eq!(with(|o| o.http_timeout = Duration::ZERO), Err("http_timeout"));
+        assert_eq!(
+            with(|o| o.http_timeout = Duration::ZERO),
+            Err("http_timeout")
+        );
         assert_eq!(with(|o| o.max_queue_size = 0), Err("max_queue_size"));
         assert_eq!(with(|o| o.max_queue_size = 99), Err("flush_threshold"));
         assert_eq!(with(|o| o.max_batch_size = 0), Err("max_batch_size"));
         assert_eq!(with(|o| o.max_batch_bytes = 0), Err("max_batch_bytes"));
         assert_eq!(with(|o| o.max_event_bytes = 511), Err("max_event_bytes"));
-        assert_eq!(with(|o| o.max_event_bytes = 2 << 20), Err("max_batch_bytes"));
-        assert_eq!(with(|o| o.max_event_bytes = usize::MAX), Err("max_queue_bytes"));
-        assert_eq!(with(|o| o.max_batch_bytes = (64 << 10) + 299), Err("max_batch_bytes"));
+        assert_eq!(
+            with(|o| o.max_event_bytes = 2 << 20),
+            Err("max_batch_bytes")
+        );
+        assert_eq!(
+            with(|o| o.max_event_bytes = usize::MAX),
+            Err("max_queue_bytes")
+        );
+        assert_eq!(
+            with(|o| o.max_batch_bytes = (64 << 10) + 299),
+            Err("max_batch_bytes")
+        );
         assert_eq!(with(|o| o.max_batch_bytes = (64 << 10) + 300), Ok(()));
-        assert_eq!(with(|o| o.max_queue_bytes = (64 << 10) + 11), Err("max_queue_bytes"));
+        assert_eq!(
+            with(|o| o.max_queue_bytes = (64 << 10) + 11),
+            Err("max_queue_bytes")
+        );
         assert_eq!(with(|o| o.max_queue_bytes = (64 << 10) + 12), Ok(()));
-        assert_eq!(with(|o| o.max_queue_bytes = usize::MAX), Err("max_queue_bytes"));
+        assert_eq!(
+            with(|o| o.max_queue_bytes = usize::MAX),
+            Err("max_queue_bytes")
+        );
         assert_eq!(
             with(|o| o.retry_base_delay = Duration::from_secs(61)),
             Err("retry_base_delay")

@@ -130,7 +130,9 @@ impl Observer {
     /// Tells it. An observer that panics is survived with `std`.
     pub(crate) fn tell(&self, diagnostic: &Diagnostic<'_>) {
         let tell = || match self {
-            Self::Log => log::log!(target: "tinkex_telemetry", diagnostic.kind.level(), "{diagnostic}"),
+            Self::Log => {
+                log::log!(target: "tinkex_telemetry", diagnostic.kind.level(), "{diagnostic}")
+            }
             #[cfg(not(feature = "alloc"))]
             Self::Function(observe) => observe(diagnostic),
             #[cfg(feature = "alloc")]

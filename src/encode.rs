@@ -258,7 +258,13 @@ mod tests {
     #[test]
     fn a_generic_event_has_the_keys_of_the_wire() {
         let json = event(|out| {
-            generic(out, AT, Severity::Warning, "a \"b\"\n", &json!({"n": 1, "t": true, "z": null}))
+            generic(
+                out,
+                AT,
+                Severity::Warning,
+                "a \"b\"\n",
+                &json!({"n": 1, "t": true, "z": null}),
+            )
         });
         assert_eq!(
             json,
@@ -289,7 +295,9 @@ mod tests {
             let mut out = Scratch::new();
             out.reset(1_000);
             match generic(&mut out, AT, Severity::Info, "e", &value) {
-                Err(EncodeError::Unencodable(why)) => assert!(why.as_str().ends_with(kind), "{why}"),
+                Err(EncodeError::Unencodable(why)) => {
+                    assert!(why.as_str().ends_with(kind), "{why}")
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -297,7 +305,10 @@ mod tests {
 
     #[test]
     fn session_events_have_the_keys_of_the_wire() {
-        assert_eq!(event(|out| session_start(out, AT))["event"], "SESSION_START");
+        assert_eq!(
+            event(|out| session_start(out, AT))["event"],
+            "SESSION_START"
+        );
         let end = event(|out| {
             out.raw(session_end(AT, Duration::from_micros(u64::MAX)).as_bytes());
             out.finish()
@@ -332,10 +343,14 @@ mod tests {
     #[test]
     fn the_front_holds_every_index() {
         for index in [0, 9, 10, 99, 100, u64::MAX] {
-            let front = String::from_utf8(Vec::from(Front::new(Uuid::max(), index).bytes())).unwrap();
+            let front =
+                String::from_utf8(Vec::from(Front::new(Uuid::max(), index).bytes())).unwrap();
             assert_eq!(
                 front,
-                format!("{{\"event_id\":\"{}\",\"event_session_index\":{index}", Uuid::max())
+                format!(
+                    "{{\"event_id\":\"{}\",\"event_session_index\":{index}",
+                    Uuid::max()
+                )
             );
             assert!((Front::MIN..=Front::MAX).contains(&front.len()));
         }
@@ -345,11 +360,17 @@ mod tests {
     fn an_event_over_the_limit_is_too_large_and_not_a_byte_sooner() {
         let mut out = Scratch::new();
         out.reset(usize::MAX);
-        assert_eq!(generic(&mut out, AT, Severity::Info, "e", &json!({"a": "b"})), Ok(()));
+        assert_eq!(
+            generic(&mut out, AT, Severity::Info, "e", &json!({"a": "b"})),
+            Ok(())
+        );
         let size = out.len();
         for (limit, expected) in [(size, Ok(())), (size - 1, Err(EncodeError::TooLarge))] {
             out.reset(limit);
-            assert_eq!(generic(&mut out, AT, Severity::Info, "e", &json!({"a": "b"})), expected);
+            assert_eq!(
+                generic(&mut out, AT, Severity::Info, "e", &json!({"a": "b"})),
+                expected
+            );
         }
     }
 }

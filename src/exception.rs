@@ -332,7 +332,11 @@ impl fmt::Display for Traceback<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for source in chain(self.error).skip(1) {
-            write!(f, "{separator}Caused by: {}: {source}", ErrorType(source, None))?;
+            write!(
+                f,
+                "{separator}Caused by: {}: {source}",
+                ErrorType(source, None)
+            )?;
             separator = "\n";
         }
         #[cfg(feature = "std")]
@@ -368,7 +372,10 @@ mod tests {
         let mut out = Scratch::new();
         out.reset(4_000);
         let at = Timestamp::from_unix_micros(0);
-        assert_eq!(rules.encode(&mut out, at, error, Severity::Critical), Ok(()));
+        assert_eq!(
+            rules.encode(&mut out, at, error, Severity::Critical),
+            Ok(())
+        );
         serde_json::from_slice(&[b"{\"event_id\":0", out.bytes()].concat()).unwrap()
     }
 
@@ -395,7 +402,10 @@ mod tests {
     #[test]
     fn behind_dyn_the_type_is_what_debug_begins_with() {
         let boxed: Box<dyn Error> = Box::new("x".parse::<u8>().unwrap_err());
-        assert_eq!(event(ErrorRules::default(), &*boxed)["error_type"], "ParseIntError");
+        assert_eq!(
+            event(ErrorRules::default(), &*boxed)["error_type"],
+            "ParseIntError"
+        );
         let text: Box<dyn Error + Send + Sync> = "just text".into();
         assert_eq!(event(ErrorRules::default(), &*text)["error_type"], "Error");
     }

@@ -12,10 +12,10 @@ use serde::Serialize;
 use crate::{spawner::SpawnError, stats::Drain, wait::Wait};
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use alloc::sync::Arc;
-#[cfg(feature = "alloc")]
-use core::{future::Future, time::Duration};
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use core::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(feature = "alloc")]
+use core::{future::Future, time::Duration};
 
 /// A handle on a session: cheap to clone, the same type whatever transport, clock and executor the session has.
 ///
@@ -132,10 +132,7 @@ impl Handle {
     /// that the event was refused: [`stats`](Self::stats) counts why, and a diagnostic tells it.
     pub fn log_with(&self, name: &str, data: impl Serialize, severity: Severity) -> bool {
         match self.sink() {
-            Some(sink) => sink
-                .shared()
-                .log(sink.utc(), name, &data, severity)
-                .is_ok(),
+            Some(sink) => sink.shared().log(sink.utc(), name, &data, severity).is_ok(),
             None => self.refuse(),
         }
     }
@@ -270,10 +267,7 @@ impl Handle {
     ///
     /// # Errors
     /// When telemetry is switched off, when the session was built without a spawner, or when its executor is gone.
-    pub fn spawn(
-        &self,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), SpawnError> {
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
         match self.sink() {
             Some(sink) => sink.shared().spawn(alloc::boxed::Box::pin(task)),
             None => Err(SpawnError::new("telemetry is switched off")),

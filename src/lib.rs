@@ -47,7 +47,11 @@ pub use driver::Driver;
 pub use engine::AlreadyDriven;
 pub use entropy::Entropy;
 pub use exception::{AnyError, Classify, Fault, StatusError};
-#[allow(unused_imports, reason = "there may be no feature that is switched on")]
+#[allow(
+    unused_imports,
+    unreachable_pub,
+    reason = "there may be no feature that is switched on"
+)]
 pub use features::*;
 pub use fields::Fields;
 pub use handle::Handle;

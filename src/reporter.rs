@@ -2,17 +2,16 @@
 
 use crate::builder::Builder;
 use crate::clock::Clock;
-use crate::driver::Driver;
-use crate::engine::AlreadyDriven;
 use crate::handle::Handle;
 use crate::session::SessionId;
 use crate::shared::CoreRef;
-use crate::transport::Body;
 use crate::wait::Wait;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use crate::{driver::Driver, engine::AlreadyDriven, transport::Body};
 #[cfg(not(feature = "alloc"))]
 use crate::{exception::AnyError, severity::Severity, stats::Drain};
 #[cfg(not(feature = "alloc"))]

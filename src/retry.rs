@@ -87,7 +87,10 @@ mod tests {
             backoff(Duration::MAX, Duration::MAX, 5, |bound| bound - 1),
             Duration::MAX
         );
-        assert_eq!(backoff(Duration::ZERO, MINUTE, 5, |bound| bound - 1), Duration::ZERO);
+        assert_eq!(
+            backoff(Duration::ZERO, MINUTE, 5, |bound| bound - 1),
+            Duration::ZERO
+        );
     }
 
     #[test]

@@ -269,7 +269,10 @@ mod tests {
     fn agrees_with_a_plain_queue(mut ring: Ring, limit: usize, ops: Vec<Op>) {
         let mut model: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
         let size = |model: &VecDeque<(u64, Vec<u8>)>| -> usize {
-            model.iter().map(|(_, payload)| HEADER + payload.len()).sum()
+            model
+                .iter()
+                .map(|(_, payload)| HEADER + payload.len())
+                .sum()
         };
         for (tag, op) in (0..).zip(ops) {
             match op {

@@ -3,10 +3,11 @@
 use crate::text::Why;
 use serde::Serialize;
 
-#[cfg(feature = "alloc")]
+#[cfg(feature = "std")]
 use alloc::vec::Vec;
 
 /// What fits into a scratch buffer on the stack, where there is no thread-local one.
+#[cfg(not(feature = "std"))]
 pub(crate) const STACK: usize = 1024;
 
 /// Why something could not be encoded.
@@ -78,11 +79,13 @@ impl Scratch {
 
     #[inline]
     fn append(&mut self, data: &[u8]) -> Result<(), Full> {
-        if data.len() > self.room() || self.bytes.extend_from_slice(data).is_full() {
-            self.overflowed = true;
-            return Err(Full);
-        }
-        Ok(())
+        let result = if data.len() > self.room() {
+            Err(Full)
+        } else {
+            extend(&mut self.bytes, data)
+        };
+        self.overflowed |= result.is_err();
+        result
     }
 
     /// Writes a value as JSON. A value that panics while it is serialized is unencodable (with `std`).
@@ -123,16 +126,16 @@ impl Scratch {
 #[derive(Debug)]
 pub(crate) struct Full;
 
-/// What `extend_from_slice` answers: nothing for a `Vec`, which we never let grow beyond the limit.
-trait Extended {
-    fn is_full(self) -> bool;
+#[cfg(feature = "std")]
+#[inline]
+fn extend(bytes: &mut Bytes, data: &[u8]) -> Result<(), Full> {
+    bytes.extend_from_slice(data);
+    Ok(())
 }
 
-impl Extended for () {
-    #[inline]
-    fn is_full(self) -> bool {
-        false
-    }
+#[cfg(not(feature = "std"))]
+fn extend(bytes: &mut Bytes, data: &[u8]) -> Result<(), Full> {
+    bytes.extend_from_slice(data)
 }
 
 #[cfg(feature = "std")]
@@ -185,7 +188,7 @@ pub(crate) fn with<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
 mod stack {
     //! Bytes on the stack that move to the heap, where there is one, when they outgrow it.
 
-    use super::{Extended, Full, STACK, Scratch};
+    use super::{Full, STACK, Scratch};
     use core::fmt;
     use core::ops::Deref;
 
@@ -193,12 +196,6 @@ mod stack {
         inline: heapless::Vec<u8, STACK>,
         #[cfg(feature = "alloc")]
         spilled: alloc::vec::Vec<u8>,
-    }
-
-    impl Extended for Result<(), Full> {
-        fn is_full(self) -> bool {
-            self.is_err()
-        }
     }
 
     impl Bytes {
@@ -230,7 +227,9 @@ mod stack {
                     return Ok(());
                 }
                 let needed = self.inline.len() + data.len();
-                self.spilled.try_reserve(needed.max(4 * STACK)).map_err(|_| Full)?;
+                self.spilled
+                    .try_reserve(needed.max(4 * STACK))
+                    .map_err(|_| Full)?;
                 self.spilled.extend_from_slice(&self.inline);
                 self.inline.clear();
             }

@@ -1,5 +1,11 @@
 //! Who is reporting: the session's id, the platform, the versions, the process.
 
+// `Str` is a plain `&str` there, and an owner of one with `alloc`.
+#![cfg_attr(
+    not(feature = "alloc"),
+    allow(clippy::needless_borrow, clippy::useless_conversion)
+)]
+
 use crate::entropy::Random;
 use crate::scratch::Scratch;
 use crate::text::Text;
@@ -118,9 +124,10 @@ impl Identity {
         Ok(Session {
             id: match self.id.0 {
                 Id::Given(id) => ResolvedId::Given(id),
-                Id::Sessionless => {
-                    ResolvedId::Sessionless(Text::new(format_args!("sessionless-{}", random.uuid())))
-                }
+                Id::Sessionless => ResolvedId::Sessionless(Text::new(format_args!(
+                    "sessionless-{}",
+                    random.uuid()
+                ))),
             },
             platform,
             sdk_version: self.sdk_version,
@@ -138,7 +145,7 @@ impl Session {
     pub(crate) const MAX_HEAD: usize = if cfg!(feature = "alloc") {
         8 << 10
     } else {
-        crate::scratch::STACK
+        1 << 10
     };
 
     pub(crate) fn id(&self) -> &str {
@@ -159,7 +166,10 @@ impl Session {
         member(b",\"sdk_version\":", &self.sdk_version)?;
         if let Some(uuid) = &self.process_uuid {
             let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-            member(b",\"process_uuid\":", uuid.hyphenated().encode_lower(&mut text))?;
+            member(
+                b",\"process_uuid\":",
+                uuid.hyphenated().encode_lower(&mut text),
+            )?;
         }
         out.raw(b",\"events\":[");
         Ok(())

@@ -18,8 +18,10 @@ use core::ops::Deref;
 use core::time::Duration;
 use serde::Serialize;
 
+#[cfg(feature = "std")]
+use crate::spawner::{Placement, WouldDeadlock};
 #[cfg(feature = "alloc")]
-use crate::spawner::{Placement, SpawnError, Spawner, WouldDeadlock};
+use crate::spawner::{SpawnError, Spawner};
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 #[cfg(feature = "alloc")]
@@ -161,9 +163,7 @@ impl Shared {
                 (Refusal::Unencodable, Some(why))
             }
         };
-        let (result, waker) = self
-            .state
-            .with(|engine| engine.refuse_because(reason, why));
+        let (result, waker) = self.state.with(|engine| engine.refuse_because(reason, why));
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -215,6 +215,7 @@ impl Shared {
 #[cfg(feature = "alloc")]
 impl Shared {
     /// Whether the driver has a thread of its own.
+    #[cfg(feature = "std")]
     pub(crate) fn has_dedicated_thread(&self) -> bool {
         self.spawner
             .as_ref()
@@ -277,8 +278,9 @@ impl<C: Clock> Sink for Core<C> {
 #[cfg(feature = "alloc")]
 pub(crate) trait AnySpawner: Send + Sync {
     fn spawn(&self, task: BoxFuture<'static>) -> Result<(), SpawnError>;
+    #[cfg(feature = "std")]
     fn placement(&self) -> Placement;
-    #[cfg_attr(not(feature = "std"), expect(dead_code))]
+    #[cfg(feature = "std")]
     fn block_in_place(&self, is_here: bool, wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock>;
 }
 
@@ -288,10 +290,12 @@ impl<S: Spawner> AnySpawner for alloc::sync::Arc<S> {
         S::spawn(self, task)
     }
 
+    #[cfg(feature = "std")]
     fn placement(&self) -> Placement {
         S::placement(self)
     }
 
+    #[cfg(feature = "std")]
     fn block_in_place(&self, is_here: bool, wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
         S::block_in_place(self, is_here, wait)
     }

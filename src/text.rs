@@ -6,8 +6,40 @@ use core::fmt::{self, Write};
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Text<const N: usize>(heapless::String<N>);
 
-/// The reason in an error or a diagnostic.
-pub(crate) type Why = Text<160>;
+/// The reason in an error or a diagnostic: at most 160 bytes, 64 where memory is scarce.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Why(Reason);
+
+/// Reasons only come up when something has gone wrong, so with `alloc` they keep errors small.
+#[cfg(feature = "alloc")]
+type Reason = alloc::string::String;
+#[cfg(not(feature = "alloc"))]
+type Reason = Text<64>;
+
+impl Why {
+    pub(crate) fn new(value: impl fmt::Display) -> Self {
+        #[cfg(feature = "alloc")]
+        return Self(Text::<160>::new(value).as_str().into());
+        #[cfg(not(feature = "alloc"))]
+        return Self(Text::new(value));
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
 
 impl<const N: usize> Text<N> {
     pub(crate) fn new(value: impl fmt::Display) -> Self {
@@ -25,7 +57,10 @@ impl<const N: usize> Text<N> {
 impl<const N: usize> Write for Text<N> {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
         let room = N - self.0.len();
-        let fits = piece.floor_char_boundary(room.min(piece.len()));
+        let mut fits = room.min(piece.len());
+        while !piece.is_char_boundary(fits) {
+            fits -= 1;
+        }
         let _ = self.0.push_str(&piece[..fits]);
         if fits == piece.len() {
             Ok(())

@@ -36,10 +36,8 @@ pub trait Transport: Send + 'static {
     ///
     /// # Errors
     /// What went wrong, as the session needs to know it; see [`SendError`].
-    fn send(
-        &mut self,
-        batch: Batch<'_>,
-    ) -> impl Future<Output = Result<Receipt, SendError>> + Send;
+    fn send(&mut self, batch: Batch<'_>)
+    -> impl Future<Output = Result<Receipt, SendError>> + Send;
 
     /// Looks at the transport's own configuration, when a session that is not switched off is built with it.
     ///
@@ -103,7 +101,7 @@ impl Receipt {
 /// The end of an attempt that did not go well, as far as the session has to know.
 ///
 /// The message goes into diagnostics: say what a person would need to mend it, and leave credentials out. It is cut
-/// at 160 bytes.
+/// at 160 bytes (64 without `alloc`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendError {
     pub(crate) kind: SendErrorKind,
@@ -169,7 +167,7 @@ impl core::error::Error for SendError {}
 pub struct SetupError(Why);
 
 impl SetupError {
-    /// An error whose message is `why`, cut at 160 bytes.
+    /// An error whose message is `why`, cut at 160 bytes (64 without `alloc`).
     pub fn new(why: impl fmt::Display) -> Self {
         Self(Why::new(why))
     }
@@ -307,9 +305,7 @@ impl Body {
         let space = match &mut self.buffer {
             #[cfg(feature = "alloc")]
             Buffer::Owned(bytes) => {
-                bytes
-                    .try_reserve(len.saturating_sub(bytes.len()))
-                    .ok()?;
+                bytes.try_reserve(len.saturating_sub(bytes.len())).ok()?;
                 if bytes.len() < len {
                     bytes.resize(len, 0);
                 }

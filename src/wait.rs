@@ -14,6 +14,7 @@ use core::time::Duration;
 pub(crate) struct Wait {
     target: Target,
     before: Stats,
+    #[cfg(feature = "std")]
     timeout: Duration,
     /// `None`: beyond the clock's end.
     pub(crate) deadline: Option<Instant>,
@@ -34,6 +35,7 @@ impl Wait {
         Self {
             target,
             before,
+            #[cfg(feature = "std")]
             timeout,
             deadline,
             is_stop: false,
@@ -54,6 +56,7 @@ impl Wait {
         Self {
             target,
             before,
+            #[cfg(feature = "std")]
             timeout,
             deadline,
             is_stop: true,
@@ -120,10 +123,7 @@ impl Wait {
             if let Poll::Ready(drain) = self.poll(sink, context) {
                 return Poll::Ready(drain);
             }
-            timer
-                .as_mut()
-                .poll(context)
-                .map(|()| self.conclude(sink))
+            timer.as_mut().poll(context).map(|()| self.conclude(sink))
         })
         .await
     }
@@ -150,7 +150,10 @@ impl Wait {
     /// The result, if there is nothing to wait for.
     #[cfg(feature = "std")]
     pub(crate) fn result_now(&self, sink: &dyn Sink) -> Option<Drain> {
-        let is_over = sink.shared().state.with(|engine| engine.is_over(self.target));
+        let is_over = sink
+            .shared()
+            .state
+            .with(|engine| engine.is_over(self.target));
         is_over.then(|| self.conclude(sink))
     }
 }

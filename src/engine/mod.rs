@@ -4,9 +4,9 @@
 //! do next (`poll`). Every executor, the simulator and bare metal run this one.
 
 mod batch;
-mod stopping;
 #[cfg(all(test, feature = "std"))]
 mod properties;
+mod stopping;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 mod wakers;
@@ -244,8 +244,8 @@ impl Engine {
             self.notices.add(DiagnosticKind::LoggedAfterEnd, 1);
         }
         let fresh = self.ledger.accepted - self.flush_target.0.max(self.ledger.settled());
-        let is_due = fresh >= self.options.flush_threshold as u64
-            || self.fresh_bytes >= self.batch_budget;
+        let is_due =
+            fresh >= self.options.flush_threshold as u64 || self.fresh_bytes >= self.batch_budget;
         if is_due {
             self.make_all_due();
         }

@@ -9,6 +9,10 @@ use crate::time::Instant;
 /// `SESSION_END`: a slot beside the ring, so that a full queue cannot refuse it, and one alone, so that there is never
 /// a second.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the slot is there from the start, so that nothing can take its memory away"
+)]
 pub(super) enum End {
     Open,
     /// Its place among the accepted events.
