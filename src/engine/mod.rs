@@ -8,6 +8,8 @@ mod batch;
 mod properties;
 mod stopping;
 #[cfg(all(test, feature = "std"))]
+mod testing;
+#[cfg(all(test, feature = "std"))]
 mod tests;
 mod wakers;
 

@@ -1,1 +1,567 @@
+//! The engine's promises, one by one, with hand-moved time.
 
+use super::testing::{World, retryable};
+use super::{AlreadyDriven, Kind, Outcome, Step, Target};
+use crate::diagnostic::DiagnosticKind;
+use crate::stats::Refusal;
+use crate::text::Why;
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::task::Waker;
+use core::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Woken {
+    fn waker() -> (Arc<Self>, Waker) {
+        let woken = Arc::<Self>::default();
+        (Arc::clone(&woken), Waker::from(woken))
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn the_first_event_arms_the_interval_and_the_interval_sends_it() {
+    let mut world = World::new(|_| {});
+    assert_eq!(world.poll(), Step::Wait(None));
+    assert!(world.log("a"));
+    let due = world.after(10 * SECOND);
+    assert_eq!(world.poll(), Step::Wait(Some(due)));
+    world.advance(4 * SECOND);
+    assert!(world.log("b"));
+    assert_eq!(world.poll(), Step::Wait(Some(due)));
+    world.now = due;
+    assert_eq!(world.deliver().names(), ["a", "b"]);
+    assert_eq!(world.poll(), Step::Wait(None));
+}
+
+#[test]
+fn an_event_that_comes_while_a_batch_is_sent_waits_no_longer_than_the_interval() {
+    let mut world = World::new(|_| {});
+    world.log("a");
+    world.engine.request_flush();
+    let attempt = world.attempt();
+    let sent_at = world.now;
+    world.log("b");
+    world.advance(3 * SECOND);
+    world.settle(&attempt, Outcome::Delivered);
+    assert_eq!(world.poll(), Step::Wait(sent_at.checked_add(10 * SECOND)));
+}
+
+#[test]
+fn a_zero_interval_sends_nothing_by_itself() {
+    let mut world = World::new(|options| options.flush_interval = Duration::ZERO);
+    world.log("a");
+    assert_eq!(world.poll(), Step::Wait(None));
+}
+
+#[test]
+fn the_threshold_makes_a_batch_due_and_wakes_the_driver_once() {
+    let mut world = World::new(|options| options.flush_threshold = 3);
+    let (woken, waker) = Woken::waker();
+    let push = |world: &mut World| {
+        let body = br#","event":"x"}"#;
+        let (result, waker) = world.engine.push(body, Kind::Ordinary);
+        assert_eq!(result, Ok(()));
+        waker.into_iter().for_each(Waker::wake);
+    };
+    push(&mut world);
+    assert!(matches!(world.poll(), Step::Wait(Some(_))));
+    assert!(world.engine.park(waker).is_ok());
+    push(&mut world);
+    assert_eq!(woken.count(), 0);
+    push(&mut world);
+    push(&mut world);
+    assert_eq!(woken.count(), 1);
+    assert_eq!(world.deliver().events.len(), 4);
+}
+
+#[test]
+fn a_request_made_before_the_driver_sleeps_is_not_lost() {
+    let mut world = World::new(|_| {});
+    world.log("fatal right after start");
+    assert!(matches!(world.poll(), Step::Wait(Some(_))));
+    assert!(world.engine.request_flush().1.is_none());
+    let (_, waker) = Woken::waker();
+    assert!(world.engine.park(waker).is_err());
+    assert!(matches!(world.poll(), Step::Send(_)));
+}
+
+#[test]
+fn batches_go_out_in_order_and_within_their_size() {
+    let mut world = World::new(|_| {});
+    world.log_many(250);
+    world.engine.request_flush();
+    let sizes: Vec<_> = (0..3).map(|_| world.deliver().events.len()).collect();
+    assert_eq!(sizes, [100, 100, 50]);
+    assert_eq!(world.poll(), Step::Wait(None));
+    assert_eq!(world.engine.stats().delivered, 250);
+}
+
+#[test]
+fn batches_stay_within_their_bytes() {
+    let mut world = World::new(|options| {
+        options.max_event_bytes = 512;
+        options.max_batch_bytes = 700;
+        options.max_queue_bytes = 100_000;
+    });
+    world.log_many(20);
+    world.engine.request_flush();
+    let mut delivered = 0;
+    while delivered < 20 {
+        let attempt = world.deliver();
+        assert!((1..=4).contains(&attempt.events.len()));
+        delivered += attempt.events.len();
+    }
+}
+
+#[test]
+fn a_queue_that_fills_a_request_by_bytes_is_due_before_its_threshold() {
+    let mut world = World::new(|options| {
+        options.flush_threshold = 10_000;
+        options.max_event_bytes = 512;
+        options.max_batch_bytes = 1_000;
+    });
+    world.log_many(12);
+    assert!(matches!(world.poll(), Step::Send(_)));
+}
+
+#[test]
+fn retries_back_off_with_the_same_key_and_the_same_bytes() {
+    let mut world = World::new(|_| {});
+    world.log("b");
+    world.engine.request_flush();
+    let first = world.attempt();
+    let mut last = first.clone();
+    for (attempt, seconds) in [(1, 1), (2, 2), (3, 4)] {
+        world.settle(&last, retryable());
+        let Step::Wait(Some(until)) = world.poll() else {
+            panic!("no backoff");
+        };
+        let delay = until.saturating_duration_since(world.now);
+        assert!(delay >= seconds * SECOND && delay <= seconds * SECOND * 11 / 10);
+        world.now = until;
+        last = world.attempt();
+        assert_eq!(last.ticket.attempt, attempt);
+        assert_eq!(last.ticket.key, first.ticket.key);
+        assert_eq!(last.events, first.events);
+    }
+    world.settle(&last, retryable());
+    assert_eq!(world.engine.stats().dropped.retries_exhausted, 1);
+    assert!(matches!(world.poll(), Step::Wait(_)));
+}
+
+#[test]
+fn a_batch_after_the_next_one_has_another_key() {
+    let mut world = World::new(|_| {});
+    world.log_many(101);
+    let first = world.deliver();
+    world.engine.request_flush();
+    assert_ne!(world.deliver().ticket.key, first.ticket.key);
+}
+
+#[test]
+fn what_the_server_asks_for_is_waited_up_to_the_cap() {
+    for (asked, waited) in [(0, 0), (30, 30), (3_600, 60)] {
+        let mut world = World::new(|_| {});
+        world.log("a");
+        world.engine.request_flush();
+        let attempt = world.attempt();
+        let wish = Some(asked * SECOND);
+        world.settle(&attempt, Outcome::Retryable(wish, Why::default()));
+        let until = world.after(waited * SECOND);
+        if waited > 0 {
+            assert_eq!(world.poll(), Step::Wait(Some(until)));
+        }
+        world.now = until;
+        assert!(matches!(world.poll(), Step::Send(_)));
+    }
+}
+
+#[test]
+fn a_rejected_batch_is_dropped_at_once_and_does_not_block_the_next() {
+    let mut world = World::new(|_| {});
+    world.log_many(200);
+    let poisoned = world.attempt();
+    world.settle(&poisoned, Outcome::Rejected(Why::new("HTTP status 401")));
+    assert_eq!(world.deliver().events.len(), 100);
+    let stats = world.engine.stats();
+    assert_eq!((stats.dropped.rejected, stats.delivered), (100, 100));
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_halved_down_to_the_event_that_is() {
+    let mut world = World::new(|_| {});
+    world.log_many(100);
+    let (mut keys, mut requests, mut last_index) = (vec![], 0, None);
+    while world.engine.stats().queued > 0 {
+        let attempt = world.attempt();
+        requests += 1;
+        assert!(!keys.contains(&attempt.ticket.key));
+        keys.push(attempt.ticket.key);
+        let holds_the_large_one = attempt.names().contains(&"e37");
+        if holds_the_large_one {
+            world.settle(&attempt, Outcome::TooLarge(Why::new("HTTP status 413")));
+        } else {
+            assert!(last_index < Some(attempt.ticket.first_index));
+            last_index = Some(attempt.ticket.first_index);
+            world.settle(&attempt, Outcome::Delivered);
+        }
+    }
+    let stats = world.engine.stats();
+    assert_eq!((stats.dropped.too_large, stats.delivered), (1, 99));
+    assert!(requests < 120, "{requests}");
+}
+
+#[test]
+fn pieces_of_a_split_batch_stop_at_its_original_end() {
+    let mut world = World::new(|_| {});
+    world.log_many(110);
+    let attempt = world.attempt();
+    assert_eq!(attempt.events.len(), 100);
+    world.settle(&attempt, Outcome::TooLarge(Why::default()));
+    world.engine.request_flush();
+    let sizes: Vec<_> = (0..3).map(|_| world.deliver().events.len()).collect();
+    assert_eq!(sizes, [50, 50, 10]);
+}
+
+#[test]
+fn a_full_queue_refuses_counts_and_says_so_once() {
+    let mut world = World::new(|options| {
+        options.max_queue_size = 10;
+        options.flush_threshold = 10;
+    });
+    world.log_many(10);
+    for _ in 0..10_000 {
+        assert!(!world.log("one too many"));
+    }
+    let stats = world.engine.stats();
+    assert_eq!((stats.queued, stats.refused.queue_full), (10, 10_000));
+    world.tell(false);
+    assert_eq!(world.told, [(DiagnosticKind::QueueFull, 10_000)]);
+    // The loss is a gap in the sequence that the backend can see.
+    world.deliver();
+    assert!(world.log("next"));
+    world.engine.request_flush();
+    assert_eq!(world.deliver().ticket.first_index, 10_010);
+}
+
+#[test]
+fn a_full_queue_cannot_take_the_end_of_the_session_away() {
+    let mut world = World::new(|options| {
+        options.max_queue_size = 10;
+        options.flush_threshold = 10;
+    });
+    world.log_many(10);
+    assert!(!world.log("refused"));
+    assert_eq!(world.fatal("fatal"), Ok(()));
+    assert_eq!(world.fatal("second fatal"), Err(Refusal::QueueFull));
+    let attempt = world.deliver();
+    assert_eq!(attempt.names()[9..], ["e9", "fatal", "SESSION_END"]);
+}
+
+#[test]
+fn the_byte_limit_leaves_a_reserve_for_one_fatal_exception() {
+    let mut world = World::new(|options| {
+        options.max_event_bytes = 512;
+        options.max_queue_bytes = 2_000;
+        options.max_batch_bytes = 1_000;
+    });
+    while world.log("filler") {}
+    assert!(world.engine.stats().queued_bytes <= 2_000);
+    let long = "x".repeat(400 - 80);
+    assert!(!world.log(&long));
+    assert_eq!(world.fatal(&long), Ok(()));
+}
+
+#[test]
+fn many_fatal_errors_end_the_session_once() {
+    let mut world = World::new(|_| {});
+    for n in 0..20 {
+        assert_eq!(world.fatal(&format!("f{n}")), Ok(()));
+    }
+    world.stop(SECOND);
+    let mut ends = 0;
+    while let Step::Send(ticket) = world.poll() {
+        let attempt = world.read(ticket, 64);
+        ends += attempt
+            .names()
+            .iter()
+            .filter(|name| **name == "SESSION_END")
+            .count();
+        world.settle(&attempt, Outcome::Delivered);
+    }
+    assert_eq!(ends, 1);
+    assert_eq!(world.poll(), Step::Done);
+}
+
+#[test]
+fn what_is_logged_after_a_survived_fatal_exception_follows_the_end() {
+    let mut world = World::new(|_| {});
+    world.log("before");
+    assert_eq!(world.fatal("fatal"), Ok(()));
+    assert!(world.log("after") && world.log("after again"));
+    assert_eq!(world.deliver().names(), ["before", "fatal", "SESSION_END"]);
+    world.engine.request_flush();
+    assert_eq!(world.deliver().names(), ["after", "after again"]);
+    world.tell(true);
+    let after_end = |(kind, _): &&_| *kind == DiagnosticKind::LoggedAfterEnd;
+    assert_eq!(world.told.iter().filter(after_end).count(), 1);
+}
+
+#[test]
+fn a_stop_sends_the_end_last_and_refuses_what_comes_after() {
+    let mut world = World::new(|_| {});
+    world.log("a");
+    world.stop(SECOND);
+    assert_eq!(
+        world.push("late", Kind::Ordinary),
+        Err(Refusal::SessionEnded)
+    );
+    assert_eq!(world.deliver().names(), ["a", "SESSION_END"]);
+    assert_eq!(world.poll(), Step::Done);
+    let stats = world.engine.stats();
+    assert_eq!((stats.refused.session_ended, stats.accepted), (1, 2));
+    assert!(stats.session_ended && stats.is_balanced());
+}
+
+#[test]
+fn an_end_that_fits_no_more_into_a_batch_goes_alone() {
+    let mut world = World::new(|_| {});
+    world.log_many(100);
+    world.stop(SECOND);
+    assert_eq!(world.deliver().events.len(), 100);
+    let end = world.deliver();
+    assert_eq!(end.names(), ["SESSION_END"]);
+    assert_eq!(end.ticket.first_index, 100);
+}
+
+#[test]
+fn a_stop_cuts_a_backoff_short() {
+    let mut world = World::new(|_| {});
+    world.log("a");
+    world.engine.request_flush();
+    let attempt = world.attempt();
+    world.settle(&attempt, retryable());
+    assert!(matches!(world.poll(), Step::Wait(Some(_))));
+    world.stop(5 * SECOND);
+    assert!(matches!(world.poll(), Step::Send(_)));
+}
+
+#[test]
+fn a_stop_waits_for_what_the_server_asked_for_if_there_is_time() {
+    for (timeout, is_waited_for) in [(5 * SECOND, true), (SECOND, false)] {
+        let mut world = World::new(|_| {});
+        world.log("a");
+        world.engine.request_flush();
+        let attempt = world.attempt();
+        let wish = Some(3 * SECOND);
+        world.settle(&attempt, Outcome::Retryable(wish, Why::default()));
+        let until = world.after(3 * SECOND);
+        world.stop(timeout);
+        if is_waited_for {
+            assert_eq!(world.poll(), Step::Wait(Some(until)));
+        } else {
+            assert_eq!(world.poll(), Step::Done);
+            assert_eq!(world.engine.stats().dropped.shutdown, 2);
+        }
+    }
+}
+
+#[test]
+fn a_stop_gives_up_at_once_when_the_next_attempt_lies_beyond_its_deadline() {
+    let mut world = World::new(|_| {});
+    world.log("a");
+    world.stop(Duration::from_millis(500));
+    let attempt = world.attempt();
+    world.settle(&attempt, retryable());
+    assert_eq!(world.engine.stats().dropped.shutdown, 2);
+    assert_eq!(world.poll(), Step::Done);
+}
+
+#[test]
+fn a_stop_that_meets_its_deadline_drops_what_is_left_and_ignores_a_late_answer() {
+    let mut world = World::new(|_| {});
+    world.log("a");
+    world.stop(2 * SECOND);
+    let attempt = world.attempt();
+    assert_eq!(world.engine.send_deadline(), Some(world.after(2 * SECOND)));
+    world.advance(2 * SECOND);
+    assert_eq!(world.poll(), Step::Done);
+    world.settle(&attempt, Outcome::Delivered);
+    let stats = world.engine.stats();
+    assert_eq!((stats.dropped.shutdown, stats.delivered), (2, 0));
+    assert!(stats.is_balanced());
+}
+
+#[test]
+fn a_later_stop_neither_extends_nor_shortens_the_first_ones_deadline() {
+    let mut world = World::new(|_| {});
+    world.log("a");
+    world.stop(3 * SECOND);
+    world.attempt();
+    let deadline = world.after(3 * SECOND);
+    for timeout in [SECOND, MINUTE] {
+        world.stop(timeout);
+        assert_eq!(world.engine.send_deadline(), Some(deadline));
+    }
+    assert_eq!(world.engine.stats().accepted, 2);
+}
+
+#[test]
+fn a_wait_is_over_when_what_came_before_it_is_settled() {
+    let mut world = World::new(|_| {});
+    world.log_many(150);
+    let (target, _) = world.engine.request_flush();
+    assert_eq!(target, Target(150));
+    world.log("later");
+    world.deliver();
+    assert!(!world.engine.is_over(target));
+    world.deliver();
+    assert!(world.engine.is_over(target));
+}
+
+#[test]
+fn a_settled_batch_wakes_those_who_wait() {
+    let mut world = World::new(|_| {});
+    world.log("a");
+    world.engine.request_flush();
+    let (woken, waker) = Woken::waker();
+    world.engine.register(waker.clone()).finish();
+    world.engine.register(waker).finish();
+    let attempt = world.attempt();
+    world.settle(&attempt, retryable());
+    assert_eq!(woken.count(), 0);
+    world.advance(2 * SECOND);
+    world.deliver();
+    assert_eq!(woken.count(), 1);
+}
+
+#[test]
+fn a_driver_that_is_dropped_in_mid_send_leaves_its_batch_for_another() {
+    let mut world = World::new(|_| {});
+    world.log("a");
+    let (target, _) = world.engine.request_flush();
+    let first = world.attempt();
+    assert_eq!(world.engine.attach(), Err(AlreadyDriven));
+    world.engine.detach().wake();
+    assert!(world.engine.is_over(target));
+    assert!(!world.engine.stats().driver_alive);
+    assert_eq!(world.engine.stats().queued, 1);
+
+    assert_eq!(world.engine.attach(), Ok(()));
+    let second = world.attempt();
+    assert_eq!(second.ticket.key, first.ticket.key);
+    assert_eq!(second.ticket.attempt, 1);
+    assert_eq!(second.events, first.events);
+    world.settle(&first, Outcome::Delivered);
+    assert_eq!(world.engine.stats().delivered, 0);
+    world.settle(&second, Outcome::Delivered);
+    assert_eq!(world.engine.stats().delivered, 1);
+}
+
+#[test]
+fn a_copy_of_a_batch_that_is_gone_is_empty() {
+    let mut world = World::new(|_| {});
+    world.log("a");
+    world.stop(SECOND);
+    let attempt = world.attempt();
+    world.advance(SECOND);
+    world.poll();
+    let mut out = [0; 16];
+    assert_eq!(world.engine.copy(&mut attempt.ticket.cursor(), &mut out), 0);
+}
+
+#[test]
+fn an_event_is_too_large_by_its_own_json_alone() {
+    let mut world = World::new(|options| {
+        options.max_event_bytes = 512;
+        options.max_batch_bytes = 1_000;
+    });
+    let body = |len: usize| {
+        let mut body = br#","x":""#.to_vec();
+        body.resize(len - 2, b'x');
+        body.extend_from_slice(b"\"}");
+        body
+    };
+    let fits = 512 - crate::encode::Front::MIN;
+    assert_eq!(world.engine.push(&body(fits), Kind::Ordinary).0, Ok(()));
+    let (result, _) = world.engine.push(&body(fits + 1), Kind::Ordinary);
+    assert_eq!(result, Err(Refusal::EventTooLarge));
+    assert!(world.log("next"));
+    world.engine.request_flush();
+    let indexes: Vec<_> = world
+        .deliver()
+        .events
+        .iter()
+        .map(|e| e["event_session_index"].clone())
+        .collect();
+    assert_eq!(indexes, [0, 2]);
+}
+
+#[test]
+fn a_large_batch_is_put_together_in_steps() {
+    let mut world = World::new(|options| {
+        options.max_batch_size = 1_000;
+        options.flush_threshold = 1_000;
+    });
+    world.log_many(1_000);
+    let mut steps = 0;
+    let ticket = loop {
+        match world.engine.poll(world.now) {
+            Step::Again => steps += 1,
+            Step::Send(ticket) => break ticket,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(steps >= 7, "{steps}");
+    assert_eq!(world.read(ticket, 256).events.len(), 1_000);
+}
+
+#[test]
+fn memory_comes_back_when_a_burst_is_over() {
+    let mut world = World::new(|_| {});
+    world.log_many(5_000);
+    assert!(world.engine.ring.is_oversized());
+    world.engine.request_flush();
+    for _ in 0..50 {
+        world.deliver();
+    }
+    assert_eq!(world.poll(), Step::Wait(Some(world.after(SECOND))));
+    world.advance(SECOND);
+    assert_eq!(world.poll(), Step::Wait(None));
+    assert!(!world.engine.ring.is_oversized());
+}
+
+#[test]
+fn a_clock_near_its_end_does_not_overflow() {
+    let mut world = World::new(|_| {});
+    world.now = crate::time::Instant::from_micros(u64::MAX - 1);
+    world.log("a");
+    assert_eq!(world.poll(), Step::Wait(None));
+    world.engine.request_flush();
+    let attempt = world.attempt();
+    world.settle(&attempt, retryable());
+    assert!(matches!(world.poll(), Step::Wait(Some(_))));
+    world.stop(SECOND);
+    assert_eq!(world.deliver().names(), ["a"]);
+    assert_eq!(world.deliver().names(), ["SESSION_END"]);
+    assert_eq!(world.poll(), Step::Done);
+}
