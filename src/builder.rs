@@ -403,8 +403,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
 
 /// What a request's body spends beside its events.
 fn overhead(session: &Session) -> Result<usize, IdentityError> {
-    scratch::with(|head| {
-        head.reset(Session::MAX_HEAD);
+    scratch::with(Session::MAX_HEAD, |head| {
         session.write_head(head)?;
         head.finish().map_err(|_| IdentityError::TooLong)?;
         Ok(head.len() + FOOT.len())

@@ -37,7 +37,8 @@ pub struct Options {
     pub max_batch_size: usize,
     /// Bytes per request body. Default 1 MiB.
     pub max_batch_bytes: usize,
-    /// A larger event is refused; a longer traceback is cut and says so. Default 64 KiB (1 KiB without `alloc`).
+    /// A larger event is refused; a longer traceback is cut and says so. Default 64 KiB
+    /// (1 KiB without `std`, where an event is encoded on the stack up to that size, and on the heap beyond).
     pub max_event_bytes: usize,
     /// Whether the session exists at all. `None`, the default, asks the environment with `std`: `TINKER_TELEMETRY`
     /// set to `0`, `false`, `no` or `off` (any case, trimmed) switches it off. Without `std` it is on.
@@ -59,7 +60,7 @@ impl Default for Options {
             max_queue_bytes: 8 << 20,
             max_batch_size: 100,
             max_batch_bytes: 1 << 20,
-            max_event_bytes: if cfg!(feature = "alloc") {
+            max_event_bytes: if cfg!(feature = "std") {
                 64 << 10
             } else {
                 1 << 10
@@ -97,6 +98,11 @@ impl Options {
             );
             return Err(OptionError::new("max_event_bytes", least));
         }
+        #[cfg(not(feature = "alloc"))]
+        if self.max_event_bytes > crate::scratch::STACK {
+            let most = Problem::Above(crate::scratch::STACK, "events are encoded on the stack");
+            return Err(OptionError::new("max_event_bytes", most));
+        }
         if self.max_queue_bytes > isize::MAX as usize / 4 {
             let most = Problem::Above(isize::MAX as usize / 4, "a quarter of the address space");
             return Err(OptionError::new("max_queue_bytes", most));
@@ -124,13 +130,13 @@ impl Options {
 }
 
 #[cfg(feature = "std")]
-fn enabled_by_environment() -> bool {
+pub(crate) fn enabled_by_environment() -> bool {
     std::env::var_os("TINKER_TELEMETRY")
         .is_none_or(|value| !value.to_str().is_some_and(switches_off))
 }
 
 #[cfg(not(feature = "std"))]
-fn enabled_by_environment() -> bool {
+pub(crate) fn enabled_by_environment() -> bool {
     true
 }
 

@@ -173,8 +173,7 @@ enum Filled {
 
 /// Puts the request's body together, the events in pieces so that no piece holds the lock for long.
 fn fill<C>(core: &Core<C>, body: &mut Body, ticket: &Ticket) -> Filled {
-    scratch::with(|head| {
-        head.reset(Session::MAX_HEAD);
+    scratch::with(Session::MAX_HEAD, |head| {
         // It was written once already, when the session was built.
         let _ = core.shared.session.write_head(head);
         let head = head.bytes();

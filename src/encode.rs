@@ -3,53 +3,77 @@
 //! What is written here is everything behind an event's id and index, which are taken under the queue's lock:
 //! `,"event":…}`. The wire's keys are in one place, this one and [`Front`].
 
-use crate::scratch::{EncodeError, Scratch};
+use crate::scratch::{Failed, Scratch};
 use crate::severity::Severity;
-use crate::text::Why;
-use crate::time::{Rfc3339, SessionDuration, Timestamp};
+use crate::time::{SessionDuration, Timestamp};
 use core::fmt::{self, Write};
 use core::time::Duration;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
+/// An event's head up to its timestamp, in one piece.
+macro_rules! head {
+    ($event:literal, $severity:expr) => {
+        match $severity {
+            Severity::Debug => head!(@ $event, "DEBUG"),
+            Severity::Info => head!(@ $event, "INFO"),
+            Severity::Warning => head!(@ $event, "WARNING"),
+            Severity::Error => head!(@ $event, "ERROR"),
+            Severity::Critical => head!(@ $event, "CRITICAL"),
+        }
+    };
+    (@ $event:literal, $severity:literal) => {
+        concat!(r#","event":""#, $event, r#"","severity":""#, $severity, r#"","timestamp":""#)
+    };
+}
+
 /// Everything behind the id and index of a `GENERIC_EVENT`.
 pub(crate) fn generic<D: Serialize + ?Sized>(
-    out: &mut Scratch,
+    out: &mut Scratch<'_>,
     at: Timestamp,
     severity: Severity,
     name: &str,
     data: &D,
-) -> Result<(), EncodeError> {
-    head(out, "GENERIC_EVENT", severity, at);
-    out.raw(b",\"event_name\":");
-    out.value(name)?;
+) -> Result<(), Failed> {
+    generic_head(out, at, severity);
+    out.text(name)?;
     out.raw(b",\"event_data\":");
     object(out, data)?;
     out.raw(b"}");
     out.finish()
 }
 
+/// The head of a generic event: for each severity one copy of a known length.
+fn generic_head(out: &mut Scratch<'_>, at: Timestamp, severity: Severity) {
+    const NEXT: &str = "\",\"event_name\":";
+    match severity {
+        Severity::Debug => out.timestamp(head!(@ "GENERIC_EVENT", "DEBUG"), at, NEXT),
+        Severity::Info => out.timestamp(head!(@ "GENERIC_EVENT", "INFO"), at, NEXT),
+        Severity::Warning => out.timestamp(head!(@ "GENERIC_EVENT", "WARNING"), at, NEXT),
+        Severity::Error => out.timestamp(head!(@ "GENERIC_EVENT", "ERROR"), at, NEXT),
+        Severity::Critical => out.timestamp(head!(@ "GENERIC_EVENT", "CRITICAL"), at, NEXT),
+    }
+}
+
 /// Everything behind the id and index of a `SESSION_START`.
-pub(crate) fn session_start(out: &mut Scratch, at: Timestamp) -> Result<(), EncodeError> {
-    head(out, "SESSION_START", Severity::Info, at);
-    out.raw(b"}");
+pub(crate) fn session_start(out: &mut Scratch<'_>, at: Timestamp) -> Result<(), Failed> {
+    out.timestamp(head!(@ "SESSION_START", "INFO"), at, "\"}");
     out.finish()
 }
 
 /// Everything behind the id and index of a `SESSION_END`.
 pub(crate) fn session_end(at: Timestamp, lasted: Duration) -> SessionEnd {
-    Text(Rfc3339::default().format(at), SessionDuration(lasted)).into()
+    Text(at, SessionDuration(lasted)).into()
 }
 
 /// The tail of a `SESSION_END`, which has a place of its own in the engine.
 pub(crate) type SessionEnd = heapless::String<136>;
 
-struct Text([u8; crate::time::RFC3339_LEN], SessionDuration);
+struct Text(Timestamp, SessionDuration);
 
 impl From<Text> for SessionEnd {
     fn from(Text(at, lasted): Text) -> Self {
         let mut tail = Self::new();
-        let at = core::str::from_utf8(&at).unwrap_or_default();
         // 113 bytes at the most: the longest duration is 584 542 years of microseconds.
         let _ = write!(
             tail,
@@ -63,15 +87,18 @@ impl From<Text> for SessionEnd {
 ///
 /// Message and traceback are cut to what fits, and say so: an exception is never too large.
 pub(crate) fn exception(
-    out: &mut Scratch,
+    out: &mut Scratch<'_>,
     at: Timestamp,
     severity: Severity,
     error_type: &dyn fmt::Display,
     message: &dyn fmt::Display,
     traceback: Option<&dyn fmt::Display>,
-) -> Result<(), EncodeError> {
-    head(out, "UNHANDLED_EXCEPTION", severity, at);
-    out.raw(b",\"error_type\":");
+) -> Result<(), Failed> {
+    out.timestamp(
+        head!("UNHANDLED_EXCEPTION", severity),
+        at,
+        "\",\"error_type\":",
+    );
     out.value(&Cut::new(error_type, out.room() / 4))?;
     out.raw(b",\"error_message\":");
     out.value(&Cut::new(message, out.room() / 2))?;
@@ -83,52 +110,25 @@ pub(crate) fn exception(
     out.finish()
 }
 
-fn head(out: &mut Scratch, event: &str, severity: Severity, at: Timestamp) {
-    out.raw(b",\"event\":\"");
-    out.raw(event.as_bytes());
-    out.raw(b"\",\"severity\":\"");
-    out.raw(severity.as_str().as_bytes());
-    out.raw(b"\",\"timestamp\":\"");
-    out.raw(&timestamp(at));
-    out.raw(b"\"");
-}
-
-#[cfg(feature = "std")]
-fn timestamp(at: Timestamp) -> [u8; crate::time::RFC3339_LEN] {
-    use core::cell::RefCell;
-    std::thread_local! {
-        static LAST: RefCell<Rfc3339> = RefCell::new(Rfc3339::default());
-    }
-    LAST.try_with(|last| last.borrow_mut().format(at))
-        .unwrap_or_else(|_| Rfc3339::default().format(at))
-}
-
-#[cfg(not(feature = "std"))]
-fn timestamp(at: Timestamp) -> [u8; crate::time::RFC3339_LEN] {
-    Rfc3339::default().format(at)
-}
-
 /// Writes `data`, which must be an object; nothing (`()`, `None`, a unit struct) is the empty one.
-fn object<D: Serialize + ?Sized>(out: &mut Scratch, data: &D) -> Result<(), EncodeError> {
+fn object<D: Serialize + ?Sized>(out: &mut Scratch<'_>, data: &D) -> Result<(), Failed> {
     let start = out.len();
     out.value(data)?;
-    match &out.bytes()[start..] {
-        [b'{', ..] => Ok(()),
+    let what = match &out.bytes()[start..] {
+        [b'{', ..] => return Ok(()),
         b"null" => {
             out.truncate(start);
             out.raw(b"{}");
-            Ok(())
+            return Ok(());
         }
-        other => Err(EncodeError::Unencodable(Why::new(format_args!(
-            "event_data must be an object (a struct or a map), not {}",
-            match other.first() {
-                Some(b'[') => "an array",
-                Some(b'"') => "a string",
-                Some(b't' | b'f') => "a boolean",
-                _ => "a number",
-            }
-        )))),
-    }
+        [b'[', ..] => "an array",
+        [b'"', ..] => "a string",
+        [b't' | b'f', ..] => "a boolean",
+        _ => "a number",
+    };
+    Err(out.fail(format_args!(
+        "event_data must be an object (a struct or a map), not {what}"
+    )))
 }
 
 /// Text that is cut where its JSON would grow beyond a limit, and says so.
@@ -202,55 +202,72 @@ fn json_size(character: char) -> usize {
 }
 
 /// The front of an event: what is only known under the queue's lock.
+///
+/// It is written where it stays: bytes that were stored one by one cannot be loaded in larger pieces right afterwards
+/// without the processor waiting for them.
 pub(crate) struct Front {
-    bytes: [u8; Self::MAX],
+    id: Uuid,
+    digits: itoa::Buffer,
+    index: u64,
     len: usize,
 }
 
 impl Front {
-    const ID: &'static [u8] = b"{\"event_id\":\"";
-    const INDEX: &'static [u8] = b"\",\"event_session_index\":";
-    const UUID: usize = uuid::fmt::Hyphenated::LENGTH;
-    const DIGITS_AT: usize = Self::ID.len() + Self::UUID + Self::INDEX.len();
+    const ID: &[u8] = b"{\"event_id\":\"";
+    const INDEX: &[u8] = b"\",\"event_session_index\":";
+    const INDEX_AT: usize = Self::ID.len() + uuid::fmt::Hyphenated::LENGTH;
+    const DIGITS_AT: usize = Self::INDEX_AT + Self::INDEX.len();
     /// With the largest index, 20 digits.
     pub(crate) const MAX: usize = Self::DIGITS_AT + 20;
     /// With a single digit.
     pub(crate) const MIN: usize = Self::DIGITS_AT + 1;
 
     pub(crate) fn new(id: Uuid, index: u64) -> Self {
-        let mut bytes = [0; Self::MAX];
-        let index_at = Self::ID.len() + Self::UUID;
-        bytes[..Self::ID.len()].copy_from_slice(Self::ID);
-        id.hyphenated()
-            .encode_lower(&mut bytes[Self::ID.len()..index_at]);
-        bytes[index_at..Self::DIGITS_AT].copy_from_slice(Self::INDEX);
-        let digits = index.checked_ilog10().unwrap_or(0) as usize + 1;
-        let len = Self::DIGITS_AT + digits;
-        let mut rest = index;
-        for digit in bytes[Self::DIGITS_AT..len].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
+        let mut digits = itoa::Buffer::new();
+        let len = Self::DIGITS_AT + digits.format(index).len();
+        Self {
+            id,
+            digits,
+            index,
+            len,
         }
-        Self { bytes, len }
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes it to a place of its length.
+    #[inline]
+    pub(crate) fn write(&mut self, out: &mut [u8]) {
+        let (head, digits) = out.split_at_mut(Self::DIGITS_AT);
+        head[..Self::ID.len()].copy_from_slice(Self::ID);
+        self.id
+            .hyphenated()
+            .encode_lower(&mut head[Self::ID.len()..Self::INDEX_AT]);
+        head[Self::INDEX_AT..].copy_from_slice(Self::INDEX);
+        digits.copy_from_slice(self.digits.format(self.index).as_bytes());
     }
 }
 
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
+    use crate::scratch::{EncodeError, encoded};
     use alloc::{format, string::String, vec::Vec};
     use serde_json::json;
 
-    fn event(encode: impl FnOnce(&mut Scratch) -> Result<(), EncodeError>) -> serde_json::Value {
-        let mut out = Scratch::new();
-        out.reset(1_000);
-        assert_eq!(encode(&mut out), Ok(()));
-        let json = [Front::new(Uuid::nil(), 7).bytes(), out.bytes()].concat();
+    fn event(encode: impl FnOnce(&mut Scratch<'_>) -> Result<(), Failed>) -> serde_json::Value {
+        let tail = encoded(1_000, encode).unwrap();
+        let json = [&front(Uuid::nil(), 7)[..], &tail].concat();
         serde_json::from_slice(&json).unwrap()
+    }
+
+    fn front(id: Uuid, index: u64) -> Vec<u8> {
+        let mut front = Front::new(id, index);
+        let mut out = alloc::vec![0; front.len()];
+        front.write(&mut out);
+        out
     }
 
     const AT: Timestamp = Timestamp::from_unix_micros(1);
@@ -292,9 +309,7 @@ mod tests {
             (json!(-1), "a number"),
             (json!(true), "a boolean"),
         ] {
-            let mut out = Scratch::new();
-            out.reset(1_000);
-            match generic(&mut out, AT, Severity::Info, "e", &value) {
+            match encoded(1_000, |out| generic(out, AT, Severity::Info, "e", &value)) {
                 Err(EncodeError::Unencodable(why)) => {
                     assert!(why.as_str().ends_with(kind), "{why}")
                 }
@@ -322,12 +337,10 @@ mod tests {
         for limit in 300..420 {
             for filler in ["x", "é", "\"", "\u{1}", "😀\n"] {
                 let long = filler.repeat(400);
-                let mut out = Scratch::new();
-                out.reset(limit);
-                let result =
-                    exception(&mut out, AT, Severity::Error, &"E", &"message", Some(&long));
-                assert_eq!(result, Ok(()));
-                let json = [b"{\"event_id\":0", out.bytes()].concat();
+                let tail = encoded(limit, |out| {
+                    exception(out, AT, Severity::Error, &"E", &"message", Some(&long))
+                });
+                let json = [b"{\"event_id\":0", &tail.unwrap()[..]].concat();
                 let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
                 let text = json["traceback"].as_str().unwrap();
                 let kept = text.strip_suffix(Cut::MARK).unwrap();
@@ -342,15 +355,12 @@ mod tests {
 
     #[test]
     fn the_front_holds_every_index() {
+        let id = Uuid::from_u128(0x0123_4567_89ab_4cde_8f00_9a0b_c0d0_e0f9);
         for index in [0, 9, 10, 99, 100, u64::MAX] {
-            let front =
-                String::from_utf8(Vec::from(Front::new(Uuid::max(), index).bytes())).unwrap();
+            let front = String::from_utf8(front(id, index)).unwrap();
             assert_eq!(
                 front,
-                format!(
-                    "{{\"event_id\":\"{}\",\"event_session_index\":{index}",
-                    Uuid::max()
-                )
+                format!("{{\"event_id\":\"{}\",\"event_session_index\":{index}", id)
             );
             assert!((Front::MIN..=Front::MAX).contains(&front.len()));
         }
@@ -358,19 +368,13 @@ mod tests {
 
     #[test]
     fn an_event_over_the_limit_is_too_large_and_not_a_byte_sooner() {
-        let mut out = Scratch::new();
-        out.reset(usize::MAX);
-        assert_eq!(
-            generic(&mut out, AT, Severity::Info, "e", &json!({"a": "b"})),
-            Ok(())
-        );
-        let size = out.len();
-        for (limit, expected) in [(size, Ok(())), (size - 1, Err(EncodeError::TooLarge))] {
-            out.reset(limit);
-            assert_eq!(
-                generic(&mut out, AT, Severity::Info, "e", &json!({"a": "b"})),
-                expected
-            );
-        }
+        let encode = |limit| {
+            encoded(limit, |out| {
+                generic(out, AT, Severity::Info, "e", &json!({"a": "b"}))
+            })
+        };
+        let whole = encode(1_000).unwrap();
+        assert_eq!(encode(whole.len()), Ok(whole.clone()));
+        assert_eq!(encode(whole.len() - 1), Err(EncodeError::TooLarge));
     }
 }

@@ -1,7 +1,7 @@
 //! Errors become events: an unhandled exception, or the user's own fault.
 
 use crate::encode::{self, Cut};
-use crate::scratch::{EncodeError, Scratch};
+use crate::scratch::{Failed, Scratch};
 use crate::severity::Severity;
 use crate::time::Timestamp;
 use core::any::type_name;
@@ -177,11 +177,11 @@ impl ErrorRules {
     /// Everything behind the id and index of the event that `error` becomes.
     pub(crate) fn encode<E: AnyError + ?Sized>(
         &self,
-        out: &mut Scratch,
+        out: &mut Scratch<'_>,
         at: Timestamp,
         error: &E,
         severity: Severity,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<(), Failed> {
         let name = ErrorType(error.as_error(), error.type_name());
         let error = error.as_error();
         if let Some(fault) = self.callers_fault(error) {
@@ -350,6 +350,7 @@ impl fmt::Display for Traceback<'_> {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
+    use crate::scratch::encoded;
     use alloc::{boxed::Box, format};
     use serde_json::{Value, json};
 
@@ -369,14 +370,11 @@ mod tests {
     }
 
     fn event<E: AnyError + ?Sized>(rules: ErrorRules, error: &E) -> Value {
-        let mut out = Scratch::new();
-        out.reset(4_000);
         let at = Timestamp::from_unix_micros(0);
-        assert_eq!(
-            rules.encode(&mut out, at, error, Severity::Critical),
-            Ok(())
-        );
-        serde_json::from_slice(&[b"{\"event_id\":0", out.bytes()].concat()).unwrap()
+        let tail = encoded(4_000, |out| {
+            rules.encode(out, at, error, Severity::Critical)
+        });
+        serde_json::from_slice(&[b"{\"event_id\":0", &tail.unwrap()[..]].concat()).unwrap()
     }
 
     /// The traceback without the stack, which is there when `RUST_BACKTRACE` is set.

@@ -9,6 +9,9 @@ use alloc::vec::Vec;
 /// What a record takes besides its payload.
 pub(crate) const HEADER: usize = 12;
 
+/// The longest front of a record that is written in place.
+pub(crate) const MAX_FRONT: usize = 128;
+
 /// The capacity a growing ring starts with and returns to.
 #[cfg(feature = "alloc")]
 const INITIAL: usize = 64 * 1024;
@@ -54,6 +57,16 @@ impl Storage {
             Self::Static(bytes) => bytes,
             #[cfg(feature = "alloc")]
             Self::Boxed { bytes, .. } => bytes,
+        }
+    }
+
+    /// These bytes, if they have been written before and lie in one piece.
+    #[inline]
+    fn touched(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
+        match self {
+            Self::Static(bytes) => bytes.get_mut(at..at + len),
+            #[cfg(feature = "alloc")]
+            Self::Boxed { bytes, .. } => bytes.get_mut(at..at + len),
         }
     }
 
@@ -108,9 +121,16 @@ impl Ring {
         self.records
     }
 
-    /// Appends a record whose payload is `front` followed by `back`.
-    pub(crate) fn push(&mut self, tag: u64, front: &[u8], back: &[u8]) -> Result<(), NoRoom> {
-        let len = front.len() + back.len();
+    /// Appends a record whose payload is `front_len` bytes that `write_front` writes, followed by `back`.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        tag: u64,
+        front_len: usize,
+        write_front: impl FnOnce(&mut [u8]),
+        back: &[u8],
+    ) -> Result<(), NoRoom> {
+        let len = front_len + back.len();
         let size = HEADER + len;
         if self.storage.capacity() - self.used < size {
             self.grow(self.used + size)?;
@@ -118,8 +138,22 @@ impl Ring {
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&u32::try_from(len).map_err(|_| NoRoom)?.to_le_bytes());
         header[4..].copy_from_slice(&tag.to_le_bytes());
-        for piece in [&header[..], front, back] {
-            self.append(piece);
+        let at = self.position(self.used);
+        if let Some(space) = self.storage.touched(at, size) {
+            // The usual case: memory that was used before, and in one piece.
+            let (header_space, space) = space.split_at_mut(HEADER);
+            let (front_space, back_space) = space.split_at_mut(front_len);
+            header_space.copy_from_slice(&header);
+            write_front(front_space);
+            back_space.copy_from_slice(back);
+            self.used += size;
+        } else {
+            let mut front = [0; MAX_FRONT];
+            let front = front.get_mut(..front_len).ok_or(NoRoom)?;
+            write_front(front);
+            for piece in [&header[..], front, back] {
+                self.append(piece);
+            }
         }
         self.records += 1;
         Ok(())
@@ -279,7 +313,8 @@ mod tests {
                 Op::Push(payload, split) => {
                     let (front, back) = payload.split_at(split.min(payload.len()));
                     let fits = size(&model) + HEADER + payload.len() <= limit;
-                    assert_eq!(ring.push(tag, front, back).is_ok(), fits);
+                    let write = |out: &mut [u8]| out.copy_from_slice(front);
+                    assert_eq!(ring.push(tag, front.len(), write, back).is_ok(), fits);
                     if fits {
                         model.push_back((tag, payload));
                     }
@@ -320,7 +355,7 @@ mod tests {
         let mut ring = Ring::new(Storage::growing(300_000));
         let payload = [7; 1_000];
         let mut pushed = 0;
-        while ring.push(pushed, &payload, &[]).is_ok() {
+        while ring.push(pushed, 0, |_| {}, &payload).is_ok() {
             pushed += 1;
         }
         assert_eq!(pushed, 300_000 / (1_000 + HEADER as u64));
@@ -330,7 +365,7 @@ mod tests {
         ring.clear();
         ring.shrink();
         assert!(!ring.is_oversized());
-        assert_eq!(ring.push(0, &payload, &payload), Ok(()));
+        assert_eq!(ring.push(0, 0, |_| {}, &payload), Ok(()));
         assert_eq!(ring.storage.capacity(), INITIAL);
     }
 }

@@ -1,12 +1,11 @@
-//! The buffer an event is encoded into, and JSON values written into it, never beyond its limit.
+//! Where an event is encoded: a buffer of the calling thread's, and JSON values written into it, never beyond a limit.
 
 use crate::text::Why;
+use crate::time::{RFC3339_LEN, Rfc3339, Timestamp};
+use core::fmt;
 use serde::Serialize;
 
-#[cfg(feature = "std")]
-use alloc::vec::Vec;
-
-/// What fits into a scratch buffer on the stack, where there is no thread-local one.
+/// What fits into a buffer on the stack, where there is no thread-local one.
 #[cfg(not(feature = "std"))]
 pub(crate) const STACK: usize = 1024;
 
@@ -17,138 +16,196 @@ pub(crate) enum EncodeError {
     Unencodable(Why),
 }
 
-/// Bytes up to a limit. What does not fit is not written and leaves a mark.
-pub(crate) struct Scratch {
-    bytes: Bytes,
-    limit: usize,
+/// Something could not be encoded; [`Scratch::error`] says why, so that this path costs the usual one nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failed;
+
+/// What is written so far, and the room that is left.
+pub(crate) struct Scratch<'a> {
+    out: Output<'a>,
+    why: Why,
+    last_second: &'a mut Rfc3339,
+}
+
+/// Bytes up to the length of a slice. What does not fit is not written and leaves a mark.
+struct Output<'a> {
+    bytes: &'a mut [u8],
+    len: usize,
     overflowed: bool,
 }
 
-#[cfg(feature = "std")]
-type Bytes = Vec<u8>;
+/// There is no room.
+#[derive(Debug)]
+pub(crate) struct Full;
 
-#[cfg(not(feature = "std"))]
-type Bytes = stack::Bytes;
-
-impl Scratch {
-    pub(crate) const fn new() -> Self {
+impl<'a> Output<'a> {
+    fn new(bytes: &'a mut [u8]) -> Self {
         Self {
-            bytes: Bytes::new(),
-            limit: 0,
+            bytes,
+            len: 0,
             overflowed: false,
         }
     }
 
-    /// Empties the buffer and sets its limit.
-    pub(crate) fn reset(&mut self, limit: usize) {
-        self.bytes.clear();
-        self.limit = limit;
-        self.overflowed = false;
+    /// One comparison and one copy: everything an encoder writes passes here.
+    #[inline]
+    fn append(&mut self, data: &[u8]) -> Result<(), Full> {
+        let end = self.len + data.len();
+        if let Some(space) = self.bytes.get_mut(self.len..end) {
+            space.copy_from_slice(data);
+            self.len = end;
+            Ok(())
+        } else {
+            self.overflowed = true;
+            Err(Full)
+        }
+    }
+}
+
+impl<'a> Scratch<'a> {
+    fn new(bytes: &'a mut [u8], last_second: &'a mut Rfc3339) -> Self {
+        Self {
+            out: Output::new(bytes),
+            why: Why::default(),
+            last_second,
+        }
+    }
+
+    /// Forgets what was written.
+    pub(crate) fn clear(&mut self) {
+        self.out.len = 0;
+        self.out.overflowed = false;
+        self.why = Why::default();
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.out.bytes[..self.out.len]
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.out.len
     }
 
     pub(crate) fn room(&self) -> usize {
-        self.limit - self.bytes.len()
+        self.out.bytes.len() - self.out.len
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.bytes.truncate(len);
+        self.out.len = len;
     }
 
     /// Whether everything that was written is there.
-    pub(crate) fn finish(&self) -> Result<(), EncodeError> {
-        if self.overflowed {
-            Err(EncodeError::TooLarge)
+    pub(crate) fn finish(&self) -> Result<(), Failed> {
+        if self.out.overflowed {
+            Err(Failed)
         } else {
             Ok(())
         }
     }
 
+    /// What has failed.
+    pub(crate) fn error(&mut self) -> EncodeError {
+        if self.out.overflowed {
+            EncodeError::TooLarge
+        } else {
+            EncodeError::Unencodable(core::mem::take(&mut self.why))
+        }
+    }
+
+    /// What was written cannot be sent, for this reason.
+    #[cold]
+    pub(crate) fn fail(&mut self, why: impl fmt::Display) -> Failed {
+        self.why = Why::new(why);
+        Failed
+    }
+
     /// Writes bytes as they are.
     #[inline]
     pub(crate) fn raw(&mut self, data: &[u8]) {
-        let _ = self.append(data);
+        // It leaves its mark.
+        let _ = self.out.append(data);
     }
 
-    #[inline]
-    fn append(&mut self, data: &[u8]) -> Result<(), Full> {
-        let result = if data.len() > self.room() {
-            Err(Full)
+    /// Writes a timestamp between two pieces of text, in one step.
+    #[inline(always)]
+    pub(crate) fn timestamp(&mut self, before: &str, at: Timestamp, after: &str) {
+        let end = self.out.len + before.len() + RFC3339_LEN + after.len();
+        if let Some(space) = self.out.bytes.get_mut(self.out.len..end)
+            && let (before_space, space) = space.split_at_mut(before.len())
+            && let Some((text, after_space)) = space.split_first_chunk_mut()
+        {
+            before_space.copy_from_slice(before.as_bytes());
+            self.last_second.write(at, text);
+            after_space.copy_from_slice(after.as_bytes());
+            self.out.len = end;
         } else {
-            extend(&mut self.bytes, data)
-        };
-        self.overflowed |= result.is_err();
-        result
+            self.out.overflowed = true;
+        }
+    }
+
+    /// Writes a string as JSON.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Failed> {
+        let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        if !text
+            .bytes()
+            .fold(true, |so_far, byte| so_far & is_plain(byte))
+        {
+            return self.value(text);
+        }
+        let end = self.out.len + text.len() + 2;
+        if let Some([first, middle @ .., last]) = self.out.bytes.get_mut(self.out.len..end) {
+            *first = b'"';
+            middle.copy_from_slice(text.as_bytes());
+            *last = b'"';
+            self.out.len = end;
+            Ok(())
+        } else {
+            self.out.overflowed = true;
+            Err(Failed)
+        }
     }
 
     /// Writes a value as JSON. A value that panics while it is serialized is unencodable (with `std`).
-    pub(crate) fn value(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), EncodeError> {
-        match self.write_json(value) {
-            Ok(()) => self.finish(),
-            Err(_) if self.overflowed => Err(EncodeError::TooLarge),
-            Err(why) => Err(EncodeError::Unencodable(why)),
-        }
-    }
-
-    #[cfg(feature = "std")]
-    fn write_json(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Why> {
-        let mut encode = || serde_json::to_writer(&mut *self, value);
-        // A half-written buffer is thrown away, so nothing broken is seen afterwards.
-        match std::panic::catch_unwind(core::panic::AssertUnwindSafe(&mut encode)) {
-            Ok(result) => result.map_err(Why::new),
-            Err(_) => Err(Why::new("its Serialize implementation panicked")),
-        }
-    }
-
-    #[cfg(not(feature = "std"))]
-    fn write_json(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Why> {
-        ser_write_json::to_writer(&mut *self, value).map_err(Why::new)
-    }
-
-    /// Lets go of a buffer that one large event has left behind.
-    #[cfg(feature = "std")]
-    fn trim(&mut self) {
-        const KEEP: usize = 64 * 1024;
-        if self.bytes.capacity() > KEEP {
-            self.bytes = Vec::new();
+    pub(crate) fn value(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
+        match write_json(&mut self.out, value) {
+            // A `Serialize` may have passed over the error of a write that found no room.
+            Ok(Ok(())) => self.finish(),
+            Ok(Err(error)) => Err(self.fail(error)),
+            Err(_) => Err(self.fail("its Serialize implementation panicked")),
         }
     }
 }
 
-/// The limit is reached.
-#[derive(Debug)]
-pub(crate) struct Full;
-
 #[cfg(feature = "std")]
-#[inline]
-fn extend(bytes: &mut Bytes, data: &[u8]) -> Result<(), Full> {
-    bytes.extend_from_slice(data);
-    Ok(())
+fn write_json(
+    out: &mut Output<'_>,
+    value: &(impl Serialize + ?Sized),
+) -> std::thread::Result<serde_json::Result<()>> {
+    let encode = || serde_json::to_writer(out, value);
+    // What is half written is thrown away, so nothing broken is seen afterwards.
+    std::panic::catch_unwind(core::panic::AssertUnwindSafe(encode))
 }
 
 #[cfg(not(feature = "std"))]
-fn extend(bytes: &mut Bytes, data: &[u8]) -> Result<(), Full> {
-    bytes.extend_from_slice(data)
+fn write_json(
+    out: &mut Output<'_>,
+    value: &(impl Serialize + ?Sized),
+) -> Result<Result<(), ser_write_json::ser::Error<Full>>, core::convert::Infallible> {
+    Ok(ser_write_json::to_writer(out, value))
 }
 
 #[cfg(feature = "std")]
-impl std::io::Write for Scratch {
-    #[inline]
+impl std::io::Write for Output<'_> {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
         self.write_all(data).map(|()| data.len())
     }
 
     #[inline]
     fn write_all(&mut self, data: &[u8]) -> std::io::Result<()> {
-        self.append(data)
-            .map_err(|Full| std::io::ErrorKind::WriteZero.into())
+        match self.append(data) {
+            Ok(()) => Ok(()),
+            Err(Full) => Err(std::io::ErrorKind::WriteZero.into()),
+        }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -156,117 +213,85 @@ impl std::io::Write for Scratch {
     }
 }
 
-/// Runs `work` with this thread's scratch buffer.
-///
-/// Re-entry (a `Serialize` that logs) and a thread that is shutting down get a fresh buffer.
-#[cfg(feature = "std")]
-pub(crate) fn with<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
-    use alloc::boxed::Box;
-    use core::cell::Cell;
-    std::thread_local! {
-        static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+#[cfg(not(feature = "std"))]
+impl ser_write_json::SerWrite for Output<'_> {
+    type Error = Full;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), Full> {
+        self.append(data)
     }
-    let mut scratch = SCRATCH
-        .try_with(Cell::take)
-        .ok()
-        .flatten()
-        .unwrap_or_else(|| Box::new(Scratch::new()));
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the buffer is full")
+    }
+}
+
+/// Runs `work` with a buffer of `limit` bytes, this thread's own.
+///
+/// Re-entry (a `Serialize` that logs) and a thread that is shutting down get a fresh one. Its memory is only touched as
+/// far as it is used.
+#[cfg(feature = "std")]
+pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut Scratch<'_>) -> R) -> R {
+    use alloc::{boxed::Box, vec, vec::Vec};
+    use core::cell::Cell;
+
+    struct Kept {
+        bytes: Vec<u8>,
+        last_second: Rfc3339,
+    }
+    std::thread_local! {
+        static KEPT: Cell<Option<Box<Kept>>> = const { Cell::new(None) };
+    }
+    /// A buffer in which more than this was written is not kept.
+    const KEEP: usize = 64 * 1024;
+
+    let mut kept = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_else(|| {
+        Box::new(Kept {
+            bytes: Vec::new(),
+            last_second: Rfc3339::new(),
+        })
+    });
+    if kept.bytes.len() < limit {
+        kept.bytes = vec![0; limit];
+    }
+    let Kept { bytes, last_second } = &mut *kept;
+    let mut scratch = Scratch::new(&mut bytes[..limit], last_second);
     let result = work(&mut scratch);
-    scratch.trim();
+    if scratch.len() > KEEP {
+        kept.bytes = Vec::new();
+    }
     // Where the thread-local is gone, the buffer just goes with it.
-    let _ = SCRATCH.try_with(|slot| slot.set(Some(scratch)));
+    let _ = KEPT.try_with(|slot| slot.set(Some(kept)));
     result
 }
 
-/// Runs `work` with a scratch buffer on the stack.
+/// Runs `work` with a buffer of `limit` bytes: on the stack up to 1 KiB, on the heap beyond.
 #[cfg(not(feature = "std"))]
-pub(crate) fn with<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
-    work(&mut Scratch::new())
+pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut Scratch<'_>) -> R) -> R {
+    let mut last_second = Rfc3339::new();
+    #[cfg(feature = "alloc")]
+    if limit > STACK {
+        let mut bytes = alloc::vec::Vec::new();
+        if bytes.try_reserve_exact(limit).is_ok() {
+            bytes.resize(limit, 0);
+        }
+        return work(&mut Scratch::new(&mut bytes, &mut last_second));
+    }
+    let mut bytes = [0; STACK];
+    let limit = limit.min(STACK);
+    work(&mut Scratch::new(&mut bytes[..limit], &mut last_second))
 }
 
-#[cfg(not(feature = "std"))]
-mod stack {
-    //! Bytes on the stack that move to the heap, where there is one, when they outgrow it.
-
-    use super::{Full, STACK, Scratch};
-    use core::fmt;
-    use core::ops::Deref;
-
-    pub(crate) struct Bytes {
-        inline: heapless::Vec<u8, STACK>,
-        #[cfg(feature = "alloc")]
-        spilled: alloc::vec::Vec<u8>,
-    }
-
-    impl Bytes {
-        pub(crate) const fn new() -> Self {
-            Self {
-                inline: heapless::Vec::new(),
-                #[cfg(feature = "alloc")]
-                spilled: alloc::vec::Vec::new(),
-            }
-        }
-
-        pub(crate) fn clear(&mut self) {
-            self.truncate(0);
-        }
-
-        pub(crate) fn truncate(&mut self, len: usize) {
-            #[cfg(feature = "alloc")]
-            if !self.spilled.is_empty() {
-                self.spilled.truncate(len);
-                return;
-            }
-            self.inline.truncate(len);
-        }
-
-        #[cfg(feature = "alloc")]
-        pub(crate) fn extend_from_slice(&mut self, data: &[u8]) -> Result<(), Full> {
-            if self.spilled.is_empty() {
-                if self.inline.extend_from_slice(data).is_ok() {
-                    return Ok(());
-                }
-                let needed = self.inline.len() + data.len();
-                self.spilled
-                    .try_reserve(needed.max(4 * STACK))
-                    .map_err(|_| Full)?;
-                self.spilled.extend_from_slice(&self.inline);
-                self.inline.clear();
-            }
-            self.spilled.try_reserve(data.len()).map_err(|_| Full)?;
-            self.spilled.extend_from_slice(data);
-            Ok(())
-        }
-
-        #[cfg(not(feature = "alloc"))]
-        pub(crate) fn extend_from_slice(&mut self, data: &[u8]) -> Result<(), Full> {
-            self.inline.extend_from_slice(data).map_err(|_| Full)
-        }
-    }
-
-    impl Deref for Bytes {
-        type Target = [u8];
-
-        fn deref(&self) -> &[u8] {
-            #[cfg(feature = "alloc")]
-            if !self.spilled.is_empty() {
-                return &self.spilled;
-            }
-            &self.inline
-        }
-    }
-
-    impl fmt::Display for Full {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("the buffer is full")
-        }
-    }
-
-    impl ser_write_json::SerWrite for Scratch {
-        type Error = Full;
-
-        fn write(&mut self, data: &[u8]) -> Result<(), Full> {
-            self.append(data)
-        }
-    }
+/// What `encode` writes, within a limit.
+#[cfg(all(test, feature = "std"))]
+pub(crate) fn encoded(
+    limit: usize,
+    encode: impl FnOnce(&mut Scratch<'_>) -> Result<(), Failed>,
+) -> Result<alloc::vec::Vec<u8>, EncodeError> {
+    with(limit, |out| match encode(out) {
+        Ok(()) => Ok(out.bytes().into()),
+        Err(Failed) => Err(out.error()),
+    })
 }

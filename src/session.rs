@@ -156,7 +156,7 @@ impl Session {
     }
 
     /// Writes a request's body up to the opening bracket of its events.
-    pub(crate) fn write_head(&self, out: &mut Scratch) -> Result<(), IdentityError> {
+    pub(crate) fn write_head(&self, out: &mut Scratch<'_>) -> Result<(), IdentityError> {
         let mut member = |key: &[u8], value: &str| {
             out.raw(key);
             out.value(value).map_err(|_| IdentityError::TooLong)

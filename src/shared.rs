@@ -8,7 +8,7 @@ use crate::engine::{Engine, Kind};
 use crate::exception::{AnyError, ErrorRules};
 use crate::handle::Handle;
 use crate::lock::Lock;
-use crate::scratch::{self, EncodeError};
+use crate::scratch::{self, EncodeError, Failed};
 use crate::session::Session;
 use crate::severity::Severity;
 use crate::stats::Refusal;
@@ -93,8 +93,7 @@ impl Shared {
 
     /// Encodes and queues the first event of the session.
     pub(crate) fn log_start(&self, at: Timestamp) {
-        scratch::with(|out| {
-            out.reset(self.max_event_bytes - Front::MIN);
+        scratch::with(self.max_event_bytes - Front::MIN, |out| {
             if encode::session_start(out, at).is_ok() {
                 let _ = self.push(out.bytes(), Kind::Ordinary);
             }
@@ -109,13 +108,13 @@ impl Shared {
         data: &D,
         severity: Severity,
     ) -> Result<(), Refusal> {
-        scratch::with(|out| {
-            out.reset(self.max_event_bytes - Front::MIN);
-            match encode::generic(out, at, severity, name, data) {
+        scratch::with(
+            self.max_event_bytes - Front::MIN,
+            |out| match encode::generic(out, at, severity, name, data) {
                 Ok(()) => self.push(out.bytes(), Kind::Ordinary),
-                Err(error) => self.refuse(error, name),
-            }
-        })
+                Err(Failed) => self.refuse(out.error(), name),
+            },
+        )
     }
 
     /// Encodes and queues an error.
@@ -126,15 +125,15 @@ impl Shared {
         severity: Severity,
         kind: Kind<'_>,
     ) -> Result<(), Refusal> {
-        scratch::with(|out| {
-            // What is too long is cut to fit, so the longest front counts.
-            out.reset(self.max_event_bytes - Front::MAX);
+        // What is too long is cut to fit, so the longest front counts.
+        scratch::with(self.max_event_bytes - Front::MAX, |out| {
             match self.errors.encode(out, at, error, severity) {
                 Ok(()) => self.push(out.bytes(), kind),
-                Err(error) => {
+                Err(Failed) => {
+                    let error = out.error();
                     // The session ends all the same.
                     if let Kind::Fatal(_) = kind {
-                        out.reset(self.max_event_bytes - Front::MAX);
+                        out.clear();
                         let unknown = encode::exception(out, at, severity, &"Error", &"", None);
                         if unknown.is_ok() {
                             return self.push(out.bytes(), kind);

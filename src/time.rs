@@ -84,7 +84,8 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = Rfc3339::default().format(*self);
+        let mut text = [0; RFC3339_LEN];
+        Rfc3339::new().write(*self, &mut text);
         f.write_str(core::str::from_utf8(&text).unwrap_or_default())
     }
 }
@@ -96,7 +97,8 @@ impl From<std::time::SystemTime> for Timestamp {
         let since = time
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
-        Self::from_unix_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+        let micros = since.as_secs().saturating_mul(1_000_000);
+        Self::from_unix_micros(micros.saturating_add(u64::from(since.subsec_micros())))
     }
 }
 
@@ -107,29 +109,34 @@ pub(crate) const RFC3339_LEN: usize = 27;
 #[derive(Clone, Debug)]
 pub(crate) struct Rfc3339 {
     second: u64,
-    text: [u8; RFC3339_LEN],
-}
-
-impl Default for Rfc3339 {
-    fn default() -> Self {
-        Self {
-            second: 0,
-            text: *b"1970-01-01T00:00:00.000000Z",
-        }
-    }
+    /// Up to the point behind the seconds.
+    text: [u8; 20],
 }
 
 impl Rfc3339 {
-    /// The timestamp as ASCII.
-    pub(crate) fn format(&mut self, timestamp: Timestamp) -> [u8; RFC3339_LEN] {
-        let (second, micros) = (timestamp.0 / 1_000_000, timestamp.0 % 1_000_000);
+    pub(crate) const fn new() -> Self {
+        Self {
+            second: 0,
+            text: *b"1970-01-01T00:00:00.",
+        }
+    }
+
+    /// Writes the timestamp as ASCII.
+    #[inline]
+    pub(crate) fn write(&mut self, timestamp: Timestamp, out: &mut [u8; RFC3339_LEN]) {
+        let (second, micros) = (timestamp.0 / 1_000_000, (timestamp.0 % 1_000_000) as u32);
         if second != self.second {
             self.set_second(second);
         }
-        digits(&mut self.text[20..26], micros as u32);
-        self.text
+        out[..20].copy_from_slice(&self.text);
+        // Three pairs that do not wait for each other.
+        out[20..22].copy_from_slice(&pair(micros / 10_000));
+        out[22..24].copy_from_slice(&pair(micros / 100 % 100));
+        out[24..26].copy_from_slice(&pair(micros % 100));
+        out[26] = b'Z';
     }
 
+    #[cold]
     fn set_second(&mut self, second: u64) {
         let (year, month, day) = civil_from_days((second / 86_400) as u32);
         let of_day = (second % 86_400) as u32;
@@ -143,12 +150,18 @@ impl Rfc3339 {
     }
 }
 
-/// Writes `value` in decimal, with leading zeros, over the whole of `out`.
+/// Writes `value` in decimal, with leading zeros, over the whole of `out`, two digits at a time from its end.
 fn digits(out: &mut [u8], mut value: u32) {
-    for digit in out.iter_mut().rev() {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
+    for pair in out.rchunks_exact_mut(2) {
+        pair.copy_from_slice(&self::pair(value % 100));
+        value /= 100;
     }
+}
+
+/// Two digits.
+#[inline]
+const fn pair(value: u32) -> [u8; 2] {
+    [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]
 }
 
 /// Year, month and day of a day counted from 1970-01-01 in the proleptic Gregorian calendar.
@@ -207,13 +220,12 @@ mod tests {
 
     #[test]
     fn a_remembered_second_changes_nothing_about_the_text() {
-        let mut cached = Rfc3339::default();
+        let mut cached = Rfc3339::new();
         for micros in [5, 999_999, 1_000_000, 86_399_999_999, 86_400_000_000, 5] {
             let timestamp = Timestamp::from_unix_micros(micros);
-            assert_eq!(
-                cached.format(timestamp),
-                Rfc3339::default().format(timestamp)
-            );
+            let mut text = [0; RFC3339_LEN];
+            cached.write(timestamp, &mut text);
+            assert_eq!(text, timestamp.to_string().as_bytes());
         }
     }
 

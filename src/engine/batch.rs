@@ -138,6 +138,7 @@ impl Engine {
 
     fn send_formed(&mut self, shape: Shape, now: Instant) -> Step {
         self.forming = Shape::default();
+        self.idle_since = None;
         if shape.events() == self.queued() {
             self.flush_at = None;
             self.emptied_at = Some(now);

@@ -217,8 +217,8 @@ impl Engine {
 
     /// Puts an event into the ring, unless a limit forbids it. A fatal exception may use the reserve.
     fn admit(&mut self, body: &[u8], index: u64, is_fatal: bool) -> Result<(), Refusal> {
-        let front = Front::new(self.random.uuid(), index);
-        let len = front.bytes().len() + body.len();
+        let mut front = Front::new(self.random.uuid(), index);
+        let len = front.len() + body.len();
         if len > self.options.max_event_bytes {
             return Err(Refusal::EventTooLarge);
         }
@@ -231,7 +231,7 @@ impl Engine {
             return Err(Refusal::QueueFull);
         }
         self.ring
-            .push(index, front.bytes(), body)
+            .push(index, front.len(), |out| front.write(out), body)
             .map_err(|_| Refusal::QueueFull)?;
         self.fresh_bytes += len;
         Ok(())

@@ -70,10 +70,11 @@ impl Engine {
         }
         let index = self.next_index;
         self.next_index += 1;
-        let front = Front::new(self.random.uuid(), index);
+        let mut front = Front::new(self.random.uuid(), index);
         let mut json = heapless::Vec::new();
         // Front and tail are shorter than the slot, whatever they say.
-        let _ = json.extend_from_slice(front.bytes());
+        let _ = json.resize(front.len(), 0);
+        front.write(&mut json);
         let _ = json.extend_from_slice(tail.as_bytes());
         self.end = End::Queued {
             position: self.ledger.accepted,

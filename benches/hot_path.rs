@@ -1,0 +1,143 @@
+//! What `log` costs its caller, side by side in one run with `serde_json::to_writer` of the same event as a ready
+//! struct (id and timestamp given) into a reused `Vec`.
+//!
+//! `cargo bench --bench hot_path` prints a ratio for each row: the median of many rounds, in each of which all rows take
+//! their turn. Everything `log` does is in its figure: clock, id, lock, ring.
+
+use core::future::Future;
+use core::hint::black_box;
+use core::pin::pin;
+use core::task::{Context, Waker};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+use tinkex_telemetry::{
+    Batch, Clock, Handle, Receipt, Reporter, SendError, Timestamp, Transport, fields,
+};
+
+const EVENTS: usize = 100;
+const ROUNDS: usize = 4_000;
+
+#[derive(Serialize)]
+struct Data<'a> {
+    tokens: i64,
+    cached: bool,
+    model: &'a str,
+}
+
+const DATA: Data<'_> = Data {
+    tokens: 1_234_567,
+    cached: true,
+    model: "a model with 25 letters..",
+};
+
+/// The event as it is on the wire, ready.
+#[derive(Serialize)]
+struct Ready<'a> {
+    event: &'a str,
+    event_id: &'a str,
+    event_session_index: u64,
+    severity: &'a str,
+    timestamp: &'a str,
+    event_name: &'a str,
+    event_data: Data<'a>,
+}
+
+struct Swallow;
+
+impl Transport for Swallow {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        black_box(batch.body());
+        Ok(Receipt::delivered())
+    }
+}
+
+struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    fn now(&self) -> tinkex_telemetry::Instant {
+        tinkex_telemetry::Instant::from_micros(self.0.elapsed().as_micros() as u64)
+    }
+
+    fn utc(&self) -> Timestamp {
+        std::time::SystemTime::now().into()
+    }
+
+    async fn sleep_until(&self, _: tinkex_telemetry::Instant) {
+        core::future::pending().await
+    }
+}
+
+fn time(work: impl Fn()) -> Duration {
+    let start = Instant::now();
+    for _ in 0..EVENTS {
+        work();
+    }
+    start.elapsed()
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_nanos() as f64 / EVENTS as f64
+}
+
+fn main() {
+    let (reporter, driver) = Reporter::builder("hot-path")
+        .transport(Swallow)
+        .clock(SystemClock(Instant::now()))
+        .build()
+        .expect("the defaults can work");
+    let mut driver = pin!(driver.run());
+    let mut context = Context::from_waker(Waker::noop());
+    // The driver takes its turn between rows, outside the clock.
+    let mut drain = |handle: &Handle| {
+        handle.flush();
+        let _ = driver.as_mut().poll(&mut context);
+        assert_eq!(handle.stats().queued, 0);
+    };
+
+    let handle = reporter.handle();
+    let mut buffer = Vec::with_capacity(4_096);
+    let ready = || Ready {
+        event: "GENERIC_EVENT",
+        event_id: "0b7ae1d4-66a7-4e7e-a9b1-1f3a42ca3d5b",
+        event_session_index: black_box(123_456),
+        severity: "INFO",
+        timestamp: "2026-01-02T03:04:05.678901Z",
+        event_name: black_box("sampling.done"),
+        event_data: black_box(DATA),
+    };
+    let mut rows: [Vec<Duration>; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        let buffer = core::cell::RefCell::new(&mut buffer);
+        rows[0].push(time(|| {
+            let mut buffer = buffer.borrow_mut();
+            buffer.clear();
+            serde_json::to_writer(&mut **buffer, &ready()).expect("it can be encoded");
+            black_box(&**buffer);
+        }));
+        rows[1].push(time(|| {
+            assert!(handle.log(black_box("sampling.done"), black_box(DATA)));
+        }));
+        drain(&handle);
+        rows[2].push(time(|| {
+            let data = black_box(DATA);
+            assert!(handle.log(
+                black_box("sampling.done"),
+                fields! { tokens: data.tokens, cached: data.cached, model: data.model },
+            ));
+        }));
+        drain(&handle);
+    }
+    let [json, structs, fields] = rows.map(median);
+    println!("events in all: {}", handle.stats().accepted);
+    println!(
+        "{:<40} {json:>7.0} ns   1.00",
+        "serde_json::to_writer, ready struct"
+    );
+    for (name, nanos) in [
+        ("log(name, struct)", structs),
+        ("log(name, fields!)", fields),
+    ] {
+        println!("{name:<40} {nanos:>7.0} ns   {:.2}", nanos / json);
+    }
+}
