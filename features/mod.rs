@@ -3,3 +3,39 @@
 #[cfg(feature = "collector")]
 #[cfg_attr(docsrs, doc(cfg(feature = "collector")))]
 pub mod collector;
+
+#[cfg(feature = "http")]
+mod http;
+#[cfg(all(feature = "thread", feature = "ureq"))]
+mod init;
+#[cfg(feature = "reqwest")]
+mod reqwest;
+#[cfg(feature = "thread")]
+mod thread;
+#[cfg(any(feature = "thread", feature = "tokio"))]
+mod timer;
+#[cfg(feature = "tokio")]
+mod tokio;
+#[cfg(feature = "ureq")]
+mod ureq;
+
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use self::http::{
+    Config, ConfigError, ConfigProblem, HttpClient, HttpError, HttpTransport, MAX_ANSWER_BYTES,
+};
+#[cfg(all(feature = "thread", feature = "ureq"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "thread", feature = "ureq"))))]
+pub use self::init::{InitError, Telemetry, init};
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub use self::reqwest::Reqwest;
+#[cfg(feature = "thread")]
+#[cfg_attr(docsrs, doc(cfg(feature = "thread")))]
+pub use self::thread::Thread;
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub use self::tokio::Tokio;
+#[cfg(feature = "ureq")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
+pub use self::ureq::Ureq;

@@ -205,49 +205,73 @@ fn json_size(character: char) -> usize {
 ///
 /// It is written where it stays: bytes that were stored one by one cannot be loaded in larger pieces right afterwards
 /// without the processor waiting for them.
+#[derive(Clone, Copy)]
 pub(crate) struct Front {
     id: Uuid,
-    digits: itoa::Buffer,
     index: u64,
-    len: usize,
+    digits: usize,
 }
 
 impl Front {
-    const ID: &[u8] = b"{\"event_id\":\"";
-    const INDEX: &[u8] = b"\",\"event_session_index\":";
-    const INDEX_AT: usize = Self::ID.len() + uuid::fmt::Hyphenated::LENGTH;
-    const DIGITS_AT: usize = Self::INDEX_AT + Self::INDEX.len();
+    const ID: &[u8; 13] = b"{\"event_id\":\"";
+    const INDEX: &[u8; 24] = b"\",\"event_session_index\":";
+    const DIGITS_AT: usize = Self::ID.len() + 36 + Self::INDEX.len();
     /// With the largest index, 20 digits.
     pub(crate) const MAX: usize = Self::DIGITS_AT + 20;
     /// With a single digit.
     pub(crate) const MIN: usize = Self::DIGITS_AT + 1;
 
     pub(crate) fn new(id: Uuid, index: u64) -> Self {
-        let mut digits = itoa::Buffer::new();
-        let len = Self::DIGITS_AT + digits.format(index).len();
         Self {
             id,
-            digits,
             index,
-            len,
+            digits: index.checked_ilog10().unwrap_or(0) as usize + 1,
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    pub(crate) fn len(self) -> usize {
+        Self::DIGITS_AT + self.digits
     }
 
     /// Writes it to a place of its length.
     #[inline]
-    pub(crate) fn write(&mut self, out: &mut [u8]) {
+    pub(crate) fn write(self, out: &mut [u8]) {
         let (head, digits) = out.split_at_mut(Self::DIGITS_AT);
-        head[..Self::ID.len()].copy_from_slice(Self::ID);
-        self.id
-            .hyphenated()
-            .encode_lower(&mut head[Self::ID.len()..Self::INDEX_AT]);
-        head[Self::INDEX_AT..].copy_from_slice(Self::INDEX);
-        digits.copy_from_slice(self.digits.format(self.index).as_bytes());
+        head[..13].copy_from_slice(Self::ID);
+        write_uuid(self.id, &mut head[13..49]);
+        head[49..].copy_from_slice(Self::INDEX);
+        digits.copy_from_slice(itoa::Buffer::new().format(self.index).as_bytes());
     }
+}
+
+/// The 36 characters of a UUID. The uuid crate's own way, a byte at a time, takes three times as long, and that is a
+/// tenth of all that an event costs its caller.
+#[inline]
+fn write_uuid(id: Uuid, out: &mut [u8]) {
+    let id = id.as_u128();
+    let [one, two, three, four] = [96, 64, 32, 0].map(|shift| hex((id >> shift) as u32));
+    out[..8].copy_from_slice(&one);
+    out[8] = b'-';
+    out[9..13].copy_from_slice(&two[..4]);
+    out[13] = b'-';
+    out[14..18].copy_from_slice(&two[4..]);
+    out[18] = b'-';
+    out[19..23].copy_from_slice(&three[..4]);
+    out[23] = b'-';
+    out[24..28].copy_from_slice(&three[4..]);
+    out[28..36].copy_from_slice(&four);
+}
+
+/// Eight lower-case digits, all at once.
+#[inline]
+fn hex(value: u32) -> [u8; 8] {
+    let spread = u64::from(value);
+    let spread = (spread | (spread << 16)) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | (spread << 8)) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (spread | (spread << 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    // Adding six carries into the fifth bit of just those nibbles that are letters.
+    let letters = ((nibbles + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    (nibbles + 0x3030_3030_3030_3030 + letters * 0x27).to_be_bytes()
 }
 
 #[cfg(all(test, feature = "std"))]
@@ -264,7 +288,7 @@ mod tests {
     }
 
     fn front(id: Uuid, index: u64) -> Vec<u8> {
-        let mut front = Front::new(id, index);
+        let front = Front::new(id, index);
         let mut out = alloc::vec![0; front.len()];
         front.write(&mut out);
         out

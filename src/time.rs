@@ -93,6 +93,7 @@ impl fmt::Display for Timestamp {
 /// Times before 1970 become the epoch, times after 9999 [`Timestamp::MAX`].
 #[cfg(feature = "std")]
 impl From<std::time::SystemTime> for Timestamp {
+    #[inline]
     fn from(time: std::time::SystemTime) -> Self {
         let since = time
             .duration_since(std::time::UNIX_EPOCH)

@@ -217,7 +217,7 @@ impl Engine {
 
     /// Puts an event into the ring, unless a limit forbids it. A fatal exception may use the reserve.
     fn admit(&mut self, body: &[u8], index: u64, is_fatal: bool) -> Result<(), Refusal> {
-        let mut front = Front::new(self.random.uuid(), index);
+        let front = Front::new(self.random.uuid(), index);
         let len = front.len() + body.len();
         if len > self.options.max_event_bytes {
             return Err(Refusal::EventTooLarge);

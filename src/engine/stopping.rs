@@ -70,7 +70,7 @@ impl Engine {
         }
         let index = self.next_index;
         self.next_index += 1;
-        let mut front = Front::new(self.random.uuid(), index);
+        let front = Front::new(self.random.uuid(), index);
         let mut json = heapless::Vec::new();
         // Front and tail are shorter than the slot, whatever they say.
         let _ = json.resize(front.len(), 0);

@@ -1,0 +1,53 @@
+//! A dedicated thread for each session, and the standard library's clocks.
+
+use super::timer;
+use crate::{Clock, Instant, Placement, Runtime, SpawnError, Spawner, Timestamp, park};
+use core::future::{Future, pending};
+use core::time::Duration;
+use std::thread;
+use std::time::SystemTime;
+
+/// The runtime for programs without an executor, and for any that want telemetry to be independent of theirs: each
+/// session's driver has a thread of its own, which nothing in the application can starve.
+///
+/// All its timers share one more thread, which the process starts at first use and keeps. Blocking waits work on every
+/// thread but the driver's, also inside an executor (which they block); dropping the reporter drains the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Thread;
+
+impl Clock for Thread {
+    fn now(&self) -> Instant {
+        let micros = timer::origin().elapsed().as_micros();
+        Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    fn utc(&self) -> Timestamp {
+        SystemTime::now().into()
+    }
+
+    fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
+        let at = timer::origin().checked_add(Duration::from_micros(at.as_micros()));
+        async move {
+            match at {
+                Some(at) => timer::sleep_until(at).await,
+                None => pending().await,
+            }
+        }
+    }
+}
+
+impl Spawner for Thread {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
+        thread::Builder::new()
+            .name("tinkex-telemetry".into())
+            .spawn(move || park::block_on(task))
+            .map(drop)
+            .map_err(|_| SpawnError::new("the operating system gives no more threads"))
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Dedicated
+    }
+}
+
+impl Runtime for Thread {}

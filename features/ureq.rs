@@ -1,0 +1,144 @@
+//! ureq: a blocking HTTP client, on a thread of its own.
+
+use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use async_channel::{Receiver, Sender, bounded};
+use bytes::Bytes;
+use core::fmt;
+use core::time::Duration;
+use http::{Request, Response};
+use std::io::Read as _;
+use std::thread;
+use ureq::Agent;
+
+/// A [`HttpClient`] for every executor and for none, with rustls and the Mozilla root certificates.
+///
+/// ureq blocks, so its calls run on a worker thread, started at the first request and ended when this is dropped. The
+/// connection is kept between requests. A call that the session has given up is left to itself: the next one gets
+/// another thread and does not wait for it.
+pub struct Ureq {
+    agent: Agent,
+    /// The worker, when it has nothing to do.
+    idle: Option<Worker>,
+    /// Cloned for each thread there is.
+    threads: Arc<()>,
+}
+
+/// Calls that were given up and still hang, and the one that does not.
+const MAX_THREADS: usize = 8;
+
+/// ureq's own buffers are eight times as large; requests of telemetry are few, and sessions may be many.
+const BUFFER: usize = 16 * 1024;
+
+type Answer = Result<Response<Bytes>, HttpError>;
+
+struct Worker {
+    calls: Sender<Request<Bytes>>,
+    answers: Receiver<Answer>,
+}
+
+impl Ureq {
+    /// A client whose calls end after 30 s at the latest, should the session not give them up before (it does, after
+    /// `http_timeout`).
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_timeout(Duration::from_secs(30))
+    }
+
+    /// A client whose calls end after `timeout` at the latest: the time for which a stalled server can hold one of its
+    /// threads, at most eight of which there are. Sensible values lie above the session's `http_timeout`.
+    #[must_use]
+    pub fn with_timeout(timeout: Duration) -> Self {
+        let config = Agent::config_builder()
+            .timeout_global(Some(timeout))
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1);
+        Self::with_agent(config.build().new_agent())
+    }
+
+    /// A client with this agent: certificates, proxies and the like are its own. It should follow no redirects, take no
+    /// status for an error (`http_status_as_error(false)`) and have a `timeout_global`.
+    #[must_use]
+    pub fn with_agent(agent: Agent) -> Self {
+        Self {
+            agent,
+            idle: None,
+            threads: Arc::default(),
+        }
+    }
+
+    fn start(&self) -> Result<Worker, HttpError> {
+        if Arc::strong_count(&self.threads) > MAX_THREADS {
+            return Err(HttpError::new("too many stalled requests"));
+        }
+        let (calls, requests) = bounded::<Request<Bytes>>(1);
+        let (sender, answers) = bounded(1);
+        let (agent, alive) = (self.agent.clone(), Arc::clone(&self.threads));
+        thread::Builder::new()
+            .name("tinkex-ureq".into())
+            .spawn(move || {
+                let _alive = alive;
+                // Ends when the other side has dropped its `Worker`, before or during a call.
+                while let Ok(request) = requests.recv_blocking() {
+                    if sender.send_blocking(call(&agent, request)).is_err() {
+                        break;
+                    }
+                }
+            })
+            .map_err(HttpError::new)?;
+        Ok(Worker { calls, answers })
+    }
+}
+
+impl HttpClient for Ureq {
+    async fn send(&mut self, request: Request<Bytes>) -> Answer {
+        let worker = match self.idle.take() {
+            Some(worker) => worker,
+            None => self.start()?,
+        };
+        let died = |_| HttpError::new("ureq's thread died");
+        // There is room: an idle worker has answered all there was.
+        worker.calls.try_send(request).map_err(|_| died(()))?;
+        let answer = worker.answers.recv().await.map_err(|_| died(()))?;
+        self.idle = Some(worker);
+        answer
+    }
+}
+
+/// On the worker. The request is dropped before the answer goes out, so that its body's buffer is free again.
+fn call(agent: &Agent, request: Request<Bytes>) -> Answer {
+    let (parts, body) = request.into_parts();
+    let request = Request::from_parts(parts, &body[..]);
+    let answer = agent
+        .run(request)
+        .map_err(|error| HttpError::from_error(&error))?;
+    let (parts, mut body) = answer.into_parts();
+    let mut bytes = Vec::new();
+    // Read to its end, the connection can be used again.
+    body.as_reader()
+        .take(MAX_ANSWER_BYTES as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|error| HttpError::from_error(&error))?;
+    Ok(Response::from_parts(parts, bytes.into()))
+}
+
+impl Default for Ureq {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Ureq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ureq")
+            .field("is_idle", &self.idle.is_some())
+            .field("threads", &(Arc::strong_count(&self.threads) - 1))
+            .finish_non_exhaustive()
+    }
+}

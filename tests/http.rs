@@ -1,0 +1,534 @@
+//! The wire over HTTP: every client against the collector, and against servers that misbehave.
+#![cfg(all(
+    feature = "collector",
+    feature = "http",
+    feature = "reqwest",
+    feature = "thread",
+    feature = "tokio",
+    feature = "ureq"
+))]
+
+extern crate alloc;
+
+use alloc::sync::Arc;
+use bytes::Bytes;
+use core::any::Any;
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use http::{Request, Response};
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::thread;
+use tinkex_telemetry::collector::{Answer, AnswerKind, Collector};
+use tinkex_telemetry::{
+    Config, Drain, Handle, HttpClient, HttpError, HttpTransport, Options, Reporter, Reqwest,
+    Thread, Tokio, Ureq,
+};
+
+/// Longer than anything here takes, shorter than a person waits.
+const BOUND: Duration = Duration::from_secs(20);
+const KEY: &str = "sk-sentinel-0123456789";
+const SESSION: &str = "s";
+
+/// A running session, whatever it runs on.
+struct Session {
+    handle: Handle,
+    told: Arc<Mutex<Vec<String>>>,
+    shown: String,
+    /// The reporter first, then its runtime.
+    _parts: (Box<dyn Any>, Option<tokio::runtime::Runtime>),
+}
+
+impl Session {
+    fn log(&self, events: usize) {
+        for n in 0..events {
+            assert!(self.handle.log("x", tinkex_telemetry::fields! { n: n }));
+        }
+    }
+
+    fn drain(&self) -> Drain {
+        self.handle
+            .wait_until_drained_blocking(BOUND)
+            .expect("nobody runs an executor here")
+    }
+}
+
+type Start = fn(&str, Options) -> Session;
+
+const CLIENTS: [(&str, Start); 3] = [
+    ("ureq on a thread", ureq_on_thread),
+    ("ureq on tokio", ureq_on_tokio),
+    ("reqwest on tokio", reqwest_on_tokio),
+];
+
+fn config(url: &str) -> Config {
+    Config::new(url, KEY)
+        .and_then(|config| config.header("cf-access-client-id", "an-id"))
+        .expect("a config that can work")
+}
+
+macro_rules! session {
+    ($url:expr, $options:expr, $client:expr, $runtime:expr, $tokio:expr) => {{
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let ear = Arc::clone(&told);
+        let transport = HttpTransport::new(config($url), $client);
+        let mut shown = format!("{transport:?}");
+        let builder = Reporter::builder(SESSION)
+            .options($options)
+            .enabled(true)
+            .transport(transport)
+            .runtime($runtime)
+            .on_diagnostic(move |diagnostic| {
+                ear.lock()
+                    .expect("no panic")
+                    .push(format!("{diagnostic} {diagnostic:?}"));
+            });
+        shown += &format!("{builder:?}");
+        let reporter = builder.start().expect("it starts");
+        shown += &format!("{reporter:?}");
+        Session {
+            handle: reporter.handle(),
+            told,
+            shown,
+            _parts: (Box::new(reporter), $tokio),
+        }
+    }};
+}
+
+fn ureq_on_thread(url: &str, options: Options) -> Session {
+    session!(url, options, Ureq::new(), Thread, None)
+}
+
+fn ureq_on_tokio(url: &str, options: Options) -> Session {
+    let tokio = runtime();
+    session!(
+        url,
+        options,
+        Ureq::new(),
+        Tokio::on(tokio.handle().clone()),
+        Some(tokio)
+    )
+}
+
+fn reqwest_on_tokio(url: &str, options: Options) -> Session {
+    let tokio = runtime();
+    let client = Reqwest::new().expect("a client");
+    session!(
+        url,
+        options,
+        client,
+        Tokio::on(tokio.handle().clone()),
+        Some(tokio)
+    )
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// No timer of its own, and next to no backoff.
+fn options() -> Options {
+    let mut options = Options::default();
+    options.flush_interval = Duration::ZERO;
+    options.retry_base_delay = Duration::from_millis(1);
+    options
+}
+
+/// Runs a test against each client, with a collector of its own.
+fn with_each_client(options: &Options, test: impl Fn(&Collector, &Session)) {
+    for (name, start) in CLIENTS {
+        println!("{name}");
+        let collector = Collector::start().expect("a collector");
+        let session = start(&collector.url(), options.clone());
+        test(&collector, &session);
+        assert_eq!(collector.violations(), []);
+    }
+}
+
+fn keys(collector: &Collector) -> Vec<String> {
+    let requests = collector.requests();
+    let keys = requests.iter().map(|request| request.idempotency_key());
+    keys.map(|key| key.expect("it has one").to_owned())
+        .collect()
+}
+
+#[test]
+fn a_request_is_what_the_wire_says() {
+    with_each_client(&options(), |collector, session| {
+        session.log(3);
+        let drain = session.drain();
+        assert!(drain.all_delivered());
+        assert_eq!(drain.delivered, 4);
+        assert_eq!(collector.session(SESSION).map(|kept| kept.len()), Some(4));
+        let request = &collector.requests()[0];
+        let header = |name| {
+            let mut values = request.headers().get_all(name).iter();
+            let value = values.next().and_then(|value| value.to_str().ok());
+            assert!(values.next().is_none(), "{name} comes once");
+            value
+        };
+        assert_eq!(header("content-type"), Some("application/json"));
+        assert_eq!(header("accept"), Some("application/json"));
+        assert_eq!(header("x-api-key"), Some(KEY));
+        let agent = concat!("tinkex-telemetry/", env!("CARGO_PKG_VERSION"));
+        assert_eq!(header("user-agent"), Some(agent));
+        assert_eq!(header("cf-access-client-id"), Some("an-id"));
+    });
+}
+
+#[test]
+fn retries_keep_the_idempotency_key_and_the_next_batch_has_another() {
+    with_each_client(&options(), |collector, session| {
+        collector.script([500, 429, 408].map(Answer::status));
+        assert!(session.drain().all_delivered());
+        session.log(1);
+        assert!(session.drain().all_delivered());
+        let keys = keys(collector);
+        assert_eq!(keys.len(), 5);
+        assert!(keys[..4].iter().all(|key| *key == keys[0]));
+        assert_ne!(keys[4], keys[0]);
+    });
+}
+
+#[test]
+fn a_retry_after_is_honoured_up_to_the_cap_and_garbage_is_ignored() {
+    // Real time, since a socket is involved: the cap is what makes it short.
+    let cap = Duration::from_millis(100);
+    let mut options = options();
+    options.retry_max_delay = cap;
+    with_each_client(&options, |collector, session| {
+        collector.script([
+            Answer::status(503).retry_after("3600"),
+            Answer::status(429).retry_after("Thu, 31 Dec 2099 23:59:59 GMT"),
+            Answer::status(503).retry_after("soon"),
+        ]);
+        assert!(session.drain().all_delivered());
+        let requests = collector.requests();
+        let gap = |n: usize| requests[n + 1].arrived() - requests[n].arrived();
+        assert_eq!(requests.len(), 4);
+        assert!(gap(0) >= cap && gap(1) >= cap, "{:?} {:?}", gap(0), gap(1));
+    });
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_split_down_to_the_event_that_is() {
+    with_each_client(&options(), |collector, session| {
+        assert!(session.drain().all_delivered());
+        collector.script([413, 413].map(Answer::status));
+        session.log(4);
+        assert!(session.drain().all_delivered());
+        assert_eq!(collector.session(SESSION).map(|kept| kept.len()), Some(5));
+        let keys = keys(collector);
+        assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
+
+        collector.script([Answer::status(413)]);
+        session.log(1);
+        assert_eq!(session.drain().dropped, 1);
+        assert_eq!(session.handle.stats().dropped.too_large, 1);
+    });
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let elsewhere = Collector::start().expect("a collector");
+    with_each_client(&options(), |collector, session| {
+        let to = format!("{}/api/v1/telemetry", elsewhere.url());
+        let redirects = [301, 302, 303, 307, 308];
+        collector.script(redirects.map(|status| Answer::status(status).header("location", &to)));
+        for _ in redirects {
+            session.log(1);
+            assert!(session.drain().dropped > 0);
+        }
+        assert_eq!(collector.requests().len(), redirects.len());
+        assert_eq!(session.handle.stats().dropped.rejected, 6);
+    });
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[test]
+fn a_connection_that_breaks_off_anywhere_costs_an_attempt() {
+    with_each_client(&options(), |collector, session| {
+        for broken in [
+            Answer::close_before_body(),
+            Answer::close_after_body(),
+            Answer::garbage(),
+            Answer::truncated(),
+        ] {
+            collector.script([broken]);
+            session.log(2);
+            assert!(session.drain().all_delivered());
+        }
+        let kept = collector.session(SESSION).expect("it was kept");
+        assert_eq!((kept.len(), kept.duplicates()), (9, 0));
+        let answers = collector.requests();
+        let broken = answers.iter().filter(|request| !request.is_kept());
+        assert_eq!(broken.count(), 4);
+    });
+}
+
+#[test]
+fn an_answer_that_is_lost_leaves_duplicates_that_the_backend_can_tell() {
+    with_each_client(&options(), |collector, session| {
+        collector.script([Answer::lost()]);
+        session.log(3);
+        assert!(session.drain().all_delivered());
+        let kept = collector.session(SESSION).expect("it was kept");
+        assert_eq!((kept.len(), kept.duplicates()), (4, 4));
+        let keys = keys(collector);
+        assert_eq!(keys[0], keys[1]);
+    });
+}
+
+#[test]
+fn a_stalled_server_costs_an_attempt_and_does_not_delay_the_next() {
+    let mut options = options();
+    options.http_timeout = Duration::from_millis(100);
+    with_each_client(&options, |collector, session| {
+        collector.script([Answer::stall(), Answer::stall()]);
+        session.log(1);
+        // ureq itself would give up after 30 s, beyond the bound of this wait.
+        assert!(session.drain().all_delivered());
+        let answers: Vec<_> = collector.requests().iter().map(|r| r.answer()).collect();
+        let expected = [
+            AnswerKind::Stall,
+            AnswerKind::Stall,
+            AnswerKind::Status(200),
+        ];
+        assert_eq!(answers, expected);
+    });
+}
+
+#[test]
+fn a_server_that_is_not_there_is_tried_again_and_named_as_the_reason() {
+    for (name, start) in CLIENTS {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let url = format!("http://{}", free.expect("a port"));
+        let session = start(&url, options());
+        assert_eq!(session.drain().dropped, 1);
+        assert_eq!(session.handle.stats().dropped.retries_exhausted, 1);
+        let told = session.told.lock().expect("no panic").concat();
+        assert!(told.to_lowercase().contains("refused"), "{name}: {told}");
+    }
+}
+
+#[test]
+fn the_key_is_shown_nowhere_even_if_the_server_repeats_it() {
+    with_each_client(&options(), |collector, session| {
+        let echo = format!("you sent {KEY}, an-id");
+        let refuse = |status| Answer::status(status).body(echo.clone());
+        collector.script([401, 413].map(refuse));
+        collector.always(refuse(500));
+        for _ in 0..3 {
+            session.log(1);
+            assert!(session.drain().dropped > 0);
+        }
+        let told = session.told.lock().expect("no panic").join("\n");
+        assert!(told.contains("you sent [redacted], an-id"), "{told}");
+        let all = format!(
+            "{told}{}{:?}{:?}",
+            session.shown,
+            session.handle,
+            session.handle.stats()
+        );
+        assert!(!all.contains("sk-sent"), "{all}");
+    });
+}
+
+#[test]
+fn a_missing_key_is_an_error_of_the_builder_and_of_nothing_else() {
+    let refused = Config::new("http://127.0.0.1:1", " ").expect_err("no key");
+    assert_eq!(refused.setting(), "api_key");
+    assert_eq!(refused.to_string(), "api_key is empty");
+}
+
+/// Accepts connections and answers each request with `answer`; counts the connections.
+fn serve(answer: Vec<u8>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            count.fetch_add(1, Ordering::SeqCst);
+            let answer = answer.clone();
+            thread::spawn(move || while answer_one(&stream, &answer).is_some() {});
+        }
+    });
+    (url, connections)
+}
+
+fn answer_one(mut stream: &TcpStream, answer: &[u8]) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?.to_lowercase();
+    let length = head.split("content-length: ").nth(1)?;
+    let length: usize = length.split("\r\n").next()?.parse().ok()?;
+    stream.read_exact(&mut vec![0; length]).ok()?;
+    stream.write_all(answer).ok()
+}
+
+#[test]
+fn a_connection_serves_one_request_after_the_other() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{\"status\":\"accepted\"}\n",
+        "HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        for (name, start) in CLIENTS {
+            let (url, connections) = serve(answer.into());
+            let session = start(&url, options());
+            let mut requests = 0;
+            // hyper's pool gets a connection back a moment after the answer was read, so the very next request may miss
+            // it, but not every time.
+            while requests == 0 || connections.load(Ordering::SeqCst) == requests {
+                assert!(requests < 50, "{name}: {answer}");
+                session.log(1);
+                assert!(session.drain().all_delivered());
+                requests += 1;
+            }
+            assert!(
+                requests == 2 || name.starts_with("reqwest"),
+                "{name}: {answer}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_answer_without_end_is_not_read_to_its_end() {
+    let mut answer = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000000\r\n\r\n".to_vec();
+    answer.extend([b'x'; 200_000]);
+    for (name, start) in CLIENTS {
+        let (url, _) = serve(answer.clone());
+        let session = start(&url, options());
+        for _ in 0..2 {
+            session.log(1);
+            assert!(session.drain().all_delivered(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_client_of_the_applications_own_is_a_closure() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let client = move |request: Request<Bytes>| {
+        let url = request.uri().to_string();
+        // Where the body lies, to see that its buffer comes back.
+        let place = request.body().as_ptr() as usize;
+        sink.lock().expect("no panic").push((url, place));
+        async { Ok::<_, HttpError>(Response::new(Bytes::new())) }
+    };
+    let session = session!("http://host/base/", options(), client, Thread, None);
+    for _ in 0..3 {
+        assert!(session.drain().is_drained());
+        session.log(1);
+    }
+    assert!(session.drain().all_delivered());
+    let seen = seen.lock().expect("no panic");
+    assert_eq!(seen.len(), 4);
+    // The first batch was smaller.
+    assert!(seen[2..].iter().all(|call| *call == seen[1]), "{seen:?}");
+    assert_eq!(seen[0].0, "http://host/base/api/v1/telemetry");
+}
+
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn post(collector: &Collector) -> Request<Bytes> {
+    let request = Request::post(format!("{}/api/v1/telemetry", collector.url()));
+    request.body(Bytes::from_static(b"{}")).expect("a request")
+}
+
+#[tokio::test]
+async fn calls_that_hang_are_bounded_in_number_and_end_by_themselves() {
+    let collector = Collector::builder().lenient().start().expect("a collector");
+    collector.always(Answer::stall());
+    let mut client = Ureq::with_timeout(Duration::from_millis(500));
+    for n in 1..=8 {
+        assert!(poll_once(client.send(post(&collector))).is_pending());
+        assert!(
+            format!("{client:?}").contains(&format!("threads: {n}")),
+            "{client:?}"
+        );
+    }
+    let refused = poll_once(client.send(post(&collector))).map(Result::unwrap_err);
+    assert_eq!(
+        refused,
+        Poll::Ready(HttpError::new("too many stalled requests"))
+    );
+    collector.always(Answer::accept());
+    // The threads end in real time, after the agent's timeout.
+    while format!("{client:?}").contains("threads: 8") {
+        thread::yield_now();
+    }
+    let answer = client.send(post(&collector)).await.expect("an answer");
+    // The body is no batch, and lenient is not that lenient.
+    assert!(answer.status().is_client_error());
+}
+
+#[test]
+fn reqwest_outside_tokio_is_an_error_and_no_panic() {
+    let collector = Collector::start().expect("a collector");
+    let mut client = Reqwest::new().expect("a client");
+    let answer = poll_once(client.send(post(&collector)));
+    let Poll::Ready(Err(error)) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(error.to_string(), "reqwest works only on a tokio runtime");
+}
+
+#[test]
+fn https_works_without_a_default_provider_of_the_process() {
+    // Nobody speaks TLS there: what is looked for is the absence of a panic about the provider.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || listener.incoming().for_each(drop));
+    for (name, start) in CLIENTS {
+        let mut options = options();
+        options.max_retries = 0;
+        let session = start(&url, options);
+        assert_eq!(session.drain().dropped, 1, "{name}");
+        let told = session.told.lock().expect("no panic").concat();
+        assert!(!told.contains("panicked"), "{name}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_future_that_is_dropped_half_way_leaves_a_client_that_works() {
+    survives_a_drop(Reqwest::new().expect("a client")).await;
+    survives_a_drop(Ureq::new()).await;
+}
+
+async fn survives_a_drop(mut client: impl HttpClient) {
+    let collector = Collector::builder().lenient().start().expect("a collector");
+    collector.script([Answer::stall()]);
+    let mut sending = Box::pin(client.send(post(&collector)));
+    poll_fn(|context| {
+        assert!(sending.as_mut().poll(context).is_pending());
+        if collector.requests().is_empty() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+    drop(sending);
+    let answer = client.send(post(&collector)).await.expect("an answer");
+    assert!(answer.status().is_client_error());
+}

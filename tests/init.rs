@@ -1,0 +1,160 @@
+//! A session in one line, and what it makes of the environment.
+//!
+//! The environment belongs to the process, so each case runs in a process of its own: this test binary, asked for one of
+//! the `child_…` tests, which do nothing unless they are asked for that way.
+#![cfg(all(
+    feature = "collector",
+    feature = "thread",
+    feature = "tokio",
+    feature = "ureq"
+))]
+
+use std::process::Command;
+use tinkex_telemetry::collector::Collector;
+use tinkex_telemetry::{
+    BuildError, Config, HttpTransport, InitError, Reporter, Thread, Ureq, init,
+};
+
+const KEY: &str = "sk-sentinel-0123456789";
+const ASKED: &str = "TINKEX_TEST_CHILD";
+
+/// Runs one of the tests below in a process with these variables and no other of ours; what it printed.
+fn run(child: &str, variables: &[(&str, &str)]) -> String {
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command
+        .args(["--exact", child, "--nocapture"])
+        .env(ASKED, "1");
+    for ours in ["TINKER_API_KEY", "TINKER_BASE_URL", "TINKER_TELEMETRY"] {
+        command.env_remove(ours);
+    }
+    let output = command
+        .envs(variables.iter().copied())
+        .output()
+        .expect("it runs");
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("1 passed"), "{printed}");
+    assert!(!printed.contains(KEY), "{printed}");
+    printed
+}
+
+fn is_child() -> bool {
+    std::env::var_os(ASKED).is_some()
+}
+
+#[test]
+fn the_guard_drains_the_session_when_it_is_dropped() {
+    for child in ["child_logs", "child_logs_in_an_executor"] {
+        let collector = Collector::builder()
+            .api_key(KEY)
+            .start()
+            .expect("a collector");
+        let url = format!("{}/", collector.url());
+        run(child, &[("TINKER_API_KEY", KEY), ("TINKER_BASE_URL", &url)]);
+        let session = collector.session("one-line").expect("it was kept");
+        assert_eq!((session.len(), session.has_ended()), (3, true));
+        assert_eq!(collector.violations(), []);
+    }
+}
+
+#[test]
+fn child_logs() {
+    if is_child() {
+        let telemetry = init("one-line").expect("it starts");
+        assert!(telemetry.log("x", ()));
+        println!("{telemetry:?}");
+    }
+}
+
+#[test]
+fn child_logs_in_an_executor() {
+    if is_child() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime").block_on(async { child_logs() });
+    }
+}
+
+#[test]
+fn a_variable_that_is_missing_or_wrong_is_named() {
+    let refused = |variables: &[_], expected: &str| {
+        let printed = run("child_is_refused", variables);
+        assert!(
+            printed.contains(&format!("refused: {expected}\n")),
+            "{printed}"
+        );
+    };
+    let missing = "TINKER_API_KEY is not set: set it, or TINKER_TELEMETRY=off to do without";
+    refused(&[], missing);
+    refused(&[("TINKER_API_KEY", " ")], missing);
+    let split = format!("{KEY}\nx: y");
+    refused(
+        &[("TINKER_API_KEY", &split)],
+        "TINKER_API_KEY contains CR, LF or NUL",
+    );
+    let url = |url| [("TINKER_API_KEY", KEY), ("TINKER_BASE_URL", url)];
+    refused(
+        &url("ftp://host"),
+        "TINKER_BASE_URL is neither http:// nor https://",
+    );
+    refused(
+        &url("http://me:sk-sentinel-0123456789@host"),
+        "TINKER_BASE_URL has a user or password: leave it out",
+    );
+}
+
+#[test]
+fn child_is_refused() {
+    if is_child() {
+        let error = init("s").expect_err("refused");
+        assert!(matches!(error, InitError::Config(_)), "{error:?}");
+        println!("refused: {error}");
+    }
+}
+
+#[test]
+fn switched_off_nothing_is_asked_for_and_nothing_happens() {
+    run("child_is_off", &[("TINKER_TELEMETRY", "off")]);
+    run(
+        "child_is_off",
+        &[
+            ("TINKER_TELEMETRY", " False "),
+            ("TINKER_BASE_URL", "nonsense"),
+        ],
+    );
+}
+
+#[test]
+fn child_is_off() {
+    if is_child() {
+        let telemetry = init("s").expect("no key is needed");
+        assert!(!telemetry.is_enabled());
+        assert!(!telemetry.log("x", ()));
+        assert_eq!(telemetry.stats().refused.disabled, 1);
+    }
+}
+
+#[test]
+fn switched_off_by_the_environment_and_on_by_the_program_the_key_is_asked_for_after_all() {
+    run("child_insists", &[("TINKER_TELEMETRY", "0")]);
+}
+
+#[test]
+fn child_insists() {
+    if is_child() {
+        let config = Config::from_env().expect("nothing is asked for yet");
+        let error = Reporter::builder("s")
+            .transport(HttpTransport::new(config, Ureq::new()))
+            .runtime(Thread)
+            .enabled(true)
+            .start()
+            .expect_err("now it is");
+        let BuildError::Transport(error) = error else {
+            panic!("{error:?}");
+        };
+        assert!(
+            error.to_string().starts_with("TINKER_API_KEY is not set"),
+            "{error}"
+        );
+    }
+}

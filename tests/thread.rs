@@ -1,0 +1,166 @@
+//! The runtime without an executor: a thread for each session.
+#![cfg(all(
+    feature = "collector",
+    feature = "thread",
+    feature = "tokio",
+    feature = "ureq"
+))]
+
+use core::future::Future;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::sync::mpsc;
+use std::thread;
+use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::{
+    Batch, Clock, Config, HttpTransport, Placement, Receipt, Reporter, SendError, Spawner, Thread,
+    Transport, Ureq, WouldDeadlock,
+};
+
+/// Longer than anything here takes, shorter than a person waits.
+const BOUND: Duration = Duration::from_secs(20);
+
+fn start(collector: &Collector) -> Reporter<HttpTransport<Ureq>, Thread, Thread> {
+    let config = Config::new(&collector.url(), "key").expect("a config");
+    Reporter::builder("s")
+        .transport(HttpTransport::new(config, Ureq::new()))
+        .runtime(Thread)
+        .enabled(true)
+        .drop_timeout(BOUND)
+        .start()
+        .expect("it starts")
+}
+
+fn executors() -> [tokio::runtime::Runtime; 2] {
+    let current = tokio::runtime::Builder::new_current_thread().build();
+    let multi = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build();
+    [current, multi].map(|runtime| runtime.expect("a runtime"))
+}
+
+#[test]
+fn events_arrive_in_order_from_many_threads() {
+    let collector = Collector::start().expect("a collector");
+    let reporter = start(&collector);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let handle = reporter.handle();
+            scope.spawn(move || (0..250).for_each(|_| assert!(handle.log("x", ()))));
+        }
+    });
+    let drain = reporter.stop_blocking(BOUND).expect("no deadlock");
+    assert!(drain.all_delivered());
+    let session = collector.session("s").expect("it was kept");
+    assert_eq!((session.len(), session.gaps()), (1002, vec![]));
+    assert!(session.has_ended());
+    assert_eq!(collector.violations(), []);
+}
+
+#[test]
+fn dropping_the_reporter_drains_it_inside_an_executor_too() {
+    for runtime in executors() {
+        let collector = Collector::start().expect("a collector");
+        runtime.block_on(async {
+            let reporter = start(&collector);
+            reporter.log("x", ());
+            drop(reporter);
+            assert_eq!(collector.session("s").map(|session| session.len()), Some(3));
+        });
+    }
+}
+
+#[test]
+fn waits_work_in_every_executor() {
+    for runtime in executors() {
+        let collector = Collector::start().expect("a collector");
+        runtime.block_on(async {
+            let reporter = start(&collector);
+            assert_eq!(reporter.wait_until_drained(BOUND).await.delivered, 1);
+            reporter.log("x", ());
+            let drain = reporter.wait_until_drained_blocking(BOUND);
+            assert_eq!(drain.map(|drain| drain.delivered), Ok(1));
+            assert_eq!(reporter.stop(BOUND).await.delivered, 1);
+        });
+    }
+}
+
+#[test]
+fn a_stalled_server_holds_up_the_drop_no_longer_than_its_timeout() {
+    let collector = Collector::start().expect("a collector");
+    collector.always(Answer::stall());
+    let config = Config::new(&collector.url(), "key").expect("a config");
+    let reporter = Reporter::builder("s")
+        .transport(HttpTransport::new(config, Ureq::new()))
+        .runtime(Thread)
+        .enabled(true)
+        .drop_timeout(Duration::from_millis(100))
+        .start()
+        .expect("it starts");
+    let handle = reporter.handle();
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        drop(reporter);
+        done.send(())
+    });
+    // ureq itself would hold on for 30 s.
+    assert_eq!(is_done.recv_timeout(BOUND), Ok(()));
+    let stats = handle.stats();
+    assert_eq!(stats.dropped.shutdown, 2);
+    assert!(stats.is_balanced());
+}
+
+/// Asks its own session to be drained, from the driver's thread.
+struct Entangled(mpsc::Receiver<tinkex_telemetry::Handle>, mpsc::Sender<bool>);
+
+impl Transport for Entangled {
+    async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
+        if let Ok(handle) = self.0.try_recv() {
+            let refused = handle.wait_until_drained_blocking(BOUND) == Err(WouldDeadlock);
+            let _ = self.1.send(refused);
+        }
+        Ok(Receipt::delivered())
+    }
+}
+
+#[test]
+fn blocking_on_the_drivers_own_thread_is_refused() {
+    let (give, take) = mpsc::channel();
+    let (tell, hear) = mpsc::channel();
+    let reporter = Reporter::builder("s")
+        .transport(Entangled(take, tell))
+        .runtime(Thread)
+        .enabled(true)
+        .flush_threshold(2)
+        .start()
+        .expect("it starts");
+    give.send(reporter.handle()).expect("it listens");
+    reporter.flush();
+    assert_eq!(hear.recv_timeout(BOUND), Ok(true));
+}
+
+#[test]
+fn a_sleep_is_over_when_its_time_has_come_and_not_before() {
+    // Real time, since it is what is under test.
+    let at = Thread
+        .now()
+        .checked_add(Duration::from_millis(20))
+        .expect("soon");
+    let (done, is_done) = mpsc::channel();
+    let task = async move {
+        Thread.sleep_until(at).await;
+        let _ = done.send(Thread.now());
+    };
+    assert_eq!(Thread.spawn(task), Ok(()));
+    let woken = is_done.recv_timeout(BOUND).expect("it wakes");
+    assert!(woken >= at);
+    let never = Thread.sleep_until(tinkex_telemetry::Instant::from_micros(u64::MAX));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pin!(never).poll(&mut context).is_pending());
+    assert_eq!(
+        pin!(Thread.sleep_until(at)).poll(&mut context),
+        Poll::Ready(())
+    );
+    assert_eq!(Thread.placement(), Placement::Dedicated);
+}
