@@ -8,8 +8,9 @@ use core::future::Future;
 use core::hint::black_box;
 use core::pin::pin;
 use core::task::{Context, Waker};
+use core::time::Duration;
 use serde::Serialize;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tinkex_telemetry::{
     Batch, Clock, Handle, Receipt, Reporter, SendError, Timestamp, Transport, fields,
 };

@@ -253,8 +253,10 @@ mod tests {
 
     #[test]
     fn an_error_says_what_to_change() {
-        let mut options = Options::default();
-        options.flush_threshold = 20_000;
+        let options = Options {
+            flush_threshold: 20_000,
+            ..Options::default()
+        };
         assert_eq!(
             options.check(0).map_err(|error| error.to_string()),
             Err("the option flush_threshold must be at most 10000 (max_queue_size)".into())

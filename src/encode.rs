@@ -11,53 +11,52 @@ use core::time::Duration;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-/// An event's head up to its timestamp, in one piece.
-macro_rules! head {
-    ($event:literal, $severity:expr) => {
-        match $severity {
-            Severity::Debug => head!(@ $event, "DEBUG"),
-            Severity::Info => head!(@ $event, "INFO"),
-            Severity::Warning => head!(@ $event, "WARNING"),
-            Severity::Error => head!(@ $event, "ERROR"),
-            Severity::Critical => head!(@ $event, "CRITICAL"),
-        }
-    };
-    (@ $event:literal, $severity:literal) => {
-        concat!(r#","event":""#, $event, r#"","severity":""#, $severity, r#"","timestamp":""#)
-    };
-}
-
 /// Everything behind the id and index of a `GENERIC_EVENT`.
+///
+/// The clock is asked last: the time it takes is time for the bytes written before to settle in the cache, from where
+/// they are copied next.
 pub(crate) fn generic<D: Serialize + ?Sized>(
     out: &mut Scratch<'_>,
-    at: Timestamp,
+    at: impl FnOnce() -> Timestamp,
     severity: Severity,
     name: &str,
     data: &D,
 ) -> Result<(), Failed> {
-    generic_head(out, at, severity);
+    out.raw(head(severity).as_bytes());
     out.text(name)?;
     out.raw(b",\"event_data\":");
     object(out, data)?;
-    out.raw(b"}");
+    out.timestamp(",\"timestamp\":\"", at(), "\"}");
     out.finish()
 }
 
-/// The head of a generic event: for each severity one copy of a known length.
-fn generic_head(out: &mut Scratch<'_>, at: Timestamp, severity: Severity) {
-    const NEXT: &str = "\",\"event_name\":";
+/// The head of a generic event, in one piece.
+const fn head(severity: Severity) -> &'static str {
+    macro_rules! head {
+        ($severity:literal) => {
+            concat!(
+                r#","event":"GENERIC_EVENT","severity":""#,
+                $severity,
+                r#"","event_name":"#
+            )
+        };
+    }
     match severity {
-        Severity::Debug => out.timestamp(head!(@ "GENERIC_EVENT", "DEBUG"), at, NEXT),
-        Severity::Info => out.timestamp(head!(@ "GENERIC_EVENT", "INFO"), at, NEXT),
-        Severity::Warning => out.timestamp(head!(@ "GENERIC_EVENT", "WARNING"), at, NEXT),
-        Severity::Error => out.timestamp(head!(@ "GENERIC_EVENT", "ERROR"), at, NEXT),
-        Severity::Critical => out.timestamp(head!(@ "GENERIC_EVENT", "CRITICAL"), at, NEXT),
+        Severity::Debug => head!("DEBUG"),
+        Severity::Info => head!("INFO"),
+        Severity::Warning => head!("WARNING"),
+        Severity::Error => head!("ERROR"),
+        Severity::Critical => head!("CRITICAL"),
     }
 }
 
 /// Everything behind the id and index of a `SESSION_START`.
 pub(crate) fn session_start(out: &mut Scratch<'_>, at: Timestamp) -> Result<(), Failed> {
-    out.timestamp(head!(@ "SESSION_START", "INFO"), at, "\"}");
+    out.timestamp(
+        r#","event":"SESSION_START","severity":"INFO","timestamp":""#,
+        at,
+        "\"}",
+    );
     out.finish()
 }
 
@@ -94,11 +93,9 @@ pub(crate) fn exception(
     message: &dyn fmt::Display,
     traceback: Option<&dyn fmt::Display>,
 ) -> Result<(), Failed> {
-    out.timestamp(
-        head!("UNHANDLED_EXCEPTION", severity),
-        at,
-        "\",\"error_type\":",
-    );
+    out.raw(b",\"event\":\"UNHANDLED_EXCEPTION\",\"severity\":\"");
+    out.raw(severity.as_str().as_bytes());
+    out.timestamp("\",\"timestamp\":\"", at, "\",\"error_type\":");
     out.value(&Cut::new(error_type, out.room() / 4))?;
     out.raw(b",\"error_message\":");
     out.value(&Cut::new(message, out.room() / 2))?;
@@ -301,7 +298,7 @@ mod tests {
         let json = event(|out| {
             generic(
                 out,
-                AT,
+                || AT,
                 Severity::Warning,
                 "a \"b\"\n",
                 &json!({"n": 1, "t": true, "z": null}),
@@ -324,7 +321,7 @@ mod tests {
     #[test]
     fn nothing_is_an_empty_object_and_anything_else_is_refused() {
         for nothing in [json!(null), json!({})] {
-            let json = event(|out| generic(out, AT, Severity::Info, "e", &nothing));
+            let json = event(|out| generic(out, || AT, Severity::Info, "e", &nothing));
             assert_eq!(json["event_data"], json!({}));
         }
         for (value, kind) in [
@@ -333,7 +330,9 @@ mod tests {
             (json!(-1), "a number"),
             (json!(true), "a boolean"),
         ] {
-            match encoded(1_000, |out| generic(out, AT, Severity::Info, "e", &value)) {
+            match encoded(1_000, |out| {
+                generic(out, || AT, Severity::Info, "e", &value)
+            }) {
                 Err(EncodeError::Unencodable(why)) => {
                     assert!(why.as_str().ends_with(kind), "{why}")
                 }
@@ -394,7 +393,7 @@ mod tests {
     fn an_event_over_the_limit_is_too_large_and_not_a_byte_sooner() {
         let encode = |limit| {
             encoded(limit, |out| {
-                generic(out, AT, Severity::Info, "e", &json!({"a": "b"}))
+                generic(out, || AT, Severity::Info, "e", &json!({"a": "b"}))
             })
         };
         let whole = encode(1_000).unwrap();

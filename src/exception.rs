@@ -192,7 +192,7 @@ impl ErrorRules {
                 body: fault.body.filter(|_| self.with_bodies),
                 room: out.room(),
             };
-            return encode::generic(out, at, Severity::Warning, "user_error", &data);
+            return encode::generic(out, || at, Severity::Warning, "user_error", &data);
         }
         let traceback = Traceback::capture(error);
         encode::exception(
@@ -351,7 +351,7 @@ impl fmt::Display for Traceback<'_> {
 mod tests {
     use super::*;
     use crate::scratch::encoded;
-    use alloc::{boxed::Box, format};
+    use alloc::boxed::Box;
     use serde_json::{Value, json};
 
     #[derive(Debug)]
@@ -483,7 +483,7 @@ mod tests {
         let long = "y".repeat(10_000);
         let error: Box<dyn Error> = long.clone().into();
         let json = event(ErrorRules::default(), &*error);
-        let message = format!("{}", json["error_message"].as_str().unwrap());
+        let message = json["error_message"].as_str().unwrap();
         assert!(message.ends_with("… (cut)") && long.starts_with(&message[..100]));
     }
 }

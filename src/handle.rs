@@ -132,7 +132,10 @@ impl Handle {
     /// that the event was refused: [`stats`](Self::stats) counts why, and a diagnostic tells it.
     pub fn log_with(&self, name: &str, data: impl Serialize, severity: Severity) -> bool {
         match self.sink() {
-            Some(sink) => sink.shared().log(sink.utc(), name, &data, severity).is_ok(),
+            Some(sink) => sink
+                .shared()
+                .log(|| sink.utc(), name, &data, severity)
+                .is_ok(),
             None => self.refuse(),
         }
     }

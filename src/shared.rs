@@ -103,7 +103,7 @@ impl Shared {
     /// Encodes and queues an event.
     pub(crate) fn log<D: Serialize + ?Sized>(
         &self,
-        at: Timestamp,
+        at: impl FnOnce() -> Timestamp,
         name: &str,
         data: &D,
         severity: Severity,

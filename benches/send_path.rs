@@ -1,0 +1,377 @@
+//! What sending costs, side by side in one run with the least that one would write by hand.
+//!
+//! `cargo bench --bench send_path --features thread,ureq` prints everything; a word after `--` (`throughput`,
+//! `shutdown`, `latency`, `threads`) only that part. The backend is a process of its own on loopback, so processor time
+//! is the client's alone. All contestants take their turn in each round.
+
+#![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
+
+mod support;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::env;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+use support::event::{self, Data, NAME};
+use support::figures::{Latencies, Percentiles, median};
+use support::minimal::Minimal;
+use support::ours::{self, BOUND, OverUreq, Session};
+use support::sink::{self, Counts, Mode, Sink};
+use support::cpu;
+use tinkex_telemetry::Handle;
+
+fn main() -> io::Result<()> {
+    if sink::is_this_process() {
+        return Ok(());
+    }
+    let words: Vec<String> = env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let is_wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
+    if is_wanted("throughput") {
+        throughput(100)?;
+        throughput(1_000)?;
+    }
+    if is_wanted("shutdown") {
+        shutdown()?;
+    }
+    if is_wanted("latency") {
+        latency()?;
+        under_load()?;
+    }
+    if is_wanted("threads") {
+        threads();
+    }
+    Ok(())
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Throughput
+
+const ROUNDS: usize = 10;
+const EVENTS_PER_ROUND: u64 = 200_000;
+
+/// Somebody who logs and sends.
+trait Contestant {
+    /// Logs so many events as fast as it can, and returns when all are sent.
+    fn round(&mut self, events: u64);
+
+    /// Checks that everything was sent, given what the sink has counted; says how many events there were.
+    fn check(&mut self, counts: Counts) -> u64;
+}
+
+impl Contestant for Minimal {
+    fn round(&mut self, events: u64) {
+        for _ in 0..events {
+            self.log(event::usual());
+        }
+        let _ = self.drain();
+    }
+
+    fn check(&mut self, counts: Counts) -> u64 {
+        let sent = self.drain();
+        let Counts { requests, bytes } = counts;
+        assert_eq!((sent.requests, sent.bytes), (requests, bytes));
+        sent.events
+    }
+}
+
+struct Ours {
+    session: Session<OverUreq>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Ours {
+    /// Nothing is refused: the queue takes a round whole, as the channel of the other does.
+    fn start(url: &str, batch: usize) -> Self {
+        let (builder, bytes) = ours::over_ureq(url);
+        let session = builder
+            .max_batch_size(batch)
+            .flush_threshold(batch)
+            .max_queue_size(EVENTS_PER_ROUND as usize + 10)
+            .max_queue_bytes(128 << 20)
+            .start()
+            .expect("it starts");
+        Self { session, bytes }
+    }
+}
+
+impl Contestant for Ours {
+    fn round(&mut self, events: u64) {
+        for _ in 0..events {
+            assert!(self.session.log(NAME, event::usual()));
+        }
+        let drain = self.session.wait_until_drained_blocking(BOUND);
+        assert!(drain.is_ok_and(|drain| drain.all_delivered()));
+    }
+
+    fn check(&mut self, counts: Counts) -> u64 {
+        let stats = self.session.stats();
+        assert!(stats.is_balanced());
+        assert_eq!(stats.delivered, stats.accepted);
+        assert_eq!(stats.refused.total(), 0);
+        assert_eq!(counts.bytes, self.bytes.load(Ordering::Relaxed));
+        stats.delivered
+    }
+}
+
+struct Row {
+    name: &'static str,
+    contestant: Box<dyn Contestant>,
+    sink: Sink,
+    warmed_up: Counts,
+    rates: Vec<f64>,
+    cpu: Duration,
+}
+
+fn throughput(batch: usize) -> io::Result<()> {
+    let sinks = [(); 3].map(|()| Sink::start(Mode::Answers));
+    let [first, second, third] = sinks;
+    let (first, second, third) = (first?, second?, third?);
+    let mut rows = [
+        row("by hand, no timeout", Minimal::start(&first.url, batch, None), first),
+        row(
+            "by hand, timeout_global",
+            Minimal::start(&second.url, batch, Some(Duration::from_secs(5))),
+            second,
+        ),
+        row("ours, Thread and Ureq", Ours::start(&third.url, batch), third),
+    ];
+    for row in &mut rows {
+        row.contestant.round(EVENTS_PER_ROUND / 4);
+        row.warmed_up = row.sink.counts()?;
+    }
+    for _ in 0..ROUNDS {
+        for row in &mut rows {
+            let (start, cpu) = (Instant::now(), cpu::time());
+            row.contestant.round(EVENTS_PER_ROUND);
+            row.rates.push(EVENTS_PER_ROUND as f64 / start.elapsed().as_secs_f64());
+            row.cpu += cpu::time() - cpu;
+        }
+    }
+    println!("\nThroughput, batches of {batch}: {ROUNDS} rounds of {EVENTS_PER_ROUND} events");
+    println!(
+        "{:<26}{:>12}{:>8}{:>14}{:>8}{:>12}{:>10}{:>14}",
+        "", "events/s", "ratio", "CPU ns/event", "ratio", "events", "requests", "bytes"
+    );
+    let mut base = None;
+    for row in &mut rows {
+        let counts = row.sink.counts()?;
+        let events = row.contestant.check(counts);
+        let timed = counts.since(row.warmed_up);
+        let cpu = row.cpu.as_nanos() as f64 / (ROUNDS as u64 * EVENTS_PER_ROUND) as f64;
+        let rates = core::mem::take(&mut row.rates);
+        let (base_rates, base_cpu) = base.get_or_insert((rates.clone(), cpu));
+        let ratios = rates.iter().zip(&*base_rates).map(|(a, b)| a / b);
+        println!(
+            "{:<26}{:>12.0}{:>8.2}{cpu:>14.0}{:>8.2}{events:>12}{:>10}{:>14}",
+            row.name,
+            median(rates.clone()),
+            median(ratios.collect()),
+            cpu / *base_cpu,
+            timed.requests,
+            timed.bytes,
+        );
+    }
+    println!("nothing lost: every byte that was posted was counted by the sink, every event is in the ledger");
+    Ok(())
+}
+
+fn row(name: &'static str, contestant: impl Contestant + 'static, sink: Sink) -> Row {
+    Row {
+        name,
+        contestant: Box::new(contestant),
+        sink,
+        warmed_up: Counts::default(),
+        rates: Vec::new(),
+        cpu: Duration::ZERO,
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Shutdown
+
+fn shutdown() -> io::Result<()> {
+    const STOP: Duration = Duration::from_secs(1);
+    println!("\nShutdown, the backend accepts and never answers");
+    let sink = Sink::start(Mode::Stalls)?;
+    let session = ours::over_ureq(&sink.url).0.start().expect("it starts");
+    for _ in 0..1_000 {
+        assert!(session.log(NAME, event::usual()));
+    }
+    thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    let drain = session.stop_blocking(STOP).expect("no deadlock");
+    let took = start.elapsed();
+    println!(
+        "stop({STOP:?}) took {took:?}, {:.3} of its bound; delivered {}, remaining {}",
+        took.as_secs_f64() / STOP.as_secs_f64(),
+        drain.delivered,
+        drain.remaining
+    );
+    Ok(())
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Latency
+
+/// Logs events at this pace, without sleeping in between.
+fn sample(handle: &Handle, data: fn() -> Data, pace: Duration, into: &mut Latencies, calls: usize) {
+    let mut next = Instant::now();
+    for _ in 0..calls {
+        let mut start = Instant::now();
+        while start < next {
+            core::hint::spin_loop();
+            start = Instant::now();
+        }
+        let accepted = handle.log(NAME, data());
+        let end = Instant::now();
+        assert!(accepted);
+        into.push(end - start);
+        next = (next + pace).max(end);
+    }
+}
+
+fn titles(what: &str) {
+    print!("{what:<44}");
+    Percentiles::TITLES.map(|title| print!("{title:>10}"));
+    println!();
+}
+
+fn latency() -> io::Result<()> {
+    const CALLS: usize = 60_000;
+    const PACE: Duration = Duration::from_micros(50);
+    println!();
+    titles("One call of log, ns, 20 000 calls/s");
+    let mut empty = Latencies::with_capacity(CALLS);
+    for _ in 0..CALLS {
+        let start = Instant::now();
+        empty.push(start.elapsed());
+    }
+    println!("{:<44}{}", "(the clock alone, in every figure)", empty.percentiles());
+    let healthy = Sink::start(Mode::Answers)?;
+    let stalled = Sink::start(Mode::Stalls)?;
+    let dead = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+    for (name, url) in [
+        ("healthy backend", &healthy.url),
+        ("dead backend (connection refused)", &format!("http://{dead}")),
+        ("stalled backend (never answers)", &stalled.url),
+    ] {
+        let session = ours::over_ureq(url)
+            .0
+            .max_queue_size(2 * CALLS)
+            .max_queue_bytes(64 << 20)
+            .start()
+            .expect("it starts");
+        let mut calls = Latencies::with_capacity(CALLS);
+        sample(&session, event::usual, PACE, &mut calls, CALLS);
+        println!("{name:<44}{}", calls.percentiles());
+        let _ = session.stop_blocking(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// Large batches are copied out of the queue and sent all the time while `log` is measured; and the same without: the
+/// queue as full, the pace the same, but nothing is due until the measurement is over.
+fn under_load() -> io::Result<()> {
+    const BATCH: usize = 3_500;
+    const BACKLOG: usize = 20 * BATCH;
+    const CALLS: usize = 20_000;
+    const ROUNDS: usize = 15;
+    const PACE: Duration = Duration::from_micros(2);
+    let sink = Sink::start(Mode::Answers)?;
+    let start = |threshold| {
+        ours::over_ureq(&sink.url)
+            .0
+            .max_batch_size(BATCH)
+            .flush_threshold(threshold)
+            .flush_interval(Duration::ZERO)
+            .max_queue_size(1_000_000)
+            .max_queue_bytes(512 << 20)
+            .start()
+            .expect("it starts")
+    };
+    let (quiet, busy) = (start(1_000_000), start(BATCH));
+    let mut calls = [(); 2].map(|()| Latencies::with_capacity(ROUNDS * CALLS));
+    let mut left = 0;
+    for round in 0..=ROUNDS {
+        for (session, calls) in [&quiet, &busy].into_iter().zip(&mut calls) {
+            for _ in 0..BACKLOG {
+                assert!(session.log(NAME, event::large()));
+            }
+            // The first round only touches the memory.
+            let mut unheard = Latencies::with_capacity(CALLS);
+            let into = if round == 0 { &mut unheard } else { calls };
+            sample(session, event::large, PACE, into, CALLS);
+            left += usize::from(session.stats().queued > BATCH as u64);
+            let drain = session.wait_until_drained_blocking(BOUND);
+            assert!(drain.is_ok_and(|drain| drain.all_delivered()));
+        }
+    }
+    println!();
+    titles("One call of log, ns, 500 000 calls/s");
+    let [quiet, busy] = calls.map(|mut calls| calls.percentiles());
+    println!("{:<44}{quiet}", "nothing is sent meanwhile");
+    println!("{:<44}{busy}", "batches of 1 MiB are sent all the time");
+    print!("{:<44}", "difference");
+    busy.since(quiet).map(|nanos| print!("{nanos:>+10}"));
+    println!("\n(work left at the end in {left} of {} rounds)", 2 * (ROUNDS + 1));
+    Ok(())
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Threads
+
+fn threads() {
+    const BURSTS: usize = 5_000;
+    const BURST: u32 = 100;
+    const EVERY: Duration = Duration::from_micros(300);
+    let session = ours::to_nowhere()
+        .max_queue_size(1_000_000)
+        .max_queue_bytes(256 << 20)
+        .start()
+        .expect("it starts");
+    let bursts = |handle: Handle| {
+        move || {
+            let mut times = Vec::with_capacity(BURSTS);
+            let mut next = Instant::now();
+            for _ in 0..BURSTS {
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+                let start = Instant::now();
+                for _ in 0..BURST {
+                    assert!(handle.log(NAME, event::usual()));
+                }
+                times.push(start.elapsed().as_nanos() as f64 / f64::from(BURST));
+                next = (next + EVERY).max(Instant::now());
+            }
+            times
+        }
+    };
+    let mut rows: [Vec<f64>; 2] = Default::default();
+    let mut means: [Vec<f64>; 2] = Default::default();
+    for _ in 0..5 {
+        for (count, row) in [(1, 0), (2, 1)] {
+            let times: Vec<f64> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..count)
+                    .map(|_| scope.spawn(bursts(session.handle())))
+                    .collect();
+                threads
+                    .into_iter()
+                    .flat_map(|thread| thread.join().expect("it ends"))
+                    .collect()
+            });
+            means[row].push(times.iter().sum::<f64>() / times.len() as f64);
+            rows[row].push(median(times));
+        }
+    }
+    let ([one, two], [mean_one, mean_two]) = (rows.map(median), means.map(median));
+    println!("\n{BURST} events every {EVERY:?}, ns an event     median      mean");
+    println!("{:<40}{one:>10.0}{mean_one:>10.0}", "one thread");
+    println!("{:<40}{two:>10.0}{mean_two:>10.0}", "two threads, each");
+    println!("{:<40}{:>10.2}{:>10.2}", "ratio", two / one, mean_two / mean_one);
+}

@@ -1,0 +1,68 @@
+//! Sessions of the crate's own, over the `Thread` runtime.
+
+use bytes::Bytes;
+use core::future::Future;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use http::{Request, Response};
+use std::sync::Arc;
+use tinkex_telemetry::{
+    Batch, Builder, Config, HttpClient, HttpError, HttpTransport, Receipt, Reporter, SendError,
+    Thread, Transport, Ureq,
+};
+
+/// Longer than any wait of a benchmark's.
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
+
+pub(crate) type Session<T> = Reporter<T, Thread, Thread>;
+pub(crate) type OverUreq = HttpTransport<Counted>;
+
+/// A session over HTTP.
+pub(crate) fn over_ureq(url: &str) -> (Builder<OverUreq, Thread, Thread>, Arc<AtomicU64>) {
+    let config = Config::new(url, "sk-0123456789").expect("a config that can work");
+    let bytes = Arc::default();
+    let client = Counted {
+        ureq: Ureq::new(),
+        bytes: Arc::clone(&bytes),
+    };
+    let builder = over(HttpTransport::new(config, client));
+    (builder, bytes)
+}
+
+/// A session whose batches go nowhere.
+pub(crate) fn to_nowhere() -> Builder<Swallow, Thread, Thread> {
+    over(Swallow)
+}
+
+fn over<T: Transport>(transport: T) -> Builder<T, Thread, Thread> {
+    Reporter::builder("send-path")
+        .transport(transport)
+        .runtime(Thread)
+        .enabled(true)
+}
+
+/// Ureq, and the bytes of the bodies it was given.
+pub(crate) struct Counted {
+    ureq: Ureq,
+    bytes: Arc<AtomicU64>,
+}
+
+impl HttpClient for Counted {
+    fn send(
+        &mut self,
+        request: Request<Bytes>,
+    ) -> impl Future<Output = Result<Response<Bytes>, HttpError>> + Send {
+        let len = request.body().len() as u64;
+        self.bytes.fetch_add(len, Ordering::Relaxed);
+        self.ureq.send(request)
+    }
+}
+
+pub(crate) struct Swallow;
+
+impl Transport for Swallow {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        core::hint::black_box(batch.body());
+        Ok(Receipt::delivered())
+    }
+}
