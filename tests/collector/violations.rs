@@ -1,0 +1,369 @@
+//! What a collector refuses.
+
+use std::{collections::HashMap, io::Write, net::Shutdown};
+
+use serde_json::{Value, json};
+use tinkex_telemetry::collector::{Answer, Collector, Mode, check};
+
+use crate::client::*;
+
+#[test]
+fn every_way_of_leaving_the_wire_is_refused_and_named() {
+    let collector = Collector::start().expect("starts");
+    for (pointer, value, field) in spoilt() {
+        let mut request = batch("s", &[start(), generic(1), exception(2), end(3)]);
+        spoil(&mut request, pointer, value);
+        assert_eq!(complaint(&collector, &request), field, "{pointer}");
+    }
+    assert_eq!(collector.violations().len(), spoilt().len());
+    assert!(collector.session("s").is_none());
+}
+
+/// Where a sound request is spoilt, with what (`None` takes the key out), and the field at fault.
+fn spoilt() -> Vec<(&'static str, Option<Value>, &'static str)> {
+    let mut cases = missing();
+    cases.extend(malformed().map(|(pointer, value, field)| (pointer, Some(value), field)));
+    cases
+}
+
+fn missing() -> Vec<(&'static str, Option<Value>, &'static str)> {
+    let fields = [
+        ("/session_id", "session_id"),
+        ("/platform", "platform"),
+        ("/sdk_version", "sdk_version"),
+        ("/events", "events"),
+        ("/events/1/event", "events[1].event"),
+        ("/events/1/event_id", "events[1].event_id"),
+        (
+            "/events/1/event_session_index",
+            "events[1].event_session_index",
+        ),
+        ("/events/1/severity", "events[1].severity"),
+        ("/events/1/timestamp", "events[1].timestamp"),
+        ("/events/1/event_name", "events[1].event_name"),
+        ("/events/1/event_data", "events[1].event_data"),
+        ("/events/2/error_type", "events[2].error_type"),
+        ("/events/2/error_message", "events[2].error_message"),
+        ("/events/3/duration", "events[3].duration"),
+    ];
+    fields
+        .map(|(pointer, field)| (pointer, None, field))
+        .to_vec()
+}
+
+fn malformed() -> impl Iterator<Item = (&'static str, Value, &'static str)> {
+    [
+        ("/extra", json!(1), "extra"),
+        ("/session_id", json!(""), "session_id"),
+        ("/session_id", json!(17), "session_id"),
+        ("/platform", json!("linux"), "platform"),
+        ("/sdk_version", json!(""), "sdk_version"),
+        ("/process_uuid", json!("x"), "process_uuid"),
+        ("/process_uuid", json!(null), "process_uuid"),
+        ("/events", json!([]), "events"),
+        ("/events", json!({}), "events"),
+        ("/events/1", json!("x"), "events[1]"),
+        ("/events/1/event", json!("OTHER"), "events[1].event"),
+        ("/events/1/extra", json!(1), "events[1].extra"),
+        ("/events/0/duration", json!("0:00:00"), "events[0].duration"),
+        (
+            "/events/1/event_id",
+            json!(id(1).to_uppercase()),
+            "events[1].event_id",
+        ),
+        ("/events/1/event_id", json!(id(0)), "events[1].event_id"),
+        (
+            "/events/1/event_session_index",
+            json!(0),
+            "events[1].event_session_index",
+        ),
+        (
+            "/events/1/event_session_index",
+            json!(2),
+            "events[2].event_session_index",
+        ),
+        (
+            "/events/1/event_session_index",
+            json!(1.5),
+            "events[1].event_session_index",
+        ),
+        (
+            "/events/1/event_session_index",
+            json!(-1),
+            "events[1].event_session_index",
+        ),
+        (
+            "/events/1/event_session_index",
+            json!("1"),
+            "events[1].event_session_index",
+        ),
+        ("/events/1/severity", json!("info"), "events[1].severity"),
+        (
+            "/events/1/timestamp",
+            json!("2025-11-26T10:30:45Z"),
+            "events[1].timestamp",
+        ),
+        (
+            "/events/1/timestamp",
+            json!("2025-02-30T10:30:45.000000Z"),
+            "events[1].timestamp",
+        ),
+        ("/events/1/event_name", json!(null), "events[1].event_name"),
+        ("/events/1/event_data", json!(null), "events[1].event_data"),
+        ("/events/1/event_data", json!([]), "events[1].event_data"),
+        (
+            "/events/2/error_message",
+            json!(null),
+            "events[2].error_message",
+        ),
+        ("/events/2/traceback", json!(null), "events[2].traceback"),
+        (
+            "/events/3/duration",
+            json!("00:00:05"),
+            "events[3].duration",
+        ),
+        ("/events/3/duration", json!(5), "events[3].duration"),
+        ("/events/0/severity", json!("ERROR"), "events[0].severity"),
+        (
+            "/events/0/event_session_index",
+            json!(1),
+            "events[0].event_session_index",
+        ),
+    ]
+    .into_iter()
+}
+
+pub(crate) fn spoil(request: &mut Value, pointer: &str, value: Option<Value>) {
+    let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+    match (request.pointer_mut(parent).expect("a parent"), value) {
+        (Value::Object(parent), Some(value)) => drop(parent.insert(key.to_owned(), value)),
+        (Value::Object(parent), None) => drop(parent.remove(key).expect("a key to take out")),
+        (Value::Array(parent), Some(value)) => {
+            parent[key.parse::<usize>().expect("a place")] = value
+        }
+        (parent, value) => panic!("{parent} cannot take {value:?}"),
+    }
+}
+
+#[test]
+fn what_is_not_a_json_object_is_a_bad_request() {
+    let collector = Collector::start().expect("starts");
+    for bad in [&b"{"[..], b"", b"[]", b"17", b"{} {}", b"\xff"] {
+        let answer = exchange(&collector, LINE, &HEADERS, bad);
+        assert_eq!(status(&answer), 400, "{bad:?}");
+        assert_eq!(body(&answer)["field"], "body");
+    }
+}
+
+#[test]
+fn each_header_of_the_wire_is_asked_for() {
+    let collector = Collector::start().expect("starts");
+    let request = batch("s", &[start()]).to_string();
+    let cases = [
+        ("content-type", "text/plain", 415),
+        ("content-type", "", 415),
+        ("x-api-key", "", 401),
+        ("user-agent", "", 422),
+        ("x-idempotency-key", "", 422),
+        ("x-idempotency-key", "not-a-uuid", 422),
+    ];
+    for (name, value, expected) in cases {
+        let mut headers: HashMap<_, _> = HEADERS.into();
+        headers.remove(name);
+        if !value.is_empty() {
+            headers.insert(name, value);
+        }
+        let headers: Vec<_> = headers.into_iter().collect();
+        let answer = exchange(&collector, LINE, &headers, request.as_bytes());
+        assert_eq!(status(&answer), expected, "{name}: {value}");
+        assert_eq!(body(&answer)["field"], name);
+    }
+}
+
+#[test]
+fn another_api_key_is_unauthorized_even_in_lenient_mode() {
+    for builder in [Collector::builder(), Collector::builder().lenient()] {
+        let collector = builder.api_key("other").start().expect("starts");
+        assert_eq!(send(&collector, &batch("s", &[start()])), 401);
+        assert!(
+            !format!("{:?}", collector.requests()).contains("\"k\""),
+            "the key is printed"
+        );
+    }
+    let collector = Collector::builder().api_key("k").start().expect("starts");
+    assert_eq!(send(&collector, &batch("s", &[start()])), 200);
+}
+
+#[test]
+fn the_requests_of_a_session_are_held_against_each_other() {
+    let changed = with(generic(2), json!({"event_name": "another"}));
+    let taken = with(generic(2), json!({"event_id": id(99)}));
+    let cases: [(Value, &str); 5] = [
+        (generic(1), "events[0].event_session_index"),
+        (changed, "events[0].event_id"),
+        (taken, "events[0].event_session_index"),
+        (generic(4), "events[0].event"),
+        (end(4), "events[0].event"),
+    ];
+    let collector = Collector::start().expect("starts");
+    assert_eq!(
+        send(&collector, &batch("s", &[start(), generic(2), end(3)])),
+        200
+    );
+    for (event, field) in cases {
+        assert_eq!(complaint(&collector, &batch("s", &[event])), field);
+    }
+    assert_eq!(collector.session("s").expect("kept").len(), 3);
+}
+
+#[test]
+fn a_request_with_one_bad_event_is_not_kept_in_part() {
+    let collector = Collector::start().expect("starts");
+    assert_eq!(send(&collector, &batch("s", &[start(), generic(1)])), 200);
+    let changed = with(generic(1), json!({"event_name": "another"}));
+    let request = batch("s", &[start(), changed, generic(2)]);
+    assert_eq!(complaint(&collector, &request), "events[1].event_id");
+    let session = collector.session("s").expect("kept");
+    assert_eq!((session.len(), session.duplicates()), (2, 0));
+}
+
+#[test]
+fn a_session_begins_with_its_start_unless_that_was_refused() {
+    let collector = Collector::start().expect("starts");
+    assert_eq!(send(&collector, &batch("other", &[start()])), 200);
+    assert_eq!(
+        complaint(&collector, &batch("s", &[generic(1)])),
+        "events[0].event"
+    );
+
+    let collector = Collector::start().expect("starts");
+    collector.script([Answer::status(400)]);
+    assert_eq!(send(&collector, &batch("s", &[start()])), 400);
+    assert_eq!(send(&collector, &batch("s", &[generic(1)])), 200);
+    assert_eq!(
+        complaint(&collector, &batch("t", &[generic(1)])),
+        "events[0].event"
+    );
+
+    let collector = Collector::start().expect("starts");
+    collector.script([Answer::close_before_body()]);
+    assert_eq!(read(post(&collector, &batch("s", &[start()]))), "");
+    assert_eq!(send(&collector, &batch("s", &[generic(1)])), 200);
+}
+
+#[test]
+fn a_session_that_ended_can_be_allowed_to_go_on_but_not_to_end_again() {
+    let collector = Collector::builder()
+        .events_after_end()
+        .start()
+        .expect("starts");
+    assert_eq!(
+        send(&collector, &batch("s", &[start(), end(1), generic(2)])),
+        200
+    );
+    assert_eq!(send(&collector, &batch("s", &[generic(3)])), 200);
+    assert_eq!(
+        complaint(&collector, &batch("s", &[end(4)])),
+        "events[0].event"
+    );
+}
+
+#[test]
+fn late_events_can_be_allowed_and_fill_their_gap() {
+    let collector = Collector::builder().late_events().start().expect("starts");
+    assert_eq!(
+        send(&collector, &batch("s", &[generic(2), generic(3)])),
+        200
+    );
+    assert_eq!(send(&collector, &batch("s", &[start(), generic(1)])), 200);
+    let session = collector.session("s").expect("kept");
+    let indices: Vec<_> = session.events().iter().map(|event| event.index()).collect();
+    assert_eq!(indices, [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_limit_on_events_is_kept_to() {
+    let collector = Collector::builder().max_events(2).start().expect("starts");
+    assert_eq!(send(&collector, &batch("s", &[start(), generic(1)])), 200);
+    let request = batch("s", &[generic(2), generic(3), generic(4)]);
+    assert_eq!(complaint(&collector, &request), "events");
+}
+
+#[test]
+fn lenient_takes_what_strict_refuses() {
+    let mut request = batch("s", &[generic(5), end(6), generic(7), end(8)]);
+    spoil(&mut request, "/platform", Some(json!("Linux")));
+    spoil(&mut request, "/process_uuid", None);
+    spoil(&mut request, "/extra", Some(json!(1)));
+    spoil(&mut request, "/events/0/extra", Some(json!(1)));
+    spoil(&mut request, "/events/0/event_id", Some(json!("5")));
+    spoil(
+        &mut request,
+        "/events/0/timestamp",
+        Some(json!("2025-11-26T10:30:45.123Z")),
+    );
+    let text = request.to_string();
+    assert!(check(text.as_bytes(), Mode::Strict).is_err());
+    assert!(check(text.as_bytes(), Mode::Lenient).is_ok());
+
+    let collector = Collector::builder().lenient().start().expect("starts");
+    assert_eq!(
+        status(&exchange(&collector, LINE, &[], text.as_bytes())),
+        200
+    );
+    assert_eq!(send(&collector, &batch("s", &[start()])), 200);
+    assert_eq!(collector.session("s").expect("kept").gaps(), [1..=4]);
+}
+
+#[test]
+fn lenient_still_refuses_what_nobody_could_make_sense_of() {
+    let collector = Collector::builder().lenient().start().expect("starts");
+    let mut request = batch("s", &[generic(1)]);
+    spoil(
+        &mut request,
+        "/events/0/timestamp",
+        Some(json!("yesterday")),
+    );
+    assert_eq!(complaint(&collector, &request), "events[0].timestamp");
+}
+
+#[test]
+fn other_paths_and_methods_are_refused_as_json() {
+    let collector = Collector::start().expect("starts");
+    for (line, expected) in [("GET /api/v1/telemetry", 405), ("POST /api/v1/other", 404)] {
+        let answer = exchange(&collector, line, &HEADERS, b"");
+        assert_eq!(status(&answer), expected);
+        assert!(body(&answer)["error"].is_string());
+    }
+    assert!(collector.requests().is_empty());
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_too_large() {
+    let collector = Collector::builder().lenient().start().expect("starts");
+    let mut stream = connect(collector.addr());
+    let length = (64 << 20) + 1;
+    write!(
+        stream,
+        "{LINE} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+    )
+    .expect("written");
+    let answer = read(stream);
+    assert_eq!(status(&answer), 413);
+    assert_eq!(body(&answer)["field"], "body");
+}
+
+#[test]
+fn a_request_that_breaks_off_is_not_recorded_and_may_have_been_a_start() {
+    let collector = Collector::start().expect("starts");
+    let mut stream = connect(collector.addr());
+    write!(
+        stream,
+        "{LINE} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{"
+    )
+    .expect("written");
+    stream.shutdown(Shutdown::Write).expect("shut down");
+    assert_eq!(read(stream), "");
+    assert!(collector.requests().is_empty());
+    assert_eq!(send(&collector, &batch("s", &[generic(1)])), 200);
+}
