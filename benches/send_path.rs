@@ -16,12 +16,12 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
+use support::cpu;
 use support::event::{self, Data, NAME};
 use support::figures::{Latencies, Percentiles, median};
 use support::minimal::Minimal;
 use support::ours::{self, BOUND, OverUreq, Session};
 use support::sink::{self, Counts, Mode, Sink};
-use support::cpu;
 use tinkex_telemetry::Handle;
 
 fn main() -> io::Result<()> {
@@ -134,13 +134,21 @@ fn throughput(batch: usize) -> io::Result<()> {
     let [first, second, third] = sinks;
     let (first, second, third) = (first?, second?, third?);
     let mut rows = [
-        row("by hand, no timeout", Minimal::start(&first.url, batch, None), first),
+        row(
+            "by hand, no timeout",
+            Minimal::start(&first.url, batch, None),
+            first,
+        ),
         row(
             "by hand, timeout_global",
             Minimal::start(&second.url, batch, Some(Duration::from_secs(5))),
             second,
         ),
-        row("ours, Thread and Ureq", Ours::start(&third.url, batch), third),
+        row(
+            "ours, Thread and Ureq",
+            Ours::start(&third.url, batch),
+            third,
+        ),
     ];
     for row in &mut rows {
         row.contestant.round(EVENTS_PER_ROUND / 4);
@@ -150,7 +158,8 @@ fn throughput(batch: usize) -> io::Result<()> {
         for row in &mut rows {
             let (start, cpu) = (Instant::now(), cpu::time());
             row.contestant.round(EVENTS_PER_ROUND);
-            row.rates.push(EVENTS_PER_ROUND as f64 / start.elapsed().as_secs_f64());
+            row.rates
+                .push(EVENTS_PER_ROUND as f64 / start.elapsed().as_secs_f64());
             row.cpu += cpu::time() - cpu;
         }
     }
@@ -178,7 +187,9 @@ fn throughput(batch: usize) -> io::Result<()> {
             timed.bytes,
         );
     }
-    println!("nothing lost: every byte that was posted was counted by the sink, every event is in the ledger");
+    println!(
+        "nothing lost: every byte that was posted was counted by the sink, every event is in the ledger"
+    );
     Ok(())
 }
 
@@ -239,7 +250,9 @@ fn sample(handle: &Handle, data: fn() -> Data, pace: Duration, into: &mut Latenc
 
 fn titles(what: &str) {
     print!("{what:<44}");
-    Percentiles::TITLES.map(|title| print!("{title:>10}"));
+    for title in Percentiles::TITLES {
+        print!("{title:>10}");
+    }
     println!();
 }
 
@@ -253,13 +266,20 @@ fn latency() -> io::Result<()> {
         let start = Instant::now();
         empty.push(start.elapsed());
     }
-    println!("{:<44}{}", "(the clock alone, in every figure)", empty.percentiles());
+    println!(
+        "{:<44}{}",
+        "(the clock alone, in every figure)",
+        empty.percentiles()
+    );
     let healthy = Sink::start(Mode::Answers)?;
     let stalled = Sink::start(Mode::Stalls)?;
     let dead = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
     for (name, url) in [
         ("healthy backend", &healthy.url),
-        ("dead backend (connection refused)", &format!("http://{dead}")),
+        (
+            "dead backend (connection refused)",
+            &format!("http://{dead}"),
+        ),
         ("stalled backend (never answers)", &stalled.url),
     ] {
         let session = ours::over_ureq(url)
@@ -280,9 +300,9 @@ fn latency() -> io::Result<()> {
 /// queue as full, the pace the same, but nothing is due until the measurement is over.
 fn under_load() -> io::Result<()> {
     const BATCH: usize = 3_500;
-    const BACKLOG: usize = 20 * BATCH;
-    const CALLS: usize = 20_000;
-    const ROUNDS: usize = 15;
+    const BACKLOG: usize = 40 * BATCH;
+    const CALLS: usize = 10_000;
+    const ROUNDS: usize = 20;
     const PACE: Duration = Duration::from_micros(2);
     let sink = Sink::start(Mode::Answers)?;
     let start = |threshold| {
@@ -319,8 +339,13 @@ fn under_load() -> io::Result<()> {
     println!("{:<44}{quiet}", "nothing is sent meanwhile");
     println!("{:<44}{busy}", "batches of 1 MiB are sent all the time");
     print!("{:<44}", "difference");
-    busy.since(quiet).map(|nanos| print!("{nanos:>+10}"));
-    println!("\n(work left at the end in {left} of {} rounds)", 2 * (ROUNDS + 1));
+    for nanos in busy.since(quiet) {
+        print!("{nanos:>+10}");
+    }
+    println!(
+        "\n(work left at the end in {left} of {} rounds)",
+        2 * (ROUNDS + 1)
+    );
     Ok(())
 }
 
@@ -373,5 +398,10 @@ fn threads() {
     println!("\n{BURST} events every {EVERY:?}, ns an event     median      mean");
     println!("{:<40}{one:>10.0}{mean_one:>10.0}", "one thread");
     println!("{:<40}{two:>10.0}{mean_two:>10.0}", "two threads, each");
-    println!("{:<40}{:>10.2}{:>10.2}", "ratio", two / one, mean_two / mean_one);
+    println!(
+        "{:<40}{:>10.2}{:>10.2}",
+        "ratio",
+        two / one,
+        mean_two / mean_one
+    );
 }

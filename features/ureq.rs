@@ -29,7 +29,7 @@ pub struct Ureq {
 const MAX_THREADS: usize = 8;
 
 /// ureq's own buffers are eight times as large; requests of telemetry are few, and sessions may be many.
-const BUFFER: usize = 16 * 1024;
+const BUFFER: usize = 64 * 1024;
 
 type Answer = Result<Response<Bytes>, HttpError>;
 
@@ -51,7 +51,9 @@ impl Ureq {
     #[must_use]
     pub fn with_timeout(timeout: Duration) -> Self {
         let config = Agent::config_builder()
-            .timeout_global(Some(timeout))
+            .timeout_connect(Some(timeout))
+            .timeout_per_read(Some(timeout))
+            .timeout_per_write(Some(timeout))
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)

@@ -81,12 +81,11 @@ impl Options {
 
     /// Whether the options can work together, for request bodies that spend `overhead` bytes beside their events.
     pub(crate) fn check(&self, overhead: usize) -> Result<(), OptionError> {
-        let above_zero: [(&'static str, bool); 5] = [
+        let above_zero = [
             ("flush_threshold", self.flush_threshold > 0),
             ("http_timeout", !self.http_timeout.is_zero()),
             ("max_queue_size", self.max_queue_size > 0),
             ("max_batch_size", self.max_batch_size > 0),
-            ("max_batch_bytes", self.max_batch_bytes > 0),
         ];
         if let Some((option, _)) = above_zero.into_iter().find(|(_, holds)| !holds) {
             return Err(OptionError::new(option, Problem::Zero));

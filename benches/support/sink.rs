@@ -10,7 +10,8 @@ use std::sync::mpsc;
 use std::thread;
 
 const VARIABLE: &str = "SEND_PATH_SINK";
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 21\r\n\r\n\
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 21\r\n\r\n\
     {\"status\":\"accepted\"}";
 
 /// What a sink does with requests.

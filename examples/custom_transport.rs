@@ -1,0 +1,38 @@
+//! How do I send events somewhere else? A transport of one's own: each event becomes a line of JSON on stdout.
+//!
+//! `cargo run --example custom_transport --features thread`
+
+use std::io::{self, Write};
+use std::time::Duration;
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Thread, Transport, fields};
+
+/// Anything that can be written to: a file, a pipe, stdout.
+struct Lines<W>(W);
+
+impl<W: Write + Send + 'static> Transport for Lines<W> {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        let mut lines = Vec::with_capacity(batch.body().len());
+        for event in batch.events() {
+            lines.extend_from_slice(event);
+            lines.push(b'\n');
+        }
+        // What to do about an error is the session's business; ours is to say which kind it is. It may block: the
+        // `Thread` runtime has a thread for this and nothing else.
+        let written = self.0.write_all(&lines).and_then(|()| self.0.flush());
+        written.map_err(SendError::retryable)?;
+        Ok(Receipt::delivered())
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let telemetry = Reporter::builder("custom-transport")
+        .transport(Lines(io::stdout()))
+        .runtime(Thread)
+        .start()?;
+    for step in 0..3 {
+        telemetry.log("train.step", fields! { step: step, loss: 0.5 });
+    }
+    let drain = telemetry.stop_blocking(Duration::from_secs(5))?;
+    eprintln!("{} events written", drain.delivered);
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! What becomes of the values that are logged.
+
+use crate::host::quiet_panic;
+use crate::support::{BOUND, Session, events, names, session, start};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
+use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::json;
+use std::sync::Mutex;
+use tinkex_telemetry::collector::Collector;
+use tinkex_telemetry::{DiagnosticKind, Handle, fields};
+
+fn stopped(session: &Session) -> bool {
+    let drain = session.stop_blocking(BOUND).expect("no executor here");
+    drain.all_delivered()
+}
+
+/// A value that is written by a function.
+struct Written<F>(F);
+
+impl<F: Fn(&mut dyn FnMut(&'static str, u64))> Serialize for Written<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let mut result = Ok(());
+        (self.0)(&mut |key, value| {
+            if result.is_ok() {
+                result = map.serialize_entry(key, &value);
+            }
+        });
+        result?;
+        map.end()
+    }
+}
+
+/// A value that answers with an error, when half of it is written.
+struct Failing;
+
+impl Serialize for Failing {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("half", &1)?;
+        Err(S::Error::custom("it has no other half"))
+    }
+}
+
+/// A list of ten million numbers that nobody has in memory, and how many were asked for.
+struct Huge(Cell<u64>);
+
+impl Serialize for Huge {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        for number in 0..10_000_000 {
+            self.0.set(number);
+            list.serialize_element(&number)?;
+        }
+        list.end()
+    }
+}
+
+#[test]
+fn a_value_that_cannot_be_encoded_harms_only_itself() {
+    let collector = Collector::start().expect("a collector");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let ear = Arc::clone(&told);
+    let session = session(&collector.url())
+        .on_diagnostic(move |diagnostic| {
+            let mut told = ear.lock().expect("no panic");
+            told.push((diagnostic.kind, diagnostic.count, diagnostic.why.to_owned()));
+        })
+        .start()
+        .expect("it starts");
+    let good = |handle: &Handle| assert!(handle.log("good", fields! { n: 1 }));
+    good(&session);
+
+    assert!(!session.log("failing", Failing));
+    good(&session);
+    let panicking = Written(|write: &mut dyn FnMut(_, _)| {
+        write("half", 1);
+        quiet_panic();
+    });
+    assert!(!session.log("panicking", panicking));
+    good(&session);
+    assert!(!session.log("keys", BTreeMap::from([(vec![1], 1)])));
+    good(&session);
+    for no_object in [json!([1]), json!("text"), json!(1), json!(1.5), json!(true)] {
+        assert!(!session.log("no object", no_object));
+        good(&session);
+    }
+    let huge = Huge(Cell::new(0));
+    assert!(!session.log("huge", fields! { list: huge }));
+    assert!(huge.0.get() < 64 << 10, "it was not written to its end");
+    good(&session);
+    assert!(!session.log("large", fields! { text: "x".repeat(64 << 10) }));
+    assert!(!session.log(&"name".repeat(64 << 10), ()));
+    good(&session);
+
+    let handle = session.handle();
+    let logging = Written(|write: &mut dyn FnMut(_, _)| {
+        write("before", 1);
+        assert!(!handle.log("inner", Failing));
+        assert!(handle.log("inner", fields! { n: 1 }));
+        write("after", 2);
+    });
+    assert!(session.log("outer", logging));
+    good(&session);
+
+    let stats = session.stats();
+    assert_eq!(stats.refused.unencodable, 9);
+    assert_eq!(stats.refused.event_too_large, 3);
+    assert_eq!(stats.refused.total(), 12);
+    assert!(stopped(&session));
+
+    let names = names(&collector);
+    assert_eq!(names.iter().filter(|name| *name == "good").count(), 12);
+    // One gap for each refusal, where two of them stand side by side only once.
+    let record = collector.session("s").expect("it was kept");
+    let gaps: Vec<u64> = record.gaps().into_iter().flatten().collect();
+    assert_eq!(gaps.len(), 12);
+    let events = events(&collector);
+    let data = |name: &str| {
+        let mut values = events.iter().map(|event| event.value());
+        let event = values.find(|event| event["event_name"] == name);
+        event.expect("it was sent")["event_data"].clone()
+    };
+    assert_eq!(data("inner"), json!({"n": 1}));
+    assert_eq!(data("outer"), json!({"before": 1, "after": 2}));
+    let told = told.lock().expect("no panic");
+    let first = told.iter().find(|(kind, _, _)| *kind == DiagnosticKind::Unencodable);
+    let why = "event \"failing\": it has no other half";
+    assert_eq!(first.map(|(_, _, why)| why.as_str()), Some(why));
+    let count = |kind| {
+        let of_kind = told.iter().filter(|(other, _, _)| *other == kind);
+        of_kind.map(|(_, count, _)| count).sum::<u64>()
+    };
+    assert_eq!(count(DiagnosticKind::Unencodable), 9);
+    assert_eq!(count(DiagnosticKind::EventTooLarge), 3);
+}
+
+#[derive(serde::Serialize)]
+struct Everything<'a> {
+    yes: bool,
+    no: bool,
+    nothing: Option<u8>,
+    unit: (),
+    zero: u8,
+    largest: u64,
+    least: i64,
+    fraction: f64,
+    not_a_number: f64,
+    infinite: f32,
+    text: &'a str,
+    character: char,
+    number_as_text: &'a str,
+    list: (u8, bool, Option<u8>),
+    bytes: &'a [u8],
+    map: BTreeMap<u32, bool>,
+    variant: Result<u8, ()>,
+}
+
+#[test]
+fn json_types_arrive_as_they_were() {
+    let collector = Collector::start().expect("a collector");
+    let session = start(&collector);
+    let everything = Everything {
+        yes: true,
+        no: false,
+        nothing: None,
+        unit: (),
+        zero: 0,
+        largest: u64::MAX,
+        least: i64::MIN,
+        fraction: 0.1,
+        not_a_number: f64::NAN,
+        infinite: f32::NEG_INFINITY,
+        text: "\"\\\u{0}\u{1f}\n\u{2028}é😀</script>",
+        character: '\'',
+        number_as_text: "1",
+        list: (1, true, None),
+        bytes: &[0, 255],
+        map: BTreeMap::from([(7, true)]),
+        variant: Ok(1),
+    };
+    let expected = json!({
+        "yes": true,
+        "no": false,
+        "nothing": null,
+        "unit": null,
+        "zero": 0,
+        "largest": u64::MAX,
+        "least": i64::MIN,
+        "fraction": 0.1,
+        "not_a_number": null,
+        "infinite": null,
+        "text": "\"\\\u{0}\u{1f}\n\u{2028}é😀</script>",
+        "character": "'",
+        "number_as_text": "1",
+        "list": [1, true, null],
+        "bytes": [0, 255],
+        "map": {"7": true},
+        "variant": {"Ok": 1},
+    });
+    assert!(session.log("struct", &everything));
+    assert!(session.log("value", &expected));
+    assert!(session.log("fields", fields! { yes: true, nothing: None::<u8>, inner: fields! { n: -1 } }));
+    for nothing in [json!(null), json!({})] {
+        assert!(session.log("nothing", nothing));
+    }
+    assert!(session.log("nothing", ()));
+    assert!(session.log("nothing", None::<Everything<'_>>));
+    assert!(stopped(&session));
+    let events = events(&collector);
+    let data: Vec<_> = events.iter().map(|event| event.value()["event_data"].clone()).collect();
+    assert_eq!(data[1], expected);
+    assert_eq!(data[2], expected);
+    assert_eq!(data[3], json!({"yes": true, "nothing": null, "inner": {"n": -1}}));
+    assert_eq!(data[4..8], vec![json!({}); 4]);
+}
+
+#[test]
+fn a_value_that_changes_after_log_is_sent_as_it_was() {
+    let collector = Collector::start().expect("a collector");
+    let session = start(&collector);
+    let count = AtomicU64::new(1);
+    let shared = Mutex::new(json!({"state": "before"}));
+    let mut list = vec![1, 2, 3];
+    assert!(session.log("count", fields! { n: count }));
+    assert!(session.log("shared", &shared));
+    assert!(session.log("list", fields! { list: list }));
+    count.store(2, Ordering::SeqCst);
+    *shared.lock().expect("no panic") = json!("after");
+    list.clear();
+    drop(list);
+    assert!(stopped(&session));
+    let events = events(&collector);
+    let data: Vec<_> = events.iter().map(|event| event.value()["event_data"].clone()).collect();
+    assert_eq!(data[1], json!({"n": 1}));
+    assert_eq!(data[2], json!({"state": "before"}));
+    assert_eq!(data[3], json!({"list": [1, 2, 3]}));
+}
