@@ -2,13 +2,15 @@
 //!
 //! `cargo run --example any_executor --features thread`
 
+#![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
+
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
+use core::time::Duration;
 use std::sync::Arc;
 use std::task::Wake;
 use std::thread;
-use std::time::Duration;
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Thread, Transport, fields};
 
 struct Stdout;
@@ -38,7 +40,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn core::error::Error>> {
     // `Thread` is only the clock here: it works in every executor.
     let (telemetry, driver) = Reporter::builder("any-executor")
         .transport(Stdout)

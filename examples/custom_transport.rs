@@ -2,8 +2,8 @@
 //!
 //! `cargo run --example custom_transport --features thread`
 
+use core::time::Duration;
 use std::io::{self, Write};
-use std::time::Duration;
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Thread, Transport, fields};
 
 /// Anything that can be written to: a file, a pipe, stdout.
@@ -24,7 +24,7 @@ impl<W: Write + Send + 'static> Transport for Lines<W> {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn core::error::Error>> {
     let telemetry = Reporter::builder("custom-transport")
         .transport(Lines(io::stdout()))
         .runtime(Thread)

@@ -4,12 +4,15 @@
 //!
 //! The backend is embedded. With `TINKER_BASE_URL` and `TINKER_API_KEY` set, that one is talked to instead.
 
+#![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
+
+use core::error::Error;
+use core::fmt::{self, Display};
+use core::time::Duration;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fmt::{self, Display};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{env, io};
 use tinkex_telemetry::collector::{Answer, AnswerKind, Collector};
 use tinkex_telemetry::{

@@ -17,6 +17,9 @@ use ureq::Agent;
 /// ureq blocks, so its calls run on a worker thread, started at the first request and ended when this is dropped. The
 /// connection is kept between requests. A call that the session has given up is left to itself: the next one gets
 /// another thread and does not wait for it.
+///
+/// ureq writes every byte that it sends, the API key among them, to the `log` facade at level TRACE, target
+/// `ureq_proto`: programs that log so much should leave that target out.
 pub struct Ureq {
     agent: Agent,
     /// The worker, when it has nothing to do.

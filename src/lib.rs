@@ -123,7 +123,7 @@
 //! * Memory is bounded, in events and in bytes. A full queue refuses new events; one fatal exception and the session's
 //!   end have a reserve that it cannot take away.
 //! * The [ledger](Stats) balances at every instant, and each loss has a [reason](DropReason) or a [refusal](Refusal).
-//! * Events leave in the order of their indices, and a refused event leaves a gap that the backend can see.
+//! * Events leave in the order of their indices, in which an event that is lost before the session's end leaves a gap.
 //! * An event's id and a batch's idempotency key stay the same over all attempts, so that what is sent twice is
 //!   recognized.
 //! * Every wait ends by its deadline, whatever server, transport and executor do, and at once when there is no driver.

@@ -1,6 +1,7 @@
 //! What the README says is so. Its snippets are compiled as tests of the documentation.
 
 #![cfg(feature = "std")]
+#![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -90,6 +91,21 @@ fn the_table_of_features_is_that_of_cargo_toml() {
         .collect();
     let told: BTreeSet<_> = table("feature").into_keys().collect();
     assert_eq!(told, declared);
+}
+
+#[test]
+fn the_documentation_has_the_same_table_of_features() {
+    let library = read("src/lib.rs");
+    let rows_of = |text: &str, begin: &str| {
+        let rows = text.lines().filter_map(|line| line.strip_prefix(begin));
+        let rows = rows.skip_while(|line| *line != "| feature | what it adds |");
+        rows.take_while(|line| line.starts_with('|'))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let rows = rows_of(&read("README.md"), "");
+    assert!(rows.len() > 2);
+    assert_eq!(rows_of(&library, "//! "), rows);
 }
 
 #[test]

@@ -4,9 +4,10 @@
 
 use crate::support::{BOUND, Failure, KEY, SESSION, child, is_child};
 use core::fmt;
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
@@ -170,12 +171,18 @@ impl Measured {
             }
             (Call::Drain, _) => {
                 assert_eq!(stats.delivered, 1);
-                assert!(self.drain.is_some_and(|drain| drain.remaining == stats.queued));
+                assert!(
+                    self.drain
+                        .is_some_and(|drain| drain.remaining == stats.queued)
+                );
             }
             (Call::Stop | Call::Drop, _) => {
                 assert_eq!((stats.delivered, stats.queued), (1, 0));
                 assert_eq!(stats.dropped.shutdown, stats.accepted - 1);
-                assert!(self.drain.is_none_or(|drain| drain.remaining == stats.accepted - 1));
+                assert!(
+                    self.drain
+                        .is_none_or(|drain| drain.remaining == stats.accepted - 1)
+                );
             }
         }
     }
@@ -183,7 +190,7 @@ impl Measured {
 
 /// Measures every combination; the servers next to each other, as they only make each other slower.
 fn table(title: &str, measure: impl Fn(Server, Queue, Call) -> Measured + Sync) {
-    let mut lines = vec![format!("{title:<56}    stop   drain    drop  (ms)")];
+    let mut lines = vec![format!("\n{title:<56}    stop   drain    drop  (ms)")];
     let rows = thread::scope(|scope| {
         let rows = SERVERS.map(|server| {
             let measure = &measure;
@@ -322,7 +329,7 @@ fn session_of_a_child() -> Reporter<HttpTransport<Ureq>, Thread, Thread> {
 
 #[test]
 fn a_panic_hook_ends_in_time() {
-    println!("thread + ureq, in a panic hook                               fatal    stop  (ms)");
+    println!("\nthread + ureq, in a panic hook                               fatal    stop  (ms)");
     for server in SERVERS {
         let place = server.open();
         let output = child("deadlines::child_has_a_hook")
@@ -357,7 +364,11 @@ fn child_has_a_hook() {
         assert!(drain.is_ok_and(|drain| !drain.is_drained()));
         println!("\nfatal {}", begin.elapsed().as_millis());
         let begin = Instant::now();
-        assert!(handle.stop_blocking(TIMEOUT).is_ok_and(|drain| !drain.all_delivered()));
+        assert!(
+            handle
+                .stop_blocking(TIMEOUT)
+                .is_ok_and(|drain| !drain.all_delivered())
+        );
         println!("stop {}", begin.elapsed().as_millis());
     }));
     assert!(thread::spawn(|| panic!("the hook knows")).join().is_err());
@@ -408,7 +419,7 @@ fn child_panics_in_its_transport() {
 
 #[test]
 fn a_program_ends_in_time() {
-    println!("thread + ureq, the guard is dropped at the end of a program      exit  (ms)");
+    println!("\nthread + ureq, the guard is dropped at the end of a program      exit  (ms)");
     for server in SERVERS {
         let place = server.open();
         let mut child = child("deadlines::child_ends")

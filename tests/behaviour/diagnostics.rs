@@ -41,7 +41,10 @@ fn ten_thousand_refusals_are_told_once_with_their_reason_and_their_number() {
     assert_eq!(take(&told), [], "nobody is told inside of log");
     assert!(driver.settle().is_pending());
     let line = "Telemetry queue full (100), dropping event (10000 refused)";
-    assert_eq!(take(&told), [(DiagnosticKind::QueueFull, 10_000, line.into())]);
+    assert_eq!(
+        take(&told),
+        [(DiagnosticKind::QueueFull, 10_000, line.into())]
+    );
     // More of the same is not told before ten seconds have passed.
     for _ in 0..3 {
         assert!(!reporter.log("x", ()));
@@ -53,7 +56,10 @@ fn ten_thousand_refusals_are_told_once_with_their_reason_and_their_number() {
     hand.advance(Duration::from_secs(9));
     assert!(driver.settle().is_pending());
     let told = take(&told);
-    let full: Vec<_> = told.iter().filter(|told| told.0 == DiagnosticKind::QueueFull).collect();
+    let full: Vec<_> = told
+        .iter()
+        .filter(|told| told.0 == DiagnosticKind::QueueFull)
+        .collect();
     assert!(matches!(full[..], [(_, 3, _)]), "{told:?}");
 }
 
@@ -74,10 +80,16 @@ fn what_was_not_told_yet_is_told_at_the_end() {
     drop(reporter.stop(DAY));
     assert!(driver.settle().is_ready());
     let told = take(&told);
-    assert!(told.iter().all(|told| told.0 == DiagnosticKind::Rejected), "{told:?}");
+    assert!(
+        told.iter().all(|told| told.0 == DiagnosticKind::Rejected),
+        "{told:?}"
+    );
     assert_eq!(told.iter().map(|told| told.1).sum::<u64>(), 5);
     assert_eq!(told.len(), 2);
-    assert_eq!(told[0].2, "Telemetry rejected by the backend: 401, says the wire (1 events dropped)");
+    assert_eq!(
+        told[0].2,
+        "Telemetry rejected by the backend: 401, says the wire (1 events dropped)"
+    );
 }
 
 #[test]
@@ -198,7 +210,11 @@ fn a_session_says_nothing_when_nothing_is_wrong() {
     for _ in 0..500 {
         assert!(session.log("x", ()));
     }
-    assert!(session.stop_blocking(BOUND).is_ok_and(|drain| drain.all_delivered()));
+    assert!(
+        session
+            .stop_blocking(BOUND)
+            .is_ok_and(|drain| drain.all_delivered())
+    );
     drop(session);
-    assert_eq!(hear.try_iter().collect::<Vec<_>>(), [String::new(); 0]);
+    assert_eq!(hear.try_iter().next(), None);
 }

@@ -5,9 +5,7 @@ use crate::support::{DAY, Failure};
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::task::Poll;
 use core::time::Duration;
-use tinkex_telemetry::{
-    AlreadyDriven, Builder, DiagnosticKind, Handle, Severity, Stats, fields,
-};
+use tinkex_telemetry::{AlreadyDriven, Builder, DiagnosticKind, Handle, Severity, Stats, fields};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -110,12 +108,22 @@ fn check(sent: &[Sent]) -> usize {
     assert_eq!(indices, (0..9).collect::<Vec<_>>(), "one id for each index");
     let mut repeats = 0;
     for fates in fates.values() {
-        let received: Vec<_> = fates.iter().filter(|(_, fate)| *fate > Fate::Unheard).collect();
+        let received: Vec<_> = fates
+            .iter()
+            .filter(|(_, fate)| *fate > Fate::Unheard)
+            .collect();
         let (last, before) = received.split_last().expect("nothing is lost");
         assert!(before.iter().all(|(_, fate)| *fate == Fate::Received));
         // The halves of a batch that was too large have keys of their own.
-        let is_split = |key| sent.iter().any(|one| one.key == key && one.reply == Reply::TooLarge);
-        assert!(before.iter().all(|(key, _)| *key == last.0 || is_split(*key)));
+        let is_split = |key| {
+            sent.iter()
+                .any(|one| one.key == key && one.reply == Reply::TooLarge)
+        };
+        assert!(
+            before
+                .iter()
+                .all(|(key, _)| *key == last.0 || is_split(*key))
+        );
         assert_eq!(last.1, Fate::Acknowledged);
         repeats += before.len();
     }
@@ -365,6 +373,10 @@ fn the_ledger_balances_after_every_poll() {
     }
     assert!(is_through);
     assert_eq!(before.queued, 0);
-    let ways = BTreeSet::from([before.delivered, before.dropped.total(), before.refused.queue_full]);
+    let ways = BTreeSet::from([
+        before.delivered,
+        before.dropped.total(),
+        before.refused.queue_full,
+    ]);
     assert!(!ways.contains(&0), "{before:?}");
 }

@@ -81,7 +81,8 @@ fn after_a_fatal_error_a_program_may_exit_on_the_spot() {
 fn child_exits() {
     if is_child() {
         let telemetry = short_program();
-        let drain = telemetry.log_fatal_exception_blocking(&Failure("fatal", None), Severity::Error);
+        let drain =
+            telemetry.log_fatal_exception_blocking(&Failure("fatal", None), Severity::Error);
         assert!(drain.is_ok_and(|drain| drain.all_delivered()));
         std::process::exit(3);
     }

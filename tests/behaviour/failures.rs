@@ -84,7 +84,11 @@ fn waiting_for_the_drain_sends_what_is_queued() {
         assert!(drain.all_delivered(), "{drain:?}");
         assert_eq!(events(&collector).len(), 1 + round);
     }
-    assert_eq!(drained(&session).delivered, 0, "there was nothing to wait for");
+    assert_eq!(
+        drained(&session).delivered,
+        0,
+        "there was nothing to wait for"
+    );
 }
 
 #[test]
@@ -262,7 +266,10 @@ fn the_traceback_is_the_chain_of_the_error_that_failed() {
     let inner = Failure("the model cannot be loaded", Some(Box::new(refused)));
     let outer = Failure("the step failed", Some(Box::new(inner)));
     assert!(session.log_exception(&outer, Severity::Error));
-    assert!(session.log_exception(&*Box::<dyn core::error::Error>::from(outer), Severity::Error));
+    assert!(session.log_exception(
+        &*Box::<dyn core::error::Error>::from(outer),
+        Severity::Error
+    ));
     assert!(stopped(&session).all_delivered());
     for event in &events(&collector)[1..3] {
         let event = event.value();

@@ -260,7 +260,7 @@ impl Wire {
 }
 
 impl Transport for Wire {
-    #[expect(clippy::manual_async_fn, reason = "it can panic before there is a future")]
+    // Not an `async fn`, so that it can panic before there is a future.
     fn send(
         &mut self,
         batch: Batch<'_>,
@@ -320,9 +320,7 @@ impl<F: Future> Task<F> {
         self.polls += 1;
         self.flag.0.store(false, Ordering::SeqCst);
         let waker = Waker::from(Arc::clone(&self.flag));
-        self.future
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker))
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
 
     fn is_woken(&self) -> bool {

@@ -12,8 +12,7 @@ use tinkex_telemetry::{
 };
 
 const EVENT: usize = 512;
-const HEAD: &str =
-    r#"{"session_id":"s","platform":"unix/linux","sdk_version":"0.1.0","events":["#;
+const HEAD: &str = r#"{"session_id":"s","platform":"unix/linux","sdk_version":"0.1.0","events":["#;
 const FOOT: &str = "]}";
 /// The least that can work.
 const QUEUE: usize = 2 * (EVENT + 12);
@@ -87,7 +86,11 @@ fn the_same_session_sends_the_same_bytes_wherever_its_memory_is() {
         use_it(&reporter);
         Task::new(driver.run_local()).run(hand);
     });
-    assert_eq!(growing.len(), 5, "twice the whole, two halves, what came after the end");
+    assert_eq!(
+        growing.len(),
+        5,
+        "twice the whole, two halves, what came after the end"
+    );
     assert_eq!(growing, given);
     assert_eq!(growing, local);
     assert_eq!(growing, growing_local);
@@ -109,7 +112,10 @@ fn memory_that_is_too_small_is_refused_with_the_number_that_would_do() {
     assert_eq!(refused, too_small("queue", QUEUE, QUEUE - 1));
     assert_eq!(
         refused.map(|error| error.to_string()),
-        Some(format!("the queue memory needs at least {QUEUE} bytes, not {}", QUEUE - 1))
+        Some(format!(
+            "the queue memory needs at least {QUEUE} bytes, not {}",
+            QUEUE - 1
+        ))
     );
     let refused = build_in::<0, 0, _>(small(&hand, wire())).err();
     assert_eq!(refused, too_small("queue", QUEUE, 0));
@@ -119,7 +125,9 @@ fn memory_that_is_too_small_is_refused_with_the_number_that_would_do() {
     assert_eq!(refused, too_small("batch", BATCH, 0));
     // The option is looked at before the memory.
     let refused = build_in::<QUEUE, BATCH, _>(small(&hand, wire()).max_queue_size(0)).err();
-    assert!(matches!(refused, Some(BuildError::Option(error)) if error.option() == "max_queue_size"));
+    assert!(
+        matches!(refused, Some(BuildError::Option(error)) if error.option() == "max_queue_size")
+    );
 }
 
 #[test]
@@ -148,7 +156,12 @@ fn with_exactly_the_least_memory_the_largest_event_is_sent_and_the_reserve_is_th
     drop(reporter.log_fatal_exception(&Failure("fatal", None), Severity::Critical));
     assert_eq!(reporter.stats().queued, 3, "but for the reserve");
     drain("the rest");
-    let expected = ["SESSION_START", longest.as_str(), "UNHANDLED_EXCEPTION", "SESSION_END"];
+    let expected = [
+        "SESSION_START",
+        longest.as_str(),
+        "UNHANDLED_EXCEPTION",
+        "SESSION_END",
+    ];
     assert_eq!(wire.received(), expected);
     drop(reporter.stop(DAY));
     assert!(driver.settle().is_ready());

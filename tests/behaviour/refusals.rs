@@ -14,13 +14,15 @@ use tinkex_telemetry::{
 
 type Host = Builder<Wire, Hand, ()>;
 
+type Change = fn(Host) -> Host;
+
 fn host() -> Host {
     session(&Hand::default(), Wire::new([], Reply::Accept))
 }
 
 /// The error, from the outside in.
 fn refusal(builder: Host) -> (BuildError, String) {
-    let error = builder.build().err().expect("it cannot work");
+    let error = builder.build().expect_err("it cannot work");
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -32,7 +34,7 @@ fn refusal(builder: Host) -> (BuildError, String) {
 
 #[test]
 fn every_option_that_cannot_work_is_named() {
-    let cases: [(&str, fn(Host) -> Host); 13] = [
+    let cases: [(&str, Change); 13] = [
         ("flush_threshold", |b| b.flush_threshold(0)),
         ("flush_threshold", |b| b.flush_threshold(10_001)),
         ("flush_threshold", |b| b.max_queue_size(99)),
@@ -57,22 +59,29 @@ fn every_option_that_cannot_work_is_named() {
             panic!("{error:?}");
         };
         assert_eq!(inner.option(), option);
-        let start = format!("telemetry cannot work with these options: the option {option} must be");
+        let start =
+            format!("telemetry cannot work with these options: the option {option} must be");
         assert!(text.starts_with(&start), "{text}");
     }
 }
 
 #[test]
 fn what_switches_an_option_off_or_to_its_limit_is_allowed() {
-    let cases: [fn(Host) -> Host; 8] = [
-        |b| b.flush_interval(Duration::ZERO).flush_timeout(Duration::ZERO),
+    let cases: [Change; 8] = [
+        |b| {
+            b.flush_interval(Duration::ZERO)
+                .flush_timeout(Duration::ZERO)
+        },
         |b| b.drop_timeout(Duration::ZERO),
         |b| b.max_retries(0).retry_base_delay(Duration::ZERO),
         |b| b.max_retries(u32::MAX).retry_max_delay(Duration::MAX),
         |b| b.flush_interval(Duration::MAX).http_timeout(Duration::MAX),
         |b| b.max_queue_size(1).flush_threshold(1).max_batch_size(1),
         |b| b.max_queue_size(usize::MAX).max_batch_size(usize::MAX),
-        |b| b.max_event_bytes(Options::MIN_EVENT_BYTES).max_batch_bytes(usize::MAX),
+        |b| {
+            b.max_event_bytes(Options::MIN_EVENT_BYTES)
+                .max_batch_bytes(usize::MAX)
+        },
     ];
     for (case, change) in cases.into_iter().enumerate() {
         let hand = Hand::default();
@@ -84,7 +93,10 @@ fn what_switches_an_option_off_or_to_its_limit_is_allowed() {
         drop(reporter.stop(Duration::MAX));
         driver.run(&hand);
         let stats = reporter.stats();
-        assert!(stats.is_balanced() && stats.queued == 0, "{case}: {stats:?}");
+        assert!(
+            stats.is_balanced() && stats.queued == 0,
+            "{case}: {stats:?}"
+        );
     }
 }
 
@@ -144,7 +156,11 @@ fn a_session_may_have_any_other_name_and_none() {
         .expect("it can work");
     let id = reporter.session_id().expect("it has one");
     let uuid = id.strip_prefix("sessionless-").expect(id);
-    assert_eq!(uuid.parse::<tinkex_telemetry::Uuid>().map(|id| id.get_version_num()), Ok(4));
+    assert_eq!(
+        uuid.parse::<tinkex_telemetry::Uuid>()
+            .map(|id| id.get_version_num()),
+        Ok(4)
+    );
 }
 
 /// Nothing of it may be touched by a session that is switched off.
@@ -197,7 +213,10 @@ fn use_it(handle: &Handle) {
     assert!(!handle.log_with("x", (), severity));
     assert!(!handle.log_exception(&error, severity));
     handle.flush();
-    assert_eq!(Task::new(handle.wait_until_drained(DAY)).poll(), Poll::Ready(nothing));
+    assert_eq!(
+        Task::new(handle.wait_until_drained(DAY)).poll(),
+        Poll::Ready(nothing)
+    );
     assert_eq!(
         Task::new(handle.log_fatal_exception(&error, severity)).poll(),
         Poll::Ready(nothing)
@@ -245,7 +264,9 @@ fn switched_off_a_driver_is_through_at_its_first_poll() {
         .expect("nothing is asked for");
     assert!(Task::new(driver.run()).poll().is_ready());
     use_it(&reporter);
-    let another = reporter.new_driver(Untouchable).expect("as many as one likes");
+    let another = reporter
+        .new_driver(Untouchable)
+        .expect("as many as one likes");
     assert!(Task::new(another.run_local()).poll().is_ready());
 }
 
@@ -257,7 +278,10 @@ fn a_handle_outlives_its_reporter() {
     let handle = reporter.handle();
     assert!(handle.log("x", ()));
     drop(reporter);
-    assert!(!handle.log("late", ()), "the session has been asked to stop");
+    assert!(
+        !handle.log("late", ()),
+        "the session has been asked to stop"
+    );
     Task::new(driver.run()).run(&hand);
     assert_eq!(wire.received(), ["SESSION_START", "x", "SESSION_END"]);
     assert!(!handle.log("late", ()));
@@ -265,7 +289,11 @@ fn a_handle_outlives_its_reporter() {
     for _ in 0..2 {
         assert!(Task::new(handle.wait_until_drained(DAY)).poll().is_ready());
         assert!(Task::new(handle.stop(DAY)).poll().is_ready());
-        assert!(handle.stop_blocking(DAY).is_ok_and(|drain| drain.is_drained()));
+        assert!(
+            handle
+                .stop_blocking(DAY)
+                .is_ok_and(|drain| drain.is_drained())
+        );
     }
     let stats = handle.stats();
     assert_eq!((stats.accepted, stats.delivered), (3, 3));

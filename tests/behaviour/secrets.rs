@@ -12,7 +12,9 @@ use tinkex_telemetry::{
 /// Whether a text has a part of the key in it. A third would be too much.
 fn has_key(text: &str) -> bool {
     let parts = KEY.as_bytes().windows(KEY.len() / 3);
-    parts.filter_map(|part| core::str::from_utf8(part).ok()).any(|part| text.contains(part))
+    parts
+        .filter_map(|part| core::str::from_utf8(part).ok())
+        .any(|part| text.contains(part))
 }
 
 const URLS: &str = "TINKEX_TEST_URLS";
@@ -20,15 +22,25 @@ const URLS: &str = "TINKEX_TEST_URLS";
 #[test]
 fn the_api_key_is_in_one_header_and_nowhere_else() {
     // The program logs everything at the most talkative level; each of its sessions has another server.
-    let accepting = Collector::builder().api_key(KEY).start().expect("a collector");
+    let accepting = Collector::builder()
+        .api_key(KEY)
+        .start()
+        .expect("a collector");
     let answers = [401, 413, 500, 301].map(Answer::status);
-    let others = answers.into_iter().chain([Answer::garbage(), Answer::close_after_body()]).map(|answer| {
-        let collector = Collector::start().expect("a collector");
-        collector.always(answer);
-        collector
-    });
+    let others = answers
+        .into_iter()
+        .chain([Answer::garbage(), Answer::close_after_body()])
+        .map(|answer| {
+            let collector = Collector::start().expect("a collector");
+            collector.always(answer);
+            collector
+        });
     let others: Vec<_> = others.collect();
-    let urls: Vec<_> = others.iter().chain([&accepting]).map(Collector::url).collect();
+    let urls: Vec<_> = others
+        .iter()
+        .chain([&accepting])
+        .map(Collector::url)
+        .collect();
     let output = child("secrets::child_tells_everything")
         .env(URLS, urls.join(","))
         .output()
@@ -56,22 +68,34 @@ fn the_api_key_is_in_one_header_and_nowhere_else() {
         "SendError {",
         "Ureq {",
     ] {
-        assert!(printed.contains(expected), "{expected:?} is not in {printed}");
+        assert!(
+            printed.contains(expected),
+            "{expected:?} is not in {printed}"
+        );
     }
     // ureq itself writes every byte that it sends to its own log, at its most talkative; nothing above that.
     let is_raw = |line: &str| line.starts_with("TRACE ureq_proto::util: ");
-    let mut leaks = printed.lines().filter(|line| has_key(line) && !is_raw(line));
+    let mut leaks = printed
+        .lines()
+        .filter(|line| has_key(line) && !is_raw(line));
     assert_eq!(leaks.next(), None);
 
     for collector in others.iter().chain([&accepting]) {
         let requests = collector.requests();
         assert!(!requests.is_empty());
-        assert!(!has_key(&format!("{requests:?}")), "not even by the collector");
+        assert!(
+            !has_key(&format!("{requests:?}")),
+            "not even by the collector"
+        );
         for request in requests {
-            let mut with_key = request.headers().iter().filter(|(_, value)| {
-                has_key(&String::from_utf8_lossy(value.as_bytes()))
-            });
-            assert_eq!(with_key.next().map(|(name, _)| name.as_str()), Some("x-api-key"));
+            let mut with_key = request
+                .headers()
+                .iter()
+                .filter(|(_, value)| has_key(&String::from_utf8_lossy(value.as_bytes())));
+            assert_eq!(
+                with_key.next().map(|(name, _)| name.as_str()),
+                Some("x-api-key")
+            );
             assert_eq!(with_key.next(), None);
         }
     }
@@ -143,7 +167,10 @@ fn child_tells_everything() {
     }
     for wrong in [format!("{KEY}\r\nx: y"), format!("{KEY}\u{7f}é")] {
         show(&Config::new("http://127.0.0.1:1", &wrong));
-        println!("{}", Config::new("http://127.0.0.1:1", &wrong).expect_err("refused"));
+        println!(
+            "{}",
+            Config::new("http://127.0.0.1:1", &wrong).expect_err("refused")
+        );
     }
     show(&Config::new(&format!("http://{KEY}@127.0.0.1:1"), KEY));
 }

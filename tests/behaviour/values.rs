@@ -127,7 +127,9 @@ fn a_value_that_cannot_be_encoded_harms_only_itself() {
     assert_eq!(data("inner"), json!({"n": 1}));
     assert_eq!(data("outer"), json!({"before": 1, "after": 2}));
     let told = told.lock().expect("no panic");
-    let first = told.iter().find(|(kind, _, _)| *kind == DiagnosticKind::Unencodable);
+    let first = told
+        .iter()
+        .find(|(kind, _, _)| *kind == DiagnosticKind::Unencodable);
     let why = "event \"failing\": it has no other half";
     assert_eq!(first.map(|(_, _, why)| why.as_str()), Some(why));
     let count = |kind| {
@@ -203,7 +205,10 @@ fn json_types_arrive_as_they_were() {
     });
     assert!(session.log("struct", &everything));
     assert!(session.log("value", &expected));
-    assert!(session.log("fields", fields! { yes: true, nothing: None::<u8>, inner: fields! { n: -1 } }));
+    assert!(session.log(
+        "fields",
+        fields! { yes: true, nothing: None::<u8>, inner: fields! { n: -1 } }
+    ));
     for nothing in [json!(null), json!({})] {
         assert!(session.log("nothing", nothing));
     }
@@ -211,10 +216,16 @@ fn json_types_arrive_as_they_were() {
     assert!(session.log("nothing", None::<Everything<'_>>));
     assert!(stopped(&session));
     let events = events(&collector);
-    let data: Vec<_> = events.iter().map(|event| event.value()["event_data"].clone()).collect();
+    let data: Vec<_> = events
+        .iter()
+        .map(|event| event.value()["event_data"].clone())
+        .collect();
     assert_eq!(data[1], expected);
     assert_eq!(data[2], expected);
-    assert_eq!(data[3], json!({"yes": true, "nothing": null, "inner": {"n": -1}}));
+    assert_eq!(
+        data[3],
+        json!({"yes": true, "nothing": null, "inner": {"n": -1}})
+    );
     assert_eq!(data[4..8], vec![json!({}); 4]);
 }
 
@@ -234,7 +245,10 @@ fn a_value_that_changes_after_log_is_sent_as_it_was() {
     drop(list);
     assert!(stopped(&session));
     let events = events(&collector);
-    let data: Vec<_> = events.iter().map(|event| event.value()["event_data"].clone()).collect();
+    let data: Vec<_> = events
+        .iter()
+        .map(|event| event.value()["event_data"].clone())
+        .collect();
     assert_eq!(data[1], json!({"n": 1}));
     assert_eq!(data[2], json!({"state": "before"}));
     assert_eq!(data[3], json!({"list": [1, 2, 3]}));
