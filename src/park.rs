@@ -55,7 +55,7 @@ impl Wake for Parker {
 }
 
 /// Runs a future to its end on the calling thread.
-#[cfg_attr(not(feature = "thread"), allow(dead_code))]
+#[allow(dead_code, reason = "an adapter may need it")]
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let (parker, waker) = Parker::current();

@@ -7,15 +7,11 @@
 ))]
 
 use core::time::Duration;
-use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 use tinkex_telemetry::collector::{Collector, EventKind};
-use tinkex_telemetry::{
-    Batch, Builder, Config, HttpTransport, Receipt, Reporter, SendError, Thread, Transport, Ureq,
-    fields,
-};
+use tinkex_telemetry::{Builder, Config, HttpTransport, Reporter, Thread, Ureq, fields};
 
 /// Longer than anything here takes, shorter than a person waits.
 const BOUND: Duration = Duration::from_secs(120);
@@ -98,139 +94,138 @@ fn eight_threads_lose_repeat_and_invert_nothing() {
     );
 }
 
-const URL: &str = "TINKEX_TEST_URL";
-const SESSIONS: usize = 1_000;
-
-/// What an idle session may cost, in KiB of resident memory.
-const WITHOUT_HTTP: usize = 100;
-/// With ureq: a second thread, whose stack is larger when it is not optimized, and a connection, whose two buffers are
-/// more than half of all.
-const OVER_HTTP: usize = if cfg!(debug_assertions) { 360 } else { 250 };
-
-/// The sessions are in a process of their own, so that its memory is theirs.
+/// Many sessions in one process. Linux says how much memory that has.
 #[cfg(target_os = "linux")]
-fn run(child: &str, url: &str) {
-    // Each session has a connection that it keeps, and many systems allow no more than 1024 files.
-    let script = "ulimit -n 4096; exec \"$0\" --exact \"$1\" --nocapture";
-    let output = Command::new("sh")
-        .args(["-c", script])
-        .arg(std::env::current_exe().expect("a path"))
-        .arg(child)
-        .env(URL, url)
-        .output()
-        .expect("it runs");
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8_lossy(&printed);
-    assert!(output.status.success(), "{printed}");
-    for line in printed.lines().filter(|line| line.contains("sessions ")) {
-        println!("{line}");
+mod sessions {
+    use super::{BOUND, session};
+    use std::process::Command;
+    use std::time::Instant;
+    use tinkex_telemetry::collector::Collector;
+    use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Thread, Transport};
+
+    const URL: &str = "TINKEX_TEST_URL";
+    const SESSIONS: usize = 1_000;
+
+    /// What an idle session may cost, in KiB of resident memory.
+    const WITHOUT_HTTP: usize = 100;
+    /// With ureq: a second thread, whose stack is larger when it is not optimized, and a connection, whose two buffers are
+    /// more than half of all.
+    const OVER_HTTP: usize = if cfg!(debug_assertions) { 360 } else { 250 };
+
+    /// The sessions are in a process of their own, so that its memory is theirs.
+    fn run(child: &str, url: &str) {
+        // Each session has a connection that it keeps, and many systems allow no more than 1024 files.
+        let script = "ulimit -n 4096; exec \"$0\" --exact \"$1\" --nocapture";
+        let output = Command::new("sh")
+            .args(["-c", script])
+            .arg(std::env::current_exe().expect("a path"))
+            .arg(child)
+            .env(URL, url)
+            .output()
+            .expect("it runs");
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
+        assert!(output.status.success(), "{printed}");
+        for line in printed.lines().filter(|line| line.contains("sessions ")) {
+            println!("{line}");
+        }
     }
-}
 
-// Linux says how much memory a process has.
-#[test]
-#[cfg(target_os = "linux")]
-fn a_thousand_idle_sessions_take_little_memory_and_stop_together() {
-    run("child_has_sessions_without_http", "none");
-    let collector = Collector::start().expect("a collector");
-    run("child_has_sessions_over_http", &collector.url());
-    let sessions = collector.sessions();
-    assert_eq!(sessions.len(), SESSIONS);
-    for session in sessions {
-        assert_eq!((session.len(), session.has_ended()), (2, true));
+    #[test]
+    fn a_thousand_idle_sessions_take_little_memory_and_stop_together() {
+        run("sessions::child_has_sessions_without_http", "none");
+        let collector = Collector::start().expect("a collector");
+        run("sessions::child_has_sessions_over_http", &collector.url());
+        let sessions = collector.sessions();
+        assert_eq!(sessions.len(), SESSIONS);
+        for session in sessions {
+            assert_eq!((session.len(), session.has_ended()), (2, true));
+        }
+        assert_eq!(collector.violations(), []);
     }
-    assert_eq!(collector.violations(), []);
-}
 
-#[test]
-#[cfg(target_os = "linux")]
-fn child_has_sessions_over_http() {
-    if let Ok(url) = std::env::var(URL) {
-        let start = |name: &str| session(name, &url).start().expect("it starts");
-        measure("over HTTP", OVER_HTTP, start);
+    #[test]
+    fn child_has_sessions_over_http() {
+        if let Ok(url) = std::env::var(URL) {
+            let start = |name: &str| session(name, &url).start().expect("it starts");
+            measure("over HTTP", OVER_HTTP, start);
+        }
     }
-}
 
-/// A transport that needs nothing.
-#[cfg(target_os = "linux")]
-struct Nowhere;
+    /// A transport that needs nothing.
+    struct Nowhere;
 
-#[cfg(target_os = "linux")]
-impl Transport for Nowhere {
-    async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
-        Ok(Receipt::delivered())
+    impl Transport for Nowhere {
+        async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
+            Ok(Receipt::delivered())
+        }
     }
-}
 
-#[test]
-#[cfg(target_os = "linux")]
-fn child_has_sessions_without_http() {
-    if std::env::var_os(URL).is_some() {
-        let start = |name: &str| {
-            let builder = Reporter::builder(name).transport(Nowhere).runtime(Thread);
-            builder.enabled(true).start().expect("it starts")
+    #[test]
+    fn child_has_sessions_without_http() {
+        if std::env::var_os(URL).is_some() {
+            let start = |name: &str| {
+                let builder = Reporter::builder(name).transport(Nowhere).runtime(Thread);
+                builder.enabled(true).start().expect("it starts")
+            };
+            measure("without HTTP", WITHOUT_HTTP, start);
+        }
+    }
+
+    fn measure<T>(title: &str, limit: usize, start: impl Fn(&str) -> Reporter<T, Thread, Thread>) {
+        let start = |n: usize| {
+            let session = start(&format!("session-{n}"));
+            session.flush();
+            session
         };
-        measure("without HTTP", WITHOUT_HTTP, start);
+        let drained = |session: &Reporter<T, Thread, Thread>| {
+            let drain = session.wait_until_drained_blocking(BOUND);
+            drain.is_ok_and(|drain| drain.is_drained()) && session.stats().delivered == 1
+        };
+        // What the first session brings for all of them is not counted.
+        let mut sessions = vec![start(0)];
+        assert!(drained(&sessions[0]));
+        let (before, threads_before) = (resident(), threads());
+        let begin = Instant::now();
+        sessions.extend((1..SESSIONS).map(start));
+        assert!(sessions.iter().all(drained));
+        let started = begin.elapsed();
+        let each = resident().saturating_sub(before) / (SESSIONS - 1);
+        let threads = threads() - threads_before;
+        println!(
+            "\n{SESSIONS} idle sessions {title}: {each} KiB each, {threads} threads, started in {started:?}"
+        );
+        assert!(each < limit, "{each} KiB");
+
+        let begin = Instant::now();
+        for session in &sessions {
+            // What is asked for is asked for by the call.
+            drop(session.stop(BOUND));
+        }
+        for session in &sessions {
+            let drain = session.stop_blocking(BOUND);
+            assert!(drain.is_ok_and(|drain| drain.is_drained()));
+            assert_eq!(session.stats().delivered, 2);
+        }
+        println!(
+            "{SESSIONS} sessions {title}: stopped in {:?}",
+            begin.elapsed()
+        );
     }
-}
 
-#[cfg(target_os = "linux")]
-fn measure<T>(title: &str, limit: usize, start: impl Fn(&str) -> Reporter<T, Thread, Thread>) {
-    let start = |n: usize| {
-        let session = start(&format!("session-{n}"));
-        session.flush();
-        session
-    };
-    let drained = |session: &Reporter<T, Thread, Thread>| {
-        let drain = session.wait_until_drained_blocking(BOUND);
-        drain.is_ok_and(|drain| drain.is_drained()) && session.stats().delivered == 1
-    };
-    // What the first session brings for all of them is not counted.
-    let mut sessions = vec![start(0)];
-    assert!(drained(&sessions[0]));
-    let (before, threads_before) = (resident(), threads());
-    let begin = Instant::now();
-    sessions.extend((1..SESSIONS).map(start));
-    assert!(sessions.iter().all(drained));
-    let started = begin.elapsed();
-    let each = resident().saturating_sub(before) / (SESSIONS - 1);
-    let threads = threads() - threads_before;
-    println!(
-        "\n{SESSIONS} idle sessions {title}: {each} KiB each, {threads} threads, started in {started:?}"
-    );
-    assert!(each < limit, "{each} KiB");
-
-    let begin = Instant::now();
-    for session in &sessions {
-        // What is asked for is asked for by the call.
-        drop(session.stop(BOUND));
+    /// This process's resident memory, in KiB.
+    fn resident() -> usize {
+        status("VmRSS:")
     }
-    for session in &sessions {
-        let drain = session.stop_blocking(BOUND);
-        assert!(drain.is_ok_and(|drain| drain.is_drained()));
-        assert_eq!(session.stats().delivered, 2);
+
+    fn threads() -> usize {
+        status("Threads:")
     }
-    println!(
-        "{SESSIONS} sessions {title}: stopped in {:?}",
-        begin.elapsed()
-    );
-}
 
-/// This process's resident memory, in KiB.
-#[cfg(target_os = "linux")]
-fn resident() -> usize {
-    status("VmRSS:")
-}
-
-#[cfg(target_os = "linux")]
-fn threads() -> usize {
-    status("Threads:")
-}
-
-#[cfg(target_os = "linux")]
-fn status(field: &str) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.expect("a number")
+    fn status(field: &str) -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("a number")
+    }
 }
