@@ -345,6 +345,28 @@ fn a_fatal_error_is_sent_though_nobody_polls_its_future() {
 }
 
 #[test]
+fn an_exception_is_sent_at_once_with_all_that_came_before() {
+    let hand = Hand::default();
+    let wire = Wire::new([], Reply::Accept);
+    let (reporter, driver) = session(&hand, wire.clone())
+        .flush_interval(Duration::ZERO)
+        .build()
+        .expect("it can work");
+    let mut driver = Task::new(driver.run());
+    log(&reporter, 1);
+    assert!(driver.settle().is_pending());
+    assert!(wire.sent().is_empty());
+    assert!(reporter.log_exception(&Failure("an error", None), Severity::Error));
+    log(&reporter, 1);
+    assert!(driver.settle().is_pending());
+    // What came after it goes along, as it was there when the batch was put together.
+    assert_eq!(
+        wire.received(),
+        ["SESSION_START", "x", "UNHANDLED_EXCEPTION", "x"]
+    );
+}
+
+#[test]
 fn the_ledger_balances_after_every_poll() {
     let hand = Hand::default();
     let replies = TROUBLE.into_iter().chain([Reply::Refuse, Reply::Fail]);

@@ -196,7 +196,10 @@ fn what_is_refused_for_good_is_sent_once() {
         414, 415, 421, 422, 424, 426, 428, 431, 451, 499, 600,
     ];
     let collector = Collector::start().expect("a collector");
-    let session = start(&collector);
+    let session = session(&collector.url())
+        .retry_base_delay(Duration::from_millis(1))
+        .start()
+        .expect("it starts");
     assert!(drained(&session).all_delivered());
     for (before, status) in permanent.into_iter().enumerate() {
         // It says when to come back, which changes nothing.
