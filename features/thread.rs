@@ -1,9 +1,10 @@
 //! A dedicated thread for each session, and the standard library's clocks.
 
-use super::{relay, timer};
-use crate::{Clock, Instant, Placement, Runtime, SpawnError, Spawner, Timestamp};
+use super::timer;
+use crate::{Clock, Instant, Placement, Runtime, SpawnError, Spawner, Timestamp, park};
 use core::future::{Future, pending};
 use core::time::Duration;
+use std::thread;
 use std::time::SystemTime;
 
 /// The runtime for programs without an executor, and for any that want telemetry to be independent of theirs: each
@@ -37,7 +38,10 @@ impl Clock for Thread {
 
 impl Spawner for Thread {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
-        relay::spawn(task)
+        thread::Builder::new()
+            .name("tinkex-telemetry".into())
+            .spawn(move || park::block_on(task))
+            .map(drop)
             .map_err(|_| SpawnError::new("the operating system gives no more threads"))
     }
 

@@ -1,10 +1,9 @@
 //! ureq: a blocking HTTP client, on a thread of its own.
 
 use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use async_channel::{Sender, bounded};
+use async_channel::{Receiver, Sender, bounded};
 use bytes::Bytes;
 use core::fmt;
 use core::time::Duration;
@@ -32,24 +31,28 @@ pub struct Ureq {
 /// Calls that were given up and still hang, and the one that does not.
 const MAX_THREADS: usize = 8;
 
-/// ureq's own buffers are twice as large; this holds the body of a usual batch, to be sent in one piece.
-const BUFFER: usize = 64 * 1024;
+/// An idle connection keeps its buffers, and sessions may be many: ureq's own would be 128 KiB each.
+const INPUT_BUFFER: usize = 8 * 1024;
+const OUTPUT_BUFFER: usize = 16 * 1024;
 
 type Answer = Result<Response<Bytes>, HttpError>;
-type Call = Box<dyn FnOnce() + Send>;
-type Worker = Sender<Call>;
+
+struct Worker {
+    calls: Sender<Request<Bytes>>,
+    answers: Receiver<Answer>,
+}
 
 impl Ureq {
-    /// [`with_timeout`](Self::with_timeout) of 30 s.
+    /// A client with [`with_timeout`](Self::with_timeout) of 30 s.
     #[must_use]
     pub fn new() -> Self {
         Self::with_timeout(Duration::from_secs(30))
     }
 
-    /// A client in whose calls each step (connecting, sending head and body, awaiting the answer and reading it) ends
-    /// after `timeout` at the latest: the time for which a stalled server can hold a thread, at most eight of which
-    /// there are. The session gives a call up before, after `http_timeout`, above which sensible values lie. Names are
-    /// looked up within the operating system's own bounds.
+    /// A client each phase of whose calls (connecting, sending head and body, waiting for head and body of the answer)
+    /// ends after `timeout` at the latest. That bounds how long a stalled server can hold one of its threads, at most
+    /// eight of which there are. The session gives a call up before, after `http_timeout`, above which sensible values
+    /// lie. Names are looked up for as long as the operating system takes.
     #[must_use]
     pub fn with_timeout(timeout: Duration) -> Self {
         // Not `timeout_global`: with a bound on looking names up, ureq starts one more thread for each request.
@@ -62,15 +65,15 @@ impl Ureq {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
+            .input_buffer_size(INPUT_BUFFER)
+            .output_buffer_size(OUTPUT_BUFFER)
             .max_idle_connections(1)
             .max_idle_connections_per_host(1);
         Self::with_agent(config.build().new_agent())
     }
 
     /// A client with this agent: certificates, proxies and the like are its own. It should follow no redirects, take no
-    /// status for an error (`http_status_as_error(false)`) and have a `timeout_global`.
+    /// status for an error (`http_status_as_error(false)`) and have timeouts.
     #[must_use]
     pub fn with_agent(agent: Agent) -> Self {
         Self {
@@ -80,73 +83,45 @@ impl Ureq {
         }
     }
 
-    /// The call of one request. What it answers goes to `answers`, should anybody still want to know.
-    fn call(&self, request: Request<Bytes>, answers: Sender<Answer>) -> Result<Call, HttpError> {
+    fn start(&self) -> Result<Worker, HttpError> {
         if Arc::strong_count(&self.threads) > MAX_THREADS {
             return Err(HttpError::new("too many stalled requests"));
         }
-        let (agent, busy) = (self.agent.clone(), Arc::clone(&self.threads));
-        Ok(Box::new(move || {
-            let answer = call(&agent, request);
-            drop(busy);
-            let _ = answers.try_send(answer);
-        }))
+        let (calls, requests) = bounded::<Request<Bytes>>(1);
+        let (sender, answers) = bounded(1);
+        let (agent, alive) = (self.agent.clone(), Arc::clone(&self.threads));
+        thread::Builder::new()
+            .name("tinkex-ureq".into())
+            .spawn(move || {
+                let _alive = alive;
+                // Ends when the other side has dropped its `Worker`, before or during a call.
+                while let Ok(request) = requests.recv_blocking() {
+                    if sender.send_blocking(call(&agent, request)).is_err() {
+                        break;
+                    }
+                }
+            })
+            .map_err(HttpError::new)?;
+        Ok(Worker { calls, answers })
     }
-}
-
-/// Starts a thread that makes calls until the worker is dropped.
-fn start_worker() -> Result<Worker, HttpError> {
-    let (worker, calls) = bounded::<Call>(1);
-    thread::Builder::new()
-        .name("tinkex-ureq".into())
-        .spawn(move || {
-            while let Ok(call) = calls.recv_blocking() {
-                call();
-            }
-        })
-        .map_err(HttpError::new)?;
-    Ok(worker)
 }
 
 impl HttpClient for Ureq {
     async fn send(&mut self, request: Request<Bytes>) -> Answer {
-        let died = || HttpError::new("ureq's thread died");
-        let (answers, answer) = bounded(1);
-        let call = self.call(request, answers)?;
-        let Err(call) = call_here(call).await else {
-            return answer.recv().await.map_err(|_| died())?;
-        };
         let worker = match self.idle.take() {
             Some(worker) => worker,
-            None => start_worker()?,
+            None => self.start()?,
         };
-        // There is room: an idle worker has made all its calls.
-        worker.try_send(call).map_err(|_| died())?;
-        let answer = answer.recv().await.map_err(|_| died())?;
+        let died = |_| HttpError::new("ureq's thread died");
+        // There is room: an idle worker has answered all there was.
+        worker.calls.try_send(request).map_err(|_| died(()))?;
+        let answer = worker.answers.recv().await.map_err(|_| died(()))?;
         self.idle = Some(worker);
         answer
     }
 }
 
-/// Where the session's own thread may block, it makes the call.
-#[cfg(feature = "thread")]
-async fn call_here(call: Call) -> Result<(), Call> {
-    let mut call = Some(call);
-    core::future::poll_fn(|context| {
-        let call = call
-            .take()
-            .map(|call| super::relay::call_here(context.waker(), call));
-        core::task::Poll::Ready(call.unwrap_or(Ok(())))
-    })
-    .await
-}
-
-#[cfg(not(feature = "thread"))]
-async fn call_here(call: Call) -> Result<(), Call> {
-    Err(call)
-}
-
-/// Blocks. The request is dropped before the answer goes out, so that its body's buffer is free again.
+/// On the worker. The request is dropped before the answer goes out, so that its body's buffer is free again.
 fn call(agent: &Agent, request: Request<Bytes>) -> Answer {
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts, &body[..]);

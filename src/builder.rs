@@ -390,7 +390,8 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         // Nobody else knows the engine yet.
         let _ = engine.attach();
         let (started, at) = (self.clock.now(), self.clock.utc());
-        let shared = Shared::new(engine, &options, parts, started);
+        let head_len = overhead - FOOT.len();
+        let shared = Shared::new(engine, &options, parts, started, head_len);
         let core = place(Core {
             clock: self.clock,
             shared,

@@ -74,6 +74,9 @@ impl Options {
     /// The smallest `max_event_bytes`: a `SESSION_START` or `SESSION_END` always fits.
     pub const MIN_EVENT_BYTES: usize = 512;
 
+    /// The largest `max_event_bytes`: 64 MiB.
+    pub const MAX_EVENT_BYTES: usize = 64 << 20;
+
     /// Whether telemetry is wanted: the option if it was set, else the environment.
     pub(crate) fn is_enabled(&self) -> bool {
         self.enabled.unwrap_or_else(enabled_by_environment)
@@ -96,6 +99,13 @@ impl Options {
                 "the smallest that holds a SESSION_END",
             );
             return Err(OptionError::new("max_event_bytes", least));
+        }
+        if self.max_event_bytes > Self::MAX_EVENT_BYTES {
+            let most = Problem::Above(
+                Self::MAX_EVENT_BYTES,
+                "each thread that logs has a buffer of it",
+            );
+            return Err(OptionError::new("max_event_bytes", most));
         }
         #[cfg(not(feature = "alloc"))]
         if self.max_event_bytes > crate::scratch::STACK {
@@ -228,7 +238,7 @@ mod tests {
         );
         assert_eq!(
             with(|o| o.max_event_bytes = usize::MAX),
-            Err("max_queue_bytes")
+            Err("max_event_bytes")
         );
         assert_eq!(
             with(|o| o.max_batch_bytes = (64 << 10) + 299),

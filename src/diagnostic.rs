@@ -138,10 +138,7 @@ impl Observer {
             #[cfg(feature = "alloc")]
             Self::Boxed(observe) => observe(diagnostic),
         };
-        #[cfg(feature = "std")]
-        let _ = std::panic::catch_unwind(core::panic::AssertUnwindSafe(tell));
-        #[cfg(not(feature = "std"))]
-        tell();
+        let _ = crate::panics::catch(tell);
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::clock::Clock;
 use crate::engine::{Outcome, Step, Ticket};
 use crate::lock::COPY_PIECE;
+use crate::panics;
 use crate::scratch;
-use crate::session::{FOOT, Session};
+use crate::session::FOOT;
 use crate::shared::{Core, CoreRef};
 use crate::text::Why;
 use crate::time::Instant;
@@ -37,6 +38,9 @@ impl<C> Drop for Attachment<C> {
         self.0.shared.state.with(|engine| engine.detach()).wake();
     }
 }
+
+/// How many steps the driver takes before it lets others have a turn, though it has more to do.
+const STEPS_PER_TURN: u64 = 16;
 
 /// The largest buffer that is kept while nothing is to be sent.
 const IDLE_BODY: usize = 64 * 1024;
@@ -76,7 +80,11 @@ async fn drive<T: LocalTransport, C: Clock>(driver: Driver<T, C>) {
         return;
     };
     let core: &Core<C> = core;
-    loop {
+    for step in 1_u64.. {
+        // A transport that is always ready would keep a single-threaded executor to itself.
+        if step.is_multiple_of(STEPS_PER_TURN) {
+            yield_now().await;
+        }
         match next_step(core) {
             Step::Send(ticket) => attempt(core, &mut transport, &mut body, &ticket).await,
             Step::Again => {}
@@ -112,10 +120,7 @@ async fn sleep<C: Clock>(core: &Core<C>, until: Option<Instant>) {
         if is_dirty(core, context) {
             return Poll::Ready(());
         }
-        match timer.as_mut().as_pin_mut() {
-            Some(timer) => timer.poll(context),
-            None => Poll::Pending,
-        }
+        poll_option(timer.as_mut(), context)
     })
     .await;
 }
@@ -173,7 +178,7 @@ enum Filled {
 
 /// Puts the request's body together, the events in pieces so that no piece holds the lock for long.
 fn fill<C>(core: &Core<C>, body: &mut Body, ticket: &Ticket) -> Filled {
-    scratch::with(Session::MAX_HEAD, |head| {
+    scratch::with(core.shared.head_len, |head| {
         // It was written once already, when the session was built.
         let _ = core.shared.session.write_head(head);
         let head = head.bytes();
@@ -207,12 +212,12 @@ async fn send<T: LocalTransport, C: Clock>(
         Ok(sending) => sending,
         Err(panicked) => return Some(Err(panicked)),
     };
-    let mut sending = pin!(sending);
+    let mut sending = pin!(Some(sending));
     let mut timer = pin!(None);
     let mut armed = None;
-    poll_fn(|context| {
+    let result = poll_fn(|context| {
         core.shared.note_driver_thread();
-        match catch(|| sending.as_mut().poll(context)) {
+        match catch(|| poll_option(sending.as_mut(), context)) {
             Ok(Poll::Pending) => {}
             Ok(Poll::Ready(result)) => return Poll::Ready(Some(result)),
             Err(panicked) => return Poll::Ready(Some(Err(panicked))),
@@ -227,20 +232,36 @@ async fn send<T: LocalTransport, C: Clock>(
             armed = Some(deadline);
             timer.set(Some(core.clock.sleep_until(deadline)));
         }
-        poll_timer(timer.as_mut(), context)
+        poll_option(timer.as_mut(), context)
             .map(|()| Some(Err(SendError::retryable("no answer in time"))))
     })
-    .await
+    .await;
+    // Its destructor is the transport's code, too. The attempt has its result already.
+    let _ = catch(|| sending.set(None));
+    result
 }
 
-fn poll_timer(
-    timer: Pin<&mut Option<impl Future<Output = ()>>>,
+fn poll_option<F: Future>(
+    future: Pin<&mut Option<F>>,
     context: &mut Context<'_>,
-) -> Poll<()> {
-    match timer.as_pin_mut() {
-        Some(timer) => timer.poll(context),
+) -> Poll<F::Output> {
+    match future.as_pin_mut() {
+        Some(future) => future.poll(context),
         None => Poll::Pending,
     }
+}
+
+/// Lets others have a turn.
+async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if core::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn outcome<C: Clock>(core: &Core<C>, result: Result<Receipt, SendError>) -> Outcome {
@@ -258,15 +279,8 @@ fn outcome<C: Clock>(core: &Core<C>, result: Result<Receipt, SendError>) -> Outc
 }
 
 /// Runs code of the transport's. A panic costs the attempt, not the reporter.
-#[cfg(feature = "std")]
 fn catch<R>(work: impl FnOnce() -> R) -> Result<R, SendError> {
-    std::panic::catch_unwind(core::panic::AssertUnwindSafe(work))
-        .map_err(|_| SendError::retryable("the transport panicked"))
-}
-
-#[cfg(not(feature = "std"))]
-fn catch<R>(work: impl FnOnce() -> R) -> Result<R, SendError> {
-    Ok(work())
+    panics::catch(work).ok_or_else(|| SendError::retryable("the transport panicked"))
 }
 
 impl<T, C> fmt::Debug for Driver<T, C> {

@@ -155,8 +155,11 @@ impl fmt::Display for Cut<'_> {
             out: f,
             room: self.limit.saturating_sub(2 + Self::MARK.len()),
             is_cut: false,
+            result: Ok(()),
         };
-        write!(cutter, "{}", self.text)?;
+        // A `Display` that fails has written what it has written: that is better than nothing.
+        let _ = write!(cutter, "{}", self.text);
+        cutter.result?;
         if cutter.is_cut {
             f.write_str(Self::MARK)?;
         }
@@ -168,6 +171,8 @@ struct Cutter<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     room: usize,
     is_cut: bool,
+    /// Of writing, as opposed to the text's own.
+    result: fmt::Result,
 }
 
 impl Write for Cutter<'_, '_> {
@@ -185,7 +190,8 @@ impl Write for Cutter<'_, '_> {
             self.room -= size;
             end += character.len_utf8();
         }
-        self.out.write_str(&text[..end])
+        self.result = self.result.and(self.out.write_str(&text[..end]));
+        self.result
     }
 }
 

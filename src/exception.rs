@@ -190,7 +190,8 @@ impl ErrorRules {
                 message: error,
                 status_code: fault.status,
                 body: fault.body.filter(|_| self.with_bodies),
-                room: out.room(),
+                // The keys, the head and the timestamp have theirs.
+                room: out.room().saturating_sub(192),
             };
             return encode::generic(out, || at, Severity::Warning, "user_error", &data);
         }

@@ -1,6 +1,6 @@
 //! What applications pass around: a handle on a session, without type parameters.
 
-use crate::engine::Kind;
+use crate::engine::{Kind, wake};
 use crate::exception::AnyError;
 use crate::severity::Severity;
 use crate::shared::Sink;
@@ -171,9 +171,7 @@ impl Handle {
     pub fn flush(&self) {
         if let Some(sink) = self.sink() {
             let (_, waker) = sink.shared().state.with(|engine| engine.request_flush());
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            waker.into_iter().for_each(wake);
         }
     }
 

@@ -157,6 +157,7 @@ mod exception;
 mod fields;
 mod handle;
 mod lock;
+mod panics;
 #[cfg(feature = "std")]
 mod park;
 mod reporter;

@@ -73,6 +73,8 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
     pub fn new_driver<U>(&self, transport: U) -> Result<Driver<U, C>, AlreadyDriven> {
         if let Some(core) = &self.core {
             core.shared.state.with(|engine| engine.attach())?;
+            #[cfg(feature = "std")]
+            core.shared.forget_driver_thread();
         }
         Ok(Driver::new(self.core.clone(), transport, Body::owned()))
     }

@@ -4,15 +4,16 @@ use crate::clock::Clock;
 use crate::config::Options;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 use crate::encode::{self, Front, SessionEnd};
-use crate::engine::{Engine, Kind};
+use crate::engine::{Engine, Kind, wake};
 use crate::exception::{AnyError, ErrorRules};
 use crate::handle::Handle;
 use crate::lock::Lock;
+use crate::panics;
 use crate::scratch::{self, EncodeError, Failed};
 use crate::session::Session;
 use crate::severity::Severity;
 use crate::stats::Refusal;
-use crate::text::Why;
+use crate::text::{Text, Why};
 use crate::time::{Instant, Timestamp};
 use core::ops::Deref;
 use core::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) session: Session,
     pub(crate) state: Lock<Engine>,
     pub(crate) started: Instant,
+    /// The length of a request's body up to its events.
+    pub(crate) head_len: usize,
     pub(crate) flush_timeout: Duration,
     pub(crate) drop_timeout: Duration,
     max_event_bytes: usize,
@@ -70,8 +73,15 @@ pub(crate) struct Parts {
 }
 
 impl Shared {
-    pub(crate) fn new(engine: Engine, options: &Options, parts: Parts, started: Instant) -> Self {
+    pub(crate) fn new(
+        engine: Engine,
+        options: &Options,
+        parts: Parts,
+        started: Instant,
+        head_len: usize,
+    ) -> Self {
         Self {
+            head_len,
             session: parts.session,
             state: Lock::new(engine),
             started,
@@ -127,7 +137,10 @@ impl Shared {
     ) -> Result<(), Refusal> {
         // What is too long is cut to fit, so the longest front counts.
         scratch::with(self.max_event_bytes - Front::MAX, |out| {
-            match self.errors.encode(out, at, error, severity) {
+            let encode = || self.errors.encode(out, at, error, severity);
+            let encoded = panics::catch(encode)
+                .unwrap_or_else(|| Err(out.fail("it panicked while it was looked at")));
+            match encoded {
                 Ok(()) => self.push(out.bytes(), kind),
                 Err(Failed) => {
                     let error = out.error();
@@ -147,9 +160,7 @@ impl Shared {
 
     fn push(&self, body: &[u8], kind: Kind<'_>) -> Result<(), Refusal> {
         let (result, waker) = self.state.with(|engine| engine.push(body, kind));
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker.into_iter().for_each(wake);
         result
     }
 
@@ -158,14 +169,14 @@ impl Shared {
         let (reason, why) = match error {
             EncodeError::TooLarge => (Refusal::EventTooLarge, None),
             EncodeError::Unencodable(why) => {
+                // A long name must not push the reason out.
+                let name = Text::<48>::new(name);
                 let why = Why::new(format_args!("event {name:?}: {why}"));
                 (Refusal::Unencodable, Some(why))
             }
         };
         let (result, waker) = self.state.with(|engine| engine.refuse_because(reason, why));
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker.into_iter().for_each(wake);
         result
     }
 
@@ -197,6 +208,12 @@ impl Shared {
     pub(crate) fn note_driver_thread(&self) {
         let current = std::thread::current().id();
         self.driver_thread.with(|thread| *thread = Some(current));
+    }
+
+    /// The driver that comes has not been polled anywhere yet.
+    #[cfg(feature = "std")]
+    pub(crate) fn forget_driver_thread(&self) {
+        self.driver_thread.with(|thread| *thread = None);
     }
 
     #[cfg(not(feature = "std"))]

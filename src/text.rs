@@ -18,6 +18,7 @@ type Reason = Text<64>;
 
 impl Why {
     pub(crate) fn new(value: impl fmt::Display) -> Self {
+        let value = OneLine(value);
         #[cfg(feature = "alloc")]
         return Self(Text::<160>::new(value).as_str().into());
         #[cfg(not(feature = "alloc"))]
@@ -38,6 +39,27 @@ impl fmt::Display for Why {
 impl fmt::Debug for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// Text whose control characters are blanks: reasons come from anywhere and go into logs.
+struct OneLine<D>(D);
+
+impl<D: fmt::Display> fmt::Display for OneLine<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Blanks<'a, 'b>(&'a mut fmt::Formatter<'b>);
+        impl Write for Blanks<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                for piece in text.split_inclusive(char::is_control) {
+                    match piece.strip_suffix(char::is_control) {
+                        Some(plain) => write!(self.0, "{plain} ")?,
+                        None => self.0.write_str(piece)?,
+                    }
+                }
+                Ok(())
+            }
+        }
+        write!(Blanks(f), "{}", self.0)
     }
 }
 
@@ -85,6 +107,11 @@ impl<const N: usize> fmt::Debug for Text<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_one_line() {
+        assert_eq!(Why::new("a\r\nb\u{1b}[2J").as_str(), "a  b [2J");
+    }
 
     #[test]
     fn long_text_is_cut_at_a_character() {

@@ -1,6 +1,6 @@
 //! Waiting: for what was accepted so far to be settled, or for a deadline of the waiter's own.
 
-use crate::engine::Target;
+use crate::engine::{Target, WaiterId, wake};
 use crate::shared::Sink;
 use crate::stats::{Drain, Stats};
 use crate::time::Instant;
@@ -12,6 +12,7 @@ use core::time::Duration;
 /// A wait that has been asked for. What it asks (a flush, a stop) is under way whether or not anybody waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wait {
+    id: WaiterId,
     target: Target,
     before: Stats,
     #[cfg(feature = "std")]
@@ -25,14 +26,13 @@ impl Wait {
     /// Asks for a flush.
     pub(crate) fn for_flush(sink: &dyn Sink, timeout: Duration) -> Self {
         let deadline = sink.now().checked_add(timeout);
-        let (before, (target, waker)) = sink
+        let (id, before, (target, waker)) = sink
             .shared()
             .state
-            .with(|engine| (engine.stats(), engine.request_flush()));
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+            .with(|engine| (engine.new_waiter(), engine.stats(), engine.request_flush()));
+        waker.into_iter().for_each(wake);
         Self {
+            id,
             target,
             before,
             #[cfg(feature = "std")]
@@ -45,15 +45,21 @@ impl Wait {
     /// Asks for a stop.
     pub(crate) fn for_stop(sink: &dyn Sink, timeout: Duration) -> Self {
         let now = sink.now();
-        let deadline = now.checked_add(timeout);
+        let own = now.checked_add(timeout);
         let shared = sink.shared();
         let tail = shared.session_end(now, sink.utc());
-        let (before, (target, wakers)) = shared.state.with(|engine| {
-            let before = engine.stats();
-            (before, engine.begin_stop(deadline, &tail))
+        let (id, before, (target, wakers), first) = shared.state.with(|engine| {
+            let (id, before) = (engine.new_waiter(), engine.stats());
+            let begun = engine.begin_stop(own, &tail);
+            (id, before, begun, engine.stop_deadline())
         });
         wakers.wake();
+        // Not beyond the deadline of a stop that began before this one.
+        let deadline = own.into_iter().chain(first).min();
+        #[cfg(feature = "std")]
+        let timeout = deadline.map_or(timeout, |at| at.saturating_duration_since(now));
         Self {
+            id,
             target,
             before,
             #[cfg(feature = "std")]
@@ -71,7 +77,7 @@ impl Wait {
             if engine.is_over(self.target) {
                 None
             } else {
-                Some(engine.register(waker))
+                Some(engine.register(self.id, waker))
             }
         });
         match registered {
@@ -118,6 +124,7 @@ impl Wait {
 
     /// Waits, with a timer for the deadline.
     pub(crate) async fn wait(self, sink: &dyn Sink, timer: impl Future<Output = ()>) -> Drain {
+        let _gone = Gone { sink, id: self.id };
         let mut timer = pin!(timer);
         poll_fn(|context| {
             if let Poll::Ready(drain) = self.poll(sink, context) {
@@ -135,6 +142,7 @@ impl Wait {
         let give_up = std::time::Instant::now().checked_add(self.timeout);
         let (parker, waker) = crate::park::Parker::current();
         let context = Context::from_waker(&waker);
+        let _gone = Gone { sink, id: self.id };
         loop {
             if let Poll::Ready(drain) = self.poll(sink, &context) {
                 return drain;
@@ -155,5 +163,19 @@ impl Wait {
             .state
             .with(|engine| engine.is_over(self.target));
         is_over.then(|| self.conclude(sink))
+    }
+}
+
+/// Takes a waiter's waker out of the engine, however the wait ends.
+struct Gone<'a> {
+    sink: &'a dyn Sink,
+    id: WaiterId,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let state = &self.sink.shared().state;
+        let waker = state.with(|engine| engine.unregister(self.id));
+        drop(waker);
     }
 }

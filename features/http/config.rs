@@ -157,9 +157,14 @@ impl Parts {
     }
 
     fn keep_secret(&mut self, value: &str) {
-        let value = value.trim().as_bytes();
-        if value.len() >= LEAST_SECRET {
-            self.secrets.push(value.into());
+        // An echo may repeat a part of it: the token without its scheme, a cookie without its name.
+        let pieces = value.split([' ', '\t', ';', ',', '=']);
+        for piece in core::iter::once(value.trim()).chain(pieces) {
+            let secret = piece.as_bytes();
+            if secret.len() >= LEAST_SECRET && !self.secrets.iter().any(|known| **known == *secret)
+            {
+                self.secrets.push(secret.into());
+            }
         }
     }
 }

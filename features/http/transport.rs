@@ -154,10 +154,10 @@ fn blot_out(mut bytes: &[u8], secrets: &[Box<[u8]>], len: usize) -> String {
     while out.len() < 4 * len
         && let Some((first, rest)) = bytes.split_first()
     {
-        match secrets.iter().find(|secret| bytes.starts_with(secret)) {
-            Some(secret) => {
+        match longest_secret(bytes, secrets) {
+            Some(len) => {
                 out.extend_from_slice(b"[redacted]");
-                bytes = &bytes[secret.len()..];
+                bytes = &bytes[len..];
             }
             None => {
                 out.push(*first);
@@ -166,6 +166,22 @@ fn blot_out(mut bytes: &[u8], secrets: &[Box<[u8]>], len: usize) -> String {
         }
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The length of the longest secret that `bytes` begin with, or of what is left of one at the end of a text that was
+/// cut.
+fn longest_secret(bytes: &[u8], secrets: &[Box<[u8]>]) -> Option<usize> {
+    const LEAST_PIECE: usize = 4;
+    let mut secrets = secrets.iter().map(|secret| &**secret);
+    let longest = secrets
+        .clone()
+        .filter(|secret| bytes.starts_with(secret))
+        .map(<[u8]>::len)
+        .max();
+    if bytes.len() >= LEAST_PIECE && secrets.any(|secret| secret.starts_with(bytes)) {
+        return Some(bytes.len());
+    }
+    longest
 }
 
 #[cfg(test)]
@@ -252,6 +268,13 @@ mod tests {
             let text = printable::<80>(body.as_bytes(), &secrets);
             assert!(!text.as_str().contains("sk-0"), "{text}");
         }
+        for len in 4..secret.len() {
+            let text = printable::<80>(format!("cut: {}", &secret[..len]).as_bytes(), &secrets);
+            assert_eq!(text.as_str(), "cut: [redacted]");
+        }
+        let longer: Box<[u8]> = format!("{secret}-and-more").into_bytes().into();
+        let both = [secrets[0].clone(), longer.clone()];
+        assert_eq!(printable::<80>(&longer, &both).as_str(), "[redacted]");
         let error = no_answer(&HttpError::new(format!("bad header {secret}")), &secrets);
         assert_eq!(error.to_string(), "bad header [redacted]");
     }

@@ -141,6 +141,7 @@ impl Engine {
         self.idle_since = None;
         if shape.events() == self.queued() {
             self.flush_at = None;
+            self.fresh_bytes = 0;
             self.emptied_at = Some(now);
         }
         self.in_flight = Some(InFlight {
@@ -204,8 +205,7 @@ impl Engine {
         let Phase::Sending { deadline, .. } = in_flight.phase else {
             return None;
         };
-        let stop = self.stop.as_ref().and_then(|stop| stop.deadline);
-        earliest([Some(deadline), stop])
+        earliest([Some(deadline), self.stop_deadline()])
     }
 
     /// Copies the next piece of a batch's events, as much of it as `out` holds. Zero at the end, and when the batch is

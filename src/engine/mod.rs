@@ -14,7 +14,7 @@ mod tests;
 mod wakers;
 
 pub(crate) use batch::Ticket;
-pub(crate) use wakers::{Registered, Wakers};
+pub(crate) use wakers::{Registered, WaiterId, Wakers, wake};
 
 use crate::config::Options;
 use crate::diagnostic::{DiagnosticKind, Notice, Notices};
@@ -224,7 +224,7 @@ impl Engine {
         }
         let (mut size, mut bytes) = (self.options.max_queue_size, self.options.max_queue_bytes);
         if is_fatal {
-            size += 1;
+            size = size.saturating_add(1);
             bytes += self.options.max_event_bytes + HEADER;
         }
         if self.ring.records() >= size || self.ring.used() + HEADER + len > bytes {
@@ -288,8 +288,7 @@ impl Engine {
             None if self.stop.is_some() && self.queued() == 0 => return Step::Done,
             None => self.idle_until(now),
         };
-        let stop = self.stop.as_ref().and_then(|stop| stop.deadline);
-        Step::Wait(earliest([until, stop, self.notices.due()]))
+        Step::Wait(earliest([until, self.stop_deadline(), self.notices.due()]))
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -332,6 +331,8 @@ impl Engine {
         match outcome {
             Outcome::Delivered => self.ledger.delivered += in_flight.shape.events(),
             Outcome::HandedOver => self.ledger.handed_over += in_flight.shape.events(),
+            // What a stop's deadline has caught is dropped by the stop, whoever notices first.
+            Outcome::Retryable(..) if self.stop_is_over(now) => return self.abandon(),
             Outcome::Retryable(wish, why) if in_flight.attempt < self.options.max_retries => {
                 return self.retry(in_flight, wish, why, now);
             }
@@ -451,9 +452,19 @@ impl Engine {
         self.driver.park(waker)
     }
 
-    /// Notes a waker to be woken when something is settled.
-    pub(crate) fn register(&mut self, waker: Waker) -> Registered {
-        self.waiters.register(waker)
+    /// A name for somebody who will wait.
+    pub(crate) fn new_waiter(&mut self) -> WaiterId {
+        self.waiters.new_id()
+    }
+
+    /// Notes a waiter's waker, to be woken when something is settled.
+    pub(crate) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Registered {
+        self.waiters.register(waiter, waker)
+    }
+
+    /// A waiter is gone. Its waker is to be dropped.
+    pub(crate) fn unregister(&mut self, waiter: WaiterId) -> Option<Waker> {
+        self.waiters.unregister(waiter)
     }
 
     /// The next thing to tell the observer; `all` tells also what should still be quiet.

@@ -127,19 +127,25 @@ impl Engine {
         }
     }
 
+    /// When a stop that has begun gives up.
+    pub(crate) fn stop_deadline(&self) -> Option<Instant> {
+        self.stop.and_then(|stop| stop.deadline)
+    }
+
+    pub(super) fn stop_is_over(&self, now: Instant) -> bool {
+        self.stop_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
     pub(super) fn stop_ends_before(&self, at: Instant) -> bool {
-        self.stop
-            .and_then(|stop| stop.deadline)
-            .is_some_and(|deadline| deadline < at)
+        self.stop_deadline().is_some_and(|deadline| deadline < at)
     }
 
     /// Drops what is left once a stop's deadline has come. Waiters call it too. The wakers are to be woken.
     pub(crate) fn expire(&mut self, now: Instant) -> Wakers {
-        match self.stop {
-            Some(Stop {
-                deadline: Some(deadline),
-            }) if deadline <= now && self.queued() > 0 => self.abandon(),
-            _ => Wakers::default(),
+        if self.stop_is_over(now) && self.queued() > 0 {
+            self.abandon()
+        } else {
+            Wakers::default()
         }
     }
 

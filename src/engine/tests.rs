@@ -444,8 +444,13 @@ fn a_settled_batch_wakes_those_who_wait() {
     world.log("a");
     world.engine.request_flush();
     let (woken, waker) = Woken::waker();
-    world.engine.register(waker.clone()).finish();
-    world.engine.register(waker).finish();
+    let waiter = world.engine.new_waiter();
+    world.engine.register(waiter, waker.clone()).finish();
+    world.engine.register(waiter, waker.clone()).finish();
+    let gone = world.engine.new_waiter();
+    world.engine.register(gone, waker).finish();
+    assert!(world.engine.unregister(gone).is_some());
+    assert!(world.engine.unregister(gone).is_none());
     let attempt = world.attempt();
     world.settle(&attempt, retryable());
     assert_eq!(woken.count(), 0);

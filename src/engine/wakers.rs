@@ -1,12 +1,22 @@
 //! Who wants to know: the driver, and those who wait. Wakers are noted here and woken by the caller, outside the lock.
 
+use crate::panics;
 use core::task::Waker;
 
 #[cfg(feature = "alloc")]
-type List = alloc::vec::Vec<Waker>;
+type List = alloc::vec::Vec<(WaiterId, Waker)>;
 
 #[cfg(not(feature = "alloc"))]
-type List = heapless::Vec<Waker, 4>;
+type List = heapless::Vec<(WaiterId, Waker), 4>;
+
+/// Names one wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaiterId(u64);
+
+/// Wakes. A waker of some executor's that panics must not take others with it, let alone the caller of `log`.
+pub(crate) fn wake(waker: Waker) {
+    let _ = panics::catch(|| waker.wake());
+}
 
 /// Wakers taken out of the engine, to be woken outside its lock.
 #[derive(Default)]
@@ -18,9 +28,8 @@ pub(crate) struct Wakers {
 
 impl Wakers {
     pub(crate) fn wake(self) {
-        for waker in self.driver.into_iter().chain(self.waiters) {
-            waker.wake();
-        }
+        let waiters = self.waiters.into_iter().map(|(_, waker)| waker);
+        self.driver.into_iter().chain(waiters).for_each(wake);
     }
 }
 
@@ -58,7 +67,7 @@ impl DriverSlot {
 #[must_use]
 pub(crate) enum Registered {
     Noted,
-    /// Noted before; this one is to be dropped, outside the lock.
+    /// Noted before, with this waker, which is to be dropped outside the lock.
     Known(#[expect(dead_code, reason = "carried out of the lock to be dropped")] Waker),
     /// There is no room: it is to be woken, so that its task looks again.
     Full(Waker),
@@ -67,36 +76,53 @@ pub(crate) enum Registered {
 impl Registered {
     pub(crate) fn finish(self) {
         if let Self::Full(waker) = self {
-            waker.wake();
+            wake(waker);
         }
     }
 }
 
 #[derive(Default)]
-pub(super) struct Waiters(List);
+pub(super) struct Waiters {
+    list: List,
+    last_id: u64,
+}
 
 impl Waiters {
+    pub(super) fn new_id(&mut self) -> WaiterId {
+        self.last_id += 1;
+        WaiterId(self.last_id)
+    }
+
     pub(super) fn take(&mut self) -> Wakers {
         Wakers {
             driver: None,
-            waiters: core::mem::take(&mut self.0),
+            waiters: core::mem::take(&mut self.list),
         }
     }
 
-    pub(super) fn register(&mut self, waker: Waker) -> Registered {
-        if self.0.iter().any(|known| known.will_wake(&waker)) {
-            return Registered::Known(waker);
+    pub(super) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Registered {
+        if let Some((_, known)) = self.list.iter_mut().find(|(id, _)| *id == waiter) {
+            return Registered::Known(core::mem::replace(known, waker));
         }
         #[cfg(feature = "alloc")]
-        let full = match self.0.try_reserve(1) {
+        let full = match self.list.try_reserve(1) {
             Ok(()) => {
-                self.0.push(waker);
+                self.list.push((waiter, waker));
                 None
             }
             Err(_) => Some(waker),
         };
         #[cfg(not(feature = "alloc"))]
-        let full = self.0.push(waker).err();
+        let full = self
+            .list
+            .push((waiter, waker))
+            .err()
+            .map(|(_, waker)| waker);
         full.map_or(Registered::Noted, Registered::Full)
+    }
+
+    pub(super) fn unregister(&mut self, waiter: WaiterId) -> Option<Waker> {
+        let at = self.list.iter().position(|(id, _)| *id == waiter)?;
+        Some(self.list.swap_remove(at).1)
     }
 }
