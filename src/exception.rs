@@ -487,4 +487,35 @@ mod tests {
         let message = json["error_message"].as_str().unwrap();
         assert!(message.ends_with("… (cut)") && long.starts_with(&message[..100]));
     }
+
+    #[test]
+    fn a_user_error_of_long_texts_fits_into_the_smallest_event() {
+        let long = "y".repeat(10_000);
+        let error = StatusError::new(404).with_body(long);
+        let rules = ErrorRules {
+            with_bodies: true,
+            classify: None,
+        };
+        let room = crate::Options::MIN_EVENT_BYTES - crate::encode::Front::MAX;
+        let at = Timestamp::from_unix_micros(0);
+        let tail = encoded(room, |out| rules.encode(out, at, &error, Severity::Error));
+        assert!(tail.is_ok(), "{tail:?}");
+    }
+
+    #[test]
+    fn an_error_whose_display_fails_is_reported_as_far_as_it_went() {
+        #[derive(Debug)]
+        struct Half;
+        impl fmt::Display for Half {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("half of")?;
+                Err(fmt::Error)
+            }
+        }
+        impl Error for Half {}
+        assert_eq!(
+            event(ErrorRules::default(), &Half)["error_message"],
+            "half of"
+        );
+    }
 }

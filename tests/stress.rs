@@ -108,9 +108,8 @@ mod sessions {
 
     /// What an idle session may cost, in KiB of resident memory.
     const WITHOUT_HTTP: usize = 100;
-    /// With ureq: a second thread, whose stack is larger when it is not optimized, and a connection, whose two buffers are
-    /// more than half of all.
-    const OVER_HTTP: usize = if cfg!(debug_assertions) { 200 } else { 100 };
+    /// With ureq: a second thread, whose stack is larger when it is not optimized, and a connection with its buffers.
+    const OVER_HTTP: usize = if cfg!(debug_assertions) { 260 } else { 100 };
 
     /// The sessions are in a process of their own, so that its memory is theirs.
     fn run(child: &str, url: &str) {

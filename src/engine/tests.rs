@@ -570,3 +570,57 @@ fn a_clock_near_its_end_does_not_overflow() {
     assert_eq!(world.deliver().names(), ["SESSION_END"]);
     assert_eq!(world.poll(), Step::Done);
 }
+
+#[test]
+fn an_unlimited_queue_has_room_for_a_fatal_exception() {
+    let mut world = World::new(|options| options.max_queue_size = usize::MAX);
+    assert_eq!(world.fatal("fatal"), Ok(()));
+    assert_eq!(world.deliver().names(), ["fatal", "SESSION_END"]);
+}
+
+#[test]
+fn a_last_attempt_that_ends_with_the_stop_is_dropped_by_the_stop() {
+    let mut world = World::new(|options| options.max_retries = 0);
+    world.log("a");
+    world.stop(2 * SECOND);
+    let attempt = world.attempt();
+    world.advance(2 * SECOND);
+    world.settle(&attempt, retryable());
+    let dropped = world.engine.stats().dropped;
+    assert_eq!((dropped.shutdown, dropped.retries_exhausted), (2, 0));
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_else_asleep() {
+    struct Bad;
+    impl Wake for Bad {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker of the test's");
+        }
+    }
+    let mut world = World::new(|_| {});
+    world.log("a");
+    world.engine.request_flush();
+    let (woken, good) = Woken::waker();
+    for waker in [Waker::from(Arc::new(Bad)), good] {
+        let waiter = world.engine.new_waiter();
+        world.engine.register(waiter, waker).finish();
+    }
+    world.deliver();
+    assert_eq!(woken.count(), 1);
+}
+
+#[test]
+fn what_an_interval_has_sent_does_not_make_the_next_queue_due() {
+    let mut world = World::new(|options| {
+        options.flush_threshold = 10_000;
+        options.max_event_bytes = 512;
+        options.max_batch_bytes = 1_000;
+    });
+    for _ in 0..4 {
+        world.log_many(2);
+        assert!(matches!(world.poll(), Step::Wait(Some(_))));
+        world.advance(10 * SECOND);
+        assert_eq!(world.deliver().events.len(), 2);
+    }
+}

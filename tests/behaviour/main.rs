@@ -42,6 +42,7 @@ mod failures;
 mod host;
 mod memory;
 mod refusals;
+mod resilience;
 mod secrets;
 mod support;
 mod values;

@@ -1,0 +1,139 @@
+//! Code of the application's, the transport's and the executor's that misbehaves.
+
+use core::error::Error;
+use core::fmt;
+use core::future::{Future, pending};
+use core::time::Duration;
+use tinkex_telemetry::{
+    Batch, Drain, Receipt, Reporter, SendError, Severity, Thread, Tokio, Transport,
+};
+
+/// Longer than anything here takes.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// Fails at once, for ever.
+struct Broken;
+
+impl Transport for Broken {
+    async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
+        Err(SendError::retryable("broken"))
+    }
+}
+
+/// Hangs in the first attempt, and panics when that is given up.
+#[derive(Default)]
+struct BadDestructor {
+    attempts: usize,
+}
+
+struct PanicsInDrop;
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        panic!("a destructor of the test's");
+    }
+}
+
+impl Transport for BadDestructor {
+    async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
+        self.attempts += 1;
+        if self.attempts == 1 {
+            let _guard = PanicsInDrop;
+            pending::<()>().await;
+        }
+        Ok(Receipt::delivered())
+    }
+}
+
+#[test]
+fn a_transport_whose_destructor_panics_costs_an_attempt_and_not_the_driver() {
+    let reporter = Reporter::builder("resilience")
+        .transport(BadDestructor::default())
+        .runtime(Thread)
+        .enabled(true)
+        .http_timeout(Duration::from_millis(20))
+        .retry_base_delay(Duration::from_millis(1))
+        .start()
+        .expect("it starts");
+    let drain = reporter.stop_blocking(BOUND).expect("a thread of its own");
+    assert!(drain.all_delivered(), "{drain:?}");
+}
+
+#[test]
+fn a_transport_that_is_always_ready_leaves_time_for_others_to_meet_their_deadlines() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let drain: Drain = runtime.block_on(async {
+        let reporter = Reporter::builder("resilience")
+            .transport(Broken)
+            .runtime(Tokio)
+            .enabled(true)
+            .retry_base_delay(Duration::ZERO)
+            .max_retries(u32::MAX)
+            .start()
+            .expect("it starts");
+        reporter.wait_until_drained(Duration::from_millis(50)).await
+    });
+    assert_eq!(drain.remaining, 1);
+}
+
+#[test]
+fn an_error_that_panics_while_it_is_looked_at_still_ends_the_session() {
+    #[derive(Debug)]
+    struct BadSource;
+    impl fmt::Display for BadSource {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bad")
+        }
+    }
+    impl Error for BadSource {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            panic!("a source of the test's");
+        }
+    }
+    let builder = Reporter::builder("resilience")
+        .transport(Broken)
+        .clock(Thread);
+    let (reporter, _driver) = builder.enabled(true).build().expect("it can be built");
+    assert!(!reporter.log_exception(&BadSource, Severity::Error));
+    assert_eq!(reporter.stats().refused.unencodable, 1);
+    drop(reporter.log_fatal_exception(&BadSource, Severity::Error));
+    let stats = reporter.stats();
+    assert!(stats.session_ended && stats.is_balanced());
+    assert_eq!(stats.queued, 3);
+}
+
+#[test]
+fn a_later_stop_waits_no_longer_than_the_first_ones_deadline() {
+    let builder = Reporter::builder("resilience")
+        .transport(Broken)
+        .clock(Thread);
+    // The driver lives and is never polled.
+    let (reporter, _driver) = builder.enabled(true).build().expect("it can be built");
+    drop(reporter.stop(Duration::from_millis(30)));
+    let drain = reporter
+        .stop_blocking(Duration::from_secs(3600))
+        .expect("the driver is not on this thread");
+    assert_eq!(drain.remaining, 2);
+    assert_eq!(reporter.stats().dropped.shutdown, 2);
+}
+
+#[test]
+fn a_driver_that_has_not_been_polled_yet_is_on_no_thread() {
+    let builder = Reporter::builder("resilience")
+        .transport(Broken)
+        .clock(Thread);
+    let (reporter, driver) = builder.enabled(true).build().expect("it can be built");
+    let mut polled_here = Box::pin(driver.run());
+    let mut context = core::task::Context::from_waker(core::task::Waker::noop());
+    assert!(polled_here.as_mut().poll(&mut context).is_pending());
+    reporter.log("a", ());
+    let would_deadlock = reporter.wait_until_drained_blocking(BOUND);
+    assert!(would_deadlock.is_err());
+    drop(polled_here);
+    let _elsewhere = reporter.new_driver(Broken).expect("the other one is gone");
+    let drain = reporter.wait_until_drained_blocking(Duration::from_millis(10));
+    assert_eq!(drain.map(|drain| drain.remaining), Ok(2));
+}
