@@ -5,6 +5,8 @@
 
 mod batch;
 #[cfg(all(test, feature = "std"))]
+mod ending_tests;
+#[cfg(all(test, feature = "std"))]
 mod properties;
 mod stopping;
 #[cfg(all(test, feature = "std"))]
