@@ -305,10 +305,12 @@ fn under_load() -> io::Result<()> {
     const ROUNDS: usize = 20;
     const PACE: Duration = Duration::from_micros(2);
     let sink = Sink::start(Mode::Answers)?;
-    let start = |threshold| {
+    // So many bytes make a queue due, too.
+    let start = |threshold, bytes| {
         ours::over_ureq(&sink.url)
             .0
             .max_batch_size(BATCH)
+            .max_batch_bytes(bytes)
             .flush_threshold(threshold)
             .flush_interval(Duration::ZERO)
             .max_queue_size(1_000_000)
@@ -316,7 +318,7 @@ fn under_load() -> io::Result<()> {
             .start()
             .expect("it starts")
     };
-    let (quiet, busy) = (start(1_000_000), start(BATCH));
+    let (quiet, busy) = (start(1_000_000, 1 << 30), start(BATCH, 1 << 20));
     let mut calls = [(); 2].map(|()| Latencies::with_capacity(ROUNDS * CALLS));
     let mut left = 0;
     for round in 0..=ROUNDS {
