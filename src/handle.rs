@@ -5,11 +5,12 @@ use crate::exception::AnyError;
 use crate::severity::Severity;
 use crate::shared::Sink;
 use crate::stats::Stats;
+use crate::wait::Wait;
 use core::fmt;
 use serde::Serialize;
 
 #[cfg(feature = "alloc")]
-use crate::{spawner::SpawnError, stats::Drain, wait::Wait};
+use crate::{spawner::SpawnError, stats::Drain};
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use alloc::sync::Arc;
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
@@ -155,16 +156,23 @@ impl Handle {
         }
     }
 
-    /// Queues the error and `SESSION_END` behind it.
-    pub(crate) fn queue_fatal<E: AnyError + ?Sized>(&self, error: &E, severity: Severity) {
+    /// Queues the error and `SESSION_END` behind it, and asks for a flush. What the wait counts, it counts from before:
+    /// the driver may settle both at once.
+    pub(crate) fn begin_fatal<E: AnyError + ?Sized>(
+        &self,
+        error: &E,
+        severity: Severity,
+    ) -> Option<Wait> {
         let Some(sink) = self.sink() else {
             self.refuse();
-            return;
+            return None;
         };
         let (shared, at) = (sink.shared(), sink.utc());
+        let before = shared.state.with(|engine| engine.stats());
         let tail = shared.session_end(sink.now(), at);
         // Refused only after a stop or when the reserve is used up; counted either way.
         let _ = shared.log_error(at, error, severity, Kind::Fatal(&tail));
+        Some(Wait::for_flush(sink, shared.flush_timeout).since(before))
     }
 
     /// Asks for everything accepted so far to be sent now. Returns at once.
@@ -213,10 +221,7 @@ impl Handle {
         error: &E,
         severity: Severity,
     ) -> impl Future<Output = Drain> + Send + use<E> {
-        self.queue_fatal(error, severity);
-        let wait = self
-            .sink()
-            .map(|sink| Wait::for_flush(sink, sink.shared().flush_timeout));
+        let wait = self.begin_fatal(error, severity);
         self.clone().finish(wait)
     }
 
@@ -291,8 +296,7 @@ impl Handle {
         error: &E,
         severity: Severity,
     ) -> Result<Drain, WouldDeadlock> {
-        self.queue_fatal(error, severity);
-        self.block(|sink| Wait::for_flush(sink, sink.shared().flush_timeout))
+        self.block(self.begin_fatal(error, severity))
     }
 
     /// [`wait_until_drained`](Self::wait_until_drained), waiting on the calling thread.
@@ -300,7 +304,7 @@ impl Handle {
     /// # Errors
     /// [`WouldDeadlock`], see above.
     pub fn wait_until_drained_blocking(&self, timeout: Duration) -> Result<Drain, WouldDeadlock> {
-        self.block(|sink| Wait::for_flush(sink, timeout))
+        self.block(self.sink().map(|sink| Wait::for_flush(sink, timeout)))
     }
 
     /// [`stop`](Self::stop), waiting on the calling thread.
@@ -308,14 +312,13 @@ impl Handle {
     /// # Errors
     /// [`WouldDeadlock`], see above. The session stops all the same, within `timeout`.
     pub fn stop_blocking(&self, timeout: Duration) -> Result<Drain, WouldDeadlock> {
-        self.block(|sink| Wait::for_stop(sink, timeout))
+        self.block(self.sink().map(|sink| Wait::for_stop(sink, timeout)))
     }
 
-    fn block(&self, ask: impl FnOnce(&dyn Sink) -> Wait) -> Result<Drain, WouldDeadlock> {
-        let Some(sink) = self.sink() else {
+    fn block(&self, wait: Option<Wait>) -> Result<Drain, WouldDeadlock> {
+        let (Some(sink), Some(wait)) = (self.sink(), wait) else {
             return Ok(Drain::default());
         };
-        let wait = ask(sink);
         if let Some(drain) = wait.result_now(sink) {
             return Ok(drain);
         }

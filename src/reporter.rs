@@ -101,10 +101,7 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
         error: &E,
         severity: Severity,
     ) -> Drain {
-        self.queue_fatal(error, severity);
-        let wait = self
-            .sink()
-            .map(|sink| Wait::for_flush(sink, sink.shared().flush_timeout));
+        let wait = self.begin_fatal(error, severity);
         self.finish(wait).await
     }
 

@@ -42,6 +42,11 @@ impl Wait {
         }
     }
 
+    /// The same wait, which counts from an earlier moment.
+    pub(crate) fn since(self, before: Stats) -> Self {
+        Self { before, ..self }
+    }
+
     /// Asks for a stop.
     pub(crate) fn for_stop(sink: &dyn Sink, timeout: Duration) -> Self {
         let now = sink.now();

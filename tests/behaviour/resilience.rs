@@ -1,11 +1,16 @@
 //! Code of the application's, the transport's and the executor's that misbehaves.
 
+use alloc::sync::Arc;
 use core::error::Error;
 use core::fmt;
 use core::future::{Future, pending};
+use core::pin::Pin;
+use core::task::{Context, Waker};
 use core::time::Duration;
+use std::sync::Mutex;
 use tinkex_telemetry::{
-    Batch, Drain, Receipt, Reporter, SendError, Severity, Thread, Tokio, Transport,
+    Batch, Clock, Drain, Instant, Receipt, Reporter, SendError, Severity, Thread, Timestamp, Tokio,
+    Transport,
 };
 
 /// Longer than anything here takes.
@@ -120,6 +125,51 @@ fn a_later_stop_waits_no_longer_than_the_first_ones_deadline() {
     assert_eq!(reporter.stats().dropped.shutdown, 2);
 }
 
+/// Runs a driver whenever it is asked for the time: at the worst of moments.
+#[derive(Clone, Default)]
+struct MeddlingClock(Arc<Mutex<Option<Task>>>);
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Clock for MeddlingClock {
+    fn now(&self) -> Instant {
+        // The driver asks for the time, too.
+        if let Ok(mut driver) = self.0.try_lock()
+            && let Some(future) = driver.as_mut()
+        {
+            let mut context = Context::from_waker(Waker::noop());
+            if future.as_mut().poll(&mut context).is_ready() {
+                *driver = None;
+            }
+        }
+        Instant::ORIGIN
+    }
+
+    fn utc(&self) -> Timestamp {
+        Timestamp::from_unix_micros(0)
+    }
+
+    fn sleep_until(&self, _: Instant) -> impl Future<Output = ()> + Send {
+        pending()
+    }
+}
+
+#[test]
+fn a_fatal_error_that_is_settled_at_once_is_counted_as_delivered() {
+    let clock = MeddlingClock::default();
+    let (reporter, driver) = Reporter::builder("resilience")
+        .transport(BadDestructor { attempts: 1 })
+        .clock(clock.clone())
+        .enabled(true)
+        .build()
+        .expect("it can be built");
+    *clock.0.lock().expect("no panic") = Some(Box::pin(driver.run()));
+    let drain = reporter.log_fatal_exception_blocking(&fmt::Error, Severity::Error);
+    let drain = drain.expect("it is over when it begins");
+    // SESSION_START, the exception, SESSION_END.
+    assert_eq!((drain.delivered, drain.remaining), (3, 0));
+}
+
 #[test]
 fn a_driver_that_has_not_been_polled_yet_is_on_no_thread() {
     let builder = Reporter::builder("resilience")
@@ -127,7 +177,7 @@ fn a_driver_that_has_not_been_polled_yet_is_on_no_thread() {
         .clock(Thread);
     let (reporter, driver) = builder.enabled(true).build().expect("it can be built");
     let mut polled_here = Box::pin(driver.run());
-    let mut context = core::task::Context::from_waker(core::task::Waker::noop());
+    let mut context = Context::from_waker(Waker::noop());
     assert!(polled_here.as_mut().poll(&mut context).is_pending());
     reporter.log("a", ());
     let would_deadlock = reporter.wait_until_drained_blocking(BOUND);
