@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::engine::{Outcome, Step, Ticket};
-use crate::lock::COPY_PIECE;
+use crate::lock::{self, COPY_PIECE};
 use crate::panics;
 use crate::scratch;
 use crate::session::FOOT;
@@ -104,12 +104,17 @@ fn next_step<C: Clock>(core: &Core<C>) -> Step {
     core.shared.note_driver_thread();
     let now = core.clock.now();
     core.shared.report(now, false);
-    let (wakers, step) = core.shared.state.with(|engine| {
-        let wakers = engine.expire(now);
-        (wakers, engine.poll(now))
-    });
-    wakers.wake();
-    step
+    loop {
+        let (wakers, step) = core.shared.state.with(|engine| {
+            let wakers = engine.expire(now);
+            (wakers, engine.poll(now))
+        });
+        wakers.wake();
+        if step != Step::Again {
+            return step;
+        }
+        lock::pause();
+    }
 }
 
 /// Waits until the time has come or something has happened.
@@ -197,6 +202,7 @@ fn fill<C>(core: &Core<C>, body: &mut Body, ticket: &Ticket) -> Filled {
             if copied < piece.len() {
                 return Filled::Gone;
             }
+            lock::pause();
         }
         Filled::Ready((head.len() - 1, end + 1))
     })

@@ -15,7 +15,17 @@ pub(crate) struct Lock<T>(Mutex<T>);
 pub(crate) struct Lock<T>(critical_section::Mutex<RefCell<T>>);
 
 /// How much is copied under one lock, so that a large batch never delays a `log` or an interrupt.
-pub(crate) const COPY_PIECE: usize = if cfg!(feature = "std") { 4096 } else { 256 };
+pub(crate) const COPY_PIECE: usize = if cfg!(feature = "std") { 2048 } else { 256 };
+
+/// Between two of many short turns with a lock: leaves it free for a moment.
+///
+/// A mutex that is taken again at once looks as if it were held all the time. Whoever waits for it spins for some two
+/// microseconds, then has himself put to sleep, and is woken some fifty microseconds later.
+pub(crate) fn pause() {
+    if cfg!(feature = "std") {
+        (0..8).for_each(|_| core::hint::spin_loop());
+    }
+}
 
 #[cfg(feature = "std")]
 impl<T> Lock<T> {

@@ -103,8 +103,9 @@ pub(crate) struct Cursor {
 }
 
 impl Engine {
-    /// Records looked at under one lock.
-    const FORM_STEP: usize = 128;
+    /// Records looked at under one lock. Each may have to come from main memory, and all together should take less time
+    /// than a waiting `log` spins.
+    const FORM_STEP: usize = 8;
 
     /// Puts the next batch together, and sends it when it is complete.
     pub(super) fn form(&mut self, now: Instant) -> Step {
