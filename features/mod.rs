@@ -8,6 +8,8 @@ pub mod collector;
 mod http;
 #[cfg(all(feature = "thread", feature = "ureq"))]
 mod init;
+#[cfg(feature = "thread")]
+mod relay;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 #[cfg(feature = "thread")]

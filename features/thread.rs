@@ -1,10 +1,9 @@
 //! A dedicated thread for each session, and the standard library's clocks.
 
-use super::timer;
-use crate::{Clock, Instant, Placement, Runtime, SpawnError, Spawner, Timestamp, park};
+use super::{relay, timer};
+use crate::{Clock, Instant, Placement, Runtime, SpawnError, Spawner, Timestamp};
 use core::future::{Future, pending};
 use core::time::Duration;
-use std::thread;
 use std::time::SystemTime;
 
 /// The runtime for programs without an executor, and for any that want telemetry to be independent of theirs: each
@@ -38,10 +37,7 @@ impl Clock for Thread {
 
 impl Spawner for Thread {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
-        thread::Builder::new()
-            .name("tinkex-telemetry".into())
-            .spawn(move || park::block_on(task))
-            .map(drop)
+        relay::spawn(task)
             .map_err(|_| SpawnError::new("the operating system gives no more threads"))
     }
 

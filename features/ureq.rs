@@ -1,9 +1,10 @@
 //! ureq: a blocking HTTP client, on a thread of its own.
 
 use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use async_channel::{Receiver, Sender, bounded};
+use async_channel::{Sender, bounded};
 use bytes::Bytes;
 use core::fmt;
 use core::time::Duration;
@@ -24,7 +25,7 @@ pub struct Ureq {
     agent: Agent,
     /// The worker, when it has nothing to do.
     idle: Option<Worker>,
-    /// Cloned for each thread there is.
+    /// Cloned for each thread that makes a call.
     threads: Arc<()>,
 }
 
@@ -36,11 +37,8 @@ const INPUT_BUFFER: usize = 8 * 1024;
 const OUTPUT_BUFFER: usize = 16 * 1024;
 
 type Answer = Result<Response<Bytes>, HttpError>;
-
-struct Worker {
-    calls: Sender<Request<Bytes>>,
-    answers: Receiver<Answer>,
-}
+type Call = Box<dyn FnOnce() + Send>;
+type Worker = Sender<Call>;
 
 impl Ureq {
     /// A client with [`with_timeout`](Self::with_timeout) of 30 s.
@@ -83,45 +81,73 @@ impl Ureq {
         }
     }
 
-    fn start(&self) -> Result<Worker, HttpError> {
+    /// The call of one request. What it answers goes to `answers`, should anybody still want to know.
+    fn call(&self, request: Request<Bytes>, answers: Sender<Answer>) -> Result<Call, HttpError> {
         if Arc::strong_count(&self.threads) > MAX_THREADS {
             return Err(HttpError::new("too many stalled requests"));
         }
-        let (calls, requests) = bounded::<Request<Bytes>>(1);
-        let (sender, answers) = bounded(1);
-        let (agent, alive) = (self.agent.clone(), Arc::clone(&self.threads));
-        thread::Builder::new()
-            .name("tinkex-ureq".into())
-            .spawn(move || {
-                let _alive = alive;
-                // Ends when the other side has dropped its `Worker`, before or during a call.
-                while let Ok(request) = requests.recv_blocking() {
-                    if sender.send_blocking(call(&agent, request)).is_err() {
-                        break;
-                    }
-                }
-            })
-            .map_err(HttpError::new)?;
-        Ok(Worker { calls, answers })
+        let (agent, busy) = (self.agent.clone(), Arc::clone(&self.threads));
+        Ok(Box::new(move || {
+            let answer = call(&agent, request);
+            drop(busy);
+            let _ = answers.try_send(answer);
+        }))
     }
+}
+
+/// Starts a thread that makes calls until the worker is dropped.
+fn start_worker() -> Result<Worker, HttpError> {
+    let (worker, calls) = bounded::<Call>(1);
+    thread::Builder::new()
+        .name("tinkex-ureq".into())
+        .spawn(move || {
+            while let Ok(call) = calls.recv_blocking() {
+                call();
+            }
+        })
+        .map_err(HttpError::new)?;
+    Ok(worker)
 }
 
 impl HttpClient for Ureq {
     async fn send(&mut self, request: Request<Bytes>) -> Answer {
+        let died = || HttpError::new("ureq's thread died");
+        let (answers, answer) = bounded(1);
+        let call = self.call(request, answers)?;
+        let Err(call) = call_here(call).await else {
+            return answer.recv().await.map_err(|_| died())?;
+        };
         let worker = match self.idle.take() {
             Some(worker) => worker,
-            None => self.start()?,
+            None => start_worker()?,
         };
-        let died = |_| HttpError::new("ureq's thread died");
-        // There is room: an idle worker has answered all there was.
-        worker.calls.try_send(request).map_err(|_| died(()))?;
-        let answer = worker.answers.recv().await.map_err(|_| died(()))?;
+        // There is room: an idle worker has made all its calls.
+        worker.try_send(call).map_err(|_| died())?;
+        let answer = answer.recv().await.map_err(|_| died())?;
         self.idle = Some(worker);
         answer
     }
 }
 
-/// On the worker. The request is dropped before the answer goes out, so that its body's buffer is free again.
+/// Where the session's own thread may block, it makes the call.
+#[cfg(feature = "thread")]
+async fn call_here(call: Call) -> Result<(), Call> {
+    let mut call = Some(call);
+    core::future::poll_fn(|context| {
+        let call = call
+            .take()
+            .map(|call| super::relay::call_here(context.waker(), call));
+        core::task::Poll::Ready(call.unwrap_or(Ok(())))
+    })
+    .await
+}
+
+#[cfg(not(feature = "thread"))]
+async fn call_here(call: Call) -> Result<(), Call> {
+    Err(call)
+}
+
+/// Blocks. The request is dropped before the answer goes out, so that its body's buffer is free again.
 fn call(agent: &Agent, request: Request<Bytes>) -> Answer {
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts, &body[..]);
