@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Instant;
 use support::cpu;
 use support::event::{self, Data, NAME};
-use support::figures::{Latencies, Percentiles, median};
+use support::figures::{Latencies, Percentiles, median, medians};
 use support::minimal::Minimal;
 use support::ours::{self, BOUND, OverUreq, Session};
 use support::sink::{self, Counts, Mode, Sink};
@@ -296,13 +296,28 @@ fn latency() -> io::Result<()> {
     Ok(())
 }
 
-/// Large batches are copied out of the queue and sent all the time while `log` is measured; and the same without: the
-/// queue as full, the pace the same, but nothing is due until the measurement is over.
+/// Of all rounds together.
+fn pooled(rounds: &[Latencies]) -> Percentiles {
+    let mut all = Latencies::default();
+    rounds.iter().for_each(|round| all.extend(round));
+    all.percentiles()
+}
+
+fn row_of(name: &str, nanos: [i64; 5]) {
+    print!("{name:<44}");
+    for nanos in nanos {
+        print!("{nanos:>+10}");
+    }
+    println!();
+}
+
+/// Large batches are copied out of the queue and sent all the time while `log` is measured; and the same without, or
+/// with another session that does it, which shows what the machine adds. The queue is as full, the pace the same.
 fn under_load() -> io::Result<()> {
     const BATCH: usize = 3_500;
     const BACKLOG: usize = 40 * BATCH;
-    const CALLS: usize = 10_000;
-    const ROUNDS: usize = 20;
+    const CALLS: usize = 5_000;
+    const ROUNDS: usize = 40;
     const PACE: Duration = Duration::from_micros(2);
     let sink = Sink::start(Mode::Answers)?;
     // So many bytes make a queue due, too.
@@ -318,34 +333,63 @@ fn under_load() -> io::Result<()> {
             .start()
             .expect("it starts")
     };
-    let (quiet, busy) = (start(1_000_000, 1 << 30), start(BATCH, 1 << 20));
-    let mut calls = [(); 2].map(|()| Latencies::with_capacity(ROUNDS * CALLS));
+    // The first one's queue is due only when the measurement is over.
+    let (quiet, other, busy) = (
+        start(1_000_000, 1 << 30),
+        start(BATCH, 1 << 20),
+        start(BATCH, 1 << 20),
+    );
+    let rows = [(&quiet, None), (&quiet, Some(&other)), (&busy, None)];
+    let mut rounds = rows.map(|_| Vec::new());
+    let fill = |session: &Session<OverUreq>| {
+        for _ in 0..BACKLOG {
+            assert!(session.log(NAME, event::large()));
+        }
+    };
     let mut left = 0;
     for round in 0..=ROUNDS {
-        for (session, calls) in [&quiet, &busy].into_iter().zip(&mut calls) {
-            for _ in 0..BACKLOG {
-                assert!(session.log(NAME, event::large()));
+        for ((session, beside), rounds) in rows.into_iter().zip(&mut rounds) {
+            fill(session);
+            if let Some(beside) = beside {
+                fill(beside);
             }
+            let mut calls = Latencies::with_capacity(CALLS);
+            sample(session, event::large, PACE, &mut calls, CALLS);
             // The first round only touches the memory.
-            let mut unheard = Latencies::with_capacity(CALLS);
-            let into = if round == 0 { &mut unheard } else { calls };
-            sample(session, event::large, PACE, into, CALLS);
-            left += usize::from(session.stats().queued > BATCH as u64);
-            let drain = session.wait_until_drained_blocking(BOUND);
-            assert!(drain.is_ok_and(|drain| drain.all_delivered()));
+            if round > 0 {
+                rounds.push(calls);
+            }
+            let sending = beside.unwrap_or(&busy);
+            left += usize::from(sending.stats().queued > BATCH as u64);
+            for session in [&quiet, &other, &busy] {
+                let drain = session.wait_until_drained_blocking(BOUND);
+                assert!(drain.is_ok_and(|drain| drain.all_delivered()));
+            }
         }
     }
     println!();
     titles("One call of log, ns, 500 000 calls/s");
-    let [quiet, busy] = calls.map(|mut calls| calls.percentiles());
-    println!("{:<44}{quiet}", "nothing is sent meanwhile");
-    println!("{:<44}{busy}", "batches of 1 MiB are sent all the time");
-    print!("{:<44}", "difference");
-    for nanos in busy.since(quiet) {
-        print!("{nanos:>+10}");
+    let [quiet, elsewhere, busy] = &mut rounds;
+    println!("{:<44}{}", "nothing is sent meanwhile", pooled(quiet));
+    println!(
+        "{:<44}{}",
+        "another session sends batches of 1 MiB",
+        pooled(elsewhere)
+    );
+    println!("{:<44}{}", "this session sends them", pooled(busy));
+    for (name, before) in [
+        ("difference to nothing", &mut *quiet),
+        ("difference to the other", &mut *elsewhere),
+    ] {
+        row_of(name, pooled(busy).since(pooled(before)));
+        let rounds = busy.iter_mut().zip(before);
+        let differences: Vec<_> = rounds
+            .map(|(busy, before)| busy.percentiles().since(before.percentiles()))
+            .collect();
+        row_of("  median of the rounds", medians(&differences));
     }
     println!(
-        "\n(work left at the end in {left} of {} rounds)",
+        "\n(batches still to be sent at the end in {left} of {} rounds)",
         2 * (ROUNDS + 1)
     );
     Ok(())

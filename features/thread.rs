@@ -7,7 +7,8 @@ use core::time::Duration;
 use std::time::SystemTime;
 
 /// The runtime for programs without an executor, and for any that want telemetry to be independent of theirs: each
-/// session's driver has a thread of its own, which nothing in the application can starve.
+/// session's driver has a thread of its own, which nothing in the application can starve. With `Ureq` there are two from
+/// the first request on: one waits for the answer, the other keeps the deadlines.
 ///
 /// All its timers share one more thread, which the process starts at first use and keeps. Blocking waits work on every
 /// thread but the driver's, also inside an executor (which they block); dropping the reporter drains the session.

@@ -1,4 +1,4 @@
-//! ureq: a blocking HTTP client, on a thread of its own.
+//! ureq: a blocking HTTP client, on a thread that may block.
 
 use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
 use alloc::boxed::Box;
@@ -15,15 +15,16 @@ use ureq::Agent;
 
 /// A [`HttpClient`] for every executor and for none, with rustls and the Mozilla root certificates.
 ///
-/// ureq blocks, so its calls run on a worker thread, started at the first request and ended when this is dropped. The
-/// connection is kept between requests. A call that the session has given up is left to itself: the next one gets
-/// another thread and does not wait for it.
+/// ureq blocks. With the runtime `Thread` the session's own thread makes the calls, while a second one stands by to
+/// keep deadlines; on any other executor they run on a worker thread, started at the first request and ended when this
+/// is dropped. The connection is kept between requests. A call that the session has given up is left to itself: the
+/// next one gets another thread and does not wait for it.
 ///
 /// ureq writes every byte that it sends, the API key among them, to the `log` facade at level TRACE, target
 /// `ureq_proto`: programs that log so much should leave that target out.
 pub struct Ureq {
     agent: Agent,
-    /// The worker, when it has nothing to do.
+    /// The worker for executors whose threads must not block, when it has nothing to do.
     idle: Option<Worker>,
     /// Cloned for each thread that makes a call.
     threads: Arc<()>,

@@ -8,6 +8,13 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// The median of each column.
+pub(crate) fn medians(rows: &[[i64; 5]]) -> [i64; 5] {
+    core::array::from_fn(|column| {
+        median(rows.iter().map(|row| row[column] as f64).collect()) as i64
+    })
+}
+
 /// How long single calls took, in nanoseconds.
 #[derive(Default)]
 pub(crate) struct Latencies(Vec<u32>);
@@ -23,6 +30,10 @@ impl Latencies {
     pub(crate) fn push(&mut self, call: Duration) {
         self.0
             .push(u32::try_from(call.as_nanos()).unwrap_or(u32::MAX));
+    }
+
+    pub(crate) fn extend(&mut self, others: &Self) {
+        self.0.extend_from_slice(&others.0);
     }
 
     /// p50, p99, p99.9, p99.99 and the worst.

@@ -279,7 +279,7 @@ impl Engine {
 
     /// Says what to do now. Call [`expire`](Self::expire) with the same `now` first.
     pub(crate) fn poll(&mut self, now: Instant) -> Step {
-        self.driver.is_dirty = false;
+        self.driver.look();
         let until = match &self.in_flight {
             Some(in_flight) => match in_flight.phase {
                 Phase::Sending { .. } => self.send_deadline(),

@@ -38,15 +38,23 @@ impl Wakers {
 pub(super) struct DriverSlot {
     pub(super) is_attached: bool,
     /// Something has happened since its last poll.
-    pub(super) is_dirty: bool,
+    is_dirty: bool,
+    /// It sleeps, and somebody has to wake it.
+    is_parked: bool,
     waker: Option<Waker>,
 }
 
 impl DriverSlot {
+    /// The driver looks at everything there is.
+    pub(super) fn look(&mut self) {
+        self.is_dirty = false;
+        self.is_parked = false;
+    }
+
     /// Remembers that something has happened. The first to say so since the driver went to sleep gets its waker.
     pub(super) fn wake(&mut self) -> Option<Waker> {
         self.is_dirty = true;
-        self.waker.take()
+        self.waker.take_if(|_| self.is_parked)
     }
 
     pub(super) fn park(&mut self, waker: Waker) -> Result<Option<Waker>, Waker> {
@@ -54,6 +62,7 @@ impl DriverSlot {
             self.is_dirty = false;
             return Err(waker);
         }
+        self.is_parked = true;
         Ok(self.waker.replace(waker))
     }
 
