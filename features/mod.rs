@@ -4,6 +4,10 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "collector")))]
 pub mod collector;
 
+#[cfg(feature = "async-std")]
+mod async_std;
+#[cfg(feature = "embassy")]
+mod embassy;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(all(feature = "thread", feature = "ureq"))]
@@ -12,6 +16,17 @@ mod init;
 mod relay;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+#[cfg(feature = "smol")]
+mod smol;
+#[cfg(feature = "surf")]
+mod surf;
+#[cfg(any(
+    feature = "async-std",
+    feature = "smol",
+    feature = "thread",
+    feature = "tokio"
+))]
+mod system;
 #[cfg(feature = "thread")]
 mod thread;
 #[cfg(any(feature = "thread", feature = "tokio"))]
@@ -21,6 +36,15 @@ mod tokio;
 #[cfg(feature = "ureq")]
 mod ureq;
 
+#[cfg(feature = "async-std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "async-std")))]
+pub use self::async_std::AsyncStd;
+#[cfg(feature = "embassy")]
+#[cfg_attr(docsrs, doc(cfg(feature = "embassy")))]
+pub use self::embassy::Embassy;
+#[cfg(all(feature = "alloc", feature = "embassy"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "alloc", feature = "embassy"))))]
+pub use self::embassy::EmbassyPool;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::http::{
@@ -32,6 +56,12 @@ pub use self::init::{InitError, Telemetry, init};
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use self::reqwest::Reqwest;
+#[cfg(feature = "smol")]
+#[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
+pub use self::smol::Smol;
+#[cfg(feature = "surf")]
+#[cfg_attr(docsrs, doc(cfg(feature = "surf")))]
+pub use self::surf::Surf;
 #[cfg(feature = "thread")]
 #[cfg_attr(docsrs, doc(cfg(feature = "thread")))]
 pub use self::thread::Thread;

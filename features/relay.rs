@@ -4,6 +4,7 @@
 //! another one stands by, to poll should anything happen meanwhile. So a call that ends in time costs no change of
 //! threads, which would cost more than all the rest of a small request, and one that hangs holds nothing up.
 
+use crate::fork::Fork;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::task::Wake;
@@ -58,6 +59,8 @@ struct Here {
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Relay {
+    /// The process whose threads these are.
+    fork: Fork,
     /// For the one thread whose turn it is.
     task: Mutex<Option<Task>>,
     state: Mutex<State>,
@@ -88,6 +91,7 @@ impl Relay {
 
     fn new(task: impl Future<Output = ()> + Send + 'static) -> Arc<Self> {
         Arc::new(Self {
+            fork: Fork::here(),
             task: Mutex::new(Some(Box::pin(task))),
             state: Mutex::new(State {
                 woken: Woken::Yes,
@@ -166,6 +170,10 @@ impl Relay {
         };
         let mut context = Context::from_waker(waker);
         let poll = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(&mut context)));
+        // The task itself has forked, and this is the child's only thread: nobody would ever let go of a lock.
+        if self.fork.is_forked() {
+            return Poll::Ready(());
+        }
         if let Ok(Poll::Pending) = poll {
             return Poll::Pending;
         }
@@ -217,6 +225,9 @@ impl Wake for Relay {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        if self.fork.is_forked() {
+            return;
+        }
         let is_here = self.is_here();
         let mut state = self.state();
         let is_news = match (state.woken, state.is_polled) {

@@ -1,10 +1,8 @@
 //! A dedicated thread for each session, and the standard library's clocks.
 
-use super::{relay, timer};
+use super::{relay, system, timer};
 use crate::{Clock, Instant, Placement, Runtime, SpawnError, Spawner, Timestamp};
 use core::future::{Future, pending};
-use core::time::Duration;
-use std::time::SystemTime;
 
 /// The runtime for programs without an executor, and for any that want telemetry to be independent of theirs: each
 /// session's driver has a thread of its own, which nothing in the application can starve. With `Ureq` there are two from
@@ -17,21 +15,17 @@ pub struct Thread;
 
 impl Clock for Thread {
     fn now(&self) -> Instant {
-        let micros = timer::origin().elapsed().as_micros();
-        Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+        system::now()
     }
 
     fn utc(&self) -> Timestamp {
-        SystemTime::now().into()
+        system::utc()
     }
 
-    fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
-        let at = timer::origin().checked_add(Duration::from_micros(at.as_micros()));
-        async move {
-            match at {
-                Some(at) => timer::sleep_until(at).await,
-                None => pending().await,
-            }
+    async fn sleep_until(&self, at: Instant) {
+        match system::instant(at) {
+            Some(at) => timer::sleep_until(at).await,
+            None => pending().await,
         }
     }
 }

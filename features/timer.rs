@@ -1,5 +1,6 @@
-//! Timers for whoever has none: one thread for the whole process, started at first use.
+//! Timers for whoever has none: one thread for the whole process, started at first use. A fork's child has its own.
 
+use crate::fork::{Fork, PerProcess};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::future::Future;
@@ -7,25 +8,28 @@ use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::panic::catch_unwind;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-/// Where clocks that live as long as the process count from.
-pub(super) fn origin() -> Instant {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    *ORIGIN.get_or_init(Instant::now)
-}
-
 /// Waits until `at`. Dropping the future cancels it.
 pub(super) fn sleep_until(at: Instant) -> Sleep {
-    Sleep { at, id: None }
+    Sleep {
+        at,
+        registered: None,
+    }
 }
 
 /// See [`sleep_until`].
 pub(super) struct Sleep {
     at: Instant,
-    id: Option<u64>,
+    registered: Option<Registered>,
+}
+
+#[derive(Clone, Copy)]
+struct Registered {
+    timers: &'static Timers,
+    id: u64,
 }
 
 impl Future for Sleep {
@@ -36,9 +40,14 @@ impl Future for Sleep {
             self.cancel();
             return Poll::Ready(());
         }
-        let (at, id) = (self.at, self.id);
-        self.id = Some(TIMERS.register(at, id, context.waker()));
-        if TIMERS.start().is_err() {
+        let (at, timers) = (self.at, timers());
+        // Those of a parent process have been left behind.
+        let known = self
+            .registered
+            .filter(|known| core::ptr::eq(known.timers, timers));
+        let id = timers.register(at, known.map(|known| known.id), context.waker());
+        self.registered = Some(Registered { timers, id });
+        if timers.start().is_err() {
             // Without a thread the executor has to look at the time: busy, but neither early nor never.
             thread::yield_now();
             context.waker().wake_by_ref();
@@ -49,9 +58,11 @@ impl Future for Sleep {
 
 impl Sleep {
     fn cancel(&mut self) {
-        if let Some(id) = self.id.take() {
+        if let Some(Registered { timers, id }) = self.registered.take()
+            && !timers.fork.is_forked()
+        {
             // A statement of its own: the waker is dropped when the lock is free again.
-            let waker = TIMERS.lock().wakers.remove(&(self.at, id));
+            let waker = timers.lock().wakers.remove(&(self.at, id));
             drop(waker);
         }
     }
@@ -63,9 +74,15 @@ impl Drop for Sleep {
     }
 }
 
-static TIMERS: Timers = Timers::new();
+/// The calling process's own.
+fn timers() -> &'static Timers {
+    static TIMERS: PerProcess<Timers> = PerProcess::new();
+    TIMERS.get_or_init(Timers::new)
+}
 
 struct Timers {
+    /// The process whose thread it is.
+    fork: Fork,
     state: Mutex<State>,
     /// There is a timer before the moment at which the thread wakes.
     sooner: Condvar,
@@ -87,8 +104,9 @@ enum Wakes {
 }
 
 impl Timers {
-    const fn new() -> Self {
+    fn new() -> Self {
         Self {
+            fork: Fork::here(),
             state: Mutex::new(State {
                 wakers: BTreeMap::new(),
                 last_id: 0,
@@ -218,9 +236,10 @@ mod tests {
     }
 
     fn is_registered(sleep: &Sleep) -> bool {
-        sleep
-            .id
-            .is_some_and(|id| TIMERS.lock().wakers.contains_key(&(sleep.at, id)))
+        sleep.registered.is_some_and(|known| {
+            let state = known.timers.lock();
+            state.wakers.contains_key(&(sleep.at, known.id))
+        })
     }
 
     #[test]
@@ -238,7 +257,7 @@ mod tests {
     fn a_sleep_until_the_past_is_over_without_a_timer() {
         let mut sleep = sleep_until(Instant::now());
         assert!(poll(&mut sleep, Waker::noop()).is_ready());
-        assert!(sleep.id.is_none());
+        assert!(sleep.registered.is_none());
     }
 
     #[test]
@@ -247,9 +266,9 @@ mod tests {
         assert!(poll(&mut sleep, Waker::noop()).is_pending());
         assert!(poll(&mut sleep, Waker::noop()).is_pending());
         assert!(is_registered(&sleep));
-        let key = (sleep.at, sleep.id.expect("it is registered"));
+        let key = (sleep.at, sleep.registered.expect("it is registered").id);
         drop(sleep);
-        assert!(!TIMERS.lock().wakers.contains_key(&key));
+        assert!(!timers().lock().wakers.contains_key(&key));
     }
 
     #[test]

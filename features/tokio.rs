@@ -1,7 +1,9 @@
 //! The tokio runtime: its tasks, and its clock, which tests can pause.
 
-use super::timer;
+use super::{system, timer};
+use crate::local::LocalSpawner;
 use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp, WouldDeadlock};
+use alloc::rc::Rc;
 use core::fmt;
 use core::future::{Future, pending};
 use core::panic::AssertUnwindSafe;
@@ -9,9 +11,8 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::panic::{catch_unwind, resume_unwind};
-use std::time::SystemTime;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::Instant as TokioInstant;
 
 /// The tokio runtime, multi-thread or current-thread: `.runtime(Tokio)` inside of it, or
@@ -20,6 +21,8 @@ use tokio::time::Instant as TokioInstant;
 /// The runtime needs timers (`enable_time()`, `enable_all()`). When it shuts down the session loses its driver: waits
 /// end at once with what remains. Dropping the reporter only asks for a stop, so await
 /// [`stop`](crate::Handle::stop) before the runtime ends. Time is tokio's, `tokio::time::pause()` included.
+///
+/// A transport that is not `Send` needs a `LocalSet` and [`start_local`](crate::Builder::start_local).
 ///
 /// Blocking waits work in tasks of a multi-thread runtime (by `block_in_place`), in `spawn_blocking` and outside; they
 /// answer [`WouldDeadlock`] in a `LocalSet`, where tokio allows no blocking, and in the tasks of a current-thread
@@ -43,6 +46,8 @@ struct Bound {
 const NO_RUNTIME: &str =
     "there is no tokio runtime here: start inside one, or use Tokio::on(handle)";
 const NO_TIMERS: &str = "the tokio runtime has no timers: build it with enable_time()";
+const NO_LOCAL_SET: &str =
+    "there is no tokio LocalSet here: start inside one, or set an Rc<LocalSet> as the spawner";
 const SHUT_DOWN: &str = "the tokio runtime is shut down";
 
 impl Tokio {
@@ -64,7 +69,7 @@ impl Tokio {
     fn origin(&self) -> TokioInstant {
         match &self.bound {
             Some(bound) => bound.origin,
-            None => TokioInstant::from_std(timer::origin()),
+            None => TokioInstant::from_std(system::origin()),
         }
     }
 }
@@ -93,7 +98,7 @@ impl Clock for Tokio {
     }
 
     fn utc(&self) -> Timestamp {
-        SystemTime::now().into()
+        system::utc()
     }
 
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
@@ -169,6 +174,23 @@ impl Spawner for Tokio {
                 Ok(())
             }
         }
+    }
+}
+
+/// Into the [`LocalSet`] of the calling code; outside of one tokio can say so only with a panic, which is caught here.
+impl LocalSpawner for Tokio {
+    fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Result<(), SpawnError> {
+        catch_unwind(AssertUnwindSafe(|| drop(tokio::task::spawn_local(task))))
+            .map_err(|_| SpawnError::new(NO_LOCAL_SET))
+    }
+}
+
+/// Into this set, from anywhere on its thread; with [`Builder::spawner`](crate::Builder::spawner) after
+/// `.runtime(Tokio)`.
+impl LocalSpawner for Rc<LocalSet> {
+    fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Result<(), SpawnError> {
+        drop(LocalSet::spawn_local(self, task));
+        Ok(())
     }
 }
 

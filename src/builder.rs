@@ -254,7 +254,8 @@ impl<T: Transport, C: Clock, S: Spawner> Builder<T, C, S> {
 
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 impl<T: LocalTransport + 'static, C: Clock, S: LocalSpawner> Builder<T, C, S> {
-    /// [`start`](Builder::start) on a single-threaded executor, for transports that are not `Send`.
+    /// [`start`](Builder::start) on a single-threaded executor, for transports that are not `Send`. To be called on its
+    /// thread, where blocking waits answer [`WouldDeadlock`](crate::WouldDeadlock) from then on.
     ///
     /// # Errors
     /// As there.
@@ -269,6 +270,10 @@ impl<T: LocalTransport + 'static, C: Clock, S: LocalSpawner> Builder<T, C, S> {
             spawner
                 .spawn_local(driver.run_local())
                 .map_err(BuildError::Spawn)?;
+            // It can run nowhere else, so nobody may block here even before its first turn.
+            if let Some(sink) = reporter.handle().sink() {
+                sink.shared().note_driver_thread();
+            }
         }
         Ok(reporter.with_spawner())
     }

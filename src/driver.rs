@@ -22,7 +22,8 @@ use core::task::{Context, Poll};
 /// [`Builder::start`](crate::Builder::start) spawns it; [`Builder::build`](crate::Builder::build) hands it out, to be
 /// run by anything that runs a future. A driver is alive from the moment it is built until it is dropped, polled or
 /// not. When it is dropped before its session has ended, nothing is lost: every wait ends at once, the queue stays, and
-/// another driver ([`Reporter::new_driver`](crate::Reporter::new_driver)) can carry on.
+/// another driver ([`Reporter::new_driver`](crate::Reporter::new_driver)) can carry on. In the child of a `fork()` it
+/// ends at its next poll and sends nothing.
 #[must_use = "nothing is sent unless the driver runs"]
 pub struct Driver<T, C: 'static> {
     attachment: Option<Attachment<C>>,
@@ -35,7 +36,9 @@ struct Attachment<C: 'static>(CoreRef<C>);
 
 impl<C> Drop for Attachment<C> {
     fn drop(&mut self) {
-        self.0.shared.state.with(|engine| engine.detach()).wake();
+        if let Ok(wakers) = self.0.shared.with(|engine| engine.detach()) {
+            wakers.wake();
+        }
     }
 }
 
@@ -105,10 +108,14 @@ fn next_step<C: Clock>(core: &Core<C>) -> Step {
     let now = core.clock.now();
     core.shared.report(now, false);
     loop {
-        let (wakers, step) = core.shared.state.with(|engine| {
+        let looked = core.shared.with(|engine| {
             let wakers = engine.expire(now);
             (wakers, engine.poll(now))
         });
+        // What is queued is the parent's to send.
+        let Ok((wakers, step)) = looked else {
+            return Step::Done;
+        };
         wakers.wake();
         if step != Step::Again {
             return step;
@@ -122,7 +129,7 @@ async fn sleep<C: Clock>(core: &Core<C>, until: Option<Instant>) {
     let mut timer = pin!(until.map(|until| core.clock.sleep_until(until)));
     poll_fn(|context| {
         core.shared.note_driver_thread();
-        if is_dirty(core, context) {
+        if is_dirty(core, context) || core.shared.is_forked() {
             return Poll::Ready(());
         }
         poll_option(timer.as_mut(), context)
@@ -133,8 +140,8 @@ async fn sleep<C: Clock>(core: &Core<C>, until: Option<Instant>) {
 /// Notes the waker, unless something has happened since the last look.
 fn is_dirty<C>(core: &Core<C>, context: &Context<'_>) -> bool {
     let waker = context.waker().clone();
-    let parked = core.shared.state.with(|engine| engine.park(waker));
-    parked.is_err()
+    let parked = core.shared.with(|engine| engine.park(waker));
+    matches!(parked, Ok(Err(_)))
 }
 
 /// One attempt at one batch.
@@ -166,11 +173,12 @@ async fn attempt<T: LocalTransport, C: Clock>(
         Filled::Gone => return,
     };
     let now = core.clock.now();
-    let wakers = core
+    let settled = core
         .shared
-        .state
         .with(|engine| engine.settle(ticket.id, outcome, now));
-    wakers.wake();
+    if let Ok(wakers) = settled {
+        wakers.wake();
+    }
 }
 
 enum Filled {
@@ -195,11 +203,8 @@ fn fill<C>(core: &Core<C>, body: &mut Body, ticket: &Ticket) -> Filled {
         out[end..].copy_from_slice(FOOT);
         let mut cursor = ticket.cursor();
         for piece in out[head.len()..end].chunks_mut(COPY_PIECE) {
-            let copied = core
-                .shared
-                .state
-                .with(|engine| engine.copy(&mut cursor, piece));
-            if copied < piece.len() {
+            let copied = core.shared.with(|engine| engine.copy(&mut cursor, piece));
+            if copied.unwrap_or(0) < piece.len() {
                 return Filled::Gone;
             }
             lock::pause();
@@ -222,6 +227,10 @@ async fn send<T: LocalTransport, C: Clock>(
     let mut timer = pin!(None);
     let mut armed = None;
     let result = poll_fn(|context| {
+        // The connection is the parent's, too.
+        if core.shared.is_forked() {
+            return Poll::Ready(None);
+        }
         core.shared.note_driver_thread();
         match catch(|| poll_option(sending.as_mut(), context)) {
             Ok(Poll::Pending) => {}
@@ -231,7 +240,7 @@ async fn send<T: LocalTransport, C: Clock>(
         while is_dirty(core, context) {
             core.shared.report(core.clock.now(), false);
         }
-        let Some(deadline) = core.shared.state.with(|engine| engine.send_deadline()) else {
+        let Ok(Some(deadline)) = core.shared.with(|engine| engine.send_deadline()) else {
             return Poll::Ready(None);
         };
         if armed != Some(deadline) {

@@ -2,6 +2,7 @@
 
 use crate::engine::{Kind, wake};
 use crate::exception::AnyError;
+use crate::fork::Forked;
 use crate::severity::Severity;
 use crate::shared::Sink;
 use crate::stats::Stats;
@@ -23,6 +24,10 @@ use core::{future::Future, time::Duration};
 /// A handle never keeps a session alive, and dropping it does nothing. A handle on a session that is switched off takes
 /// every call and does nothing. Everything here may be called from any thread, in any executor and in none, in a panic
 /// hook and in a destructor; nothing here panics, and nothing but what is `async` or says `_blocking` ever waits.
+///
+/// In the child of a `fork()` nothing is logged or sent and nothing waits: events are refused with reason
+/// [`Forked`](crate::Refusal::Forked), waits end at once with at least one event remaining, and what was queued is sent
+/// by the parent, where all goes on as before. A session that the child opens is its own.
 #[derive(Clone)]
 pub struct Handle(Inner);
 
@@ -168,18 +173,22 @@ impl Handle {
             return None;
         };
         let (shared, at) = (sink.shared(), sink.utc());
-        let before = shared.state.with(|engine| engine.stats());
+        let before = shared.with(|engine| engine.stats());
         let tail = shared.session_end(sink.now(), at);
         // Refused only after a stop or when the reserve is used up; counted either way.
         let _ = shared.log_error(at, error, severity, Kind::Fatal(&tail));
-        Some(Wait::for_flush(sink, shared.flush_timeout).since(before))
+        let wait = Wait::for_flush(sink, shared.flush_timeout);
+        Some(before.map_or(wait, |before| wait.since(before)))
     }
 
     /// Asks for everything accepted so far to be sent now. Returns at once.
     pub fn flush(&self) {
         if let Some(sink) = self.sink() {
-            let (_, waker) = sink.shared().state.with(|engine| engine.request_flush());
-            waker.into_iter().for_each(wake);
+            let asked = sink.shared().with(|engine| engine.request_flush());
+            asked
+                .into_iter()
+                .filter_map(|(_, waker)| waker)
+                .for_each(wake);
         }
     }
 
@@ -189,12 +198,17 @@ impl Handle {
         match self.sink() {
             Some(sink) => {
                 let now = sink.now();
-                let (stats, wakers) = sink.shared().state.with(|engine| {
+                let looked = sink.shared().with(|engine| {
                     let wakers = engine.expire(now);
                     (engine.stats(), wakers)
                 });
-                wakers.wake();
-                stats
+                match looked {
+                    Ok((stats, wakers)) => {
+                        wakers.wake();
+                        stats
+                    }
+                    Err(Forked) => sink.shared().stats_in_child(),
+                }
             }
             None => self.off_sink().map(Off::stats).unwrap_or_default(),
         }
@@ -272,7 +286,8 @@ impl Handle {
     /// Starts a task on the session's executor.
     ///
     /// # Errors
-    /// When telemetry is switched off, when the session was built without a spawner, or when its executor is gone.
+    /// When telemetry is switched off, when the session was built without a spawner, or when its executor is gone, as it
+    /// is in the child of a `fork()`.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
         match self.sink() {
             Some(sink) => sink.shared().spawn(alloc::boxed::Box::pin(task)),

@@ -110,10 +110,14 @@
 //! | `std` | on by default: locks, the environment, blocking waits, backtraces |
 //! | `alloc` | a queue that grows, shared handles; part of `std` |
 //! | `thread` | the runtime `Thread`: a dedicated thread for each session, no executor needed |
-//! | `tokio` | the runtime `Tokio` |
+//! | `tokio` | the runtime `Tokio`, both flavours and `LocalSet` |
+//! | `smol` | the runtime `Smol`: its global executor, an `Executor` or a `LocalExecutor` |
+//! | `async-std` | the runtime `AsyncStd`, for programs that have it: async-std is discontinued |
+//! | `embassy` | the runtime `Embassy`, over `embassy-time`; time driver and tick rate are the program's |
 //! | `http` | `HttpTransport`, the trait `HttpClient` for clients of your own, `Config` |
 //! | `ureq` | the HTTP client `Ureq`, for every executor and for none; with `thread` also `init` |
 //! | `reqwest` | the HTTP client `Reqwest`, for tokio |
+//! | `surf` | the HTTP client `Surf`, over a `surf::Client` of the program's own: surf is unmaintained |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!
 //! # What is promised
@@ -134,7 +138,8 @@
 //! * `std::process::exit` and the end of `main` drop nothing that is in a `static` or belongs to another thread: call
 //!   [`stop_blocking`](Handle::stop_blocking) before.
 //! * On an executor, dropping a [`Reporter`] only asks for the end; await [`stop`](Handle::stop) where it matters.
-//! * A session does not live on in the child of a `fork()`.
+//! * A session does not live on in the child of a `fork()`. There `log` says false, waits end at once, nothing is sent,
+//!   and what was queued is left to the parent. Open a session of its own there.
 //! * Delivery is at least once: an answer that gets lost makes the batch come again.
 
 #![no_std]
@@ -155,6 +160,7 @@ mod engine;
 mod entropy;
 mod exception;
 mod fields;
+mod fork;
 mod handle;
 mod lock;
 mod panics;

@@ -3,7 +3,7 @@
 //! Held for a few copies at most: never across an await, an encode or a callback.
 
 #[cfg(feature = "std")]
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 
 #[cfg(not(feature = "std"))]
 use core::cell::RefCell;
@@ -36,6 +36,15 @@ impl<T> Lock<T> {
     /// Nothing that runs under the lock calls user code, so a poisoned one holds a sound value.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `None` when the lock is held.
+    pub(crate) fn try_with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        match self.0.try_lock() {
+            Ok(mut value) => Some(work(&mut value)),
+            Err(TryLockError::Poisoned(error)) => Some(work(&mut error.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 

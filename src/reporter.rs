@@ -22,7 +22,7 @@ use core::time::Duration;
 /// Dropping it stops the session. Where the driver has a thread of its own
 /// ([`Placement::Dedicated`](crate::Placement::Dedicated)) the drop waits until everything is settled, at most
 /// `drop_timeout`. On an executor it only asks; the driver does the rest while its executor lives, within
-/// `drop_timeout`: await [`stop`](Handle::stop) first where it matters.
+/// `drop_timeout`: await [`stop`](Handle::stop) first where it matters. In the child of a `fork()` it does nothing.
 pub struct Reporter<T = (), C: 'static = (), S = ()> {
     handle: Handle,
     core: Option<CoreRef<C>>,
@@ -69,10 +69,12 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
     /// When telemetry is switched off, a driver that has nothing to do.
     ///
     /// # Errors
-    /// [`AlreadyDriven`] when the session has a driver.
+    /// [`AlreadyDriven`] when the session has a driver; and always in the child of a `fork()`, where the driver is the
+    /// parent's, and what is queued is the parent's to send.
     pub fn new_driver<U>(&self, transport: U) -> Result<Driver<U, C>, AlreadyDriven> {
         if let Some(core) = &self.core {
-            core.shared.state.with(|engine| engine.attach())?;
+            let attached = core.shared.with(|engine| engine.attach());
+            attached.unwrap_or(Err(AlreadyDriven))?;
             #[cfg(feature = "std")]
             core.shared.forget_driver_thread();
         }

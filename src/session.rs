@@ -12,6 +12,8 @@ use crate::text::Text;
 use core::fmt;
 use uuid::Uuid;
 
+#[cfg(feature = "std")]
+use crate::fork::PerProcess;
 #[cfg(feature = "alloc")]
 use alloc::{borrow::Cow, string::String};
 
@@ -230,10 +232,10 @@ fn host_platform() -> Str {
     "unknown/unknown".into()
 }
 
-/// One per process, shared by all its sessions.
+/// One per process, shared by all its sessions. A fork's child is another process.
 #[cfg(feature = "std")]
 fn process_uuid(random: &mut Random) -> Uuid {
-    static PROCESS: std::sync::OnceLock<Uuid> = std::sync::OnceLock::new();
+    static PROCESS: PerProcess<Uuid> = PerProcess::new();
     *PROCESS.get_or_init(|| random.uuid())
 }
 

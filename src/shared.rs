@@ -6,13 +6,14 @@ use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 use crate::encode::{self, Front, SessionEnd};
 use crate::engine::{Engine, Kind, wake};
 use crate::exception::{AnyError, ErrorRules};
+use crate::fork::{Fork, Forked};
 use crate::handle::Handle;
 use crate::lock::Lock;
 use crate::panics;
 use crate::scratch::{self, EncodeError, Failed};
 use crate::session::Session;
 use crate::severity::Severity;
-use crate::stats::Refusal;
+use crate::stats::{Refusal, Stats};
 use crate::text::{Text, Why};
 use crate::time::{Instant, Timestamp};
 use core::ops::Deref;
@@ -25,6 +26,8 @@ use crate::spawner::{Placement, WouldDeadlock};
 use crate::spawner::{SpawnError, Spawner};
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
+#[cfg(feature = "std")]
+use core::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(feature = "alloc")]
 use core::{future::Future, pin::Pin};
 
@@ -41,7 +44,12 @@ pub(crate) struct Core<C> {
 /// The part of a session that no type parameter reaches.
 pub(crate) struct Shared {
     pub(crate) session: Session,
-    pub(crate) state: Lock<Engine>,
+    /// Behind [`with`](Self::with) only: in the child of a fork nobody may wait for it.
+    state: Lock<Engine>,
+    /// The process that the session belongs to, and what it refused in others.
+    fork: Fork,
+    #[cfg(feature = "std")]
+    refused_forked: AtomicUsize,
     pub(crate) started: Instant,
     /// The length of a request's body up to its events.
     pub(crate) head_len: usize,
@@ -84,6 +92,9 @@ impl Shared {
             head_len,
             session: parts.session,
             state: Lock::new(engine),
+            fork: Fork::here(),
+            #[cfg(feature = "std")]
+            refused_forked: AtomicUsize::new(0),
             started,
             flush_timeout: options.flush_timeout,
             drop_timeout: options.drop_timeout,
@@ -99,6 +110,53 @@ impl Shared {
             #[cfg(feature = "alloc")]
             spawner: parts.spawner,
         }
+    }
+
+    /// Runs `work` on the session's state, unless this is the child of a fork.
+    #[inline]
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Engine) -> R) -> Result<R, Forked> {
+        if self.fork.is_forked() {
+            return Err(Forked);
+        }
+        Ok(self.state.with(work))
+    }
+
+    /// Whether this is the child of a fork, to which the session does not belong.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.fork.is_forked()
+    }
+
+    /// In the child of a fork: the ledger as it was then, where it can be read, and what was refused since.
+    pub(crate) fn stats_in_child(&self) -> Stats {
+        let mut stats = self.ledger_at_fork().unwrap_or_default();
+        stats.driver_alive = false;
+        #[cfg(feature = "std")]
+        {
+            stats.refused.forked = self.refused_forked.load(Ordering::Relaxed) as u64;
+        }
+        stats
+    }
+
+    /// In the child of a fork: the ledger as it was then. `None` where another thread was just changing it: it held the
+    /// lock, or the figures do not add up, for the memory is not copied at one instant.
+    #[cfg(feature = "std")]
+    pub(crate) fn ledger_at_fork(&self) -> Option<Stats> {
+        let stats = self.state.try_with(|engine| engine.stats());
+        stats.filter(Stats::is_balanced)
+    }
+
+    #[cfg(not(feature = "std"))]
+    #[expect(clippy::unused_self, reason = "nothing forks without std")]
+    pub(crate) fn ledger_at_fork(&self) -> Option<Stats> {
+        None
+    }
+
+    /// Counts what was refused because this is the child of a fork.
+    #[cold]
+    fn refuse_forked(&self) -> Refusal {
+        #[cfg(feature = "std")]
+        self.refused_forked.fetch_add(1, Ordering::Relaxed);
+        Refusal::Forked
     }
 
     /// Encodes and queues the first event of the session.
@@ -135,6 +193,10 @@ impl Shared {
         severity: Severity,
         kind: Kind<'_>,
     ) -> Result<(), Refusal> {
+        // Capturing a stack takes a lock of the standard library's.
+        if self.is_forked() {
+            return Err(self.refuse_forked());
+        }
         // What is too long is cut to fit, so the longest front counts.
         scratch::with(self.max_event_bytes - Front::MAX, |out| {
             let encode = || self.errors.encode(out, at, error, severity);
@@ -159,7 +221,9 @@ impl Shared {
     }
 
     fn push(&self, body: &[u8], kind: Kind<'_>) -> Result<(), Refusal> {
-        let (result, waker) = self.state.with(|engine| engine.push(body, kind));
+        let (result, waker) = self
+            .with(|engine| engine.push(body, kind))
+            .map_err(|Forked| self.refuse_forked())?;
         waker.into_iter().for_each(wake);
         result
     }
@@ -175,7 +239,9 @@ impl Shared {
                 (Refusal::Unencodable, Some(why))
             }
         };
-        let (result, waker) = self.state.with(|engine| engine.refuse_because(reason, why));
+        let (result, waker) = self
+            .with(|engine| engine.refuse_because(reason, why))
+            .map_err(|Forked| self.refuse_forked())?;
         waker.into_iter().for_each(wake);
         result
     }
@@ -187,7 +253,7 @@ impl Shared {
 
     /// Tells the observer what has happened; `all` also what should still be quiet.
     pub(crate) fn report(&self, now: Instant, all: bool) {
-        while let Some(notice) = self.state.with(|engine| engine.next_notice(now, all)) {
+        while let Ok(Some(notice)) = self.with(|engine| engine.next_notice(now, all)) {
             self.observer.tell(&Diagnostic {
                 kind: notice.kind,
                 count: notice.count,
@@ -206,6 +272,9 @@ impl Shared {
     /// Remembers on which thread the driver is polled, for those who want to block on it.
     #[cfg(feature = "std")]
     pub(crate) fn note_driver_thread(&self) {
+        if self.is_forked() {
+            return;
+        }
         let current = std::thread::current().id();
         self.driver_thread.with(|thread| *thread = Some(current));
     }
@@ -224,7 +293,7 @@ impl Shared {
     #[cfg(feature = "std")]
     fn is_driven_here(&self) -> bool {
         let current = std::thread::current().id();
-        self.driver_thread.with(|thread| *thread == Some(current))
+        !self.is_forked() && self.driver_thread.with(|thread| *thread == Some(current))
     }
 }
 
@@ -240,6 +309,9 @@ impl Shared {
 
     pub(crate) fn spawn(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
         match &self.spawner {
+            _ if self.is_forked() => Err(SpawnError::new(
+                "the executor is the parent process's: open a session after the fork",
+            )),
             Some(spawner) => spawner.spawn(task),
             None => Err(SpawnError::new(
                 "the session was built without a spawner: set one with runtime() or spawner()",

@@ -5,6 +5,10 @@
 /// From the start and at every instant
 /// `accepted = delivered + handed_over + dropped.total() + queued`; [`is_balanced`](Self::is_balanced) checks it.
 /// Events that were never accepted are counted apart, in `refused`.
+///
+/// In the child of a `fork()` it is the ledger as it was then, and [`refused.forked`](Refused::forked) is what goes on:
+/// the queued events are the parent's to send, and `driver_alive` is false. Where another thread was just changing the
+/// ledger it cannot be read any more; all but `refused.forked` is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -102,6 +106,8 @@ pub enum Refusal {
     SessionEnded,
     /// Telemetry is switched off.
     Disabled,
+    /// The process is the child of a fork, and the session its parent's.
+    Forked,
 }
 
 /// Events not accepted, by [`Refusal`].
@@ -118,6 +124,8 @@ pub struct Refused {
     pub session_ended: u64,
     /// See [`Refusal::Disabled`]; counted where handles are shared (`alloc`).
     pub disabled: u64,
+    /// See [`Refusal::Forked`]; counted in the child.
+    pub forked: u64,
 }
 
 impl Refused {
@@ -129,6 +137,7 @@ impl Refused {
             + self.unencodable
             + self.session_ended
             + self.disabled
+            + self.forked
     }
 
     pub(crate) fn add(&mut self, reason: Refusal) {
@@ -138,6 +147,7 @@ impl Refused {
             Refusal::Unencodable => &mut self.unencodable,
             Refusal::SessionEnded => &mut self.session_ended,
             Refusal::Disabled => &mut self.disabled,
+            Refusal::Forked => &mut self.forked,
         } += 1;
     }
 }
@@ -155,7 +165,8 @@ pub struct Drain {
     /// Events given up since the call, those that a stop's deadline caught excepted.
     pub dropped: u64,
     /// Events accepted before the call that had not been settled when it ended. A stop has dropped them then, with
-    /// reason [`Shutdown`](DropReason::Shutdown), unless there was no driver.
+    /// reason [`Shutdown`](DropReason::Shutdown), unless there was no driver. In the child of a `fork()`, where nothing
+    /// is sent, it is what was queued then, which the parent sends, and never less than 1.
     pub remaining: u64,
 }
 

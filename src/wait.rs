@@ -1,7 +1,8 @@
 //! Waiting: for what was accepted so far to be settled, or for a deadline of the waiter's own.
 
 use crate::engine::{Target, WaiterId, wake};
-use crate::shared::Sink;
+use crate::fork::Forked;
+use crate::shared::{Shared, Sink};
 use crate::stats::{Drain, Stats};
 use crate::time::Instant;
 use core::future::{Future, poll_fn};
@@ -26,10 +27,12 @@ impl Wait {
     /// Asks for a flush.
     pub(crate) fn for_flush(sink: &dyn Sink, timeout: Duration) -> Self {
         let deadline = sink.now().checked_add(timeout);
-        let (id, before, (target, waker)) = sink
-            .shared()
-            .state
-            .with(|engine| (engine.new_waiter(), engine.stats(), engine.request_flush()));
+        let shared = sink.shared();
+        let asked =
+            shared.with(|engine| (engine.new_waiter(), engine.stats(), engine.request_flush()));
+        let Ok((id, before, (target, waker))) = asked else {
+            return Self::in_child(shared);
+        };
         waker.into_iter().for_each(wake);
         Self {
             id,
@@ -53,11 +56,14 @@ impl Wait {
         let own = now.checked_add(timeout);
         let shared = sink.shared();
         let tail = shared.session_end(now, sink.utc());
-        let (id, before, (target, wakers), first) = shared.state.with(|engine| {
+        let asked = shared.with(|engine| {
             let (id, before) = (engine.new_waiter(), engine.stats());
             let begun = engine.begin_stop(own, &tail);
             (id, before, begun, engine.stop_deadline())
         });
+        let Ok((id, before, (target, wakers), first)) = asked else {
+            return Self::in_child(shared);
+        };
         wakers.wake();
         // Not beyond the deadline of a stop that began before this one.
         let deadline = own.into_iter().chain(first).min();
@@ -74,11 +80,25 @@ impl Wait {
         }
     }
 
+    /// In the child of a fork nothing can be asked for, so there is nothing to wait for.
+    #[cold]
+    fn in_child(shared: &Shared) -> Self {
+        let before = shared.ledger_at_fork().unwrap_or_default();
+        Self {
+            id: WaiterId::default(),
+            target: Target(before.accepted),
+            before,
+            #[cfg(feature = "std")]
+            timeout: Duration::ZERO,
+            deadline: None,
+            is_stop: false,
+        }
+    }
+
     /// Looks whether it is over; if not, the waker is woken when that may have changed.
     fn poll(&self, sink: &dyn Sink, context: &Context<'_>) -> Poll<Drain> {
-        let state = &sink.shared().state;
         let waker = context.waker().clone();
-        let registered = state.with(|engine| {
+        let registered = sink.shared().with(|engine| {
             if engine.is_over(self.target) {
                 None
             } else {
@@ -86,8 +106,8 @@ impl Wait {
             }
         });
         match registered {
-            None => Poll::Ready(self.conclude(sink)),
-            Some(registered) => {
+            Ok(None) | Err(Forked) => Poll::Ready(self.conclude(sink)),
+            Ok(Some(registered)) => {
                 registered.finish();
                 Poll::Pending
             }
@@ -98,7 +118,7 @@ impl Wait {
     fn conclude(&self, sink: &dyn Sink) -> Drain {
         let shared = sink.shared();
         let now = sink.now();
-        let (after, wakers) = shared.state.with(|engine| {
+        let concluded = shared.with(|engine| {
             let wakers = if engine.is_over(self.target) {
                 engine.expire(now)
             } else {
@@ -107,11 +127,25 @@ impl Wait {
             };
             (engine.stats(), wakers)
         });
+        let Ok((after, wakers)) = concluded else {
+            return self.conclude_in_child(shared);
+        };
         wakers.wake();
         if self.is_stop {
             shared.report(now, true);
         }
         self.drain(&after)
+    }
+
+    /// What was known when the process was forked. It never says that all is done: nothing is, from then on.
+    #[cold]
+    fn conclude_in_child(&self, shared: &Shared) -> Drain {
+        let after = shared.ledger_at_fork().unwrap_or(self.before);
+        let drain = self.drain(&after);
+        Drain {
+            remaining: drain.remaining.max(1),
+            ..drain
+        }
     }
 
     fn drain(&self, after: &Stats) -> Drain {
@@ -163,11 +197,8 @@ impl Wait {
     /// The result, if there is nothing to wait for.
     #[cfg(feature = "std")]
     pub(crate) fn result_now(&self, sink: &dyn Sink) -> Option<Drain> {
-        let is_over = sink
-            .shared()
-            .state
-            .with(|engine| engine.is_over(self.target));
-        is_over.then(|| self.conclude(sink))
+        let is_over = sink.shared().with(|engine| engine.is_over(self.target));
+        is_over.unwrap_or(true).then(|| self.conclude(sink))
     }
 }
 
@@ -179,8 +210,7 @@ struct Gone<'a> {
 
 impl Drop for Gone<'_> {
     fn drop(&mut self) {
-        let state = &self.sink.shared().state;
-        let waker = state.with(|engine| engine.unregister(self.id));
+        let waker = self.sink.shared().with(|engine| engine.unregister(self.id));
         drop(waker);
     }
 }

@@ -76,7 +76,7 @@ pub(crate) enum Step {
     Done,
 }
 
-/// A driver is attached already.
+/// A driver is attached already, or was when this process was forked off its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlreadyDriven;
 
@@ -268,7 +268,7 @@ impl Engine {
                 let why = why.unwrap_or_default();
                 self.notices.add_why(DiagnosticKind::Unencodable, 1, why)
             }
-            (Refusal::SessionEnded | Refusal::Disabled, _) => false,
+            (Refusal::SessionEnded | Refusal::Disabled | Refusal::Forked, _) => false,
         }
     }
 

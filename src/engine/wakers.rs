@@ -9,8 +9,8 @@ type List = alloc::vec::Vec<(WaiterId, Waker)>;
 #[cfg(not(feature = "alloc"))]
 type List = heapless::Vec<(WaiterId, Waker), 4>;
 
-/// Names one wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Names one wait. None has the default's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WaiterId(u64);
 
 /// Wakes. A waker of some executor's that panics must not take others with it, let alone the caller of `log`.

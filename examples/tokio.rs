@@ -1,0 +1,37 @@
+//! How do I use it on tokio? `.runtime(Tokio)`, and an asynchronous client.
+//!
+//! `cargo run --example tokio --features tokio,reqwest,collector`
+
+use core::time::Duration;
+use tinkex_telemetry::collector::Collector;
+use tinkex_telemetry::{Config, Handle, HttpTransport, Reporter, Reqwest, Tokio, fields};
+
+async fn work(telemetry: Handle, step: u32) {
+    telemetry.log("train.step", fields! { step: step, loss: 0.5 });
+    tokio::task::yield_now().await;
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn core::error::Error>> {
+    // A backend for this example; an application has `Config::from_env()?`.
+    let collector = Collector::start()?;
+    let config = Config::new(&collector.url(), "any key")?;
+
+    let telemetry = Reporter::builder("on-tokio")
+        .transport(HttpTransport::new(config, Reqwest::new()?))
+        .runtime(Tokio)
+        .start()?;
+
+    let tasks: Vec<_> = (0..4)
+        .map(|step| tokio::spawn(work(telemetry.handle(), step)))
+        .collect();
+    for task in tasks {
+        task.await?;
+    }
+
+    // The runtime ends with `main`: what is not awaited here may be lost with it.
+    let drain = telemetry.stop(Duration::from_secs(5)).await;
+    println!("{} events delivered", drain.delivered);
+    assert!(drain.all_delivered());
+    Ok(())
+}

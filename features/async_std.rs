@@ -1,0 +1,74 @@
+//! The async-std runtime: its global executor and its timers.
+
+use super::system;
+use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp, WouldDeadlock};
+use async_std::task;
+use core::future::{Future, pending};
+use std::env;
+use std::thread;
+
+/// The async-std runtime. async-std is discontinued: this is for programs that have it.
+///
+/// async-std starts its executor at first use and never ends it, so there is no wrong place to start a session, and
+/// none loses its driver before the process ends. Dropping the reporter only asks for a stop, so await
+/// [`stop`](crate::Handle::stop) before `main` returns.
+///
+/// Blocking waits work outside the executor (in `task::block_on` too, whose thread is not one of the executor's), in
+/// `spawn_blocking`, and in a task unless the driver was last polled on that task's thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AsyncStd;
+
+impl Clock for AsyncStd {
+    fn now(&self) -> Instant {
+        system::now()
+    }
+
+    fn utc(&self) -> Timestamp {
+        system::utc()
+    }
+
+    async fn sleep_until(&self, at: Instant) {
+        let Some(at) = system::instant(at) else {
+            return pending().await;
+        };
+        loop {
+            let left = at.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            task::sleep(left).await;
+        }
+    }
+}
+
+impl Spawner for AsyncStd {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
+        drop(task::spawn(task));
+        Ok(())
+    }
+
+    fn block_in_place(
+        &self,
+        is_on_this_thread: bool,
+        wait: &mut dyn FnMut(),
+    ) -> Result<(), WouldDeadlock> {
+        if is_on_this_thread || is_the_only_thread() {
+            return Err(WouldDeadlock);
+        }
+        wait();
+        Ok(())
+    }
+}
+
+impl Runtime for AsyncStd {}
+
+/// Whether nothing else can run tasks while the calling thread blocks: the driver may not have been polled yet.
+fn is_the_only_thread() -> bool {
+    let is_one = env::var("ASYNC_STD_THREAD_COUNT").is_ok_and(|count| count.trim() == "1")
+        || thread::available_parallelism().is_ok_and(|count| count.get() == 1);
+    is_one && thread::current().name() == Some(&*thread_name())
+}
+
+fn thread_name() -> alloc::string::String {
+    env::var("ASYNC_STD_THREAD_NAME").unwrap_or_else(|_| "async-std/runtime".into())
+}

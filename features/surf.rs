@@ -1,0 +1,113 @@
+//! surf: an asynchronous HTTP client with exchangeable backends.
+
+use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::fmt;
+use futures::io::{AsyncReadExt as _, Cursor};
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use surf::http::{Body, Method};
+use surf::{Client, Url};
+
+/// A [`HttpClient`] over a `surf::Client` of the application's own, on any executor that the client's backend works on.
+/// surf is unmaintained: this is for programs that have it.
+///
+/// ```
+/// # use tinkex_telemetry::Surf;
+/// let client = Surf::new(surf::Client::new);
+/// # drop(client);
+/// ```
+///
+/// This crate enables none of surf's backends: the application chooses one with surf's own features, TLS with it. The
+/// client should have no middleware that follows redirects. Its own timeout (60 s) is only a backstop: the session
+/// gives an attempt up after `http_timeout`.
+pub struct Surf {
+    make: Box<dyn Fn() -> Client + Send>,
+    /// None while a call is under way, and after one that did not end well.
+    client: Option<Client>,
+}
+
+impl Surf {
+    /// `make` makes a client, with connections of its own: not a clone of one that has others.
+    ///
+    /// It is called for the first request and for the one after a request that was given up or failed. surf's own
+    /// backend puts the connection of such a request back into its pool, where the next request would take it, and the
+    /// late answer for its own.
+    #[must_use]
+    pub fn new(make: impl Fn() -> Client + Send + 'static) -> Self {
+        Self {
+            make: Box::new(make),
+            client: None,
+        }
+    }
+}
+
+impl HttpClient for Surf {
+    async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let request = convert(request)?;
+        let client = self.client.take().unwrap_or_else(&self.make);
+        let answer = exchange(&client, request).await?;
+        self.client = Some(client);
+        Ok(answer)
+    }
+}
+
+async fn exchange(client: &Client, request: surf::Request) -> Result<Response<Bytes>, HttpError> {
+    let mut answer = client.send(request).await.map_err(HttpError::new)?;
+    let mut result = Response::new(Bytes::new());
+    *result.status_mut() = StatusCode::from_u16(answer.status().into()).map_err(HttpError::new)?;
+    for (name, values) in answer.iter() {
+        // What surf takes for a header and http does not is none that matters here.
+        if let Ok(name) = HeaderName::from_bytes(name.as_str().as_bytes()) {
+            for value in values {
+                if let Ok(value) = HeaderValue::from_str(value.as_str()) {
+                    result.headers_mut().append(&name, value);
+                }
+            }
+        }
+    }
+    let expected = answer.len().unwrap_or(0).min(MAX_ANSWER_BYTES);
+    let mut body = Vec::new();
+    // Read to its end, the connection can be used again.
+    answer
+        .take_body()
+        .take(MAX_ANSWER_BYTES as u64)
+        .read_to_end(&mut body)
+        .await
+        .map_err(|error| HttpError::from_error(&error))?;
+    // surf takes the end of the connection for the end of the body.
+    if body.len() < expected {
+        return Err(HttpError::new("the answer broke off"));
+    }
+    *result.body_mut() = body.into();
+    Ok(result)
+}
+
+fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
+    let (parts, body) = request.into_parts();
+    let method: Method = parts.method.as_str().parse().map_err(HttpError::new)?;
+    let url = Url::parse(&alloc::format!("{}", parts.uri)).map_err(HttpError::new)?;
+    let mut request = surf::Request::new(method, url);
+    let len = body.len();
+    request.set_body(Body::from_reader(Cursor::new(body), Some(len)));
+    // The body brings a type of its own.
+    request.remove_header(CONTENT_TYPE.as_str());
+    for (name, value) in &parts.headers {
+        let text = value.to_str();
+        let text = text.map_err(|_| {
+            HttpError::new(format_args!(
+                "surf takes only ASCII headers, and {name} is not"
+            ))
+        })?;
+        request.append_header(name.as_str(), text);
+    }
+    Ok(request)
+}
+
+impl fmt::Debug for Surf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surf").finish_non_exhaustive()
+    }
+}

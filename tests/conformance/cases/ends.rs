@@ -1,0 +1,173 @@
+//! Fatal errors, waits, stops, drops, and runtimes that end.
+
+use crate::session::{BOUND, ID, open, options};
+use crate::table::Verdict::{self, DoesNotApply, Passed};
+use crate::worlds::World;
+use core::time::Duration;
+use std::io;
+use std::time::Instant;
+use tinkex_telemetry::collector::{Answer, EventKind};
+use tinkex_telemetry::{HttpClient, Severity};
+
+pub(crate) fn a_fatal_exception_is_sent_with_the_end<W: World, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let session = open::<W, H>(client, options());
+    let error = io::Error::other("the disk is gone");
+    let fatal = session
+        .handle
+        .log_fatal_exception(&error, Severity::Critical);
+    assert!(session.run(fatal).all_delivered());
+    let kept = session.kept();
+    let kinds: Vec<_> = kept.events().iter().map(|event| event.kind()).collect();
+    let expected = [
+        EventKind::SessionStart,
+        EventKind::UnhandledException,
+        EventKind::SessionEnd,
+    ];
+    assert_eq!(kinds, expected);
+    assert!(session.told.lock().expect("no panic").contains(ID));
+    Passed
+}
+
+pub(crate) fn a_drain_in_a_task_ends_when_all_is_settled<W: World, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let session = open::<W, H>(client, options());
+    session.log(150);
+    let drain = session.run(session.handle.wait_until_drained(BOUND));
+    assert!(drain.all_delivered());
+    assert_eq!(drain.delivered, 151);
+    session.collector.script([Answer::status(400)]);
+    session.log(7);
+    let drain = session.run(session.handle.wait_until_drained(BOUND));
+    assert!(drain.is_drained() && !drain.all_delivered());
+    assert_eq!((drain.delivered, drain.dropped), (0, 7));
+    Passed
+}
+
+pub(crate) fn a_stop_in_a_task_ends_the_session<W: World, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let session = open::<W, H>(client, options());
+    session.log(150);
+    let drain = session.run(session.handle.stop(BOUND));
+    assert!(drain.all_delivered());
+    assert!(!session.handle.log("late", ()));
+    let stats = session.handle.stats();
+    assert_eq!(stats.refused.session_ended, 1);
+    assert!(stats.session_ended && stats.is_balanced());
+    let kept = session.kept();
+    assert!(kept.has_ended());
+    assert_eq!((kept.len(), kept.gaps()), (152, vec![]));
+    Passed
+}
+
+/// Real time passes: one deadline.
+pub(crate) fn a_stop_ends_at_its_deadline_though_the_server_never_answers<
+    W: World,
+    H: HttpClient,
+>(
+    client: fn() -> H,
+) -> Verdict {
+    const DEADLINE: Duration = Duration::from_millis(100);
+    let session = open::<W, H>(client, options());
+    session.collector.always(Answer::stall());
+    session.log(250);
+    let start = Instant::now();
+    let drain = session.run(session.handle.stop(DEADLINE));
+    assert!(start.elapsed() >= DEADLINE);
+    assert_eq!((drain.delivered, drain.remaining), (0, 252));
+    let stats = session.handle.stats();
+    assert_eq!((stats.dropped.shutdown, stats.queued), (252, 0));
+    assert!(stats.is_balanced());
+    Passed
+}
+
+pub(crate) fn a_dropped_reporter_still_sends_its_end<W: World, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let mut session = open::<W, H>(client, options());
+    session.log(3);
+    drop(session.reporter.take());
+    assert!(session.collector.wait_for(ID, 5, BOUND));
+    assert!(session.kept().has_ended());
+    assert!(!session.handle.log("late", ()));
+    Passed
+}
+
+pub(crate) fn blocking_waits_work_outside_and_never_hang_inside<W: World, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let session = open::<W, H>(client, options());
+    session.log(1);
+    session.deliver();
+    // Inside of a task it works or is refused at once, and what was asked for is done all the same.
+    for _ in 0..20 {
+        session.log(1);
+        let handle = session.handle.clone();
+        let start = Instant::now();
+        let result = session.run(async move { handle.wait_until_drained_blocking(BOUND) });
+        assert!(start.elapsed() < BOUND / 2);
+        if let Ok(drain) = result {
+            assert!(drain.all_delivered());
+        }
+    }
+    assert!(session.collector.wait_for(ID, 22, BOUND));
+    let handle = session.handle.clone();
+    let _ = session.run(async move { handle.stop_blocking(BOUND) });
+    assert!(session.collector.wait_for(ID, 23, BOUND));
+    assert!(session.kept().has_ended());
+    Passed
+}
+
+pub(crate) fn a_session_that_has_ended_answers_at_once<W: World, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let mut session = open::<W, H>(client, options());
+    assert!(session.run(session.handle.stop(BOUND)).all_delivered());
+    let requests = session.collector.requests().len();
+    let drain = session.run(session.handle.stop(BOUND));
+    assert!(drain.is_drained());
+    session.handle.flush();
+    assert!(session.drain().is_drained());
+    drop(session.reporter.take());
+    let error = io::Error::other("too late");
+    let fatal = session.handle.log_fatal_exception(&error, Severity::Error);
+    assert_eq!(session.run(fatal).delivered, 0);
+    assert!(!session.handle.log("late", ()));
+    assert_eq!(session.collector.requests().len(), requests);
+    Passed
+}
+
+pub(crate) fn a_runtime_that_is_shut_down_ends_every_wait<W: World, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let mut session = open::<W, H>(client, options());
+    session.deliver();
+    session.collector.always(Answer::stall());
+    session.log(5);
+    session.handle.flush();
+    assert!(session.collector.wait_for_requests(2, BOUND));
+    let handle = session.handle.clone();
+    let waiting = std::thread::spawn(move || handle.wait_until_drained_blocking(BOUND));
+    if !session.world.shut_down() {
+        session.collector.always(Answer::accept());
+        session.collector.stop();
+        let _ = waiting.join().expect("no panic");
+        return DoesNotApply;
+    }
+    let start = Instant::now();
+    let drain = waiting.join().expect("no panic").expect("from outside");
+    assert_eq!((drain.delivered, drain.remaining), (0, 5));
+    let drain = session.drain();
+    assert_eq!((drain.delivered, drain.remaining), (0, 5));
+    let drain = smol::block_on(session.handle.stop(BOUND));
+    assert_eq!(drain.delivered, 0);
+    assert!(drain.remaining > 0);
+    drop(session.reporter.take());
+    assert!(start.elapsed() < BOUND / 2);
+    let stats = session.handle.stats();
+    assert!(!stats.driver_alive && stats.is_balanced());
+    Passed
+}

@@ -1,0 +1,56 @@
+//! The HTTP clients.
+
+use bytes::Bytes;
+use core::time::Duration;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use smol::net::TcpStream;
+use smol_hyper::rt::FuturesIo;
+use tinkex_telemetry::{HttpClient, HttpError, MAX_ANSWER_BYTES, Reqwest, Surf, Ureq};
+
+/// Longer than any test takes: what bounds an attempt is the session's own timeout.
+const NEVER: Duration = Duration::from_secs(600);
+
+pub(crate) fn ureq() -> Ureq {
+    Ureq::with_timeout(NEVER)
+}
+
+pub(crate) fn reqwest() -> Reqwest {
+    Reqwest::new().expect("a client")
+}
+
+pub(crate) fn surf() -> Surf {
+    Surf::new(|| {
+        let config = ::surf::Config::new().set_timeout(Some(NEVER));
+        config.try_into().expect("a client")
+    })
+}
+
+/// A client of one's own: hyper over smol's sockets, a connection for each request.
+pub(crate) fn hyper() -> impl HttpClient {
+    async |request: Request<Bytes>| exchange(request).await
+}
+
+async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    let (mut parts, body) = request.into_parts();
+    let authority = parts.uri.authority().cloned();
+    let authority = authority.ok_or_else(|| HttpError::new("the URI has no host"))?;
+    let host = authority.as_str().parse().map_err(HttpError::new)?;
+    parts.headers.insert(http::header::HOST, host);
+    let stream = TcpStream::connect(authority.as_str())
+        .await
+        .map_err(|error| HttpError::from_error(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(FuturesIo::new(stream))
+        .await
+        .map_err(|error| HttpError::from_error(&error))?;
+    // Ends with this future.
+    let _connection = smol::spawn(connection);
+    let answer = sender
+        .send_request(Request::from_parts(parts, Full::new(body)))
+        .await
+        .map_err(|error| HttpError::from_error(&error))?;
+    let (parts, body) = answer.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+    let body = body.map_err(|error| HttpError::from_error(&*error))?;
+    Ok(Response::from_parts(parts, body.to_bytes()))
+}

@@ -1,0 +1,380 @@
+//! The runtimes. A world is one of them, as far as a case has to do with it.
+
+use crate::local::{LocalThread, NotSend, obey};
+use crate::session::Opened;
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use core::future::{Future, poll_fn};
+use core::pin::{Pin, pin};
+use embassy_executor::Executor as EmbassyExecutor;
+use smol::channel::{Receiver, Sender, bounded};
+use smol::{Executor, LocalExecutor};
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
+use tinkex_telemetry::local::LocalSpawner;
+use tinkex_telemetry::{
+    AsyncStd, Builder, Clock, Embassy, EmbassyPool, HttpClient, HttpTransport, Runtime, Smol,
+    Spawner, Thread, Tokio, Transport,
+};
+use tokio::runtime::{Builder as TokioBuilder, Handle, Runtime as TokioRuntime};
+use tokio::task::LocalSet;
+
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+type Start = Builder<(), (), ()>;
+
+pub(crate) trait World: Sized + 'static {
+    fn new() -> Self;
+
+    /// Starts a session on this runtime.
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened;
+
+    /// Runs a task on this runtime.
+    fn spawn(&self, task: Task);
+
+    /// Ends the runtime, if it can end. False when it cannot.
+    fn shut_down(&mut self) -> bool {
+        false
+    }
+}
+
+fn open_on(start: Builder<impl Transport, (), ()>, runtime: impl Runtime) -> Opened {
+    Opened::new(start.runtime(runtime).start().expect("it starts"))
+}
+
+// Runtimes that nothing ends.
+
+pub(crate) struct OnThreads;
+
+impl World for OnThreads {
+    fn new() -> Self {
+        Self
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        open_on(start.transport(over), Thread)
+    }
+
+    fn spawn(&self, task: Task) {
+        Thread.spawn(task).expect("a thread");
+    }
+}
+
+pub(crate) struct SmolGlobal;
+
+impl World for SmolGlobal {
+    fn new() -> Self {
+        Self
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        open_on(start.transport(over), Smol)
+    }
+
+    fn spawn(&self, task: Task) {
+        smol::spawn(task).detach();
+    }
+}
+
+pub(crate) struct AsyncStdGlobal;
+
+impl World for AsyncStdGlobal {
+    fn new() -> Self {
+        Self
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        open_on(start.transport(over), AsyncStd)
+    }
+
+    fn spawn(&self, task: Task) {
+        drop(async_std::task::spawn(task));
+    }
+}
+
+// tokio.
+
+pub(crate) struct TokioMultiThread(Option<TokioRuntime>);
+
+impl World for TokioMultiThread {
+    fn new() -> Self {
+        let mut builder = TokioBuilder::new_multi_thread();
+        let runtime = builder.worker_threads(2).enable_all().build();
+        Self(Some(runtime.expect("a runtime")))
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        let runtime = self.0.as_ref().expect("it is not shut down");
+        open_on(start.transport(over), Tokio::on(runtime.handle().clone()))
+    }
+
+    fn spawn(&self, task: Task) {
+        let runtime = self.0.as_ref().expect("it is not shut down");
+        drop(runtime.spawn(task));
+    }
+
+    fn shut_down(&mut self) -> bool {
+        drop(self.0.take());
+        true
+    }
+}
+
+pub(crate) struct TokioCurrentThread {
+    handle: Handle,
+    thread: Ending,
+}
+
+impl World for TokioCurrentThread {
+    fn new() -> Self {
+        let (tell, hear) = channel();
+        let thread = Ending::start(move |end| {
+            let runtime = current_thread();
+            tell.send(runtime.handle().clone()).expect("it is awaited");
+            let _ = runtime.block_on(end.recv());
+        });
+        Self {
+            handle: hear.recv().expect("a runtime"),
+            thread,
+        }
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        open_on(start.transport(over), Tokio::on(self.handle.clone()))
+    }
+
+    fn spawn(&self, task: Task) {
+        drop(self.handle.spawn(task));
+    }
+
+    fn shut_down(&mut self) -> bool {
+        self.thread.end();
+        true
+    }
+}
+
+fn current_thread() -> TokioRuntime {
+    let mut builder = TokioBuilder::new_current_thread();
+    builder.enable_all().build().expect("a runtime")
+}
+
+// Executors that a thread runs until it is told to end.
+
+pub(crate) struct SmolExecutor {
+    executor: Option<Arc<Executor<'static>>>,
+    thread: Ending,
+}
+
+impl World for SmolExecutor {
+    fn new() -> Self {
+        let executor = Arc::new(Executor::new());
+        let run = Arc::clone(&executor);
+        Self {
+            executor: Some(executor),
+            thread: Ending::start(move |end| {
+                let _ = smol::block_on(run.run(end.recv()));
+            }),
+        }
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        let executor = self.executor.clone().expect("it is not shut down");
+        let start = start
+            .transport(over)
+            .clock(Smol)
+            .spawner(Arc::downgrade(&executor));
+        Opened::new(start.start().expect("it starts"))
+    }
+
+    fn spawn(&self, task: Task) {
+        let executor = self.executor.as_ref().expect("it is not shut down");
+        executor.spawn(task).detach();
+    }
+
+    fn shut_down(&mut self) -> bool {
+        self.thread.end();
+        drop(self.executor.take());
+        true
+    }
+}
+
+/// Embassy's executor never ends; the task that runs the pool does.
+pub(crate) struct OnEmbassy {
+    pool: &'static EmbassyPool,
+    end: Option<Sender<()>>,
+    ended: Receiver<()>,
+}
+
+#[embassy_executor::task(pool_size = 64)]
+async fn run_pool(pool: &'static EmbassyPool, end: Receiver<()>, _ended: Sender<()>) {
+    let (mut running, mut end) = (pin!(pool.run()), pin!(end.recv()));
+    // Polled with this task's own waker, as embassy's timers need it. The pool goes before the sender does.
+    let _ = poll_fn(|context| {
+        let _ = running.as_mut().poll(context);
+        end.as_mut().poll(context)
+    })
+    .await;
+}
+
+impl World for OnEmbassy {
+    fn new() -> Self {
+        let pool: &'static EmbassyPool = Box::leak(Box::new(EmbassyPool::new()));
+        let (end, ends) = bounded(1);
+        let (tell, ended) = bounded(1);
+        thread::spawn(move || {
+            let executor: &'static mut EmbassyExecutor =
+                Box::leak(Box::new(EmbassyExecutor::new()));
+            executor
+                .run(|spawner| spawner.spawn(run_pool(pool, ends, tell).expect("there is room")))
+        });
+        Self {
+            pool,
+            end: Some(end),
+            ended,
+        }
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        open_on(start.transport(over), Embassy::on(self.pool))
+    }
+
+    fn spawn(&self, task: Task) {
+        Embassy::on(self.pool).spawn(task).expect("it runs");
+    }
+
+    fn shut_down(&mut self) -> bool {
+        self.end = None;
+        let _ = self.ended.recv_blocking();
+        true
+    }
+}
+
+impl Drop for OnEmbassy {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// The driver on a thread of the application's own.
+pub(crate) struct AnyBlockOn;
+
+impl World for AnyBlockOn {
+    fn new() -> Self {
+        Self
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        let (reporter, driver) = start
+            .transport(over)
+            .clock(Thread)
+            .build()
+            .expect("it can be built");
+        thread::spawn(move || smol::block_on(driver.run()));
+        Opened::new(reporter)
+    }
+
+    fn spawn(&self, task: Task) {
+        thread::spawn(move || smol::block_on(task));
+    }
+}
+
+/// A thread that ends when it is told to.
+struct Ending {
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ending {
+    /// `run` returns when nothing more can be received.
+    fn start(run: impl FnOnce(Receiver<()>) + Send + 'static) -> Self {
+        let (end, ends) = bounded(1);
+        Self {
+            end: Some(end),
+            thread: Some(thread::spawn(move || run(ends))),
+        }
+    }
+
+    fn end(&mut self) {
+        self.end = None;
+        if let Some(thread) = self.thread.take() {
+            let result = thread.join();
+            assert!(result.is_ok() || thread::panicking(), "no panic");
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+// Executors of one thread, with a transport that is not `Send`.
+
+pub(crate) struct TokioLocalSet(LocalThread<Rc<LocalSet>>);
+
+impl World for TokioLocalSet {
+    fn new() -> Self {
+        Self(LocalThread::start(|jobs| {
+            let (runtime, set) = (current_thread(), Rc::new(LocalSet::new()));
+            set.block_on(&runtime, obey(jobs, Rc::clone(&set)));
+        }))
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        open_local(&self.0, start, over, || Tokio::on(Handle::current()))
+    }
+
+    fn spawn(&self, task: Task) {
+        self.0.spawn(task);
+    }
+
+    fn shut_down(&mut self) -> bool {
+        self.0.shut_down();
+        true
+    }
+}
+
+pub(crate) struct SmolLocal(LocalThread<Rc<LocalExecutor<'static>>>);
+
+impl World for SmolLocal {
+    fn new() -> Self {
+        Self(LocalThread::start(|jobs| {
+            let executor = Rc::new(LocalExecutor::new());
+            smol::block_on(executor.run(obey(jobs, Rc::clone(&executor))));
+        }))
+    }
+
+    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        open_local(&self.0, start, over, || Smol)
+    }
+
+    fn spawn(&self, task: Task) {
+        self.0.spawn(task);
+    }
+
+    fn shut_down(&mut self) -> bool {
+        self.0.shut_down();
+        true
+    }
+}
+
+fn open_local<S, H, C>(
+    thread: &LocalThread<S>,
+    start: Start,
+    over: HttpTransport<H>,
+    clock: impl FnOnce() -> C + Send + 'static,
+) -> Opened
+where
+    S: LocalSpawner + Clone + 'static,
+    H: HttpClient,
+    C: Clock,
+{
+    let (tell, hear) = channel();
+    thread.tell(move |spawner| {
+        let start = start.transport(NotSend::new(over)).clock(clock());
+        let reporter = start.spawner(spawner.clone()).start_local();
+        tell.send(Opened::new(reporter.expect("it starts")))
+            .expect("it is awaited");
+    });
+    hear.recv().expect("it starts")
+}
