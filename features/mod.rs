@@ -45,6 +45,14 @@ pub use self::embassy::Embassy;
 #[cfg(all(feature = "alloc", feature = "embassy"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "alloc", feature = "embassy"))))]
 pub use self::embassy::EmbassyPool;
+#[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
+pub mod sim;
+
+#[cfg(any(feature = "collector", feature = "sim"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "collector", feature = "sim"))))]
+pub mod wire;
+
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::http::{

@@ -23,9 +23,9 @@ use hyper::{
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
+use super::super::wire::violation::Violation;
 use super::script::{Answer, AnswerKind};
 use super::state::State;
-use super::violation::Violation;
 
 const ENDPOINT: &str = "/api/v1/telemetry";
 const MAX_BODY_BYTES: usize = 64 << 20;

@@ -56,20 +56,13 @@
 //! HTTP/1 without TLS, on loopback; bodies up to 64 MiB; everything is kept in memory until the
 //! collector is dropped.
 
-mod check;
-mod checked;
 mod connection;
-mod form;
-mod json;
 mod record;
 mod script;
 mod server;
 mod state;
-mod violation;
 
-pub use check::{Mode, check};
-pub use checked::{Checked, CheckedEvent, EventKind};
+pub use super::wire::{Checked, CheckedEvent, EventKind, Mode, Violation, check};
 pub use record::{EventRecord, RequestRecord, SessionRecord};
 pub use script::{Answer, AnswerKind};
 pub use server::{Collector, CollectorBuilder};
-pub use violation::Violation;

@@ -7,9 +7,9 @@ use std::{collections::HashMap, time::Instant};
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::checked::{Checked, CheckedEvent, EventKind};
+use super::super::wire::checked::{Checked, CheckedEvent, EventKind};
+use super::super::wire::violation::{Place, Violation};
 use super::script::AnswerKind;
-use super::violation::{Place, Violation};
 
 /// An event that was kept. Cloning it copies no text.
 #[derive(Clone, Debug, PartialEq)]

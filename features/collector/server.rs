@@ -23,12 +23,12 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::check::Mode;
+use super::super::wire::check::Mode;
+use super::super::wire::violation::Violation;
 use super::connection;
 use super::record::{EventRecord, RequestRecord, SessionRecord};
 use super::script::Answer;
 use super::state::{OnEvent, Rules, State};
-use super::violation::Violation;
 
 /// How long stopping waits for the collector's thread; only an observer that blocks can hold it up.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -18,11 +18,11 @@ use std::{
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::check::{Envelope, Mode};
-use super::form;
+use super::super::wire::check::{Envelope, Mode};
+use super::super::wire::form;
+use super::super::wire::violation::Violation;
 use super::record::{EventRecord, Order, RequestRecord, Sender, SessionRecord};
 use super::script::{Answer, AnswerKind};
-use super::violation::Violation;
 
 pub(super) type OnEvent = Box<dyn FnMut(&str, &EventRecord) + Send>;
 

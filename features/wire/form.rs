@@ -1,7 +1,7 @@
 //! The written forms of the wire: uuids, timestamps, durations, platforms.
 
 /// A uuid of any version, in either case.
-pub(super) fn is_uuid(text: &str) -> bool {
+pub(crate) fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => byte == b'-',
@@ -10,7 +10,7 @@ pub(super) fn is_uuid(text: &str) -> bool {
 }
 
 /// A random uuid in the one spelling that clients write: lower case, 36 characters.
-pub(super) fn is_uuid_v4(text: &str) -> bool {
+pub(crate) fn is_uuid_v4(text: &str) -> bool {
     let bytes = text.as_bytes();
     is_uuid(text)
         && !bytes.iter().any(u8::is_ascii_uppercase)
@@ -19,17 +19,17 @@ pub(super) fn is_uuid_v4(text: &str) -> bool {
 }
 
 /// `2025-11-26T10:30:45.000000Z`, a date that exists, in the years 1970 to 9999.
-pub(super) fn is_timestamp(text: &str) -> bool {
+pub(crate) fn is_timestamp(text: &str) -> bool {
     timestamp_fraction(text) == Some(6)
 }
 
 /// The same with none to six digits after the seconds.
-pub(super) fn is_loose_timestamp(text: &str) -> bool {
+pub(crate) fn is_loose_timestamp(text: &str) -> bool {
     timestamp_fraction(text).is_some_and(|digits| digits <= 6)
 }
 
 /// `H:MM:SS` or `H:MM:SS.ffffff`; hours are neither capped nor padded.
-pub(super) fn is_duration(text: &str) -> bool {
+pub(crate) fn is_duration(text: &str) -> bool {
     let Some((clock, fraction)) = split_fraction(text) else {
         return false;
     };
@@ -42,7 +42,7 @@ pub(super) fn is_duration(text: &str) -> bool {
 }
 
 /// `family/os`.
-pub(super) fn is_platform(text: &str) -> bool {
+pub(crate) fn is_platform(text: &str) -> bool {
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
     text.split_once('/')
         .is_some_and(|(family, os)| is_word(family) && is_word(os) && !os.contains('/'))

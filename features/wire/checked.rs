@@ -6,11 +6,11 @@ use core::fmt;
 /// A request body that passed the check, borrowed from its bytes.
 #[derive(Clone, Debug)]
 pub struct Checked<'a> {
-    pub(super) session_id: Cow<'a, str>,
-    pub(super) platform: Cow<'a, str>,
-    pub(super) sdk_version: Cow<'a, str>,
-    pub(super) process_uuid: Option<Cow<'a, str>>,
-    pub(super) events: Vec<CheckedEvent<'a>>,
+    pub(crate) session_id: Cow<'a, str>,
+    pub(crate) platform: Cow<'a, str>,
+    pub(crate) sdk_version: Cow<'a, str>,
+    pub(crate) process_uuid: Option<Cow<'a, str>>,
+    pub(crate) events: Vec<CheckedEvent<'a>>,
 }
 
 impl<'a> Checked<'a> {
@@ -43,11 +43,11 @@ impl<'a> Checked<'a> {
 /// An event that passed the check, borrowed from the request's body.
 #[derive(Clone, Debug)]
 pub struct CheckedEvent<'a> {
-    pub(super) kind: EventKind,
-    pub(super) id: Cow<'a, str>,
-    pub(super) index: u64,
-    pub(super) severity: &'static str,
-    pub(super) json: &'a str,
+    pub(crate) kind: EventKind,
+    pub(crate) id: Cow<'a, str>,
+    pub(crate) index: u64,
+    pub(crate) severity: &'static str,
+    pub(crate) json: &'a str,
 }
 
 impl<'a> CheckedEvent<'a> {
@@ -92,7 +92,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub(super) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::SessionStart,
         Self::SessionEnd,
         Self::GenericEvent,
@@ -110,7 +110,7 @@ impl EventKind {
     }
 
     /// The keys that it has besides the common ones.
-    pub(super) const fn own_keys(self) -> &'static [&'static str] {
+    pub(crate) const fn own_keys(self) -> &'static [&'static str] {
         match self {
             Self::SessionStart => &[],
             Self::SessionEnd => &["duration"],

@@ -17,7 +17,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    pub(super) fn new(status: u16, field: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u16, field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             field: field.into(),
             problem: problem.into(),
@@ -52,14 +52,14 @@ impl error::Error for Violation {}
 
 /// Where in the body an object is.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Batch,
     Event(usize),
 }
 
 impl Place {
     /// An empty `key` is the object itself.
-    pub(super) fn violation(self, key: &str, problem: impl Into<String>) -> Violation {
+    pub(crate) fn violation(self, key: &str, problem: impl Into<String>) -> Violation {
         let field = match (self, key) {
             (Self::Batch, key) => key.to_owned(),
             (Self::Event(at), "") => format!("events[{at}]"),
@@ -68,13 +68,13 @@ impl Place {
         Violation::new(422, field, problem)
     }
 
-    pub(super) fn undecodable(self, error: &serde_json::Error) -> Violation {
+    pub(crate) fn undecodable(self, error: &serde_json::Error) -> Violation {
         self.violation("", format!("cannot be decoded: {error}"))
     }
 }
 
 /// As much of a value as a message can bear, on one line.
-pub(super) struct Excerpt<'a>(pub(super) &'a str);
+pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -66,10 +66,10 @@ pub enum Mode {
 
 /// The outer object of a body, its members unread: a body that fails the check may still say whose
 /// it is.
-pub(super) struct Envelope<'a>(Object<'a>);
+pub(crate) struct Envelope<'a>(Object<'a>);
 
 impl<'a> Envelope<'a> {
-    pub(super) fn read(body: &'a [u8]) -> Result<Self, Violation> {
+    pub(crate) fn read(body: &'a [u8]) -> Result<Self, Violation> {
         let text = core::str::from_utf8(body)
             .map_err(|error| Violation::new(400, "body", format!("is not UTF-8: {error}")))?;
         Object::read(text).map(Self).map_err(|error| {
@@ -82,11 +82,11 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    pub(super) fn session_id(&self) -> Option<Cow<'a, str>> {
+    pub(crate) fn session_id(&self) -> Option<Cow<'a, str>> {
         self.0.get("session_id").and_then(json::string)
     }
 
-    pub(super) fn check(self, mode: Mode) -> Result<Checked<'a>, Violation> {
+    pub(crate) fn check(self, mode: Mode) -> Result<Checked<'a>, Violation> {
         let batch = Fields {
             object: self.0,
             place: Place::Batch,

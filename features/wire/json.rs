@@ -9,33 +9,33 @@ use serde_json::value::RawValue;
 /// An object's members in the order they were written, their values unread.
 ///
 /// A map would hide a key that is written twice.
-pub(super) struct Object<'a> {
+pub(crate) struct Object<'a> {
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
 impl<'a> Object<'a> {
-    pub(super) fn read(text: &'a str) -> serde_json::Result<Self> {
+    pub(crate) fn read(text: &'a str) -> serde_json::Result<Self> {
         serde_json::from_str(text)
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'a RawValue> {
         self.members
             .iter()
             .find_map(|(name, value)| (name == key).then_some(*value))
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.members.iter().map(|(name, _)| &**name)
     }
 
-    pub(super) fn repeated_key(&self) -> Option<&str> {
+    pub(crate) fn repeated_key(&self) -> Option<&str> {
         let mut keys = self.keys().enumerate();
         keys.find_map(|(at, key)| self.keys().take(at).any(|seen| seen == key).then_some(key))
     }
 }
 
 /// The string that `raw` is, or `None` when it is another type or holds half a surrogate pair.
-pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
         serde_json::from_str::<String>(raw.get())
@@ -50,7 +50,7 @@ pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 ///
 /// A [`RawValue`] is only skipped over: half a surrogate pair, a number beyond `f64` or 200 nested
 /// arrays pass as raw text and fail in every reader after it.
-pub(super) fn decodes(text: &str) -> serde_json::Result<()> {
+pub(crate) fn decodes(text: &str) -> serde_json::Result<()> {
     serde_json::from_str::<Decoded>(text).map(|Decoded| ())
 }
 

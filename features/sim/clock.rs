@@ -1,0 +1,195 @@
+//! Simulated time: it moves when it is told to.
+
+use crate::{Clock, Instant, Timestamp};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A clock that stands still until it is moved. Clones show the same time.
+///
+/// ```
+/// use core::time::Duration;
+/// use tinkex_telemetry::{Clock as _, sim::SimClock};
+///
+/// let clock = SimClock::new();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(3600));
+/// assert_eq!(clock.now().saturating_duration_since(before), Duration::from_secs(3600));
+/// ```
+#[derive(Clone, Default)]
+pub struct SimClock(Arc<Time>);
+
+#[derive(Default)]
+struct Time {
+    /// In microseconds.
+    now: AtomicU64,
+    /// Wall time at the monotonic clock's origin, in microseconds; wraps, as it may lie before 1970.
+    wall: AtomicU64,
+    timers: Mutex<Timers>,
+}
+
+#[derive(Default)]
+struct Timers {
+    wakers: BTreeMap<(u64, u64), Waker>,
+    last_id: u64,
+}
+
+impl SimClock {
+    /// A clock at 2025-01-01T00:00:00Z, an hour after its monotonic origin.
+    #[must_use]
+    pub fn new() -> Self {
+        const START: u64 = 1_735_689_600_000_000;
+        Self::starting(
+            Instant::from_micros(3_600_000_000),
+            Timestamp::from_unix_micros(START),
+        )
+    }
+
+    /// A clock that shows these times.
+    #[must_use]
+    pub fn starting(now: Instant, utc: Timestamp) -> Self {
+        let clock = Self::default();
+        clock.0.now.store(now.as_micros(), Ordering::Relaxed);
+        clock.set_utc(utc);
+        clock
+    }
+
+    /// Lets `duration` pass, timer after timer: each is woken at its own time. Tasks run afterwards, so one that a timer
+    /// has woken sees the time at the end; [`SimSpawner::advance`](super::SimSpawner::advance) runs them in between.
+    ///
+    /// At the clock's end, after 584 542 years, it stays there.
+    pub fn advance(&self, duration: Duration) {
+        let end = self.after(duration);
+        while self.step(end) {}
+    }
+
+    /// Sets the wall clock, which jumps; the monotonic clock does not notice.
+    pub fn set_utc(&self, utc: Timestamp) {
+        let wall = utc.as_unix_micros().wrapping_sub(self.micros());
+        self.0.wall.store(wall, Ordering::Relaxed);
+    }
+
+    /// When the next timer is due.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Instant> {
+        let timers = self.timers();
+        let (at, _) = timers.wakers.keys().next()?;
+        Some(Instant::from_micros(*at))
+    }
+
+    /// Lets all the time until `end` pass at once, as for a machine that was suspended.
+    pub(super) fn jump(&self, end: Instant) {
+        self.set(end);
+        while self.step(end) {}
+    }
+
+    pub(super) fn after(&self, duration: Duration) -> Instant {
+        let end = self.now().checked_add(duration);
+        end.unwrap_or(Instant::from_micros(u64::MAX))
+    }
+
+    /// Moves to the next timer, but not beyond `end`. False when there is none: then it is at `end`.
+    pub(super) fn step(&self, end: Instant) -> bool {
+        let mut timers = self.timers();
+        let next = timers.wakers.first_entry();
+        let due = next.filter(|next| next.key().0 <= end.as_micros());
+        let Some(due) = due else {
+            drop(timers);
+            self.set(end);
+            return false;
+        };
+        let ((at, _), waker) = due.remove_entry();
+        drop(timers);
+        self.set(Instant::from_micros(at));
+        waker.wake();
+        true
+    }
+
+    fn set(&self, at: Instant) {
+        self.0.now.fetch_max(at.as_micros(), Ordering::Relaxed);
+    }
+
+    fn micros(&self) -> u64 {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    fn timers(&self) -> MutexGuard<'_, Timers> {
+        self.0.timers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Instant {
+        Instant::from_micros(self.micros())
+    }
+
+    fn utc(&self) -> Timestamp {
+        let wall = self.0.wall.load(Ordering::Relaxed);
+        let utc = wall.wrapping_add(self.micros());
+        // Before 1970 is 1970.
+        Timestamp::from_unix_micros(if utc > u64::MAX / 2 { 0 } else { utc })
+    }
+
+    fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
+        Sleep {
+            clock: self.clone(),
+            at,
+            id: None,
+        }
+    }
+}
+
+impl fmt::Debug for SimClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimClock")
+            .field("now", &self.now())
+            .field("utc", &self.utc())
+            .finish()
+    }
+}
+
+struct Sleep {
+    clock: SimClock,
+    at: Instant,
+    id: Option<u64>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.clock.now() >= self.at {
+            return Poll::Ready(());
+        }
+        let (at, id) = (self.at.as_micros(), self.id);
+        let mut timers = self.clock.timers();
+        let id = id.unwrap_or_else(|| {
+            timers.last_id += 1;
+            timers.last_id
+        });
+        let old = timers.wakers.insert((at, id), context.waker().clone());
+        drop(timers);
+        drop(old);
+        self.id = Some(id);
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let waker = self
+                .clock
+                .timers()
+                .wakers
+                .remove(&(self.at.as_micros(), id));
+            drop(waker);
+        }
+    }
+}

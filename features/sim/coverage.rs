@@ -1,0 +1,65 @@
+//! What was reached: points that a test passes sometimes, and that a sweep must have passed at least once.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Notes whether a condition was ever true where it stands: `sometimes!(drain.remaining > 0, "a stop meets its deadline")`.
+///
+/// It asserts nothing by itself. After a sweep [`SweepReport::never_reached`](crate::sim::SweepReport::never_reached)
+/// names the points that were passed and whose condition was never true.
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
+#[macro_export]
+macro_rules! sometimes {
+    ($condition:expr, $name:literal $(,)?) => {{
+        static POINT: $crate::sim::Point = $crate::sim::Point::new($name);
+        POINT.pass($condition);
+    }};
+}
+
+/// A place in the code where [`sometimes!`](crate::sometimes) stands.
+#[derive(Debug)]
+pub struct Point {
+    name: &'static str,
+    is_listed: AtomicBool,
+    reached: AtomicU64,
+}
+
+static POINTS: Mutex<Vec<&'static Point>> = Mutex::new(Vec::new());
+
+impl Point {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            is_listed: AtomicBool::new(false),
+            reached: AtomicU64::new(0),
+        }
+    }
+
+    #[doc(hidden)]
+    pub fn pass(&'static self, is_reached: bool) {
+        if !self.is_listed.swap(true, Ordering::Relaxed) {
+            POINTS
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(self);
+        }
+        if is_reached {
+            self.reached.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The points that were passed in this process, by name, with how often their condition was true.
+#[must_use]
+pub fn coverage() -> BTreeMap<&'static str, u64> {
+    let points = POINTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut found = BTreeMap::new();
+    for point in &*points {
+        *found.entry(point.name).or_default() += point.reached.load(Ordering::Relaxed);
+    }
+    found
+}

@@ -1,0 +1,288 @@
+//! The simulated network: an HTTP client whose exchanges end as the faults want it.
+
+use super::SimClock;
+use super::faults::{Fault, Faults};
+use super::rng::Rng;
+use super::server::{Receipt, Reply, Server, mix, retry_after};
+use crate::{Clock, HttpClient, HttpError};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::fmt;
+use core::future::pending;
+use core::time::Duration;
+use http::{HeaderValue, Request, Response, StatusCode, header::RETRY_AFTER};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What is shared by all parts of a simulation.
+pub(super) struct World {
+    pub(super) clock: SimClock,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub(super) rng: Rng,
+    pub(super) faults: Faults,
+    pub(super) server: Server,
+    pub(super) trace: u64,
+    pub(super) happened: [u32; Fault::ALL.len()],
+    /// When wanted: what has happened, and when.
+    pub(super) timeline: Option<Vec<(Duration, String)>>,
+    start: crate::Instant,
+}
+
+impl World {
+    pub(super) fn new(clock: SimClock, rng: Rng, faults: Faults, has_timeline: bool) -> Arc<Self> {
+        let start = clock.now();
+        Arc::new(Self {
+            clock,
+            state: Mutex::new(State {
+                rng,
+                faults,
+                server: Server::default(),
+                trace: 0,
+                happened: [0; Fault::ALL.len()],
+                timeline: has_timeline.then(Vec::new),
+                start,
+            }),
+        })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes something for the timeline.
+    pub(super) fn note(&self, what: impl fmt::Display) {
+        let mut state = self.state();
+        let at = self.clock.now().saturating_duration_since(state.start);
+        if let Some(timeline) = &mut state.timeline {
+            timeline.push((at, alloc::format!("{what}")));
+        }
+    }
+}
+
+impl State {
+    /// Whether this fault happens now.
+    pub(super) fn strikes(&mut self, fault: Fault) -> bool {
+        let strikes = self.rng.happens(self.faults.rate(fault));
+        if strikes {
+            self.happened[fault as usize] += 1;
+            self.trace = mix(self.trace, fault as u64);
+        }
+        strikes
+    }
+
+    pub(super) fn first_that_strikes(&mut self, faults: &[Fault]) -> Option<Fault> {
+        faults.iter().copied().find(|&fault| self.strikes(fault))
+    }
+}
+
+/// An [`HttpClient`] of a simulation's: its exchanges end as the faults want it, else at the simulated server.
+#[derive(Clone)]
+pub struct SimHttp(pub(super) Arc<World>);
+
+/// What can end an exchange. Those of the connection come first.
+const OF_EXCHANGES: [Fault; 25] = [
+    Fault::TransportPanics,
+    Fault::Refused,
+    Fault::Dns,
+    Fault::Tls,
+    Fault::ResetBeforeBody,
+    Fault::ResetWithinBody,
+    Fault::ResetAfterBody,
+    Fault::Stalled,
+    Fault::AnswerLost,
+    Fault::Garbage,
+    Fault::Truncated,
+    Fault::Redirect,
+    Fault::Status400,
+    Fault::Status401,
+    Fault::Status403,
+    Fault::Status404,
+    Fault::Status408,
+    Fault::Status413,
+    Fault::Status425,
+    Fault::Status429,
+    Fault::Status500,
+    Fault::Status502,
+    Fault::Status503,
+    Fault::Status504,
+    Fault::Duplicated,
+];
+
+const OF_RETRY_AFTER: [Fault; 6] = [
+    Fault::RetryAfterSeconds,
+    Fault::RetryAfterDate,
+    Fault::RetryAfterZero,
+    Fault::RetryAfterNegative,
+    Fault::RetryAfterEnormous,
+    Fault::RetryAfterGarbage,
+];
+
+const fn status(fault: Fault) -> Option<u16> {
+    Some(match fault {
+        Fault::Redirect => 307,
+        Fault::Status400 => 400,
+        Fault::Status401 => 401,
+        Fault::Status403 => 403,
+        Fault::Status404 => 404,
+        Fault::Status408 => 408,
+        Fault::Status413 => 413,
+        Fault::Status425 => 425,
+        Fault::Status429 => 429,
+        Fault::Status500 => 500,
+        Fault::Status502 => 502,
+        Fault::Status503 => 503,
+        Fault::Status504 => 504,
+        _ => return None,
+    })
+}
+
+/// How an exchange will go.
+struct Plan {
+    fault: Option<Fault>,
+    there: Duration,
+    back: Duration,
+    reply: Option<Reply>,
+}
+
+impl SimHttp {
+    fn plan(&self) -> Plan {
+        let mut state = self.0.state();
+        let fault = state.first_that_strikes(&OF_EXCHANGES);
+        let mut ping = |most| Duration::from_micros(500 + state.rng.below(most));
+        let (there, mut back) = (ping(10_000), ping(10_000));
+        if state.strikes(Fault::Slow) {
+            back += Duration::from_micros(state.rng.below(10_000_000));
+        }
+        let reply = match state.server.script.pop_front() {
+            Some(reply) => Some(reply),
+            None => state.server.always.clone(),
+        };
+        let reply = reply.or_else(|| {
+            let mut reply = Reply::status(fault.and_then(status)?);
+            if matches!(reply.status, Some(408 | 425 | 429 | 500..))
+                && let Some(kind) = state.first_that_strikes(&OF_RETRY_AFTER)
+            {
+                let utc = self.0.clock.utc();
+                reply = reply.retry_after(retry_after(kind, &mut state.rng, utc));
+            }
+            Some(reply)
+        });
+        Plan {
+            fault,
+            there,
+            back,
+            reply,
+        }
+    }
+
+    async fn pass(&self, duration: Duration) {
+        let clock = &self.0.clock;
+        clock.sleep_until(clock.after(duration)).await;
+    }
+}
+
+fn broken(why: &'static str) -> HttpError {
+    HttpError::new(why)
+}
+
+impl HttpClient for SimHttp {
+    async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let (parts, body) = request.into_parts();
+        let key = parts.headers.get("x-idempotency-key");
+        let key = key.and_then(|key| key.to_str().ok()).unwrap_or_default();
+        let plan = self.plan();
+        self.pass(plan.there).await;
+        match plan.fault {
+            Some(Fault::Refused) => return Err(broken("connection refused")),
+            Some(Fault::Dns) => return Err(broken("the name cannot be looked up")),
+            Some(Fault::Tls) => return Err(broken("the certificate is not valid")),
+            Some(Fault::ResetBeforeBody) => return Err(broken("connection reset")),
+            // As a panic would be, but for the message that the hook would print.
+            Some(Fault::TransportPanics) => std::panic::resume_unwind(Box::new("simulated")),
+            _ => {}
+        }
+        let receipt = self.arrive(key, &body, &plan);
+        match plan.fault {
+            Some(Fault::ResetWithinBody | Fault::ResetAfterBody) => {
+                return Err(broken("connection reset"));
+            }
+            Some(Fault::Stalled) if plan.reply.is_none() => return pending().await,
+            _ => {}
+        }
+        let reply = plan.reply.unwrap_or_else(Reply::accept);
+        self.pass(plan.back + reply.delay).await;
+        match plan.fault {
+            Some(Fault::AnswerLost) => return Err(broken("connection reset")),
+            Some(Fault::Garbage) => return Err(broken("the answer is not HTTP")),
+            Some(Fault::Truncated) => return Err(broken("the answer broke off")),
+            _ => {}
+        }
+        let Some(status) = reply.status else {
+            return pending().await;
+        };
+        if let Some(receipt) = receipt
+            && (200..300).contains(&status)
+        {
+            self.0.state().server.confirm(&receipt, key);
+        }
+        self.0.note(format_args!("answer {status}"));
+        answer(status, reply.retry_after)
+    }
+}
+
+impl SimHttp {
+    /// The request is at the server, as far as the fault lets it.
+    fn arrive(&self, key: &str, body: &Bytes, plan: &Plan) -> Option<Receipt> {
+        let mut state = self.0.state();
+        let receipt = state.server.look(key, body)?;
+        state.trace = mix(state.trace, receipt.hash);
+        let is_cut = matches!(
+            plan.fault,
+            Some(Fault::ResetWithinBody | Fault::ResetAfterBody)
+        );
+        // A server that stalls has the request in half of the cases.
+        let stalls = plan.fault == Some(Fault::Stalled) && state.rng.below(2) == 0;
+        let keeps = plan.reply.as_ref().is_none_or(|reply| reply.keeps) && !is_cut && !stalls;
+        if keeps {
+            state.server.take(&receipt, body, false);
+            if plan.fault == Some(Fault::Duplicated) {
+                state.server.take(&receipt, body, true);
+            }
+        }
+        state.server.leave_open(&receipt, key, body);
+        drop(state);
+        let kept = if keeps { "kept" } else { "not kept" };
+        self.0.note(format_args!(
+            "request of {} with {} events up to index {}: {kept}{}",
+            receipt.session,
+            receipt.events,
+            receipt.last(),
+            match plan.fault {
+                Some(fault) => alloc::format!(", {fault:?}"),
+                None => String::new(),
+            }
+        ));
+        Some(receipt)
+    }
+}
+
+fn answer(status: u16, retry_after: Option<String>) -> Result<Response<Bytes>, HttpError> {
+    let mut answer = Response::new(Bytes::new());
+    *answer.status_mut() = StatusCode::from_u16(status).map_err(HttpError::new)?;
+    if let Some(value) = retry_after {
+        let value = HeaderValue::try_from(value).map_err(HttpError::new)?;
+        answer.headers_mut().insert(RETRY_AFTER, value);
+    }
+    Ok(answer)
+}
+
+impl fmt::Debug for SimHttp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimHttp").finish_non_exhaustive()
+    }
+}

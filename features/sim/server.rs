@@ -1,0 +1,318 @@
+//! The simulated server: what it has, and what it finds wrong with what it gets.
+
+use super::rng::Rng;
+use crate::wire::{self, Mode};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// A scripted answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Reply {
+    pub(super) status: Option<u16>,
+    pub(super) retry_after: Option<String>,
+    pub(super) delay: Duration,
+    pub(super) keeps: bool,
+}
+
+impl Reply {
+    /// 200; the events are kept.
+    pub fn accept() -> Self {
+        Self::status(200)
+    }
+
+    /// This status. The events are kept if it is a success.
+    pub fn status(status: u16) -> Self {
+        Self {
+            status: Some(status),
+            retry_after: None,
+            delay: Duration::ZERO,
+            keeps: (200..300).contains(&status),
+        }
+    }
+
+    /// None, ever. The events are not kept.
+    pub fn stall() -> Self {
+        Self {
+            status: None,
+            keeps: false,
+            ..Self::accept()
+        }
+    }
+
+    /// None, though the events are kept.
+    pub fn lost() -> Self {
+        Self {
+            keeps: true,
+            ..Self::stall()
+        }
+    }
+
+    /// With this `Retry-After`: seconds, a date, or anything else.
+    pub fn retry_after(mut self, value: impl Into<String>) -> Self {
+        self.retry_after = Some(value.into());
+        self
+    }
+
+    /// After so much simulated time.
+    pub const fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+}
+
+/// An event that the server has.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    id: u64,
+    /// The client was told.
+    is_confirmed: bool,
+}
+
+/// What the server has of a session.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// By index.
+    events: Vec<Option<Kept>>,
+    pub(super) distinct: u64,
+    /// Events whose answer reached the client.
+    pub(super) confirmed: u64,
+    pub(super) duplicates: u64,
+    pub(super) requests: u64,
+    ended_at: Option<u64>,
+    /// The hash of each body that was not confirmed, by idempotency key.
+    unconfirmed: BTreeMap<String, u64>,
+}
+
+/// One event, as far as a quick look at a body tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Glance {
+    id: u64,
+    index: u64,
+    kind: u8,
+}
+
+#[derive(Default)]
+pub(super) struct Server {
+    pub(super) sessions: BTreeMap<String, Record>,
+    pub(super) script: VecDeque<Reply>,
+    pub(super) always: Option<Reply>,
+    /// What is wrong with what came in.
+    pub(super) wrong: Vec<String>,
+    requests: u64,
+}
+
+/// What came in at once: these indices of that session.
+#[derive(Clone, Debug)]
+pub(super) struct Receipt {
+    pub(super) session: String,
+    first: u64,
+    last: u64,
+    pub(super) events: usize,
+    pub(super) hash: u64,
+}
+
+impl Server {
+    /// Looks at a request without taking it in. Whatever is wrong with its body is noted.
+    pub(super) fn look(&mut self, key: &str, body: &[u8]) -> Option<Receipt> {
+        self.requests += 1;
+        let glances = glance(body);
+        let is_sample = body.len() < 2_048 || self.requests.is_multiple_of(32);
+        if is_sample && let Err(why) = check(body, &glances) {
+            self.wrong.push(why);
+            return None;
+        }
+        let session = session_id(body)?.to_string();
+        let (first, last) = (glances.first()?.index, glances.last()?.index);
+        let record = self.sessions.entry(session.clone()).or_default();
+        record.requests += 1;
+        if !record.unconfirmed.is_empty()
+            && let Some(before) = record.unconfirmed.get(key)
+            && *before != hash(body)
+        {
+            self.wrong
+                .push(format!("two bodies for the idempotency key {key}"));
+        }
+        let ids = glances.iter().fold(0, |hash, glance| mix(hash, glance.id));
+        Some(Receipt {
+            session,
+            first,
+            last,
+            events: glances.len(),
+            hash: mix(ids, last),
+        })
+    }
+
+    /// Takes a request in. `is_replay`: the network has doubled it.
+    pub(super) fn take(&mut self, receipt: &Receipt, body: &[u8], is_replay: bool) {
+        let Some(record) = self.sessions.get_mut(&receipt.session) else {
+            return;
+        };
+        for event in glance(body) {
+            if let Err(why) = record.take(event, is_replay) {
+                let session = &receipt.session;
+                self.wrong
+                    .push(format!("session {session}, index {}: {why}", event.index));
+            }
+        }
+    }
+
+    /// The client has been told that the server has these.
+    pub(super) fn confirm(&mut self, receipt: &Receipt, key: &str) {
+        if let Some(record) = self.sessions.get_mut(&receipt.session) {
+            record.unconfirmed.remove(key);
+            let range = receipt.first as usize..=receipt.last as usize;
+            for kept in record.events.get_mut(range).into_iter().flatten().flatten() {
+                record.confirmed += u64::from(!core::mem::replace(&mut kept.is_confirmed, true));
+            }
+        }
+    }
+
+    /// The client does not know what became of this one, and will send it again as it is.
+    pub(super) fn leave_open(&mut self, receipt: &Receipt, key: &str, body: &[u8]) {
+        if let Some(record) = self.sessions.get_mut(&receipt.session) {
+            record.unconfirmed.insert(key.to_string(), hash(body));
+        }
+    }
+}
+
+impl Record {
+    fn take(&mut self, event: Glance, is_replay: bool) -> Result<(), &'static str> {
+        let index = usize::try_from(event.index).map_err(|_| "an index beyond all memory")?;
+        if let Some(Some(kept)) = self.events.get(index) {
+            self.duplicates += 1;
+            return match kept {
+                Kept { id, .. } if *id != event.id => Err("another event under the same index"),
+                Kept { is_confirmed, .. } if *is_confirmed && !is_replay => {
+                    Err("sent again, though the client was told that it has arrived")
+                }
+                _ => Ok(()),
+            };
+        }
+        if index < self.events.len() {
+            return Err("it comes after a later one");
+        }
+        if self.distinct == 0 && (event.index, event.kind) != (0, b'S') && self.ended_at.is_none() {
+            // The start may have been dropped, which the reporter has counted; nothing else is index 0.
+            if event.index == 0 {
+                return Err("the first event is not SESSION_START");
+            }
+        }
+        if event.index > 0 && event.kind == b'S' {
+            return Err("a second SESSION_START");
+        }
+        if event.kind == b'E' && self.ended_at.replace(event.index).is_some() {
+            return Err("a second SESSION_END");
+        }
+        self.events.resize(index, None);
+        self.events.push(Some(Kept {
+            id: event.id,
+            is_confirmed: false,
+        }));
+        self.distinct += 1;
+        Ok(())
+    }
+
+    /// Index of the `SESSION_END`, once it is here.
+    pub(super) const fn ended_at(&self) -> Option<u64> {
+        self.ended_at
+    }
+}
+
+const MARK: &[u8] = br#"{"event_id":""#;
+const UUID: usize = 36;
+const BETWEEN: &[u8] = br#"","event_session_index":"#;
+
+/// The events of a body in the form that this crate writes, without reading what is in them: fast enough for tens of
+/// thousands. The strict check of samples says whether the form is right.
+fn glance(body: &[u8]) -> Vec<Glance> {
+    let mut found = Vec::with_capacity(body.len() / 200 + 1);
+    for at in memchr::memmem::find_iter(body, MARK) {
+        let rest = &body[at + MARK.len()..];
+        if let Some((id, rest)) = rest.split_at_checked(UUID)
+            && let Some(rest) = rest.strip_prefix(BETWEEN)
+        {
+            found.extend(read(id, rest));
+        }
+    }
+    found
+}
+
+fn read(id: &[u8], rest: &[u8]) -> Option<Glance> {
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let digit = |value: u64, byte: &u8| value * 10 + u64::from(byte - b'0');
+    let index = rest[..digits].iter().fold(0, digit);
+    // SESSION_START, SESSION_END, GENERIC_EVENT, UNHANDLED_EXCEPTION: the ninth letter tells the first two apart.
+    let name = rest[digits..].strip_prefix(br#","event":""#)?;
+    let kind = match name {
+        [b'S', _, _, _, _, _, _, _, kind, ..] | [kind, ..] => *kind,
+        [] => return None,
+    };
+    Some(Glance {
+        id: hash(id),
+        index,
+        kind,
+    })
+}
+
+/// The whole check, and that the quick look saw the same.
+fn check(body: &[u8], glances: &[Glance]) -> Result<(), String> {
+    let checked = wire::check(body, Mode::Strict).map_err(|violation| violation.to_string())?;
+    let events = checked.events().iter();
+    let indices = events.map(|event| (event.index(), hash(event.id().as_bytes())));
+    let seen = glances.iter().map(|glance| (glance.index, glance.id));
+    if indices.eq(seen) {
+        Ok(())
+    } else {
+        Err("the events are not written as this crate writes them".into())
+    }
+}
+
+fn session_id(body: &[u8]) -> Option<&str> {
+    let rest = body.strip_prefix(br#"{"session_id":""#)?;
+    let end = memchr::memchr(b'"', rest)?;
+    core::str::from_utf8(&rest[..end]).ok()
+}
+
+pub(super) const fn mix(hash: u64, value: u64) -> u64 {
+    (hash.rotate_left(23) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95)
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(bytes.len() as u64, |hash, word| {
+        mix(hash, u64::from_le_bytes(*word))
+    });
+    rest.iter()
+        .fold(hash, |hash, byte| mix(hash, u64::from(*byte)))
+}
+
+/// A `Retry-After` of the kind that a fault asks for.
+pub(super) fn retry_after(fault: super::Fault, rng: &mut Rng, utc: crate::Timestamp) -> String {
+    use super::Fault;
+    let seconds = rng.below(120);
+    match fault {
+        Fault::RetryAfterSeconds => seconds.to_string(),
+        Fault::RetryAfterDate => {
+            let at = Duration::from_micros(utc.as_unix_micros()) + Duration::from_secs(seconds);
+            httpdate::fmt_http_date(std::time::UNIX_EPOCH + at.min(MAX_DATE))
+        }
+        Fault::RetryAfterZero => "0".into(),
+        Fault::RetryAfterNegative => "-5".into(),
+        Fault::RetryAfterEnormous => "99999999999999999999".into(),
+        _ => "soon".into(),
+    }
+}
+
+/// The last second that such a date can say: the year 9999 is over.
+const MAX_DATE: Duration = Duration::from_secs(253_402_300_799);
+
+impl Receipt {
+    /// The highest index.
+    pub(super) const fn last(&self) -> u64 {
+        self.last
+    }
+}
