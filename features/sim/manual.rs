@@ -47,10 +47,16 @@ pub struct Pending {
 }
 
 #[derive(Default)]
-struct Slot(Mutex<(Option<Result<Receipt, SendError>>, Option<Waker>)>);
+struct Slot(Mutex<Answer>);
+
+#[derive(Default)]
+struct Answer {
+    result: Option<Result<Receipt, SendError>>,
+    waker: Option<Waker>,
+}
 
 impl Slot {
-    fn lock(&self) -> MutexGuard<'_, (Option<Result<Receipt, SendError>>, Option<Waker>)> {
+    fn lock(&self) -> MutexGuard<'_, Answer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,10 +102,10 @@ impl Transport for ManualTransport {
         });
         poll_fn(move |context| {
             let mut state = slot.lock();
-            match state.0.take() {
+            match state.result.take() {
                 Some(result) => Poll::Ready(result),
                 None => {
-                    state.1 = Some(context.waker().clone());
+                    state.waker = Some(context.waker().clone());
                     Poll::Pending
                 }
             }
@@ -111,8 +117,8 @@ impl Pending {
     /// Answers.
     pub fn answer(self, result: Result<Receipt, SendError>) {
         let mut state = self.slot.lock();
-        state.0 = Some(result);
-        let waker = state.1.take();
+        state.result = Some(result);
+        let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
