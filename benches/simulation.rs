@@ -13,7 +13,10 @@ async fn hour(env: Env) {
     options.max_queue_size = 100_000;
     let reporter = env.reporter(options);
     for n in 0..36_000_u32 {
-        assert!(reporter.log("train.step", fields! { step: n, loss: 0.5, text: "some text" }));
+        assert!(reporter.log(
+            "train.step",
+            fields! { step: n, loss: 0.5, text: "some text" }
+        ));
         env.advance(Duration::from_millis(100)).await;
     }
     assert!(reporter.stop(Duration::from_secs(5)).await.all_delivered());
@@ -24,7 +27,10 @@ async fn thousand(env: Env) {
     let reporter = env.reporter(Options::default());
     for _ in 0..10 {
         for n in 0..100_u32 {
-            assert!(reporter.log("train.step", fields! { step: n, loss: 0.5, text: "some text" }));
+            assert!(reporter.log(
+                "train.step",
+                fields! { step: n, loss: 0.5, text: "some text" }
+            ));
         }
         env.advance(Duration::from_secs(1)).await;
     }
@@ -42,6 +48,10 @@ fn measure(what: &str, seeds: u64, run: impl Fn(u64) -> u64) {
 }
 
 fn main() {
+    if std::env::var_os("SIM_ONE_HOUR").is_some() {
+        // For a profiler.
+        return Sim::new(1).run(hour).assert_ok();
+    }
     measure("an hour, 10 events a second", 100, |seed| {
         let report = Sim::new(seed).run(hour);
         report.assert_ok();

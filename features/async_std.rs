@@ -64,8 +64,12 @@ impl Runtime for AsyncStd {}
 
 /// Whether nothing else can run tasks while the calling thread blocks: the driver may not have been polled yet.
 fn is_the_only_thread() -> bool {
-    let is_one = env::var("ASYNC_STD_THREAD_COUNT").is_ok_and(|count| count.trim() == "1")
-        || thread::available_parallelism().is_ok_and(|count| count.get() == 1);
+    let count = env::var("ASYNC_STD_THREAD_COUNT").ok();
+    let count = count.and_then(|count| count.parse::<usize>().ok());
+    let is_one = match count {
+        Some(count) => count <= 1,
+        None => thread::available_parallelism().is_ok_and(|count| count.get() == 1),
+    };
     is_one && thread::current().name() == Some(&*thread_name())
 }
 

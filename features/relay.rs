@@ -44,6 +44,23 @@ pub(super) fn call_here(waker: &Waker, call: Call) -> Result<(), Call> {
     })
 }
 
+/// The last that a call does: wakes its task, to go on where the call was made.
+///
+/// Any other wake-up from inside a call is one for the thread that stands by.
+#[cfg_attr(not(feature = "ureq"), allow(dead_code))]
+pub(super) fn end_call(wake: impl FnOnce()) {
+    let set = |is_ending| {
+        HERE.with_borrow_mut(|here| {
+            if let Some(here) = here {
+                here.is_ending = is_ending;
+            }
+        });
+    };
+    set(true);
+    wake();
+    set(false);
+}
+
 std::thread_local! {
     static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
 }
@@ -54,6 +71,8 @@ struct Here {
     waker: Waker,
     /// To be made after this poll.
     call: Option<Call>,
+    /// The call is over but for its wake-up.
+    is_ending: bool,
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -80,7 +99,7 @@ struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Woken {
     No,
-    /// By a call, on the thread that makes it: when that is over, the turn is its own.
+    /// By the end of a call, on the thread that makes it: the next turn is its own.
     ByCall,
     Yes,
 }
@@ -131,6 +150,7 @@ impl Relay {
             relay: Arc::clone(&self),
             waker: waker.clone(),
             call: None,
+            is_ending: false,
         }));
         let mut state = self.state();
         while self.await_turn(state) {
@@ -207,12 +227,12 @@ impl Relay {
         state
     }
 
-    /// Whether the calling thread is one of this relay's.
-    fn is_here(&self) -> bool {
+    /// Whether the calling thread is one of this relay's, and ends its call.
+    fn is_ending_here(&self) -> bool {
         let is_here = |here: &RefCell<Option<Here>>| {
             here.try_borrow().is_ok_and(|here| {
                 here.as_ref()
-                    .is_some_and(|here| core::ptr::eq(&*here.relay, self))
+                    .is_some_and(|here| here.is_ending && core::ptr::eq(&*here.relay, self))
             })
         };
         HERE.try_with(is_here).unwrap_or(false)
@@ -228,14 +248,14 @@ impl Wake for Relay {
         if self.fork.is_forked() {
             return;
         }
-        let is_here = self.is_here();
+        let is_ending = self.is_ending_here();
         let mut state = self.state();
         let is_news = match (state.woken, state.is_polled) {
-            (Woken::No, false) if is_here => {
+            (Woken::No, false) if is_ending => {
                 state.woken = Woken::ByCall;
                 false
             }
-            (Woken::ByCall, _) if is_here => false,
+            (Woken::ByCall, _) if is_ending => false,
             (before, is_polled) => {
                 state.woken = Woken::Yes;
                 before != Woken::Yes && !is_polled
@@ -297,8 +317,8 @@ mod tests {
                 let (before, waker) = (here(), waker().await);
                 let (tell, hear) = channel();
                 ask(move || {
-                    waker.wake();
                     let _ = tell.send(here());
+                    end_call(|| waker.wake());
                 })
                 .await;
                 assert_eq!(hear.recv(), Ok(before));
@@ -352,6 +372,21 @@ mod tests {
             thread::yield_now();
         }
         assert_eq!(relay.state().spare, Relay::SPARE);
+    }
+
+    #[test]
+    fn a_call_that_wakes_its_task_and_goes_on_holds_nothing_up() {
+        let (end, hanging) = channel::<()>();
+        let result = run(async move {
+            let waker = waker().await;
+            ask(move || {
+                waker.wake();
+                let _ = hanging.recv();
+            })
+            .await;
+        });
+        assert_eq!(result.recv_timeout(BOUND), Ok(()));
+        drop(end);
     }
 
     #[test]

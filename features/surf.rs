@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use futures::io::{AsyncReadExt as _, Cursor};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use surf::http::{Body, Method};
 use surf::{Client, Url};
@@ -23,6 +23,11 @@ use surf::{Client, Url};
 /// This crate enables none of surf's backends: the application chooses one with surf's own features, TLS with it. The
 /// client should have no middleware that follows redirects. Its own timeout (60 s) is only a backstop: the session
 /// gives an attempt up after `http_timeout`.
+///
+/// What surf's own backend (`h1-client`, `h1-client-rustls`, and `h1-client-no-tls`, which takes only `http://`) does
+/// and this cannot change: it looks names up on the executor's thread, which stands still meanwhile, `http_timeout`
+/// with it; it refuses the answers of HTTP/1.0 servers; and it writes requests, the API key among them, to the `log`
+/// facade at level TRACE, target `async_h1`.
 pub struct Surf {
     make: Box<dyn Fn() -> Client + Send>,
     /// None while a call is under way, and after one that did not end well.
@@ -48,14 +53,24 @@ impl HttpClient for Surf {
     async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let request = convert(request)?;
         let client = self.client.take().unwrap_or_else(&self.make);
-        let answer = exchange(&client, request).await?;
-        self.client = Some(client);
+        let (answer, is_read) = exchange(&client, request).await?;
+        self.client = is_read.then_some(client);
         Ok(answer)
     }
 }
 
-async fn exchange(client: &Client, request: surf::Request) -> Result<Response<Bytes>, HttpError> {
+/// The answer, and whether its connection has nothing more to say.
+async fn exchange(
+    client: &Client,
+    request: surf::Request,
+) -> Result<(Response<Bytes>, bool), HttpError> {
     let mut answer = client.send(request).await.map_err(HttpError::new)?;
+    // surf takes the first head for the answer, though another one is to come.
+    if answer.status().is_informational() {
+        return Err(HttpError::new(
+            "an interim answer, after which surf does not wait for the answer",
+        ));
+    }
     let mut result = Response::new(Bytes::new());
     *result.status_mut() = StatusCode::from_u16(answer.status().into()).map_err(HttpError::new)?;
     for (name, values) in answer.iter() {
@@ -68,7 +83,8 @@ async fn exchange(client: &Client, request: surf::Request) -> Result<Response<By
             }
         }
     }
-    let expected = answer.len().unwrap_or(0).min(MAX_ANSWER_BYTES);
+    let len = answer.len();
+    let is_chunked = answer.header(TRANSFER_ENCODING.as_str()).is_some();
     let mut body = Vec::new();
     // Read to its end, the connection can be used again.
     answer
@@ -78,11 +94,13 @@ async fn exchange(client: &Client, request: surf::Request) -> Result<Response<By
         .await
         .map_err(|error| HttpError::from_error(&error))?;
     // surf takes the end of the connection for the end of the body.
-    if body.len() < expected {
+    if body.len() < len.unwrap_or(0).min(MAX_ANSWER_BYTES) {
         return Err(HttpError::new("the answer broke off"));
     }
+    let has_end = len.is_some() || is_chunked;
+    let is_read = has_end && body.len() < MAX_ANSWER_BYTES;
     *result.body_mut() = body.into();
-    Ok(result)
+    Ok((result, is_read))
 }
 
 fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {

@@ -91,7 +91,7 @@ impl Ureq {
         Ok(Box::new(move || {
             let answer = call(&agent, request);
             drop(busy);
-            let _ = answers.try_send(answer);
+            end_call(|| drop(answers.try_send(answer)));
         }))
     }
 }
@@ -141,6 +141,14 @@ async fn call_here(call: Call) -> Result<(), Call> {
         core::task::Poll::Ready(call.unwrap_or(Ok(())))
     })
     .await
+}
+
+#[cfg(feature = "thread")]
+use super::relay::end_call;
+
+#[cfg(not(feature = "thread"))]
+fn end_call(wake: impl FnOnce()) {
+    wake();
 }
 
 #[cfg(not(feature = "thread"))]

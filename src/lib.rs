@@ -117,7 +117,8 @@
 //! | `http` | `HttpTransport`, the trait `HttpClient` for clients of your own, `Config` |
 //! | `ureq` | the HTTP client `Ureq`, for every executor and for none; with `thread` also `init` |
 //! | `reqwest` | the HTTP client `Reqwest`, for tokio |
-//! | `surf` | the HTTP client `Surf`, over a `surf::Client` of the program's own: surf is unmaintained |
+//! | `surf` | the HTTP client `Surf`, over a `surf::Client` of the program's own (`https://` needs one of surf's TLS features): surf is unmaintained |
+//! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!
 //! # What is promised

@@ -43,6 +43,8 @@ macro_rules! pair {
             faults::a_stalled_server_costs_one_attempt_after_the_timeout,
             faults::a_late_answer_is_not_taken_for_that_of_the_next_attempt,
             faults::a_connection_that_breaks_off_anywhere_costs_one_attempt,
+            faults::an_interim_answer_is_not_taken_for_the_answer,
+            faults::the_rest_of_a_long_answer_is_not_taken_for_the_next,
             faults::an_answer_that_is_lost_leaves_duplicates_that_can_be_told,
             ends::a_fatal_exception_is_sent_with_the_end,
             ends::a_drain_in_a_task_ends_when_all_is_settled,

@@ -1,12 +1,12 @@
 //! Servers and networks that fail.
 
-use crate::session::{BOUND, Session, open, options};
+use crate::session::{BOUND, ID, Session, builder, open, options};
 use crate::table::Verdict::{self, Passed};
 use crate::worlds::World;
 use core::time::Duration;
 use std::collections::HashSet;
-use tinkex_telemetry::HttpClient;
 use tinkex_telemetry::collector::{Answer, AnswerKind};
+use tinkex_telemetry::{HttpClient, HttpTransport};
 
 fn keys<W: World>(session: &Session<W>) -> Vec<String> {
     let requests = session.collector.requests();
@@ -172,5 +172,89 @@ pub(crate) fn an_answer_that_is_lost_leaves_duplicates_that_can_be_told<W: World
     assert_eq!((stats.accepted, stats.delivered), (4, 4));
     let drain = session.run(session.handle.wait_until_drained(BOUND));
     assert!(drain.is_drained());
+    Passed
+}
+
+/// What a server on a socket sends for the first request; every later one is answered with a 400.
+fn first_answer(first: Vec<u8>) -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let is_first = alloc::sync::Arc::new(core::sync::atomic::AtomicBool::new(true));
+    let thread = std::thread::spawn(move || {
+        // More than any client needs here; the test takes the rest.
+        for stream in listener.incoming().take(MOST_CONNECTIONS) {
+            let mut stream = stream.expect("a connection");
+            let (first, is_first) = (first.clone(), alloc::sync::Arc::clone(&is_first));
+            std::thread::spawn(move || {
+                let mut request = Vec::new();
+                let mut piece = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut piece) {
+                    request.extend_from_slice(&piece[..count]);
+                    if !request.ends_with(b"]}") {
+                        continue;
+                    }
+                    request.clear();
+                    let answer = if is_first.swap(false, core::sync::atomic::Ordering::Relaxed) {
+                        &first[..]
+                    } else {
+                        b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"
+                    };
+                    if stream.write_all(answer).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (address, thread)
+}
+
+const MOST_CONNECTIONS: usize = 64;
+
+/// The first batch is taken, the second is not: whatever the first answer leaves on its connection, none is counted as
+/// delivered that was not.
+fn only_the_first_is_delivered<W: World, H: HttpClient>(client: fn() -> H, first: Vec<u8>) {
+    let (address, server) = first_answer(first);
+    let config = tinkex_telemetry::Config::new(&format!("http://{address}"), "sk-0123456789");
+    let transport = HttpTransport::new(config.expect("a config"), client());
+    let world = W::new();
+    let mut options = options();
+    options.max_retries = 0;
+    let opened = world.open(builder(ID, options), transport);
+    let drain = || {
+        let drain = opened.handle.wait_until_drained_blocking(BOUND);
+        drain.expect("from outside")
+    };
+    let first = drain();
+    assert_eq!(first.delivered + first.dropped, 1);
+    for _ in 0..3 {
+        assert!(opened.handle.log("x", ()));
+        assert_eq!(drain().delivered, 0, "the server has refused it");
+    }
+    drop(opened);
+    drop(world);
+    for _ in 0..MOST_CONNECTIONS {
+        let _ = std::net::TcpStream::connect(address);
+    }
+    server.join().expect("no panic");
+}
+
+pub(crate) fn an_interim_answer_is_not_taken_for_the_answer<W: World, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let interim = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".as_slice();
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".as_slice();
+    only_the_first_is_delivered::<W, H>(client, [interim, answer].concat());
+    Passed
+}
+
+pub(crate) fn the_rest_of_a_long_answer_is_not_taken_for_the_next<W: World, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let mut answer = b"HTTP/1.1 200 OK\r\ncontent-length: 80000\r\n\r\n".to_vec();
+    let hidden = b"\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    answer.extend(hidden.iter().cycle().take(80_000));
+    only_the_first_is_delivered::<W, H>(client, answer);
     Passed
 }
