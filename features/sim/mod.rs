@@ -45,9 +45,9 @@
 //! # What is simulated, and what is not
 //!
 //! One thread: nothing of a data race shows. The executor's order of tasks, the timers, the network, the wall clock and
-//! the ids come from the seed; nothing reads the machine's clock or randomness. The simulated server holds the first
-//! requests and every 32nd to the strict check of [`wire`](crate::wire), and of all the others reads ids and indices
-//! alone. A `Serialize` that depends on a hash map's order, or a scenario that reads the real clock, makes runs differ:
+//! the ids come from the seed; nothing reads the machine's clock or randomness. The simulated server holds small
+//! requests, and one in 128 of the others, to the strict check of [`wire`](crate::wire); of the rest it reads ids and
+//! indices alone. A `Serialize` that depends on a hash map's order, or a scenario that reads the real clock, makes runs differ:
 //! [`Sweep::check_determinism`] finds it.
 
 mod clock;

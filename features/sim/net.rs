@@ -206,7 +206,7 @@ impl HttpClient for SimHttp {
             Some(Fault::TransportPanics) => std::panic::resume_unwind(Box::new("simulated")),
             _ => {}
         }
-        let receipt = self.arrive(key, &body, &plan);
+        let mut open = self.arrive(key, &body, &plan);
         match plan.fault {
             Some(Fault::ResetWithinBody | Fault::ResetAfterBody) => {
                 return Err(broken("connection reset"));
@@ -225,8 +225,9 @@ impl HttpClient for SimHttp {
         let Some(status) = reply.status else {
             return pending().await;
         };
-        if let Some(receipt) = receipt
-            && (200..300).contains(&status)
+        if (200..300).contains(&status)
+            && let Some(open) = &mut open
+            && let Some(receipt) = open.receipt.take()
         {
             self.0.state().server.confirm(&receipt, key);
         }
@@ -237,7 +238,7 @@ impl HttpClient for SimHttp {
 
 impl SimHttp {
     /// The request is at the server, as far as the fault lets it.
-    fn arrive(&self, key: &str, body: &Bytes, plan: &Plan) -> Option<Receipt> {
+    fn arrive<'a>(&self, key: &'a str, body: &'a Bytes, plan: &Plan) -> Option<Open<'a>> {
         let mut state = self.0.state();
         let receipt = state.server.look(key, body)?;
         state.trace = mix(state.trace, receipt.hash);
@@ -249,25 +250,46 @@ impl SimHttp {
         let stalls = plan.fault == Some(Fault::Stalled) && state.rng.below(2) == 0;
         let keeps = plan.reply.as_ref().is_none_or(|reply| reply.keeps) && !is_cut && !stalls;
         if keeps {
-            state.server.take(&receipt, body, false);
+            state.server.take(&receipt, false);
             if plan.fault == Some(Fault::Duplicated) {
-                state.server.take(&receipt, body, true);
+                state.server.take(&receipt, true);
             }
         }
-        state.server.leave_open(&receipt, key, body);
         drop(state);
         let kept = if keeps { "kept" } else { "not kept" };
         self.0.note(format_args!(
             "request of {} with {} events up to index {}: {kept}{}",
             receipt.session,
-            receipt.events,
+            receipt.events(),
             receipt.last(),
             match plan.fault {
                 Some(fault) => alloc::format!(", {fault:?}"),
                 None => String::new(),
             }
         ));
-        Some(receipt)
+        Some(Open {
+            world: Arc::clone(&self.0),
+            key,
+            body,
+            receipt: Some(receipt),
+        })
+    }
+}
+
+/// A request whose answer has not come: the client will send it again as it is.
+struct Open<'a> {
+    world: Arc<World>,
+    key: &'a str,
+    body: &'a [u8],
+    receipt: Option<Receipt>,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(receipt) = &self.receipt {
+            let mut state = self.world.state();
+            state.server.leave_open(receipt, self.key, self.body);
+        }
     }
 }
 

@@ -105,13 +105,11 @@ pub(super) struct Server {
     requests: u64,
 }
 
-/// What came in at once: these indices of that session.
-#[derive(Clone, Debug)]
+/// What came in at once.
+#[derive(Debug)]
 pub(super) struct Receipt {
     pub(super) session: String,
-    first: u64,
-    last: u64,
-    pub(super) events: usize,
+    events: Vec<Glance>,
     pub(super) hash: u64,
 }
 
@@ -120,13 +118,13 @@ impl Server {
     pub(super) fn look(&mut self, key: &str, body: &[u8]) -> Option<Receipt> {
         self.requests += 1;
         let glances = glance(body);
-        let is_sample = body.len() < 2_048 || self.requests.is_multiple_of(32);
+        let is_sample = body.len() < 2_048 || self.requests % SAMPLE == 1;
         if is_sample && let Err(why) = check(body, &glances) {
             self.wrong.push(why);
             return None;
         }
         let session = session_id(body)?.to_string();
-        let (first, last) = (glances.first()?.index, glances.last()?.index);
+        let last = glances.last()?.index;
         let record = self.sessions.entry(session.clone()).or_default();
         record.requests += 1;
         if !record.unconfirmed.is_empty()
@@ -139,20 +137,18 @@ impl Server {
         let ids = glances.iter().fold(0, |hash, glance| mix(hash, glance.id));
         Some(Receipt {
             session,
-            first,
-            last,
-            events: glances.len(),
+            events: glances,
             hash: mix(ids, last),
         })
     }
 
     /// Takes a request in. `is_replay`: the network has doubled it.
-    pub(super) fn take(&mut self, receipt: &Receipt, body: &[u8], is_replay: bool) {
+    pub(super) fn take(&mut self, receipt: &Receipt, is_replay: bool) {
         let Some(record) = self.sessions.get_mut(&receipt.session) else {
             return;
         };
-        for event in glance(body) {
-            if let Err(why) = record.take(event, is_replay) {
+        for event in &receipt.events {
+            if let Err(why) = record.take(*event, is_replay) {
                 let session = &receipt.session;
                 self.wrong
                     .push(format!("session {session}, index {}: {why}", event.index));
@@ -164,9 +160,11 @@ impl Server {
     pub(super) fn confirm(&mut self, receipt: &Receipt, key: &str) {
         if let Some(record) = self.sessions.get_mut(&receipt.session) {
             record.unconfirmed.remove(key);
-            let range = receipt.first as usize..=receipt.last as usize;
-            for kept in record.events.get_mut(range).into_iter().flatten().flatten() {
-                record.confirmed += u64::from(!core::mem::replace(&mut kept.is_confirmed, true));
+            for event in &receipt.events {
+                if let Some(Some(kept)) = record.events.get_mut(event.index as usize) {
+                    record.confirmed +=
+                        u64::from(!core::mem::replace(&mut kept.is_confirmed, true));
+                }
             }
         }
     }
@@ -222,6 +220,9 @@ impl Record {
     }
 }
 
+/// One in so many large requests is checked as strictly as small ones.
+const SAMPLE: u64 = 128;
+
 const MARK: &[u8] = br#"{"event_id":""#;
 const UUID: usize = 36;
 const BETWEEN: &[u8] = br#"","event_session_index":"#;
@@ -230,12 +231,14 @@ const BETWEEN: &[u8] = br#"","event_session_index":"#;
 /// thousands. The strict check of samples says whether the form is right.
 fn glance(body: &[u8]) -> Vec<Glance> {
     let mut found = Vec::with_capacity(body.len() / 200 + 1);
-    for at in memchr::memmem::find_iter(body, MARK) {
-        let rest = &body[at + MARK.len()..];
-        if let Some((id, rest)) = rest.split_at_checked(UUID)
-            && let Some(rest) = rest.strip_prefix(BETWEEN)
+    let (finder, mut rest) = (memchr::memmem::Finder::new(MARK), body);
+    while let Some(at) = finder.find(rest) {
+        rest = &rest[at + MARK.len()..];
+        if let Some((id, after)) = rest.split_at_checked(UUID)
+            && let Some(after) = after.strip_prefix(BETWEEN)
         {
-            found.extend(read(id, rest));
+            found.extend(read(id, after));
+            rest = after;
         }
     }
     found
@@ -311,8 +314,13 @@ pub(super) fn retry_after(fault: super::Fault, rng: &mut Rng, utc: crate::Timest
 const MAX_DATE: Duration = Duration::from_secs(253_402_300_799);
 
 impl Receipt {
+    /// How many events.
+    pub(super) const fn events(&self) -> usize {
+        self.events.len()
+    }
+
     /// The highest index.
-    pub(super) const fn last(&self) -> u64 {
-        self.last
+    pub(super) fn last(&self) -> u64 {
+        self.events.last().map_or(0, |event| event.index)
     }
 }

@@ -176,7 +176,7 @@ pub(crate) fn an_answer_that_is_lost_leaves_duplicates_that_can_be_told<W: World
 }
 
 /// What a server on a socket sends for the first request; every later one is answered with a 400.
-fn first_answer(first: Vec<u8>) -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+fn first_answer(first: Vec<u8>) -> (core::net::SocketAddr, std::thread::JoinHandle<()>) {
     use std::io::{Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
