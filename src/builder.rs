@@ -146,6 +146,14 @@ impl<T, C, S> Builder<T, C, S> {
         self
     }
 
+    /// No stacks in tracebacks, so that a simulation is the same in every build.
+    #[cfg(feature = "std")]
+    #[allow(dead_code, reason = "for simulations")]
+    pub(crate) fn without_stacks(mut self) -> Self {
+        self.errors.without_stacks = true;
+        self
+    }
+
     /// Teaches the session to read the HTTP status of errors of the application's own, to tell user errors from
     /// exceptions. It is asked for every error on a `source()` chain. [`StatusError`](crate::StatusError) is known.
     pub fn classify_errors(mut self, classify: Classify) -> Self {

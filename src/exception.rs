@@ -171,6 +171,8 @@ impl Error for StatusError {}
 pub(crate) struct ErrorRules {
     pub(crate) classify: Option<Classify>,
     pub(crate) with_bodies: bool,
+    /// Even where `RUST_BACKTRACE` asks for stacks: they differ from build to build.
+    pub(crate) without_stacks: bool,
 }
 
 impl ErrorRules {
@@ -195,7 +197,7 @@ impl ErrorRules {
             };
             return encode::generic(out, || at, Severity::Warning, "user_error", &data);
         }
-        let traceback = Traceback::capture(error);
+        let traceback = Traceback::capture(error, self.without_stacks);
         encode::exception(
             out,
             at,
@@ -308,11 +310,16 @@ struct Traceback<'a> {
 
 impl<'a> Traceback<'a> {
     /// `None` when there is nothing to show.
-    fn capture(error: &'a (dyn Error + 'static)) -> Option<Self> {
+    fn capture(error: &'a (dyn Error + 'static), without_stack: bool) -> Option<Self> {
+        let _ = without_stack;
         let traceback = Self {
             error,
             #[cfg(feature = "std")]
-            backtrace: std::backtrace::Backtrace::capture(),
+            backtrace: if without_stack {
+                std::backtrace::Backtrace::disabled()
+            } else {
+                std::backtrace::Backtrace::capture()
+            },
         };
         (error.source().is_some() || traceback.has_stack()).then_some(traceback)
     }
@@ -402,7 +409,7 @@ mod tests {
     fn an_error_without_sources_has_no_traceback() {
         let json = event(ErrorRules::default(), &fmt::Error);
         assert_eq!(sources(&json), "");
-        let wants_stack = Traceback::capture(&fmt::Error).is_some();
+        let wants_stack = Traceback::capture(&fmt::Error, false).is_some();
         assert_eq!(json.get("traceback").is_some(), wants_stack);
     }
 

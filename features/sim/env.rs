@@ -1,7 +1,7 @@
 //! What a scenario has in its hands.
 
 use super::executor::{SimSpawner, Tag};
-use super::net::{SimHttp, World};
+use super::net::{Draw, SimHttp, World};
 use super::rng::Rng;
 use super::server::Reply;
 use super::{Fault, Faults, SimClock};
@@ -98,6 +98,7 @@ impl Env {
             .options(options.clone())
             .enabled(true)
             .platform("unix/linux")
+            .without_stacks()
             .process_uuid(Some(Uuid::from_u128(PROCESS)))
             .entropy(Entropy::new(Rng::bytes(self.0.seed, 1_000 + number)))
             .on_diagnostic({
@@ -191,7 +192,9 @@ impl Env {
     /// Whether a fault that the scenario itself carries out happens now; its rate is that of the run.
     #[must_use]
     pub fn strikes(&self, fault: Fault) -> bool {
-        self.0.world.state().strikes(fault)
+        let mut state = self.0.world.state();
+        let mut rng = state.draw(Draw::Scenario);
+        state.strikes(&mut rng, fault)
     }
 
     /// No more faults, and no more scripted answers. From here everything must settle.

@@ -23,7 +23,9 @@ pub(super) struct World {
 }
 
 pub(super) struct State {
-    pub(super) rng: Rng,
+    seed: u64,
+    /// How often something was drawn, for each kind.
+    draws: [u64; 3],
     pub(super) faults: Faults,
     pub(super) server: Server,
     pub(super) trace: u64,
@@ -34,12 +36,13 @@ pub(super) struct State {
 }
 
 impl World {
-    pub(super) fn new(clock: SimClock, rng: Rng, faults: Faults, has_timeline: bool) -> Arc<Self> {
+    pub(super) fn new(clock: SimClock, seed: u64, faults: Faults, has_timeline: bool) -> Arc<Self> {
         let start = clock.now();
         Arc::new(Self {
             clock,
             state: Mutex::new(State {
-                rng,
+                seed,
+                draws: [0; 3],
                 faults,
                 server: Server::default(),
                 trace: 0,
@@ -64,10 +67,26 @@ impl World {
     }
 }
 
+/// What is drawn for.
+#[derive(Clone, Copy)]
+pub(super) enum Draw {
+    Exchange,
+    Host,
+    Scenario,
+}
+
 impl State {
+    /// A generator for the next thing of its kind. Each has one of its own, so that what happens to one moves nothing in
+    /// the next: a failure can be made smaller only if the rest stays as it was.
+    pub(super) fn draw(&mut self, what: Draw) -> Rng {
+        let count = &mut self.draws[what as usize];
+        *count += 1;
+        Rng::stream(self.seed, (what as u64 + 1) << 48 | *count)
+    }
+
     /// Whether this fault happens now.
-    pub(super) fn strikes(&mut self, fault: Fault) -> bool {
-        let strikes = self.rng.happens(self.faults.rate(fault));
+    pub(super) fn strikes(&mut self, rng: &mut Rng, fault: Fault) -> bool {
+        let strikes = rng.happens(self.faults.rate(fault));
         if strikes {
             self.happened[fault as usize] += 1;
             self.trace = mix(self.trace, fault as u64);
@@ -75,8 +94,9 @@ impl State {
         strikes
     }
 
-    pub(super) fn first_that_strikes(&mut self, faults: &[Fault]) -> Option<Fault> {
-        faults.iter().copied().find(|&fault| self.strikes(fault))
+    pub(super) fn first_that_strikes(&mut self, rng: &mut Rng, faults: &[Fault]) -> Option<Fault> {
+        let mut faults = faults.iter().copied();
+        faults.find(|&fault| self.strikes(rng, fault))
     }
 }
 
@@ -147,17 +167,22 @@ struct Plan {
     there: Duration,
     back: Duration,
     reply: Option<Reply>,
+    /// A server that stalls has the request in half of the cases.
+    stall_keeps: bool,
 }
 
 impl SimHttp {
     fn plan(&self) -> Plan {
         let mut state = self.0.state();
-        let fault = state.first_that_strikes(&OF_EXCHANGES);
-        let mut ping = |most| Duration::from_micros(500 + state.rng.below(most));
+        let mut rng = state.draw(Draw::Exchange);
+        let mut ping = |most| Duration::from_micros(500 + rng.below(most));
         let (there, mut back) = (ping(10_000), ping(10_000));
-        if state.strikes(Fault::Slow) {
-            back += Duration::from_micros(state.rng.below(10_000_000));
+        let slow = Duration::from_micros(rng.below(10_000_000));
+        let stall_keeps = rng.below(2) == 0;
+        if state.strikes(&mut rng, Fault::Slow) {
+            back += slow;
         }
+        let fault = state.first_that_strikes(&mut rng, &OF_EXCHANGES);
         let reply = match state.server.script.pop_front() {
             Some(reply) => Some(reply),
             None => state.server.always.clone(),
@@ -165,10 +190,10 @@ impl SimHttp {
         let reply = reply.or_else(|| {
             let mut reply = Reply::status(fault.and_then(status)?);
             if matches!(reply.status, Some(408 | 425 | 429 | 500..))
-                && let Some(kind) = state.first_that_strikes(&OF_RETRY_AFTER)
+                && let Some(kind) = state.first_that_strikes(&mut rng, &OF_RETRY_AFTER)
             {
                 let utc = self.0.clock.utc();
-                reply = reply.retry_after(retry_after(kind, &mut state.rng, utc));
+                reply = reply.retry_after(retry_after(kind, &mut rng, utc));
             }
             Some(reply)
         });
@@ -177,6 +202,7 @@ impl SimHttp {
             there,
             back,
             reply,
+            stall_keeps,
         }
     }
 
@@ -246,8 +272,7 @@ impl SimHttp {
             plan.fault,
             Some(Fault::ResetWithinBody | Fault::ResetAfterBody)
         );
-        // A server that stalls has the request in half of the cases.
-        let stalls = plan.fault == Some(Fault::Stalled) && state.rng.below(2) == 0;
+        let stalls = plan.fault == Some(Fault::Stalled) && !plan.stall_keeps;
         let keeps = plan.reply.as_ref().is_none_or(|reply| reply.keeps) && !is_cut && !stalls;
         if keeps {
             state.server.take(&receipt, false);

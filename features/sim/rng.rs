@@ -33,8 +33,8 @@ impl Rng {
         self.0.below(bound)
     }
 
-    /// True in so many of a thousand cases. Draws nothing where the answer is certain.
+    /// True in so many of a thousand cases. Draws once, whatever the answer: without one fault the others go on as before.
     pub(super) fn happens(&mut self, per_mille: u16) -> bool {
-        per_mille > 0 && self.below(1_000) < u64::from(per_mille)
+        self.below(1_000) < u64::from(per_mille)
     }
 }

@@ -4,7 +4,7 @@ use super::env::{Command, Env, Inner, Life};
 use super::executor::{SimExecutor, Turn};
 use super::faults::{Fault, Faults};
 use super::invariants::Invariants;
-use super::net::World;
+use super::net::{Draw, World};
 use super::rng::Rng;
 use super::server::mix;
 use super::{SimClock, Sweep};
@@ -96,8 +96,7 @@ impl Sim {
         let mut draws = Rng::stream(self.seed, 2);
         let faults = self.faults.draw(&mut draws);
         let clock = first_clock(&faults, &mut Rng::stream(self.seed, 7));
-        let network = Rng::stream(self.seed, 4);
-        let world = World::new(clock.clone(), network, faults.clone(), self.has_timeline);
+        let world = World::new(clock.clone(), self.seed, faults.clone(), self.has_timeline);
         let mut executor = SimExecutor::with_clock(Rng::stream(self.seed, 1), clock.clone());
         let env = Env::new(
             Arc::clone(&world),
@@ -246,22 +245,27 @@ impl Run<'_> {
             Fault::Crash,
         ];
         const DAY: u64 = 86_400_000_000;
-        let fault = self.env.world.state().first_that_strikes(&OF_THE_HOST);
+        let (mut rng, fault) = {
+            let mut state = self.env.world.state();
+            let mut rng = state.draw(Draw::Host);
+            let amount = Rng::stream(rng.below(u64::MAX), 0);
+            (amount, state.first_that_strikes(&mut rng, &OF_THE_HOST))
+        };
         let Some(fault) = fault else { return };
         let clock = &self.env.world.clock;
         let utc = clock.utc().as_unix_micros();
         self.env.world.note(format_args!("{fault:?}"));
         match fault {
             Fault::WallJumpsAhead => {
-                let utc = utc.saturating_add(self.host.below(DAY));
+                let utc = utc.saturating_add(rng.below(DAY));
                 clock.set_utc(Timestamp::from_unix_micros(utc));
             }
             Fault::WallJumpsBack => {
-                let utc = utc.saturating_sub(self.host.below(DAY));
+                let utc = utc.saturating_sub(rng.below(DAY));
                 clock.set_utc(Timestamp::from_unix_micros(utc));
             }
             Fault::Suspend => {
-                let asleep = Duration::from_micros(self.host.below(DAY / 24));
+                let asleep = Duration::from_micros(rng.below(DAY / 24));
                 clock.jump(clock.after(asleep).min(self.end));
             }
             Fault::Crash => self.env.commands.borrow_mut().push(Command::Crash),
@@ -269,7 +273,7 @@ impl Run<'_> {
                 let sessions = self.env.sessions.borrow();
                 let count = sessions.len() as u64;
                 if count > 0 {
-                    let tag = sessions[self.host.below(count) as usize].tag;
+                    let tag = sessions[rng.below(count) as usize].tag;
                     self.env.commands.borrow_mut().push(match fault {
                         Fault::DriverDropped => Command::DropDriver(tag),
                         _ => Command::EndRuntime(tag),

@@ -1,0 +1,6 @@
+//! The simulator finds what is wrong, the same every time, and finds nothing wrong with the crate.
+#![cfg(feature = "sim")]
+
+mod parts;
+mod runs;
+mod sweeps;

@@ -1,0 +1,139 @@
+//! The parts by themselves, and under other runtimes.
+
+use bytes::Bytes;
+use core::time::Duration;
+use http::{Request, Response};
+use tinkex_telemetry::sim::{ManualTransport, Sim, SimClock, SimExecutor, SimHttp};
+use tinkex_telemetry::{
+    Clock as _, Config, HttpClient, HttpError, HttpTransport, Instant, Receipt, Reporter,
+    SendError, Timestamp,
+};
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+#[test]
+fn a_clock_moves_when_it_is_told_to_and_its_wall_may_jump() {
+    let start = Timestamp::from_unix_micros(5_000_000);
+    let clock = SimClock::starting(Instant::from_micros(7), start);
+    clock.advance(secs(2));
+    assert_eq!(clock.now(), Instant::from_micros(2_000_007));
+    assert_eq!(clock.utc(), Timestamp::from_unix_micros(7_000_000));
+    clock.set_utc(Timestamp::from_unix_micros(1_000_000));
+    assert_eq!(clock.now(), Instant::from_micros(2_000_007));
+    clock.advance(secs(1));
+    assert_eq!(clock.utc(), Timestamp::from_unix_micros(2_000_000));
+    clock.advance(Duration::MAX);
+    assert_eq!(clock.now(), Instant::from_micros(u64::MAX));
+}
+
+#[test]
+fn timers_are_due_in_their_order_and_not_before() {
+    let mut executor = SimExecutor::new(1);
+    let order = std::rc::Rc::new(core::cell::RefCell::new(Vec::new()));
+    for seconds in [3, 1, 2] {
+        let (clock, order) = (executor.clock(), std::rc::Rc::clone(&order));
+        let at = clock.now().checked_add(secs(seconds)).expect("in time");
+        use tinkex_telemetry::local::LocalSpawner as _;
+        let task = async move {
+            clock.sleep_until(at).await;
+            assert_eq!(clock.now(), at);
+            order.borrow_mut().push(seconds);
+        };
+        executor.local_spawner().spawn_local(task).expect("it runs");
+    }
+    executor.advance(Duration::from_millis(2_500));
+    assert_eq!(*order.borrow(), [1, 2]);
+    executor.advance(secs(1));
+    assert_eq!(*order.borrow(), [1, 2, 3]);
+}
+
+#[test]
+fn each_send_is_answered_by_hand() {
+    let (mut executor, transport) = (SimExecutor::new(1), ManualTransport::new());
+    let reporter = Reporter::builder("s")
+        .transport(transport.clone())
+        .runtime(executor.spawner())
+        .enabled(true)
+        .start()
+        .expect("it starts");
+    reporter.flush();
+    executor.run();
+    let first = transport.next().expect("it was flushed");
+    assert_eq!(
+        (first.event_count(), first.first_index(), first.attempt()),
+        (1, 0, 0)
+    );
+    let key = first.idempotency_key();
+    first.answer(Err(SendError::retryable("not now")));
+    executor.run();
+    assert!(transport.next().is_none(), "the backoff is not over");
+    executor.advance(secs(2));
+    let second = transport.next().expect("it is tried again");
+    assert_eq!((second.idempotency_key(), second.attempt()), (key, 1));
+    // Never answered: the timeout ends it.
+    drop(second);
+    executor.advance(secs(8));
+    let third = transport.next().expect("and again");
+    assert!(third.text().contains("SESSION_START"));
+    third.answer(Ok(Receipt::delivered()));
+    executor.run();
+    assert_eq!(reporter.stats().delivered, 1);
+}
+
+/// Counts, and passes on.
+struct Counting(SimHttp, std::sync::Arc<core::sync::atomic::AtomicU64>);
+
+impl HttpClient for Counting {
+    async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        self.1.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        self.0.send(request).await
+    }
+}
+
+#[test]
+fn a_client_of_ones_own_stands_before_the_simulated_server() {
+    Sim::new(1)
+        .run(|env| async move {
+            let count = std::sync::Arc::default();
+            let client = Counting(env.server().http(), std::sync::Arc::clone(&count));
+            let config = Config::new("http://simulated.invalid", "key").expect("a config");
+            let reporter = Reporter::builder("own")
+                .transport(HttpTransport::new(config, client))
+                .runtime(env.spawner())
+                .enabled(true)
+                .start()
+                .expect("it starts");
+            assert!(reporter.stop(secs(5)).await.all_delivered());
+            assert_eq!(env.server().events("own"), 2);
+            assert_eq!(count.load(core::sync::atomic::Ordering::Relaxed), 1);
+        })
+        .assert_ok();
+}
+
+/// tokio's own paused time moves the session; the test answers.
+#[cfg(feature = "tokio")]
+#[tokio::test(start_paused = true)]
+async fn sends_are_answered_by_hand_in_tokios_paused_time() {
+    use tinkex_telemetry::Tokio;
+    let transport = ManualTransport::new();
+    let reporter = Reporter::builder("s")
+        .transport(transport.clone())
+        .runtime(Tokio)
+        .enabled(true)
+        .start()
+        .expect("it starts");
+    let begin = tokio::time::Instant::now();
+    let send = loop {
+        match transport.next() {
+            Some(send) => break send,
+            None => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    };
+    let waited = begin.elapsed();
+    assert!(waited >= secs(10) && waited < secs(11), "{waited:?}");
+    send.answer(Ok(Receipt::delivered()));
+    assert!(reporter.wait_until_drained(secs(5)).await.is_drained());
+    assert_eq!(reporter.stats().delivered, 1);
+}
