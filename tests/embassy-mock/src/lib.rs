@@ -8,6 +8,7 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::rc::Rc;
 use tinkex_telemetry::local::LocalTransport;
+use tinkex_telemetry::sim::ManualTransport;
 use tinkex_telemetry::{Batch, Clock, Embassy, Instant, Receipt, Reporter, SendError, fields};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -86,6 +87,22 @@ fn a_stop_ends_at_its_deadline_whatever_the_transport_does() {
         assert_eq!((drain.delivered, drain.remaining), (0, 2));
         assert_eq!(memory.given_up(), [2 * SECOND]);
         assert_eq!(reporter.stats().dropped.shutdown, 2);
+    });
+}
+
+#[test]
+fn sends_are_answered_by_hand() {
+    in_mock_time(async |pool, _| {
+        let transport = ManualTransport::new();
+        let reporter = start(pool, transport.clone());
+        pass(10 * SECOND - MILLISECOND).await;
+        assert!(transport.next().is_none());
+        pass(MILLISECOND).await;
+        let send = transport.next().expect("the interval is over");
+        assert_eq!((send.event_count(), send.attempt()), (1, 0));
+        send.answer(Err(SendError::rejected("no")));
+        pass(Duration::ZERO).await;
+        assert_eq!(reporter.stats().dropped.rejected, 1);
     });
 }
 

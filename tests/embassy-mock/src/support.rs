@@ -96,12 +96,12 @@ pub(crate) fn elapsed() -> Duration {
     Embassy.now().saturating_duration_since(Instant::ORIGIN)
 }
 
-pub(crate) fn start(
+pub(crate) fn start<T: Transport>(
     pool: &'static EmbassyPool,
-    memory: Memory,
-) -> Reporter<Memory, Embassy, Embassy> {
+    transport: T,
+) -> Reporter<T, Embassy, Embassy> {
     Reporter::builder("s")
-        .transport(memory)
+        .transport(transport)
         .runtime(Embassy::on(pool))
         .enabled(true)
         .start()
