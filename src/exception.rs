@@ -448,6 +448,7 @@ mod tests {
         let with_bodies = ErrorRules {
             with_bodies: true,
             classify: None,
+            ..ErrorRules::default()
         };
         assert_eq!(
             event(with_bodies, &error)["event_data"],
@@ -460,6 +461,7 @@ mod tests {
         let rules = ErrorRules {
             classify: Some(|error| error.is::<fmt::Error>().then(Fault::user)),
             with_bodies: false,
+            ..ErrorRules::default()
         };
         let json = event(rules, &Failed("outer", Some(fmt::Error)));
         assert_eq!(
@@ -502,6 +504,7 @@ mod tests {
         let rules = ErrorRules {
             with_bodies: true,
             classify: None,
+            ..ErrorRules::default()
         };
         let room = crate::Options::MIN_EVENT_BYTES - crate::encode::Front::MAX;
         let at = Timestamp::from_unix_micros(0);

@@ -1,6 +1,8 @@
 //! The simulator finds what is wrong, the same every time, and finds nothing wrong with the crate.
 #![cfg(feature = "sim")]
 
+extern crate alloc;
+
 mod parts;
 mod runs;
 mod sweeps;

@@ -31,9 +31,9 @@ fn a_clock_moves_when_it_is_told_to_and_its_wall_may_jump() {
 #[test]
 fn timers_are_due_in_their_order_and_not_before() {
     let mut executor = SimExecutor::new(1);
-    let order = std::rc::Rc::new(core::cell::RefCell::new(Vec::new()));
+    let order = alloc::rc::Rc::new(core::cell::RefCell::new(Vec::new()));
     for seconds in [3, 1, 2] {
-        let (clock, order) = (executor.clock(), std::rc::Rc::clone(&order));
+        let (clock, order) = (executor.clock(), alloc::rc::Rc::clone(&order));
         let at = clock.now().checked_add(secs(seconds)).expect("in time");
         use tinkex_telemetry::local::LocalSpawner as _;
         let task = async move {
@@ -83,7 +83,7 @@ fn each_send_is_answered_by_hand() {
 }
 
 /// Counts, and passes on.
-struct Counting(SimHttp, std::sync::Arc<core::sync::atomic::AtomicU64>);
+struct Counting(SimHttp, alloc::sync::Arc<core::sync::atomic::AtomicU64>);
 
 impl HttpClient for Counting {
     async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
@@ -96,8 +96,8 @@ impl HttpClient for Counting {
 fn a_client_of_ones_own_stands_before_the_simulated_server() {
     Sim::new(1)
         .run(|env| async move {
-            let count = std::sync::Arc::default();
-            let client = Counting(env.server().http(), std::sync::Arc::clone(&count));
+            let count = alloc::sync::Arc::default();
+            let client = Counting(env.server().http(), alloc::sync::Arc::clone(&count));
             let config = Config::new("http://simulated.invalid", "key").expect("a config");
             let reporter = Reporter::builder("own")
                 .transport(HttpTransport::new(config, client))

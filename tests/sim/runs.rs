@@ -1,8 +1,8 @@
 //! Single runs: what a scenario sees, how a failure is told, and how it is made smaller.
 
+use alloc::rc::Rc;
 use core::cell::Cell;
 use core::time::Duration;
-use std::rc::Rc;
 use tinkex_telemetry::sim::{Failure, Fault, Faults, Invariants, Reply, Sim};
 use tinkex_telemetry::{Options, fields, sometimes};
 
@@ -119,7 +119,7 @@ fn a_scenario_that_waits_for_nothing_or_for_ever_is_a_failure() {
 
 #[test]
 fn a_run_that_asks_the_real_world_is_not_deterministic() {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use core::sync::atomic::{AtomicU64, Ordering};
     static RUNS: AtomicU64 = AtomicU64::new(0);
     let report = Sim::sweep(0..10).check_determinism().run(|env| async move {
         let real = RUNS.fetch_add(1, Ordering::Relaxed);
