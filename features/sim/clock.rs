@@ -1,8 +1,8 @@
 //! Simulated time: it moves when it is told to.
 
 use crate::{Clock, Instant, Timestamp};
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -36,8 +36,45 @@ struct Time {
 
 #[derive(Default)]
 struct Timers {
-    wakers: BTreeMap<(u64, u64), Waker>,
+    /// The next one last: there are few, and most come and go at the end.
+    list: Vec<Timer>,
     last_id: u64,
+}
+
+struct Timer {
+    at: u64,
+    id: u64,
+    waker: Waker,
+}
+
+impl Timers {
+    /// Where this timer is, or would be.
+    fn find(&self, at: u64, id: u64) -> Result<usize, usize> {
+        self.list
+            .binary_search_by(|timer| (at, id).cmp(&(timer.at, timer.id)))
+    }
+
+    fn note(&mut self, at: u64, id: Option<u64>, waker: Waker) -> (u64, Option<Waker>) {
+        let id = id.unwrap_or_else(|| {
+            self.last_id += 1;
+            self.last_id
+        });
+        match self.find(at, id) {
+            Ok(index) => {
+                let old = core::mem::replace(&mut self.list[index].waker, waker);
+                (id, Some(old))
+            }
+            Err(index) => {
+                self.list.insert(index, Timer { at, id, waker });
+                (id, None)
+            }
+        }
+    }
+
+    fn cancel(&mut self, at: u64, id: u64) -> Option<Waker> {
+        let index = self.find(at, id).ok()?;
+        Some(self.list.remove(index).waker)
+    }
 }
 
 impl SimClock {
@@ -79,8 +116,7 @@ impl SimClock {
     #[must_use]
     pub fn next_timer(&self) -> Option<Instant> {
         let timers = self.timers();
-        let (at, _) = timers.wakers.keys().next()?;
-        Some(Instant::from_micros(*at))
+        Some(Instant::from_micros(timers.list.last()?.at))
     }
 
     /// Lets all the time until `end` pass at once, as for a machine that was suspended.
@@ -97,18 +133,23 @@ impl SimClock {
     /// Moves to the next timer, but not beyond `end`. False when there is none: then it is at `end`.
     pub(super) fn step(&self, end: Instant) -> bool {
         let mut timers = self.timers();
-        let next = timers.wakers.first_entry();
-        let due = next.filter(|next| next.key().0 <= end.as_micros());
-        let Some(due) = due else {
+        let Some(due) = timers.list.pop_if(|timer| timer.at <= end.as_micros()) else {
             drop(timers);
             self.set(end);
             return false;
         };
-        let ((at, _), waker) = due.remove_entry();
         drop(timers);
-        self.set(Instant::from_micros(at));
-        waker.wake();
+        self.set(Instant::from_micros(due.at));
+        due.waker.wake();
         true
+    }
+
+    pub(super) const fn into_sleep(self, at: Instant) -> Sleep {
+        Sleep {
+            clock: self,
+            at,
+            id: None,
+        }
     }
 
     fn set(&self, at: Instant) {
@@ -137,11 +178,7 @@ impl Clock for SimClock {
     }
 
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
-        Sleep {
-            clock: self.clone(),
-            at,
-            id: None,
-        }
+        self.clone().into_sleep(at)
     }
 }
 
@@ -154,7 +191,8 @@ impl fmt::Debug for SimClock {
     }
 }
 
-struct Sleep {
+/// Waits until its time has come. Dropping it cancels the timer.
+pub(super) struct Sleep {
     clock: SimClock,
     at: Instant,
     id: Option<u64>,
@@ -167,14 +205,8 @@ impl Future for Sleep {
         if self.clock.now() >= self.at {
             return Poll::Ready(());
         }
-        let (at, id) = (self.at.as_micros(), self.id);
-        let mut timers = self.clock.timers();
-        let id = id.unwrap_or_else(|| {
-            timers.last_id += 1;
-            timers.last_id
-        });
-        let old = timers.wakers.insert((at, id), context.waker().clone());
-        drop(timers);
+        let (at, waker) = (self.at.as_micros(), context.waker().clone());
+        let (id, old) = self.clock.timers().note(at, self.id, waker);
         drop(old);
         self.id = Some(id);
         Poll::Pending
@@ -184,11 +216,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            let waker = self
-                .clock
-                .timers()
-                .wakers
-                .remove(&(self.at.as_micros(), id));
+            let waker = self.clock.timers().cancel(self.at.as_micros(), id);
             drop(waker);
         }
     }

@@ -175,7 +175,7 @@ impl Env {
     pub fn advance(&self, duration: Duration) -> impl Future<Output = ()> + use<> {
         let clock = self.clock();
         let until = clock.after(duration);
-        async move { clock.sleep_until(until).await }
+        clock.into_sleep(until)
     }
 
     /// Runs a task beside the scenario.

@@ -247,8 +247,13 @@ impl SimExecutor {
 
     /// Polls one of the tasks that want it.
     pub(super) fn turn(&mut self) -> Turn {
-        self.take_spawned();
+        self.take_local();
         let mut inbox = self.spawner.inbox.lock();
+        if !inbox.spawned.is_empty() {
+            drop(inbox);
+            self.take_spawned();
+            inbox = self.spawner.inbox.lock();
+        }
         let index = match inbox.ready.len() {
             0 => return Turn::Idle,
             1 => 0,
@@ -267,16 +272,14 @@ impl SimExecutor {
         Turn::Took(index)
     }
 
-    fn take_spawned(&mut self) {
+    fn take_local(&mut self) {
         while let Some(task) = { self.local.borrow_mut().pop() } {
             self.add(0, task);
         }
-        let mut inbox = self.spawner.inbox.lock();
-        if inbox.spawned.is_empty() {
-            return;
-        }
-        let spawned = core::mem::take(&mut inbox.spawned);
-        drop(inbox);
+    }
+
+    fn take_spawned(&mut self) {
+        let spawned = core::mem::take(&mut self.spawner.inbox.lock().spawned);
         for (tag, task) in spawned {
             self.add(tag, task);
         }
@@ -320,6 +323,7 @@ impl SimExecutor {
 
     /// Drops the tasks of this tag, as when their runtime is gone. True when there were any.
     pub(super) fn kill(&mut self, tag: Tag) -> bool {
+        self.take_local();
         self.take_spawned();
         let doomed: Vec<_> = (0..self.tasks.len())
             .filter(|&index| {

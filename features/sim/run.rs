@@ -112,6 +112,7 @@ impl Sim {
             host: Rng::stream(self.seed, 5),
             until_disturbed: 1,
             steps: 0,
+            turns: 0,
         };
         let result = run.scenario(&mut executor, &env, scenario);
         let simulated = clock.now().saturating_duration_since(start);
@@ -121,7 +122,7 @@ impl Sim {
         Report {
             seed: self.seed,
             failure: result.err(),
-            trace: mix(state.trace, run.steps),
+            trace: mix(state.trace, mix(run.turns, run.steps)),
             steps: run.steps,
             simulated,
             happened: Fault::ALL
@@ -162,6 +163,8 @@ struct Run<'a> {
     until_disturbed: u64,
     end: Instant,
     steps: u64,
+    /// A hash over which task took its turn, and when.
+    turns: u64,
 }
 
 impl Run<'_> {
@@ -214,11 +217,10 @@ impl Run<'_> {
 
     fn after_turn(&mut self, executor: &mut SimExecutor, task: usize) -> Result<(), Failure> {
         self.steps += 1;
-        {
-            let now = self.env.world.clock.now().as_micros();
-            let mut state = self.env.world.state();
-            state.trace = mix(mix(state.trace, task as u64), now);
-        }
+        self.turns = mix(
+            mix(self.turns, task as u64),
+            self.env.world.clock.now().as_micros(),
+        );
         self.invariants
             .check(&self.env)
             .map_err(Failure::Invariant)?;
