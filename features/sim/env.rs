@@ -37,6 +37,8 @@ pub(super) struct Inner {
     pub(super) commands: RefCell<Vec<Command>>,
     pub(super) seed: u64,
     pub(super) healed_at: Cell<Option<Instant>>,
+    /// The turns that tasks took.
+    pub(super) turns: Cell<u64>,
     random: RefCell<Rng>,
 }
 
@@ -81,6 +83,7 @@ impl Env {
             commands: RefCell::default(),
             seed,
             healed_at: Cell::new(None),
+            turns: Cell::new(0),
             random: RefCell::new(Rng::stream(seed, 3)),
         }))
     }

@@ -50,6 +50,7 @@
 //! indices alone. A `Serialize` that depends on a hash map's order, or a scenario that reads the real clock, makes runs differ:
 //! [`Sweep::check_determinism`] finds it.
 
+mod calm;
 mod clock;
 mod coverage;
 mod env;

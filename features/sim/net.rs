@@ -251,11 +251,16 @@ impl HttpClient for SimHttp {
         let Some(status) = reply.status else {
             return pending().await;
         };
-        if (200..300).contains(&status)
-            && let Some(open) = &mut open
-            && let Some(receipt) = open.receipt.take()
-        {
-            self.0.state().server.confirm(&receipt, key);
+        if let Some(open) = &mut open {
+            let server = &mut self.0.state().server;
+            match &open.receipt {
+                Some(receipt) if (200..300).contains(&status) => {
+                    server.confirm(receipt, key);
+                    open.receipt = None;
+                }
+                Some(receipt) => server.refuse(receipt, status),
+                None => {}
+            }
         }
         self.0.note(format_args!("answer {status}"));
         answer(status, reply.retry_after)
@@ -275,9 +280,9 @@ impl SimHttp {
         let stalls = plan.fault == Some(Fault::Stalled) && !plan.stall_keeps;
         let keeps = plan.reply.as_ref().is_none_or(|reply| reply.keeps) && !is_cut && !stalls;
         if keeps {
-            state.server.take(&receipt, false);
+            state.server.take(&receipt, body, false);
             if plan.fault == Some(Fault::Duplicated) {
-                state.server.take(&receipt, true);
+                state.server.take(&receipt, body, true);
             }
         }
         drop(state);

@@ -154,6 +154,9 @@ fn first_clock(faults: &Faults, draws: &mut Rng) -> SimClock {
     SimClock::starting(Instant::from_micros(now), Timestamp::from_unix_micros(utc))
 }
 
+/// A task that takes more turns than this while time stands still will never end.
+const TURNS_AT_ONCE: u32 = 100_000;
+
 /// A run under way.
 struct Run<'a> {
     env: Rc<Inner>,
@@ -200,10 +203,18 @@ impl Run<'_> {
             }),
         );
         let clock = self.env.world.clock.clone();
+        let mut turns_at_once = 0;
         while !is_done.get() {
             match guarded(|| executor.turn())? {
-                Turn::Took(task) => self.after_turn(executor, task)?,
+                Turn::Took(task) => {
+                    self.after_turn(executor, task)?;
+                    turns_at_once += 1;
+                    if turns_at_once == TURNS_AT_ONCE {
+                        return Err(Failure::Spins);
+                    }
+                }
                 Turn::Idle => {
+                    turns_at_once = 0;
                     let next = clock.next_timer().ok_or(Failure::Stuck)?;
                     if next > self.end {
                         return Err(Failure::TimeLimit);
@@ -217,6 +228,7 @@ impl Run<'_> {
 
     fn after_turn(&mut self, executor: &mut SimExecutor, task: usize) -> Result<(), Failure> {
         self.steps += 1;
+        self.env.turns.set(self.steps);
         self.turns = mix(
             mix(self.turns, task as u64),
             self.env.world.clock.now().as_micros(),
@@ -371,7 +383,7 @@ async fn settle(env: Env) {
 }
 
 /// The attempt under way ends, its retry waits, and everything is sent, at the worst event by event.
-fn settling_bound(options: &Options, queued: u64) -> Duration {
+pub(super) fn settling_bound(options: &Options, queued: u64) -> Duration {
     const ROUND_TRIP: Duration = Duration::from_millis(30);
     let queued = u32::try_from(queued + 2).unwrap_or(u32::MAX);
     let retry = options
@@ -404,6 +416,8 @@ pub enum Failure {
     Panicked(String),
     /// The scenario waits, and nothing is left that could ever happen.
     Stuck,
+    /// Tasks go on and on while time stands still.
+    Spins,
     /// The run took more simulated time than it may.
     TimeLimit,
     /// Two runs of the same seed went different ways.
@@ -416,6 +430,7 @@ impl fmt::Display for Failure {
             Self::Invariant(what) => write!(f, "what must hold does not: {what}"),
             Self::Panicked(what) => write!(f, "the scenario panicked: {what}"),
             Self::Stuck => f.write_str("the scenario waits, and nothing is left to happen"),
+            Self::Spins => f.write_str("tasks go on and on while time stands still"),
             Self::TimeLimit => f.write_str("the run took more simulated time than it may"),
             Self::NotDeterministic => f.write_str("two runs of the same seed went different ways"),
         }

@@ -83,6 +83,10 @@ pub(super) struct Record {
     pub(super) duplicates: u64,
     pub(super) requests: u64,
     ended_at: Option<u64>,
+    /// The last request's first index and the hash of its key, unless the client was told that it was too large.
+    last: Option<(u64, u64)>,
+    /// The client was told that everything up to this index is refused for good.
+    rejected_to: Option<u64>,
     /// The hash of each body that was not confirmed, by idempotency key.
     unconfirmed: BTreeMap<String, u64>,
 }
@@ -102,6 +106,8 @@ pub(super) struct Server {
     pub(super) always: Option<Reply>,
     /// What is wrong with what came in.
     pub(super) wrong: Vec<String>,
+    /// The bodies that are taken in, one behind the other, if they are wanted.
+    pub(super) bodies: Option<Vec<u8>>,
     requests: u64,
 }
 
@@ -124,9 +130,23 @@ impl Server {
             return None;
         }
         let session = session_id(body)?.to_string();
-        let last = glances.last()?.index;
+        let (first, last) = (glances.first()?.index, glances.last()?.index);
         let record = self.sessions.entry(session.clone()).or_default();
         record.requests += 1;
+        if record.rejected_to.is_some_and(|to| first <= to) {
+            self.wrong.push(format!(
+                "session {session}, index {first}: sent again, though it was refused for good"
+            ));
+        }
+        let attempt = (first, hash(key.as_bytes()));
+        if let Some(last) = record.last.replace(attempt)
+            && last.0 == attempt.0
+            && last.1 != attempt.1
+        {
+            self.wrong.push(format!(
+                "session {session}, index {first}: another idempotency key for another attempt"
+            ));
+        }
         if !record.unconfirmed.is_empty()
             && let Some(before) = record.unconfirmed.get(key)
             && *before != hash(body)
@@ -143,10 +163,13 @@ impl Server {
     }
 
     /// Takes a request in. `is_replay`: the network has doubled it.
-    pub(super) fn take(&mut self, receipt: &Receipt, is_replay: bool) {
+    pub(super) fn take(&mut self, receipt: &Receipt, body: &[u8], is_replay: bool) {
         let Some(record) = self.sessions.get_mut(&receipt.session) else {
             return;
         };
+        if let Some(bodies) = &mut self.bodies {
+            bodies.extend_from_slice(body);
+        }
         for event in &receipt.events {
             if let Err(why) = record.take(*event, is_replay) {
                 let session = &receipt.session;
@@ -165,6 +188,18 @@ impl Server {
                     record.confirmed +=
                         u64::from(!core::mem::replace(&mut kept.is_confirmed, true));
                 }
+            }
+        }
+    }
+
+    /// The client has been told this, which is not that the server has them.
+    pub(super) fn refuse(&mut self, receipt: &Receipt, status: u16) {
+        if let Some(record) = self.sessions.get_mut(&receipt.session) {
+            match status {
+                // Its halves are batches of their own.
+                413 => record.last = None,
+                408 | 425 | 429 | 500.. => {}
+                _ => record.rejected_to = Some(receipt.last()),
             }
         }
     }

@@ -1,8 +1,10 @@
 //! A workload: what an application might do, drawn from a seed and written down, so that a failure can be made shorter.
 
 use super::Fault;
-use super::env::{Env, SimReporter};
+use super::calm::calm;
+use super::env::{Env, Life, SimReporter};
 use super::rng::Rng;
+use super::run::settling_bound;
 use crate::{Drain, Handle, Options, Severity, fields, sometimes};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -94,11 +96,20 @@ impl Workload {
             session.step(op).await;
         }
         let is_healed = env.0.healed_at.get().is_some();
+        if env.random(2) == 0 {
+            session.settle().await;
+        }
         let drain = session.stop(Duration::from_secs(10)).await;
         sometimes!(
             is_healed && drain.all_delivered(),
             "all is delivered after healing"
         );
+        env.heal();
+        // The promises about time do not reach beyond the clock's end.
+        if env.now().as_micros() < u64::MAX / 2 {
+            let next = session.number + 1;
+            calm(&env, &self.options, next).await;
+        }
     }
 }
 
@@ -127,18 +138,18 @@ fn op(rng: &mut Rng) -> Op {
 }
 
 /// The session at hand.
-struct Session {
-    env: Env,
-    options: Options,
+pub(super) struct Session {
+    pub(super) env: Env,
+    pub(super) options: Options,
     number: usize,
-    reporter: Option<SimReporter>,
-    handle: Handle,
+    pub(super) reporter: Option<SimReporter>,
+    pub(super) handle: Handle,
     /// That of the first stop.
     stop_deadline: Option<crate::Instant>,
 }
 
 impl Session {
-    fn open(env: &Env, options: &Options, number: usize) -> Self {
+    pub(super) fn open(env: &Env, options: &Options, number: usize) -> Self {
         let reporter = env.reporter(options.clone());
         Self {
             env: env.clone(),
@@ -203,7 +214,7 @@ impl Session {
         self.look();
     }
 
-    fn log(&self, count: u32) {
+    pub(super) fn log(&self, count: u32) {
         if self.env.strikes(Fault::SerializePanics) {
             self.expect_refusal(Panics);
         }
@@ -224,7 +235,36 @@ impl Session {
                 after.refused.total() - before.refused.total(),
                 u64::from(!accepted)
             );
+            if after.refused.queue_full > before.refused.queue_full {
+                self.is_full();
+            }
         }
+    }
+
+    /// Only a full queue refuses.
+    fn is_full(&self) {
+        let stats = self.handle.stats();
+        let has_no_room = stats.queued >= self.options.max_queue_size as u64
+            || stats.queued_bytes + 400 > self.options.max_queue_bytes;
+        assert!(has_no_room, "a queue refuses, and is not full: {stats:?}");
+    }
+
+    /// Once faults are healed all is settled, by a driver that is still there.
+    async fn settle(&self) {
+        self.env.heal();
+        // A driver that was dropped is replaced within five seconds.
+        self.env.advance(Duration::from_secs(6)).await;
+        let life = self.env.0.sessions.borrow()[self.number].life;
+        let is_near_end = self.env.now().as_micros() > u64::MAX / 2;
+        if life != Life::Alive || self.stop_deadline.is_some() || is_near_end {
+            return;
+        }
+        let stats = self.handle.stats();
+        assert!(stats.driver_alive, "its driver has gone: {stats:?}");
+        let bound = settling_bound(&self.options, stats.queued);
+        let drain = self.handle.wait_until_drained(bound).await;
+        let stats = self.handle.stats();
+        assert!(drain.is_drained(), "not settled after {bound:?}: {stats:?}");
     }
 
     fn log_text(&self, bytes: u32) {
@@ -237,7 +277,7 @@ impl Session {
         assert!(!is_too_large || bytes as usize + 400 > self.options.max_event_bytes);
     }
 
-    fn expect_refusal(&self, data: impl Serialize) {
+    pub(super) fn expect_refusal(&self, data: impl Serialize) {
         let before = self.handle.stats();
         assert!(!self.handle.log("bad", data));
         let after = self.handle.stats();
@@ -248,7 +288,7 @@ impl Session {
         );
     }
 
-    fn burst(&self) {
+    pub(super) fn burst(&self) {
         let before = self.handle.stats().refused.queue_full;
         for n in 0..self.options.max_queue_size + 10 {
             self.handle.log("burst", fields! { n: n });
@@ -257,6 +297,9 @@ impl Session {
         let is_over = stats.refused.session_ended + stats.refused.queue_full > before;
         assert!(is_over, "a queue takes more than it may: {stats:?}");
         sometimes!(stats.refused.queue_full > before, "a burst fills the queue");
+        if stats.refused.queue_full > before {
+            self.is_full();
+        }
     }
 
     async fn fatal(&self) {
@@ -320,7 +363,7 @@ impl Session {
         );
     }
 
-    async fn stop(&mut self, timeout: Duration) -> Drain {
+    pub(super) async fn stop(&mut self, timeout: Duration) -> Drain {
         let (before, start) = (self.handle.stats(), self.env.now());
         let deadline = *self
             .stop_deadline
@@ -329,6 +372,8 @@ impl Session {
         self.ends_in_time(start, timeout);
         let after = self.handle.stats();
         assert!(after.session_ended);
+        let end = u64::from(!before.session_ended);
+        assert_eq!(after.accepted, before.accepted + end, "{after:?}");
         assert!(!self.handle.log("late", ()));
         // A later stop does not wait longer than it was told to, and does not move the deadline of the first.
         if after.driver_alive && self.env.now() >= deadline {
@@ -417,7 +462,7 @@ async fn either(first: impl Future, second: impl Future) -> bool {
     .await
 }
 
-struct Unencodable;
+pub(super) struct Unencodable;
 
 impl Serialize for Unencodable {
     fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
