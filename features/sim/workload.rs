@@ -88,7 +88,7 @@ impl Workload {
 
     /// Does it all, and checks what each operation promises.
     pub async fn run(self, env: Env) {
-        let mut session = Session::open(&env, &self.options, 0);
+        let mut session = Session::open(&env, &self.options);
         for op in self.ops {
             if env.strikes(Fault::ShutdownInRetry) {
                 let _ = session.stop(Duration::from_secs(1)).await;
@@ -107,8 +107,7 @@ impl Workload {
         env.heal();
         // The promises about time do not reach beyond the clock's end.
         if env.now().as_micros() < u64::MAX / 2 {
-            let next = session.number + 1;
-            calm(&env, &self.options, next).await;
+            calm(&env, &self.options).await;
         }
     }
 }
@@ -149,7 +148,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn open(env: &Env, options: &Options, number: usize) -> Self {
+    pub(super) fn open(env: &Env, options: &Options) -> Self {
+        let number = env.0.sessions.borrow().len();
         let reporter = env.reporter(options.clone());
         Self {
             env: env.clone(),
@@ -200,7 +200,7 @@ impl Session {
                 let was_alive = self.handle.stats().driver_alive;
                 self.reporter = None;
                 sometimes!(was_alive, "a reporter is dropped while its driver lives");
-                *self = Self::open(&self.env, &self.options, self.number + 1);
+                *self = Self::open(&self.env, &self.options);
             }
             Op::DropDriver => {
                 self.env.drop_driver(self.number);
