@@ -30,7 +30,7 @@ const COMMON_KEYS: &[&str] = &[
 ///
 /// The check is of this request alone; what can only be seen across the requests of a session
 /// (order, duplicates, what comes first and last) is checked by a running
-/// [`Collector`](super::Collector). Time and memory are linear in `body`, which is not copied.
+/// `Collector`, and by the simulated server. Time and memory are linear in `body`, which is not copied.
 ///
 /// # Errors
 ///
