@@ -31,8 +31,8 @@ impl Instant {
     /// This much later, rounded up to a whole microsecond; `None` where the clock would overflow.
     #[must_use]
     pub fn checked_add(self, duration: Duration) -> Option<Self> {
-        let micros = duration.as_nanos().div_ceil(1_000);
-        let micros = u64::try_from(micros).ok()?;
+        let micros = duration.as_secs().checked_mul(1_000_000)?;
+        let micros = micros.checked_add(u64::from(duration.subsec_nanos().div_ceil(1_000)))?;
         self.0.checked_add(micros).map(Self)
     }
 

@@ -98,7 +98,7 @@ impl SimClock {
     }
 
     /// Lets `duration` pass, timer after timer: each is woken at its own time. Tasks run afterwards, so one that a timer
-    /// has woken sees the time at the end; [`SimSpawner::advance`](super::SimSpawner::advance) runs them in between.
+    /// has woken sees the time at the end; [`SimExecutor::advance`](super::SimExecutor::advance) runs them in between.
     ///
     /// At the clock's end, after 584 542 years, it stays there.
     pub fn advance(&self, duration: Duration) {

@@ -46,7 +46,7 @@
 //!
 //! One thread: nothing of a data race shows. The executor's order of tasks, the timers, the network, the wall clock and
 //! the ids come from the seed; nothing reads the machine's clock or randomness. The simulated server holds small
-//! requests, and one in 128 of the others, to the strict check of [`wire`](crate::wire); of the rest it reads ids and
+//! requests, and one in 256 of the others, to the strict check of [`wire`](crate::wire); of the rest it reads ids and
 //! indices alone. A `Serialize` that depends on a hash map's order, or a scenario that reads the real clock, makes runs differ:
 //! [`Sweep::check_determinism`] finds it.
 

@@ -256,10 +256,12 @@ impl Record {
 }
 
 /// One in so many large requests is checked as strictly as small ones.
-const SAMPLE: u64 = 128;
+const SAMPLE: u64 = 256;
 
 const MARK: &[u8] = br#"{"event_id":""#;
 const UUID: usize = 36;
+/// No event has less than this behind its id: kind, severity and timestamp.
+const REST: usize = 80;
 const BETWEEN: &[u8] = br#"","event_session_index":"#;
 
 /// The events of a body in the form that this crate writes, without reading what is in them: fast enough for tens of
@@ -273,7 +275,7 @@ fn glance(body: &[u8]) -> Vec<Glance> {
             && let Some(after) = after.strip_prefix(BETWEEN)
         {
             found.extend(read(id, after));
-            rest = after;
+            rest = after.get(REST..).unwrap_or_default();
         }
     }
     found
