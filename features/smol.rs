@@ -41,7 +41,8 @@ use std::thread;
 /// ```
 ///
 /// A session whose executor is dropped loses its driver: waits end at once with what remains. One whose executor is
-/// not run makes no progress, and waits end at their deadlines. Dropping the reporter only asks for a stop, so await
+/// not run makes no progress, and waits end at their deadlines; so does one whose executor is dropped in the very
+/// moment in which another thread wakes the driver, as smol may then keep the task for ever. Dropping the reporter only asks for a stop, so await
 /// [`stop`](crate::Handle::stop) before `main` returns.
 ///
 /// Blocking waits work outside the executor (in `smol::block_on` too, which runs no tasks), in `unblock`, and in a task
