@@ -19,6 +19,8 @@ use core::fmt;
 use core::time::Duration;
 use uuid::Uuid;
 
+#[cfg(feature = "std")]
+use crate::scrub::{Draft, Scrub, Verdict};
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use crate::{
     spawner::{LocalSpawner, Spawner},
@@ -44,6 +46,8 @@ pub struct Builder<T, C, S> {
     bound: Result<(), SpawnError>,
     observer: Observer,
     errors: ErrorRules,
+    #[cfg(feature = "std")]
+    scrub: Option<Scrub>,
     entropy: Option<Entropy>,
 }
 
@@ -58,6 +62,8 @@ impl Builder<(), (), ()> {
             bound: Ok(()),
             observer: Observer::Log,
             errors: ErrorRules::default(),
+            #[cfg(feature = "std")]
+            scrub: None,
             entropy: None,
         }
     }
@@ -89,6 +95,9 @@ impl<T, C, S> Builder<T, C, S> {
         max_batch_size: usize,
         max_batch_bytes: usize,
         max_event_bytes: usize,
+        max_data_depth: usize,
+        max_string_bytes: usize,
+        max_fields: usize,
     }
 
     /// Sets all [`Options`] at once.
@@ -143,6 +152,39 @@ impl<T, C, S> Builder<T, C, S> {
     #[cfg(not(feature = "alloc"))]
     pub fn on_diagnostic(mut self, observer: fn(&Diagnostic<'_>)) -> Self {
         self.observer = Observer::Function(observer);
+        self
+    }
+
+    /// Looks at every event before it is queued, to remove what must not leave the program: it may change the event, or
+    /// drop it. `SESSION_START` and `SESSION_END` have nothing in them, and are not shown. Default: none.
+    ///
+    /// Called by whoever logs, on the calling thread, with no lock held; it should be quick, for it is part of what
+    /// `log` costs, and an event's data is parsed when it looks at them. Texts are whole: what is too long is cut only
+    /// afterwards, unless the event as a whole does not fit into `max_event_bytes`.
+    ///
+    /// A panic in it refuses this one event, as [`ScrubPanicked`](crate::Refusal::ScrubPanicked). What it logs itself is
+    /// refused as [`Scrubbed`](crate::Refusal::Scrubbed), on every session with a hook. A fatal exception that it drops
+    /// ends the session all the same.
+    ///
+    /// ```
+    /// # use tinkex_telemetry::{Reporter, Verdict};
+    /// let builder = Reporter::builder("session-123").scrub(|event| {
+    ///     if event.data().contains_key("password") {
+    ///         event.data_mut().insert("password".into(), "(removed)".into());
+    ///     }
+    ///     match event.name() {
+    ///         "internal" => Verdict::Drop,
+    ///         _ => Verdict::Keep,
+    ///     }
+    /// });
+    /// # let _ = builder;
+    /// ```
+    #[cfg(feature = "std")]
+    pub fn scrub(
+        mut self,
+        hook: impl Fn(&mut Draft<'_>) -> Verdict + Send + Sync + 'static,
+    ) -> Self {
+        self.scrub = Some(Scrub(Box::new(hook)));
         self
     }
 
@@ -208,6 +250,8 @@ impl<T, C, S> Builder<T, C, S> {
             bound: self.bound,
             observer: self.observer,
             errors: self.errors,
+            #[cfg(feature = "std")]
+            scrub: self.scrub,
             entropy: self.entropy,
         }
     }
@@ -393,6 +437,8 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
             session,
             observer: self.observer,
             errors: self.errors,
+            #[cfg(feature = "std")]
+            scrub: self.scrub,
             #[cfg(feature = "alloc")]
             spawner,
         };

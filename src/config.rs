@@ -1,5 +1,6 @@
 //! The options of a session: their defaults and their checks.
 
+use crate::limits::DataLimits;
 use core::fmt;
 use core::time::Duration;
 
@@ -40,6 +41,19 @@ pub struct Options {
     /// A larger event is refused; a longer traceback is cut and says so. Default 64 KiB
     /// (1 KiB without `std`, where an event is encoded on the stack up to that size, and on the heap beyond).
     pub max_event_bytes: usize,
+    /// How deep an event's data may nest, in objects and arrays, the data itself included. What lies deeper becomes
+    /// `… (cut)` and is not looked at. [`usize::MAX`], the default, is no limit; with a
+    /// [scrub hook](crate::Builder::scrub) there is one of 120 at most.
+    pub max_data_depth: usize,
+    /// How long a text in an event's data may be, keys included, in bytes of UTF-8. A longer one is cut and ends in
+    /// `… (cut)`. At least 32; [`usize::MAX`], the default, is no limit.
+    pub max_string_bytes: usize,
+    /// How many fields an object in an event's data may have, and how many elements an array. Further ones are left
+    /// out, and one more at the end says how many. [`usize::MAX`], the default, is no limit.
+    ///
+    /// An event that one of these three has made smaller counts as [`truncated`](crate::Stats::truncated). Any of them
+    /// makes encoding slower, by about half.
+    pub max_fields: usize,
     /// Whether the session exists at all. `None`, the default, asks the environment with `std`: `TINKER_TELEMETRY`
     /// set to `0`, `false`, `no` or `off` (any case, trimmed) switches it off. Without `std` it is on.
     pub enabled: Option<bool>,
@@ -65,6 +79,9 @@ impl Default for Options {
             } else {
                 1 << 10
             },
+            max_data_depth: usize::MAX,
+            max_string_bytes: usize::MAX,
+            max_fields: usize::MAX,
             enabled: None,
         }
     }
@@ -82,6 +99,14 @@ impl Options {
         self.enabled.unwrap_or_else(enabled_by_environment)
     }
 
+    pub(crate) fn data_limits(&self) -> DataLimits {
+        DataLimits {
+            depth: self.max_data_depth,
+            string_bytes: self.max_string_bytes,
+            fields: self.max_fields,
+        }
+    }
+
     /// Whether the options can work together, for request bodies that spend `overhead` bytes beside their events.
     pub(crate) fn check(&self, overhead: usize) -> Result<(), OptionError> {
         let above_zero = [
@@ -89,6 +114,8 @@ impl Options {
             ("http_timeout", !self.http_timeout.is_zero()),
             ("max_queue_size", self.max_queue_size > 0),
             ("max_batch_size", self.max_batch_size > 0),
+            ("max_data_depth", self.max_data_depth > 0),
+            ("max_fields", self.max_fields > 0),
         ];
         if let Some((option, _)) = above_zero.into_iter().find(|(_, holds)| !holds) {
             return Err(OptionError::new(option, Problem::Zero));
@@ -111,6 +138,10 @@ impl Options {
         if self.max_event_bytes > crate::scratch::STACK {
             let most = Problem::Above(crate::scratch::STACK, "events are encoded on the stack");
             return Err(OptionError::new("max_event_bytes", most));
+        }
+        if self.max_string_bytes < DataLimits::MIN_STRING_BYTES {
+            let least = Problem::Below(DataLimits::MIN_STRING_BYTES, "room for the mark of a cut");
+            return Err(OptionError::new("max_string_bytes", least));
         }
         if self.max_queue_bytes > isize::MAX as usize / 4 {
             let most = Problem::Above(isize::MAX as usize / 4, "a quarter of the address space");
@@ -230,6 +261,9 @@ mod tests {
         assert_eq!(with(|o| o.max_queue_size = 0), Err("max_queue_size"));
         assert_eq!(with(|o| o.max_queue_size = 99), Err("flush_threshold"));
         assert_eq!(with(|o| o.max_batch_size = 0), Err("max_batch_size"));
+        assert_eq!(with(|o| o.max_data_depth = 0), Err("max_data_depth"));
+        assert_eq!(with(|o| o.max_string_bytes = 31), Err("max_string_bytes"));
+        assert_eq!(with(|o| o.max_fields = 0), Err("max_fields"));
         assert_eq!(with(|o| o.max_batch_bytes = 0), Err("max_batch_bytes"));
         assert_eq!(with(|o| o.max_event_bytes = 511), Err("max_event_bytes"));
         assert_eq!(

@@ -49,10 +49,12 @@ pub enum DiagnosticKind {
     ExceptionLogged,
     /// Events come in after a fatal exception has ended the session. They are sent all the same.
     LoggedAfterEnd,
+    /// Events were refused because the scrub hook panicked; `why` names the first.
+    ScrubPanicked,
 }
 
 impl DiagnosticKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::QueueFull,
         Self::EventTooLarge,
         Self::Unencodable,
@@ -63,6 +65,7 @@ impl DiagnosticKind {
         Self::Shutdown,
         Self::ExceptionLogged,
         Self::LoggedAfterEnd,
+        Self::ScrubPanicked,
     ];
 
     /// How the default observer tells it.
@@ -109,6 +112,9 @@ impl fmt::Display for Diagnostic<'_> {
             DiagnosticKind::ExceptionLogged => {
                 write!(f, "Exception logged for session ID: {}", self.session_id)
             }
+            DiagnosticKind::ScrubPanicked => {
+                write!(f, "Telemetry scrub hook panicked, dropping event ({count} refused): {why}")
+            }
             DiagnosticKind::LoggedAfterEnd => f.write_str(
                 "Telemetry events logged after a fatal exception ended the session; they are still sent",
             ),
@@ -154,6 +160,7 @@ pub(crate) struct Notice {
 pub(crate) struct Notices {
     slots: [Slot; DiagnosticKind::ALL.len()],
     unencodable: Why,
+    scrub: Why,
     send: Why,
 }
 
@@ -174,14 +181,15 @@ impl Notices {
         is_first
     }
 
-    /// Counts something that has a reason. The first unencodable event keeps its reason until it is told; of what
-    /// befell batches the last reason counts.
+    /// Counts something that has a reason. Of events that were refused the first keeps its reason until it is told; of
+    /// what befell batches the last reason counts.
     pub(crate) fn add_why(&mut self, kind: DiagnosticKind, count: u64, why: Why) -> bool {
         let is_first = self.add(kind, count);
-        if kind != DiagnosticKind::Unencodable {
-            self.send = why;
-        } else if is_first {
-            self.unencodable = why;
+        match kind {
+            DiagnosticKind::Unencodable if is_first => self.unencodable = why,
+            DiagnosticKind::ScrubPanicked if is_first => self.scrub = why,
+            DiagnosticKind::Unencodable | DiagnosticKind::ScrubPanicked => {}
+            _ => self.send = why,
         }
         is_first
     }
@@ -199,6 +207,7 @@ impl Notices {
             count: core::mem::take(&mut slot.count),
             why: match kind {
                 DiagnosticKind::Unencodable => self.unencodable.clone(),
+                DiagnosticKind::ScrubPanicked => self.scrub.clone(),
                 DiagnosticKind::AttemptFailed
                 | DiagnosticKind::RetriesExhausted
                 | DiagnosticKind::Rejected

@@ -3,9 +3,11 @@
 //! What is written here is everything behind an event's id and index, which are taken under the queue's lock:
 //! `,"event":…}`. The wire's keys are in one place, this one and [`Front`].
 
+use crate::limits::{Limited, MARK};
 use crate::scratch::{Failed, Scratch};
 use crate::severity::Severity;
 use crate::time::{SessionDuration, Timestamp};
+use core::cell::Cell;
 use core::fmt::{self, Write};
 use core::time::Duration;
 use serde::{Serialize, Serializer};
@@ -15,6 +17,7 @@ use uuid::Uuid;
 ///
 /// The clock is asked last: the time it takes is time for the bytes written before to settle in the cache, from where
 /// they are copied next.
+#[inline]
 pub(crate) fn generic<D: Serialize + ?Sized>(
     out: &mut Scratch<'_>,
     at: impl FnOnce() -> Timestamp,
@@ -22,10 +25,47 @@ pub(crate) fn generic<D: Serialize + ?Sized>(
     name: &str,
     data: &D,
 ) -> Result<(), Failed> {
+    generic_with(out, at, severity, name, |out| object(out, data))
+}
+
+/// [`generic`], within limits on the data.
+pub(crate) fn generic_limited<D: Serialize + ?Sized>(
+    out: &mut Scratch<'_>,
+    at: impl FnOnce() -> Timestamp,
+    severity: Severity,
+    name: &str,
+    data: &Limited<'_, D>,
+) -> Result<(), Failed> {
+    generic_with(out, at, severity, name, |out| object_limited(out, data))
+}
+
+/// [`generic`], of an object that is JSON already.
+#[cfg(feature = "std")]
+pub(crate) fn generic_of_json(
+    out: &mut Scratch<'_>,
+    at: impl FnOnce() -> Timestamp,
+    severity: Severity,
+    name: &str,
+    json: &[u8],
+) -> Result<(), Failed> {
+    generic_with(out, at, severity, name, |out| {
+        out.raw(json);
+        out.finish()
+    })
+}
+
+#[inline(always)]
+fn generic_with(
+    out: &mut Scratch<'_>,
+    at: impl FnOnce() -> Timestamp,
+    severity: Severity,
+    name: &str,
+    data: impl FnOnce(&mut Scratch<'_>) -> Result<(), Failed>,
+) -> Result<(), Failed> {
     out.raw(head(severity).as_bytes());
     out.text(name)?;
     out.raw(b",\"event_data\":");
-    object(out, data)?;
+    data(out)?;
     out.timestamp(",\"timestamp\":\"", at(), "\"}");
     out.finish()
 }
@@ -96,21 +136,37 @@ pub(crate) fn exception(
     out.raw(b",\"event\":\"UNHANDLED_EXCEPTION\",\"severity\":\"");
     out.raw(severity.as_str().as_bytes());
     out.timestamp("\",\"timestamp\":\"", at, "\",\"error_type\":");
-    out.value(&Cut::new(error_type, out.room() / 4))?;
+    out.cut(error_type, out.room() / 4)?;
     out.raw(b",\"error_message\":");
-    out.value(&Cut::new(message, out.room() / 2))?;
+    out.cut(message, out.room() / 2)?;
     if let Some(traceback) = traceback {
         out.raw(b",\"traceback\":");
-        out.value(&Cut::new(traceback, out.room().saturating_sub(3)))?;
+        out.cut(traceback, out.room().saturating_sub(3))?;
     }
     out.raw(b"}");
     out.finish()
 }
 
 /// Writes `data`, which must be an object; nothing (`()`, `None`, a unit struct) is the empty one.
+#[inline(always)]
 fn object<D: Serialize + ?Sized>(out: &mut Scratch<'_>, data: &D) -> Result<(), Failed> {
     let start = out.len();
     out.value(data)?;
+    must_be_object(out, start)
+}
+
+/// The same, within limits.
+pub(crate) fn object_limited<D: Serialize + ?Sized>(
+    out: &mut Scratch<'_>,
+    data: &Limited<'_, D>,
+) -> Result<(), Failed> {
+    let start = out.len();
+    out.value_apart(data)?;
+    must_be_object(out, start)
+}
+
+#[inline(always)]
+fn must_be_object(out: &mut Scratch<'_>, start: usize) -> Result<(), Failed> {
     let what = match &out.bytes()[start..] {
         [b'{', ..] => return Ok(()),
         b"null" => {
@@ -128,18 +184,36 @@ fn object<D: Serialize + ?Sized>(out: &mut Scratch<'_>, data: &D) -> Result<(), 
     )))
 }
 
+impl Scratch<'_> {
+    /// Writes a text, of at most `limit` bytes of JSON.
+    fn cut(&mut self, text: &dyn fmt::Display, limit: usize) -> Result<(), Failed> {
+        let cut = Cut::new(text, limit);
+        self.value(&cut)?;
+        self.note_truncated(cut.is_cut());
+        Ok(())
+    }
+}
+
 /// Text that is cut where its JSON would grow beyond a limit, and says so.
 pub(crate) struct Cut<'a> {
     text: &'a dyn fmt::Display,
     limit: usize,
+    is_cut: Cell<bool>,
 }
 
 impl<'a> Cut<'a> {
-    const MARK: &'static str = "… (cut)";
-
     /// At most `limit` bytes of JSON, quotes included.
     pub(crate) fn new(text: &'a dyn fmt::Display, limit: usize) -> Self {
-        Self { text, limit }
+        Self {
+            text,
+            limit,
+            is_cut: Cell::new(false),
+        }
+    }
+
+    /// Whether it was cut when it was written.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.get()
     }
 }
 
@@ -153,7 +227,7 @@ impl fmt::Display for Cut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut cutter = Cutter {
             out: f,
-            room: self.limit.saturating_sub(2 + Self::MARK.len()),
+            room: self.limit.saturating_sub(2 + MARK.len()),
             is_cut: false,
             result: Ok(()),
         };
@@ -161,7 +235,8 @@ impl fmt::Display for Cut<'_> {
         let _ = write!(cutter, "{}", self.text);
         cutter.result?;
         if cutter.is_cut {
-            f.write_str(Self::MARK)?;
+            self.is_cut.set(true);
+            f.write_str(MARK)?;
         }
         Ok(())
     }
@@ -372,7 +447,7 @@ mod tests {
                 let json = [b"{\"event_id\":0", &tail.unwrap()[..]].concat();
                 let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
                 let text = json["traceback"].as_str().unwrap();
-                let kept = text.strip_suffix(Cut::MARK).unwrap();
+                let kept = text.strip_suffix(MARK).unwrap();
                 assert!(long.starts_with(kept), "{limit} {filler:?}");
                 assert_eq!(json["error_message"], "message");
             }

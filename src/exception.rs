@@ -1,10 +1,12 @@
 //! Errors become events: an unhandled exception, or the user's own fault.
 
 use crate::encode::{self, Cut};
+use crate::limits::{DataLimits, Limited};
 use crate::scratch::{Failed, Scratch};
 use crate::severity::Severity;
 use crate::time::Timestamp;
 use core::any::type_name;
+use core::cell::Cell;
 use core::error::Error;
 use core::fmt::{self, Write};
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -166,6 +168,13 @@ impl fmt::Display for StatusError {
 
 impl Error for StatusError {}
 
+/// The event that an error becomes, in words.
+#[cfg(feature = "std")]
+pub(crate) enum Described {
+    User(serde_json::Map<String, serde_json::Value>),
+    Exception(serde_json::Map<String, serde_json::Value>),
+}
+
 /// How a session looks at errors.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ErrorRules {
@@ -183,19 +192,17 @@ impl ErrorRules {
         at: Timestamp,
         error: &E,
         severity: Severity,
+        limits: &DataLimits,
     ) -> Result<(), Failed> {
         let name = ErrorType(error.as_error(), error.type_name());
         let error = error.as_error();
-        if let Some(fault) = self.callers_fault(error) {
-            let data = UserError {
-                error_type: &name,
-                message: error,
-                status_code: fault.status,
-                body: fault.body.filter(|_| self.with_bodies),
-                // The keys, the head and the timestamp have theirs.
-                room: out.room().saturating_sub(192),
-            };
-            return encode::generic(out, || at, Severity::Warning, "user_error", &data);
+        let room = room_for_user_error(out);
+        if let Some(data) = self.user_error(&name, error, room) {
+            let limited = Limited::new(&data, limits, &data.is_cut);
+            let encoded =
+                encode::generic_limited(out, || at, Severity::Warning, "user_error", &limited);
+            out.note_truncated(data.is_cut.get());
+            return encoded;
         }
         let traceback = Traceback::capture(error, self.without_stacks);
         encode::exception(
@@ -206,6 +213,50 @@ impl ErrorRules {
             &error,
             traceback.as_ref().map(|traceback| traceback as _),
         )
+    }
+
+    /// What [`encode`](Self::encode) would write of `error`, each text of at most `room` bytes.
+    #[cfg(feature = "std")]
+    pub(crate) fn describe<E: AnyError + ?Sized>(&self, error: &E, room: usize) -> Described {
+        let name = ErrorType(error.as_error(), error.type_name());
+        let error = error.as_error();
+        if let Some(data) = self.user_error(&name, error, room) {
+            let data = serde_json::to_value(data).unwrap_or_default();
+            return Described::User(match data {
+                serde_json::Value::Object(data) => data,
+                _ => serde_json::Map::new(),
+            });
+        }
+        let traceback = Traceback::capture(error, self.without_stacks);
+        let mut data = serde_json::Map::new();
+        let mut add = |key: &str, text: &dyn fmt::Display| {
+            let text = alloc::format!("{}", Cut::new(text, room));
+            data.insert(key.into(), text.into());
+        };
+        add("error_type", &name);
+        add("error_message", &error);
+        if let Some(traceback) = &traceback {
+            add("traceback", traceback);
+        }
+        Described::Exception(data)
+    }
+
+    /// The data of `error`, if it is the caller's own fault.
+    fn user_error<'a>(
+        &self,
+        name: &'a ErrorType<'a>,
+        error: &'a (dyn Error + 'static),
+        room: usize,
+    ) -> Option<UserError<'a>> {
+        let fault = self.callers_fault(error)?;
+        Some(UserError {
+            error_type: name,
+            message: error,
+            status_code: fault.status,
+            body: fault.body.filter(|_| self.with_bodies),
+            room,
+            is_cut: Cell::new(false),
+        })
     }
 
     /// The first error on the chain that is the caller's own fault.
@@ -229,22 +280,56 @@ struct UserError<'a> {
     status_code: Option<u16>,
     body: Option<&'a str>,
     room: usize,
+    is_cut: Cell<bool>,
+}
+
+impl UserError<'_> {
+    /// The part of the room that each text may have.
+    const SHARES: [(&'static str, usize); 3] = [("error_type", 8), ("message", 4), ("body", 4)];
+
+    fn add<M: SerializeMap>(
+        &self,
+        map: &mut M,
+        (key, share): (&'static str, usize),
+        text: &dyn fmt::Display,
+    ) -> Result<(), M::Error> {
+        let cut = Cut::new(text, self.room / share);
+        map.serialize_entry(key, &cut)?;
+        self.is_cut.set(self.is_cut.get() | cut.is_cut());
+        Ok(())
+    }
 }
 
 impl Serialize for UserError<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let [error_type, message, body] = Self::SHARES;
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("error_type", &Cut::new(self.error_type, self.room / 8))?;
+        self.add(&mut map, error_type, self.error_type)?;
         if !is_empty(&self.message) {
-            map.serialize_entry("message", &Cut::new(&self.message, self.room / 4))?;
+            self.add(&mut map, message, &self.message)?;
         }
         if let Some(status) = self.status_code {
             map.serialize_entry("status_code", &status)?;
         }
-        if let Some(body) = &self.body {
-            map.serialize_entry("body", &Cut::new(body, self.room / 4))?;
+        if let Some(text) = &self.body {
+            self.add(&mut map, body, text)?;
         }
         map.end()
+    }
+}
+
+/// What its texts may take: the keys, the head and the timestamp have theirs.
+pub(crate) fn room_for_user_error(out: &Scratch<'_>) -> usize {
+    out.room().saturating_sub(192)
+}
+
+/// Cuts the texts of a user error, that were described at length, to their parts of the room.
+#[cfg(feature = "std")]
+pub(crate) fn cut_user_error(data: &mut serde_json::Map<String, serde_json::Value>, room: usize) {
+    for (key, share) in UserError::SHARES {
+        if let Some(serde_json::Value::String(text)) = data.get_mut(key) {
+            *text = alloc::format!("{}", Cut::new(text, room / share));
+        }
     }
 }
 
@@ -380,7 +465,7 @@ mod tests {
     fn event<E: AnyError + ?Sized>(rules: ErrorRules, error: &E) -> Value {
         let at = Timestamp::from_unix_micros(0);
         let tail = encoded(4_000, |out| {
-            rules.encode(out, at, error, Severity::Critical)
+            rules.encode(out, at, error, Severity::Critical, &DataLimits::NONE)
         });
         serde_json::from_slice(&[b"{\"event_id\":0", &tail.unwrap()[..]].concat()).unwrap()
     }
@@ -508,7 +593,9 @@ mod tests {
         };
         let room = crate::Options::MIN_EVENT_BYTES - crate::encode::Front::MAX;
         let at = Timestamp::from_unix_micros(0);
-        let tail = encoded(room, |out| rules.encode(out, at, &error, Severity::Error));
+        let tail = encoded(room, |out| {
+            rules.encode(out, at, &error, Severity::Error, &DataLimits::NONE)
+        });
         assert!(tail.is_ok(), "{tail:?}");
     }
 

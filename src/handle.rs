@@ -140,7 +140,7 @@ impl Handle {
         match self.sink() {
             Some(sink) => sink
                 .shared()
-                .log(|| sink.utc(), name, &data, severity)
+                .log(|| sink.utc(), name, data, severity)
                 .is_ok(),
             None => self.refuse(),
         }

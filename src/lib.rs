@@ -163,6 +163,7 @@ mod exception;
 mod fields;
 mod fork;
 mod handle;
+mod limits;
 mod lock;
 mod panics;
 #[cfg(feature = "std")]
@@ -171,6 +172,8 @@ mod reporter;
 mod retry;
 mod ring;
 mod scratch;
+#[cfg(feature = "std")]
+mod scrub;
 mod session;
 mod severity;
 mod shared;
@@ -202,6 +205,9 @@ pub use fields::Fields;
 pub use handle::Handle;
 pub use reporter::Reporter;
 pub use retry::RetryAfter;
+#[cfg(feature = "std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
+pub use scrub::{Draft, Verdict};
 pub use session::{IdentityError, SessionId, Str};
 pub use severity::{ParseSeverityError, Severity};
 pub use spawner::{Placement, Runtime, SpawnError, Spawner, WouldDeadlock};

@@ -24,6 +24,7 @@ pub(crate) struct Failed;
 pub(crate) struct Scratch<'a> {
     out: Output<'a>,
     why: Why,
+    is_truncated: bool,
     last_second: &'a mut Rfc3339,
 }
 
@@ -67,6 +68,7 @@ impl<'a> Scratch<'a> {
         Self {
             out: Output::new(bytes),
             why: Why::default(),
+            is_truncated: false,
             last_second,
         }
     }
@@ -76,6 +78,16 @@ impl<'a> Scratch<'a> {
         self.out.len = 0;
         self.out.overflowed = false;
         self.why = Why::default();
+        self.is_truncated = false;
+    }
+
+    /// Notes that something was left out to keep a limit.
+    pub(crate) fn note_truncated(&mut self, is_truncated: bool) {
+        self.is_truncated |= is_truncated;
+    }
+
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.is_truncated
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -166,8 +178,24 @@ impl<'a> Scratch<'a> {
     }
 
     /// Writes a value as JSON. A value that panics while it is serialized is unencodable (with `std`).
+    #[inline]
     pub(crate) fn value(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
-        match write_json(&mut self.out, value) {
+        let written = write_json(&mut self.out, value);
+        self.written(written)
+    }
+
+    /// [`value`](Self::value), with machine code of its own: what is shared with it cannot be inlined there.
+    pub(crate) fn value_apart(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
+        let written = write_json(Apart(&mut self.out), value);
+        self.written(written)
+    }
+
+    #[inline]
+    fn written<E: fmt::Display, P>(
+        &mut self,
+        written: Result<Result<(), E>, P>,
+    ) -> Result<(), Failed> {
+        match written {
             // A `Serialize` may have passed over the error of a write that found no room.
             Ok(Ok(())) => self.finish(),
             Ok(Err(error)) => Err(self.fail(error)),
@@ -176,9 +204,13 @@ impl<'a> Scratch<'a> {
     }
 }
 
+/// Another name for the same output.
+struct Apart<'a, 'b>(&'a mut Output<'b>);
+
 #[cfg(feature = "std")]
+#[inline]
 fn write_json(
-    out: &mut Output<'_>,
+    out: impl std::io::Write,
     value: &(impl Serialize + ?Sized),
 ) -> std::thread::Result<serde_json::Result<()>> {
     let encode = || serde_json::to_writer(out, value);
@@ -188,10 +220,34 @@ fn write_json(
 
 #[cfg(not(feature = "std"))]
 fn write_json(
-    out: &mut Output<'_>,
+    out: impl ser_write_json::SerWrite<Error = Full>,
     value: &(impl Serialize + ?Sized),
 ) -> Result<Result<(), ser_write_json::ser::Error<Full>>, core::convert::Infallible> {
     Ok(ser_write_json::to_writer(out, value))
+}
+
+#[cfg(feature = "std")]
+impl std::io::Write for Apart<'_, '_> {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.write(data)
+    }
+
+    fn write_all(&mut self, data: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(data)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(not(feature = "std"))]
+impl ser_write_json::SerWrite for Apart<'_, '_> {
+    type Error = Full;
+
+    fn write(&mut self, data: &[u8]) -> Result<(), Full> {
+        self.0.append(data)
+    }
 }
 
 #[cfg(feature = "std")]

@@ -8,22 +8,27 @@ use crate::engine::{Engine, Kind, wake};
 use crate::exception::{AnyError, ErrorRules};
 use crate::fork::{Fork, Forked};
 use crate::handle::Handle;
+use crate::limits::{DataLimits, Limited};
 use crate::lock::Lock;
 use crate::panics;
-use crate::scratch::{self, EncodeError, Failed};
+use crate::scratch::{self, EncodeError, Failed, Scratch};
 use crate::session::Session;
 use crate::severity::Severity;
 use crate::stats::{Refusal, Stats};
 use crate::text::{Text, Why};
 use crate::time::{Instant, Timestamp};
+use core::cell::Cell;
 use core::ops::Deref;
 use core::time::Duration;
 use serde::Serialize;
 
-#[cfg(feature = "std")]
-use crate::spawner::{Placement, WouldDeadlock};
 #[cfg(feature = "alloc")]
 use crate::spawner::{SpawnError, Spawner};
+#[cfg(feature = "std")]
+use crate::{
+    scrub::Scrub,
+    spawner::{Placement, WouldDeadlock},
+};
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 #[cfg(feature = "std")]
@@ -55,10 +60,15 @@ pub(crate) struct Shared {
     pub(crate) head_len: usize,
     pub(crate) flush_timeout: Duration,
     pub(crate) drop_timeout: Duration,
-    max_event_bytes: usize,
+    pub(crate) max_event_bytes: usize,
     limits: Limits,
+    pub(crate) data_limits: DataLimits,
+    #[cfg(feature = "std")]
+    scrub: Option<Scrub>,
+    /// Whether data is more than just encoded: limits or a hook are set.
+    looks_at_data: bool,
     observer: Observer,
-    errors: ErrorRules,
+    pub(crate) errors: ErrorRules,
     #[cfg(feature = "std")]
     driver_thread: Lock<Option<std::thread::ThreadId>>,
     #[cfg(feature = "alloc")]
@@ -76,6 +86,8 @@ pub(crate) struct Parts {
     pub(crate) session: Session,
     pub(crate) observer: Observer,
     pub(crate) errors: ErrorRules,
+    #[cfg(feature = "std")]
+    pub(crate) scrub: Option<Scrub>,
     #[cfg(feature = "alloc")]
     pub(crate) spawner: Option<Box<dyn AnySpawner>>,
 }
@@ -88,6 +100,11 @@ impl Shared {
         started: Instant,
         head_len: usize,
     ) -> Self {
+        let data_limits = options.data_limits();
+        #[cfg(feature = "std")]
+        let has_hook = parts.scrub.is_some();
+        #[cfg(not(feature = "std"))]
+        let has_hook = false;
         Self {
             head_len,
             session: parts.session,
@@ -103,6 +120,10 @@ impl Shared {
                 queue: options.max_queue_size,
                 retries: options.max_retries as usize,
             },
+            data_limits,
+            #[cfg(feature = "std")]
+            scrub: parts.scrub,
+            looks_at_data: has_hook || data_limits.is_set(),
             observer: parts.observer,
             errors: parts.errors,
             #[cfg(feature = "std")]
@@ -153,7 +174,7 @@ impl Shared {
 
     /// Counts what was refused because this is the child of a fork.
     #[cold]
-    fn refuse_forked(&self) -> Refusal {
+    pub(crate) fn refuse_forked(&self) -> Refusal {
         #[cfg(feature = "std")]
         self.refused_forked.fetch_add(1, Ordering::Relaxed);
         Refusal::Forked
@@ -169,20 +190,48 @@ impl Shared {
     }
 
     /// Encodes and queues an event.
-    pub(crate) fn log<D: Serialize + ?Sized>(
+    pub(crate) fn log<D: Serialize>(
         &self,
-        at: impl FnOnce() -> Timestamp,
+        at: impl Fn() -> Timestamp,
         name: &str,
-        data: &D,
+        data: D,
         severity: Severity,
     ) -> Result<(), Refusal> {
-        scratch::with(
-            self.max_event_bytes - Front::MIN,
-            |out| match encode::generic(out, at, severity, name, data) {
+        if self.looks_at_data {
+            return self.log_looking(&at, name, data, severity);
+        }
+        self.with_scratch(
+            |out| match encode::generic(out, at, severity, name, &data) {
                 Ok(()) => self.push(out.bytes(), Kind::Ordinary),
                 Err(Failed) => self.refuse(out.error(), name),
             },
         )
+    }
+
+    /// [`log`](Self::log), where there are limits or a hook.
+    #[cold]
+    #[inline(never)]
+    fn log_looking<D: Serialize>(
+        &self,
+        at: &dyn Fn() -> Timestamp,
+        name: &str,
+        data: D,
+        severity: Severity,
+    ) -> Result<(), Refusal> {
+        #[cfg(feature = "std")]
+        if let Some(scrub) = &self.scrub {
+            return self.log_scrubbed(scrub, at, name, &data, severity);
+        }
+        self.with_scratch(|out| {
+            let is_cut = Cell::new(false);
+            let data = Limited::new(&data, &self.data_limits, &is_cut);
+            let encoded = encode::generic_limited(out, at, severity, name, &data);
+            out.note_truncated(is_cut.get());
+            match encoded {
+                Ok(()) => self.push_noted(out, Kind::Ordinary),
+                Err(Failed) => self.refuse(out.error(), name),
+            }
+        })
     }
 
     /// Encodes and queues an error.
@@ -197,27 +246,70 @@ impl Shared {
         if self.is_forked() {
             return Err(self.refuse_forked());
         }
-        // What is too long is cut to fit, so the longest front counts.
-        scratch::with(self.max_event_bytes - Front::MAX, |out| {
-            let encode = || self.errors.encode(out, at, error, severity);
+        #[cfg(feature = "std")]
+        if let Some(scrub) = &self.scrub {
+            return self.log_error_scrubbed(scrub, at, error, severity, kind);
+        }
+        self.with_error_scratch(|out| {
+            let encode = || {
+                self.errors
+                    .encode(out, at, error, severity, &self.data_limits)
+            };
             let encoded = panics::catch(encode)
                 .unwrap_or_else(|| Err(out.fail("it panicked while it was looked at")));
             match encoded {
-                Ok(()) => self.push(out.bytes(), kind),
-                Err(Failed) => {
-                    let error = out.error();
-                    // The session ends all the same.
-                    if let Kind::Fatal(_) = kind {
-                        out.clear();
-                        let unknown = encode::exception(out, at, severity, &"Error", &"", None);
-                        if unknown.is_ok() {
-                            return self.push(out.bytes(), kind);
-                        }
-                    }
-                    self.refuse(error, "exception")
-                }
+                Ok(()) => self.push_noted(out, kind),
+                Err(Failed) => self.refuse_fault(out, at, "exception", severity, kind),
             }
         })
+    }
+
+    /// Runs `work` with room for an event.
+    #[inline(always)]
+    pub(crate) fn with_scratch<R>(&self, work: impl FnOnce(&mut Scratch<'_>) -> R) -> R {
+        scratch::with(self.max_event_bytes - Front::MIN, work)
+    }
+
+    /// Runs `work` with room for an error: what is too long is cut to fit, so the longest front counts.
+    pub(crate) fn with_error_scratch<R>(&self, work: impl FnOnce(&mut Scratch<'_>) -> R) -> R {
+        scratch::with(self.max_event_bytes - Front::MAX, work)
+    }
+
+    /// Counts an event that could not be encoded; an error that was to end the session leaves word of itself.
+    #[cold]
+    pub(crate) fn refuse_fault(
+        &self,
+        out: &mut Scratch<'_>,
+        at: Timestamp,
+        name: &str,
+        severity: Severity,
+        kind: Kind<'_>,
+    ) -> Result<(), Refusal> {
+        let error = out.error();
+        if let Kind::Fatal(_) = kind {
+            out.clear();
+            let unknown = encode::exception(out, at, severity, &"Error", &"", None);
+            if unknown.is_ok() {
+                return self.push(out.bytes(), kind);
+            }
+        }
+        self.refuse(error, name)
+    }
+
+    /// Whether a hook looks at events before they are queued. A panic in it, inside a panic hook, would abort.
+    #[cfg(feature = "std")]
+    #[allow(dead_code, reason = "for panic hooks")]
+    pub(crate) fn has_scrub(&self) -> bool {
+        self.scrub.is_some()
+    }
+
+    /// [`push`](Self::push), of an event of which something may have been left out.
+    pub(crate) fn push_noted(&self, out: &Scratch<'_>, kind: Kind<'_>) -> Result<(), Refusal> {
+        let result = self.push(out.bytes(), kind);
+        if result.is_ok() && out.is_truncated() {
+            let _ = self.with(|engine| engine.note_truncated());
+        }
+        result
     }
 
     fn push(&self, body: &[u8], kind: Kind<'_>) -> Result<(), Refusal> {
@@ -229,7 +321,7 @@ impl Shared {
     }
 
     #[cold]
-    fn refuse(&self, error: EncodeError, name: &str) -> Result<(), Refusal> {
+    pub(crate) fn refuse(&self, error: EncodeError, name: &str) -> Result<(), Refusal> {
         let (reason, why) = match error {
             EncodeError::TooLarge => (Refusal::EventTooLarge, None),
             EncodeError::Unencodable(why) => {

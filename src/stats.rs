@@ -23,6 +23,9 @@ pub struct Stats {
     pub dropped: Dropped,
     /// Events that never entered the queue, by reason.
     pub refused: Refused,
+    /// Accepted events of which something was left out: to keep the limits on their data, or, of an exception's texts,
+    /// to fit.
+    pub truncated: u64,
     /// Events in the queue, those in flight included.
     pub queued: u64,
     /// The memory the queued events take, in bytes: for each its JSON and 12 more.
@@ -108,6 +111,10 @@ pub enum Refusal {
     Disabled,
     /// The process is the child of a fork, and the session its parent's.
     Forked,
+    /// The [scrub hook](crate::Builder::scrub) has dropped it, or has logged it itself. No loss, and no index.
+    Scrubbed,
+    /// The scrub hook has panicked over it. Takes an index.
+    ScrubPanicked,
 }
 
 /// Events not accepted, by [`Refusal`].
@@ -126,6 +133,10 @@ pub struct Refused {
     pub disabled: u64,
     /// See [`Refusal::Forked`]; counted in the child.
     pub forked: u64,
+    /// See [`Refusal::Scrubbed`].
+    pub scrubbed: u64,
+    /// See [`Refusal::ScrubPanicked`].
+    pub scrub_panicked: u64,
 }
 
 impl Refused {
@@ -138,6 +149,8 @@ impl Refused {
             + self.session_ended
             + self.disabled
             + self.forked
+            + self.scrubbed
+            + self.scrub_panicked
     }
 
     pub(crate) fn add(&mut self, reason: Refusal) {
@@ -148,6 +161,8 @@ impl Refused {
             Refusal::SessionEnded => &mut self.session_ended,
             Refusal::Disabled => &mut self.disabled,
             Refusal::Forked => &mut self.forked,
+            Refusal::Scrubbed => &mut self.scrubbed,
+            Refusal::ScrubPanicked => &mut self.scrub_panicked,
         } += 1;
     }
 }

@@ -123,13 +123,14 @@ fn the_table_of_options_has_every_option_with_its_default() {
     assert_eq!(told, actual);
 }
 
-/// `10 s` is `10s` there, `8 MiB` is `8388608`, and what the environment decides is `None`.
+/// `10 s` is `10s` there, `8 MiB` is `8388608`, no limit is the largest number, and what the environment decides is `None`.
 fn in_debug_form(cell: &str) -> String {
     let scaled =
         |number: &str, scale: u64| (number.parse::<u64>().expect("a number") * scale).to_string();
     match cell.split_once(' ') {
         Some((number, "KiB")) => scaled(number, 1 << 10),
         Some((number, "MiB")) => scaled(number, 1 << 20),
+        Some(("no", "limit")) => usize::MAX.to_string(),
         None if cell.starts_with("TINKER_") => "None".to_owned(),
         _ => cell.replace(' ', ""),
     }

@@ -126,6 +126,7 @@ struct Ledger {
     handed_over: u64,
     dropped: Dropped,
     refused: Refused,
+    truncated: u64,
 }
 
 impl Ledger {
@@ -210,11 +211,33 @@ impl Engine {
         } else {
             reason
         };
-        if reason != Refusal::SessionEnded {
+        // What was dropped on purpose is no loss, and leaves no gap.
+        if !matches!(reason, Refusal::SessionEnded | Refusal::Scrubbed) {
             self.next_index += 1;
         }
         let news = self.note_refused(reason, why);
         (Err(reason), if news { self.driver.wake() } else { None })
+    }
+
+    /// Counts a fatal exception that is not to be sent; the session ends all the same.
+    #[cfg(feature = "std")]
+    pub(crate) fn refuse_fatal(
+        &mut self,
+        reason: Refusal,
+        why: Option<Why>,
+        tail: &SessionEnd,
+    ) -> (Result<(), Refusal>, Option<Waker>) {
+        let (result, _) = self.refuse_because(reason, why);
+        if self.stop.is_none() {
+            self.queue_end(tail);
+            self.make_all_due();
+        }
+        (result, self.driver.wake())
+    }
+
+    /// Counts an accepted event of which something was left out.
+    pub(crate) fn note_truncated(&mut self) {
+        self.ledger.truncated += 1;
     }
 
     /// Puts an event into the ring, unless a limit forbids it. A fatal exception may use the reserve.
@@ -268,7 +291,14 @@ impl Engine {
                 let why = why.unwrap_or_default();
                 self.notices.add_why(DiagnosticKind::Unencodable, 1, why)
             }
-            (Refusal::SessionEnded | Refusal::Disabled | Refusal::Forked, _) => false,
+            (Refusal::ScrubPanicked, why) => {
+                let why = why.unwrap_or_default();
+                self.notices.add_why(DiagnosticKind::ScrubPanicked, 1, why)
+            }
+            (
+                Refusal::SessionEnded | Refusal::Disabled | Refusal::Forked | Refusal::Scrubbed,
+                _,
+            ) => false,
         }
     }
 
@@ -482,6 +512,7 @@ impl Engine {
             handed_over: self.ledger.handed_over,
             dropped: self.ledger.dropped,
             refused: self.ledger.refused,
+            truncated: self.ledger.truncated,
             queued: self.queued(),
             queued_bytes: self.ring.used() + self.end.queued_bytes(),
             session_ended: !self.end.is_open(),

@@ -44,6 +44,7 @@ mod host;
 mod memory;
 mod refusals;
 mod resilience;
+mod scrub;
 mod secrets;
 mod support;
 mod values;
