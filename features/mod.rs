@@ -33,6 +33,8 @@ mod thread;
 mod timer;
 #[cfg(feature = "tokio")]
 mod tokio;
+#[cfg(feature = "tracing")]
+mod tracing;
 #[cfg(feature = "ureq")]
 mod ureq;
 
@@ -76,6 +78,9 @@ pub use self::thread::Thread;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use self::tokio::Tokio;
+#[cfg(feature = "tracing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+pub use self::tracing::{TelemetryFilter, TelemetryLayer};
 #[cfg(feature = "ureq")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
 pub use self::ureq::Ureq;

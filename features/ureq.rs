@@ -1,6 +1,7 @@
 //! ureq: a blocking HTTP client, on a thread that may block.
 
 use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+use crate::own_work;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -89,7 +90,9 @@ impl Ureq {
         }
         let (agent, busy) = (self.agent.clone(), Arc::clone(&self.threads));
         Ok(Box::new(move || {
+            let own = own_work::enter();
             let answer = call(&agent, request);
+            drop(own);
             drop(busy);
             end_call(|| drop(answers.try_send(answer)));
         }))

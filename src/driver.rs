@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::engine::{Outcome, Step, Ticket};
 use crate::lock::{self, COPY_PIECE};
+use crate::own_work;
 use crate::panics;
 use crate::scratch;
 use crate::session::FOOT;
@@ -74,6 +75,15 @@ impl<T: LocalTransport, C: Clock> Driver<T, C> {
 }
 
 async fn drive<T: LocalTransport, C: Clock>(driver: Driver<T, C>) {
+    let mut working = pin!(work(driver));
+    poll_fn(|context| {
+        let _own = own_work::enter();
+        working.as_mut().poll(context)
+    })
+    .await;
+}
+
+async fn work<T: LocalTransport, C: Clock>(driver: Driver<T, C>) {
     let Driver {
         attachment,
         mut transport,

@@ -118,6 +118,7 @@
 //! | `ureq` | the HTTP client `Ureq`, for every executor and for none; with `thread` also `init` |
 //! | `reqwest` | the HTTP client `Reqwest`, for tokio |
 //! | `surf` | the HTTP client `Surf`, over a `surf::Client` of the program's own (`https://` needs one of surf's TLS features): surf is unmaintained |
+//! | `tracing` | `TelemetryLayer` for `tracing-subscriber`: events, spans that close and `log` records become events |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!
@@ -165,6 +166,7 @@ mod fork;
 mod handle;
 mod limits;
 mod lock;
+mod own_work;
 mod panics;
 #[cfg(feature = "std")]
 mod park;

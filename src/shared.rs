@@ -10,6 +10,7 @@ use crate::fork::{Fork, Forked};
 use crate::handle::Handle;
 use crate::limits::{DataLimits, Limited};
 use crate::lock::Lock;
+use crate::own_work;
 use crate::panics;
 use crate::scratch::{self, EncodeError, Failed, Scratch};
 use crate::session::Session;
@@ -345,6 +346,7 @@ impl Shared {
 
     /// Tells the observer what has happened; `all` also what should still be quiet.
     pub(crate) fn report(&self, now: Instant, all: bool) {
+        let _own = own_work::enter();
         while let Ok(Some(notice)) = self.with(|engine| engine.next_notice(now, all)) {
             self.observer.tell(&Diagnostic {
                 kind: notice.kind,
