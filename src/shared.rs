@@ -27,6 +27,7 @@ use serde::Serialize;
 use crate::spawner::{SpawnError, Spawner};
 #[cfg(feature = "std")]
 use crate::{
+    encode::WriteJson,
     scrub::Scrub,
     spawner::{Placement, WouldDeadlock},
 };
@@ -203,6 +204,27 @@ impl Shared {
         }
         self.with_scratch(
             |out| match encode::generic(out, at, severity, name, &data) {
+                Ok(()) => self.push(out.bytes(), Kind::Ordinary),
+                Err(Failed) => self.refuse(out.error(), name),
+            },
+        )
+    }
+
+    /// [`log`](Self::log), of data that write their own JSON.
+    #[cfg(feature = "std")]
+    #[allow(dead_code, reason = "for adapters")]
+    pub(crate) fn log_written<D: Serialize + WriteJson>(
+        &self,
+        at: impl Fn() -> Timestamp,
+        name: &str,
+        data: &D,
+        severity: Severity,
+    ) -> Result<(), Refusal> {
+        if self.looks_at_data {
+            return self.log_looking(&at, name, data, severity);
+        }
+        self.with_scratch(
+            |out| match encode::generic_written(out, at, severity, name, data) {
                 Ok(()) => self.push(out.bytes(), Kind::Ordinary),
                 Err(Failed) => self.refuse(out.error(), name),
             },

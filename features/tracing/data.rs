@@ -1,6 +1,8 @@
 //! What an event or a span has to tell, as JSON, written straight into the encoder.
 
 use super::filter::LOG;
+use crate::encode::WriteJson;
+use crate::scratch::{Failed, Scratch};
 use alloc::string::{String, ToString};
 use core::error::Error;
 use core::fmt;
@@ -78,38 +80,155 @@ struct Fields<'a>(&'a EventData<'a>);
 
 impl Serialize for Fields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let map = serializer.serialize_map(None)?;
+        self.0.record(map)?.end()
+    }
+}
+
+/// The same JSON, without what serde costs.
+impl WriteJson for EventData<'_> {
+    fn write_json(&self, out: &mut Scratch<'_>) -> Result<(), Failed> {
+        out.raw(b"{\"target\":");
+        out.text(self.target)?;
+        let mut before: &[u8] = b",\"spans\":[";
+        for name in self.spans.iter().rev() {
+            out.raw(before);
+            out.text(name)?;
+            before = b",";
+        }
+        out.raw(if self.spans.is_empty() {
+            b",\"fields\":"
+        } else {
+            b"],\"fields\":"
+        });
+        let fields = Direct { out, before: b"{" };
+        let Direct { out, before } = self.record(fields)?;
+        out.raw(if before == b"{" { b"{}}" } else { b"}}" });
+        out.finish()
+    }
+}
+
+impl EventData<'_> {
+    fn record<O: Object>(&self, object: O) -> Result<O, O::Error> {
         let mut recorder = Recorder {
-            map: serializer.serialize_map(None)?,
+            object,
             result: Ok(()),
-            all: self.0.event.metadata().fields(),
-            is_log: self.0.is_log,
+            seen: 0,
+            all: self.event.metadata().fields(),
+            is_log: self.is_log,
         };
-        self.0.event.record(&mut recorder);
-        recorder.result?;
-        recorder.map.end()
+        self.event.record(&mut recorder);
+        recorder.result.map(|()| recorder.object)
+    }
+}
+
+/// Where fields are written.
+trait Object {
+    type Error;
+
+    fn add(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Self::Error>;
+
+    fn add_text(&mut self, key: &str, value: &str) -> Result<(), Self::Error> {
+        self.add(key, value)
+    }
+
+    /// A number, as JSON.
+    fn add_integer(
+        &mut self,
+        key: &str,
+        value: impl itoa::Integer + Serialize,
+    ) -> Result<(), Self::Error> {
+        self.add(key, &value)
+    }
+}
+
+impl<M: SerializeMap> Object for M {
+    type Error = M::Error;
+
+    fn add(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<(), M::Error> {
+        self.serialize_entry(key, value)
+    }
+}
+
+/// Straight into the encoder's buffer.
+struct Direct<'a, 'b> {
+    out: &'a mut Scratch<'b>,
+    before: &'static [u8; 1],
+}
+
+impl Direct<'_, '_> {
+    #[inline]
+    fn key(&mut self, key: &str) -> Result<(), Failed> {
+        self.out.raw(self.before);
+        self.before = b",";
+        self.out.text(key)?;
+        self.out.raw(b":");
+        Ok(())
+    }
+}
+
+impl Object for Direct<'_, '_> {
+    type Error = Failed;
+
+    fn add(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
+        self.key(key)?;
+        self.out.value(value)
+    }
+
+    fn add_text(&mut self, key: &str, value: &str) -> Result<(), Failed> {
+        self.key(key)?;
+        self.out.text(value)
+    }
+
+    fn add_integer(
+        &mut self,
+        key: &str,
+        value: impl itoa::Integer + Serialize,
+    ) -> Result<(), Failed> {
+        self.key(key)?;
+        self.out.raw(itoa::Buffer::new().format(value).as_bytes());
+        Ok(())
     }
 }
 
 /// Writes fields as they are visited.
-struct Recorder<M: SerializeMap> {
-    map: M,
-    result: Result<(), M::Error>,
+struct Recorder<O: Object> {
+    object: O,
+    result: Result<(), O::Error>,
+    /// Of the names so far, a bit each.
+    seen: u64,
     all: &'static FieldSet,
     is_log: bool,
 }
 
-impl<M: SerializeMap> Recorder<M> {
+impl<O: Object> Recorder<O> {
     #[inline]
-    fn add(&mut self, field: &Field, value: &(impl Serialize + ?Sized)) {
-        let is_unwanted = is_doubled(field, self.all) || (self.is_log && is_of_log(field));
+    fn put(
+        &mut self,
+        field: &Field,
+        put: impl FnOnce(&mut O, &'static str) -> Result<(), O::Error>,
+    ) {
+        let is_unwanted = self.is_doubled(field) || (self.is_log && is_of_log(field));
         if !is_unwanted && self.result.is_ok() {
-            self.result = self.map.serialize_entry(field.name(), value);
+            self.result = put(&mut self.object, field.name());
         }
+    }
+
+    /// Whether an earlier field has the same name. An object must not have a key twice.
+    #[inline]
+    fn is_doubled(&mut self, field: &Field) -> bool {
+        let name = field.name().as_bytes();
+        let ends = [name.first(), name.last()].map(|byte| byte.copied().unwrap_or(0));
+        let hash = name.len() * 7 + usize::from(ends[0]) + usize::from(ends[1]) * 3;
+        let bit = 1 << (hash % 64);
+        let may_be = self.seen & bit != 0;
+        self.seen |= bit;
+        may_be && is_among_earlier(field, self.all)
     }
 }
 
-/// Whether an earlier field has the same name. An object must not have a key twice.
-fn is_doubled(field: &Field, all: &FieldSet) -> bool {
+#[cold]
+fn is_among_earlier(field: &Field, all: &FieldSet) -> bool {
     let mut earlier = all.iter().take(field.index());
     earlier.any(|other| other.name() == field.name())
 }
@@ -122,30 +241,38 @@ fn is_of_log(field: &Field) -> bool {
 }
 
 macro_rules! typed {
-    ($($method:ident: $type:ty),* $(,)?) => {$(
+    ($($method:ident: $type:ty, $put:ident;)*) => {$(
         fn $method(&mut self, field: &Field, value: $type) {
-            self.add(field, &value);
+            self.put(field, |object, name| object.$put(name, value));
         }
     )*};
 }
 
-impl<M: SerializeMap> Visit for Recorder<M> {
+impl<O: Object> Visit for Recorder<O> {
     typed! {
-        record_f64: f64,
-        record_i64: i64,
-        record_u64: u64,
-        record_i128: i128,
-        record_u128: u128,
-        record_bool: bool,
-        record_str: &str,
+        record_i64: i64, add_integer;
+        record_u64: u64, add_integer;
+        record_i128: i128, add_integer;
+        record_u128: u128, add_integer;
+        record_str: &str, add_text;
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, |object, name| object.add(name, &value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, |object, name| object.add(name, &value));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.add(field, &Shown(&Chain(value)));
+        self.put(field, |object, name| {
+            object.add(name, &Shown(&Chain(value)))
+        });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, &Debugged(value));
+        self.put(field, |object, name| object.add(name, &Debugged(value)));
     }
 }
 

@@ -123,9 +123,37 @@ impl TelemetryFilter {
     }
 
     fn is_excluded(&self, target: &str) -> bool {
-        let origin = target.split_once(':').map_or(target, |(origin, _)| origin);
-        ORIGINS.contains(&origin) || self.excluded.iter().any(|prefix| is_within(target, prefix))
+        is_of_transport(target) || self.excluded.iter().any(|prefix| is_within(target, prefix))
     }
+}
+
+/// Whether a target is one of [`ORIGINS`] or a module of one.
+fn is_of_transport(target: &str) -> bool {
+    let bytes = target.as_bytes();
+    let end = bytes.iter().position(|&byte| byte == b':');
+    let origin = &bytes[..end.unwrap_or(bytes.len())];
+    let Some(first) = origin.first() else {
+        return false;
+    };
+    // Next to all targets end here.
+    let has_such = LENGTHS[usize::from(first % 32)] & bit(origin.len()) != 0;
+    has_such && ORIGINS.iter().any(|other| other.as_bytes() == origin)
+}
+
+/// By first letter, the lengths of the origins, a bit each.
+const LENGTHS: [u32; 32] = {
+    let mut lengths = [0; 32];
+    let mut at = 0;
+    while at < ORIGINS.len() {
+        let origin = ORIGINS[at].as_bytes();
+        lengths[(origin[0] % 32) as usize] |= bit(origin.len());
+        at += 1;
+    }
+    lengths
+};
+
+const fn bit(length: usize) -> u32 {
+    1 << (length % 32)
 }
 
 /// Whether a target is this one or one of its modules.

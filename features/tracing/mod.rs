@@ -60,6 +60,8 @@ pub struct TelemetryLayer {
     handle: Handle,
     filter: TelemetryFilter,
     has_span_closings: bool,
+    /// Whether the filter has been asked already.
+    is_filtered: bool,
     /// Tells the layers of a subscriber apart.
     id: u64,
 }
@@ -76,6 +78,7 @@ impl TelemetryLayer {
             handle,
             filter: TelemetryFilter::new(),
             has_span_closings: false,
+            is_filtered: false,
             id: IDS.fetch_add(1, Ordering::Relaxed),
         }
     }
@@ -111,7 +114,7 @@ impl TelemetryLayer {
     /// The layer with what it selects as its own per-layer filter: what it does not want then costs the program next
     /// to nothing, unless another layer wants it. Without it, the layer looks at everything that other layers see.
     #[must_use]
-    pub fn filtered<S>(self) -> Filtered<Self, TelemetryFilter, S>
+    pub fn filtered<S>(mut self) -> Filtered<Self, TelemetryFilter, S>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
@@ -119,6 +122,7 @@ impl TelemetryLayer {
         if !self.handle.is_enabled() {
             filter.set_off();
         }
+        self.is_filtered = true;
         self.with_filter(filter)
     }
 
@@ -175,10 +179,11 @@ where
             .as_ref()
             .map_or(metadata.target(), |metadata| metadata.target());
         let level = *metadata.level();
-        if !self.filter.admits(level, target) {
+        let is_log = normalized.is_some();
+        // Its own filter has let everything pass that comes here, but what `log` hides.
+        if (!self.is_filtered || is_log) && !self.filter.admits(level, target) {
             return;
         }
-        let is_log = normalized.is_some();
         let spans = names(context.event_span(event));
         let data = EventData {
             target,
@@ -192,7 +197,11 @@ where
             name => name,
         };
         let _own = own_work::enter();
-        self.handle.log_with(name, &data, severity(level));
+        // Refused or not, it is counted.
+        if let Some(sink) = self.handle.sink() {
+            let shared = sink.shared();
+            let _ = shared.log_written(|| sink.utc(), name, &data, severity(level));
+        }
     }
 
     fn on_new_span(
@@ -306,10 +315,11 @@ const fn severity(level: Level) -> Severity {
 /// The names of a span and of those around it.
 fn names<'a, R: LookupSpan<'a>>(innermost: Option<SpanRef<'a, R>>) -> Spans {
     let mut names = Spans::new();
-    for span in innermost.iter().flat_map(SpanRef::scope) {
-        if names.push(span.name()).is_err() {
-            break;
-        }
+    let mut next = innermost;
+    while let Some(span) = next
+        && names.push(span.name()).is_ok()
+    {
+        next = span.parent();
     }
     names
 }
