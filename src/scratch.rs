@@ -157,11 +157,7 @@ impl<'a> Scratch<'a> {
 
     /// Writes a string as JSON.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failed> {
-        let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        if !text
-            .bytes()
-            .fold(true, |so_far, byte| so_far & is_plain(byte))
-        {
+        if !is_plain(text) {
             return self.value(text);
         }
         let end = self.out.len + text.len() + 2;
@@ -169,6 +165,31 @@ impl<'a> Scratch<'a> {
             *first = b'"';
             middle.copy_from_slice(text.as_bytes());
             *last = b'"';
+            self.out.len = end;
+            Ok(())
+        } else {
+            self.out.overflowed = true;
+            Err(Failed)
+        }
+    }
+
+    /// Writes a key of an object behind what stands before it, in one step.
+    #[cfg(feature = "std")]
+    #[allow(dead_code, reason = "for adapters")]
+    #[inline]
+    pub(crate) fn key(&mut self, before: u8, key: &str) -> Result<(), Failed> {
+        if !is_plain(key) {
+            self.raw(&[before]);
+            self.value(key)?;
+            self.raw(b":");
+            return Ok(());
+        }
+        let end = self.out.len + key.len() + 4;
+        if let Some([first, second, middle @ .., third, last]) =
+            self.out.bytes.get_mut(self.out.len..end)
+        {
+            [*first, *second, *third, *last] = [before, b'"', b'"', b':'];
+            middle.copy_from_slice(key.as_bytes());
             self.out.len = end;
             Ok(())
         } else {
@@ -202,6 +223,14 @@ impl<'a> Scratch<'a> {
             Err(_) => Err(self.fail("its Serialize implementation panicked")),
         }
     }
+}
+
+/// Whether a text is its own JSON, but for the quotes.
+#[inline]
+fn is_plain(text: &str) -> bool {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    text.bytes()
+        .fold(true, |so_far, byte| so_far & is_plain(byte))
 }
 
 /// Another name for the same output.

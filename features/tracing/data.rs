@@ -101,9 +101,9 @@ impl WriteJson for EventData<'_> {
         } else {
             b"],\"fields\":"
         });
-        let fields = Direct { out, before: b"{" };
+        let fields = Direct { out, before: b'{' };
         let Direct { out, before } = self.record(fields)?;
-        out.raw(if before == b"{" { b"{}}" } else { b"}}" });
+        out.raw(if before == b'{' { b"{}}" } else { b"}}" });
         out.finish()
     }
 }
@@ -132,6 +132,10 @@ trait Object {
         self.add(key, value)
     }
 
+    fn add_bool(&mut self, key: &str, value: bool) -> Result<(), Self::Error> {
+        self.add(key, &value)
+    }
+
     /// A number, as JSON.
     fn add_integer(
         &mut self,
@@ -153,17 +157,15 @@ impl<M: SerializeMap> Object for M {
 /// Straight into the encoder's buffer.
 struct Direct<'a, 'b> {
     out: &'a mut Scratch<'b>,
-    before: &'static [u8; 1],
+    /// Of the next key.
+    before: u8,
 }
 
 impl Direct<'_, '_> {
     #[inline]
     fn key(&mut self, key: &str) -> Result<(), Failed> {
-        self.out.raw(self.before);
-        self.before = b",";
-        self.out.text(key)?;
-        self.out.raw(b":");
-        Ok(())
+        let before = core::mem::replace(&mut self.before, b',');
+        self.out.key(before, key)
     }
 }
 
@@ -178,6 +180,12 @@ impl Object for Direct<'_, '_> {
     fn add_text(&mut self, key: &str, value: &str) -> Result<(), Failed> {
         self.key(key)?;
         self.out.text(value)
+    }
+
+    fn add_bool(&mut self, key: &str, value: bool) -> Result<(), Failed> {
+        self.key(key)?;
+        self.out.raw(if value { b"true" } else { b"false" });
+        Ok(())
     }
 
     fn add_integer(
@@ -255,13 +263,10 @@ impl<O: Object> Visit for Recorder<O> {
         record_i128: i128, add_integer;
         record_u128: u128, add_integer;
         record_str: &str, add_text;
+        record_bool: bool, add_bool;
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, |object, name| object.add(name, &value));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
         self.put(field, |object, name| object.add(name, &value));
     }
 

@@ -184,7 +184,8 @@ where
         if (!self.is_filtered || is_log) && !self.filter.admits(level, target) {
             return;
         }
-        let spans = names(context.event_span(event));
+        let mut spans = Spans::new();
+        collect_names(context.event_span(event), &mut spans);
         let data = EventData {
             target,
             spans: &spans,
@@ -278,10 +279,12 @@ where
         let Some(followed) = taken else {
             return;
         };
+        let mut spans = Spans::new();
+        collect_names(span.parent(), &mut spans);
         let metadata = span.metadata();
         let data = SpanData {
             target: metadata.target(),
-            spans: &names(span.parent()),
+            spans: &spans,
             fields: &followed.fields,
             busy_us: followed.busy,
             idle_us: followed.idle,
@@ -312,16 +315,14 @@ const fn severity(level: Level) -> Severity {
     }
 }
 
-/// The names of a span and of those around it.
-fn names<'a, R: LookupSpan<'a>>(innermost: Option<SpanRef<'a, R>>) -> Spans {
-    let mut names = Spans::new();
+/// The names of a span and of those around it. They are not handed back: to copy them costs more than to find them.
+fn collect_names<'a, R: LookupSpan<'a>>(innermost: Option<SpanRef<'a, R>>, names: &mut Spans) {
     let mut next = innermost;
     while let Some(span) = next
         && names.push(span.name()).is_ok()
     {
         next = span.parent();
     }
-    names
 }
 
 /// What the layers of a subscriber keep of a span.
