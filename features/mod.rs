@@ -92,6 +92,7 @@ pub use self::ureq::Ureq;
     feature = "tokio",
     feature = "ureq",
     feature = "reqwest",
+    feature = "tracing",
     feature = "collector"
 ))]
 #[doc = include_str!("../README.md")]

@@ -73,6 +73,8 @@ where
         work(&reporter, &time);
         let mut context = Context::from_waker(Waker::noop());
         let mut driver = pin!(driver.run());
+        reporter.flush();
+        assert!(driver.as_mut().poll(&mut context).is_pending());
         let mut stop = pin!(reporter.stop(core::time::Duration::MAX));
         assert!(driver.as_mut().poll(&mut context).is_ready());
         let Poll::Ready(drain) = stop.as_mut().poll(&mut context) else {
