@@ -7,7 +7,8 @@ use super::server::Reply;
 use super::{Fault, Faults, SimClock};
 use crate::local::LocalSpawner as _;
 use crate::{
-    Clock, Config, Entropy, Handle, HttpTransport, Instant, Options, Reporter, Timestamp, Uuid,
+    Builder, Clock, Config, Entropy, Handle, HttpTransport, Instant, Options, Reporter, Timestamp,
+    Uuid,
 };
 use alloc::format;
 use alloc::rc::{Rc, Weak};
@@ -24,6 +25,9 @@ const PROCESS: u128 = 0x4000_8000_0000_0000_0005;
 
 /// A reporter of a simulation's. Dropping the last clone drops the reporter.
 pub type SimReporter = Rc<Reporter<HttpTransport<SimHttp>, SimClock, SimSpawner>>;
+
+/// What a [`SimReporter`] is built with.
+pub type SimBuilder = Builder<HttpTransport<SimHttp>, SimClock, SimSpawner>;
 
 /// The world of a scenario. Clones are the same world.
 #[derive(Clone)]
@@ -94,10 +98,23 @@ impl Env {
     /// When these options cannot work.
     #[must_use]
     pub fn reporter(&self, options: Options) -> SimReporter {
+        self.reporter_with(options, |builder| builder)
+    }
+
+    /// [`reporter`](Self::reporter), of a builder that `change` may add to, but not to its options.
+    ///
+    /// # Panics
+    /// As there.
+    #[must_use]
+    pub fn reporter_with(
+        &self,
+        options: Options,
+        change: impl FnOnce(SimBuilder) -> SimBuilder,
+    ) -> SimReporter {
         let number = self.0.sessions.borrow().len() as u64;
         let tag = number as Tag + 1;
         let id = format!("s{number}");
-        let reporter = Reporter::builder(id.as_str())
+        let builder = Reporter::builder(id.as_str())
             .options(options.clone())
             .enabled(true)
             .platform("unix/linux")
@@ -110,9 +127,8 @@ impl Env {
             })
             .transport(self.transport())
             .clock(self.clock())
-            .spawner(self.0.spawner.tagged(tag))
-            .start();
-        let reporter = match reporter {
+            .spawner(self.0.spawner.tagged(tag));
+        let reporter = match change(builder).start() {
             Ok(reporter) => Rc::new(reporter),
             Err(error) => {
                 let why = core::error::Error::source(&error).map(ToString::to_string);

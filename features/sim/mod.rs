@@ -68,7 +68,7 @@ mod workload;
 
 pub use clock::SimClock;
 pub use coverage::{Point, coverage};
-pub use env::{Env, SimReporter, SimServer};
+pub use env::{Env, SimBuilder, SimReporter, SimServer};
 pub use executor::{SimExecutor, SimLocalSpawner, SimSpawner};
 pub use faults::{Fault, Faults};
 pub use invariants::{Invariants, SessionView, View};

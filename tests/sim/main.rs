@@ -5,4 +5,5 @@ extern crate alloc;
 
 mod parts;
 mod runs;
+mod scrub;
 mod sweeps;

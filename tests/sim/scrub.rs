@@ -1,0 +1,113 @@
+//! A scrub hook that changes, drops and panics as it likes, and limits on data, amid every fault: the ledger holds.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use tinkex_telemetry::sim::{Env, Faults, Sim};
+use tinkex_telemetry::{Draft, Options, Severity, Verdict, fields, sometimes};
+
+/// What became of the events that the hook has seen.
+#[derive(Default)]
+struct Seen {
+    random: AtomicU64,
+    dropped: AtomicU64,
+    panicked: AtomicU64,
+}
+
+impl Seen {
+    fn look(&self, draft: &mut Draft<'_>) -> Verdict {
+        let random = self
+            .random
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
+        let random = (random ^ (random >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33;
+        assert_ne!(draft.name(), "SESSION_START");
+        match random % 8 {
+            0 => {
+                self.dropped.fetch_add(1, Ordering::SeqCst);
+                return Verdict::Drop;
+            }
+            1 => {
+                self.panicked.fetch_add(1, Ordering::SeqCst);
+                std::panic::resume_unwind(Box::new("in the hook"));
+            }
+            2 => draft.set_severity(Severity::Critical),
+            3 | 4 => {
+                let text = "long ".repeat((random % 2_000) as usize);
+                draft.data_mut().insert("text".into(), text.into());
+            }
+            _ => {}
+        }
+        Verdict::Keep
+    }
+}
+
+async fn scenario(env: Env, seed: u64) {
+    let mut options = Options::default();
+    options.max_queue_size = 40;
+    options.flush_threshold = 10;
+    options.max_event_bytes = 4_096;
+    options.max_data_depth = 2;
+    options.max_string_bytes = 5_000;
+    options.max_fields = 4;
+    let seen = Arc::new(Seen::default());
+    seen.random.store(seed, Ordering::SeqCst);
+    let hook = Arc::clone(&seen);
+    let reporter = env.reporter_with(options, |builder| {
+        builder.scrub(move |draft| hook.look(draft))
+    });
+    for step in 0..200_u64 {
+        let before = reporter.stats();
+        let accepted = match env.random(20) {
+            0 => {
+                let error = std::io::Error::other("simulated");
+                reporter.log_exception(&error, Severity::Error)
+            }
+            1 => reporter.log("wide", fields! { list: [1, 2, 3, 4, 5], step: step }),
+            _ => reporter.log("event", fields! { step: step }),
+        };
+        let after = reporter.stats();
+        assert!(after.is_balanced());
+        assert_eq!(after.accepted - before.accepted, u64::from(accepted));
+        let refused = after.refused.total() - before.refused.total();
+        assert_eq!(refused, u64::from(!accepted));
+        sometimes!(after.truncated > before.truncated, "an event is truncated");
+        sometimes!(
+            after.refused.event_too_large > before.refused.event_too_large,
+            "a hook makes an event too large"
+        );
+        if env.random(10) == 0 {
+            env.advance(Duration::from_millis(env.random(2_000))).await;
+        }
+    }
+    let refused = reporter.stats().refused;
+    assert_eq!(refused.scrubbed, seen.dropped.load(Ordering::SeqCst));
+    assert_eq!(refused.scrub_panicked, seen.panicked.load(Ordering::SeqCst));
+
+    // Whatever the hook does to it, a fatal exception ends the session.
+    let before = reporter.stats();
+    let error = std::io::Error::other("simulated, fatal");
+    let drain = reporter.log_fatal_exception(&error, Severity::Critical);
+    let after = reporter.stats();
+    assert!(after.session_ended && after.is_balanced());
+    let was_refused = after.refused.total() > before.refused.total();
+    let ended = u64::from(!before.session_ended);
+    assert_eq!(
+        after.accepted - before.accepted,
+        ended + u64::from(!was_refused)
+    );
+    sometimes!(was_refused, "a hook refuses a fatal exception");
+    let _ = drain.await;
+    env.heal();
+    let _ = reporter.stop(Duration::from_secs(5)).await;
+    assert!(reporter.stats().is_balanced());
+}
+
+#[test]
+fn a_hook_that_does_what_it_likes_leaves_the_ledger_true() {
+    for seed in 0..300 {
+        Sim::new(seed)
+            .faults(Faults::swarm())
+            .run(|env| scenario(env, seed))
+            .assert_ok();
+    }
+}
