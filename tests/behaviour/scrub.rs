@@ -321,8 +321,7 @@ fn limits_keep_data_small_and_what_they_cut_is_counted() {
     assert_eq!(data(3), json!({"text": text}));
     let expected = json!({"list": [1, 2, 3, "… (1 more)"], "b": 1, "c": 2, "… (cut)": 1});
     assert_eq!(data(4), expected);
-    let expected =
-        json!({"error_type": "StatusError", "message": message, "status_code": 404, "… (cut)": 1});
+    let expected = json!({"error_type": "StatusError", "message": "HTTP status 404", "status_code": 404, "… (cut)": 1});
     assert_eq!(data(5), expected);
 }
 

@@ -1,12 +1,13 @@
 //! What is traced becomes events of a session, and nothing else does.
 #![cfg(feature = "tracing")]
+#![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
+use core::fmt;
 use core::future::{Future, pending};
 use core::pin::pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
 use serde_json::{Value, json};
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use tinkex_telemetry::{
     Batch, Clock, Handle, Instant, Receipt, Reporter, SendError, TelemetryLayer, Timestamp,
@@ -466,8 +467,7 @@ fn what_an_observer_traces_is_left_out() {
         assert!(!reporter.log("unencodable", [1]));
         let mut context = Context::from_waker(Waker::noop());
         assert!(pin!(driver.run()).poll(&mut context).is_pending());
-        drop(pin!(reporter.stop(core::time::Duration::ZERO)));
     });
     assert_eq!(reporter.stats().refused.unencodable, 1);
-    assert_eq!(reporter.stats().accepted, 2);
+    assert_eq!(reporter.stats().accepted, 1);
 }
