@@ -10,6 +10,7 @@
     feature = "tokio",
     feature = "ureq"
 ))]
+#![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
 use core::fmt;
 use core::time::Duration;
