@@ -4,10 +4,14 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "collector")))]
 pub mod collector;
 
+#[cfg(feature = "anyhow")]
+mod anyhow;
 #[cfg(feature = "async-std")]
 mod async_std;
 #[cfg(feature = "embassy")]
 mod embassy;
+#[cfg(feature = "eyre")]
+mod eyre;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(all(feature = "thread", feature = "ureq"))]

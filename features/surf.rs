@@ -1,9 +1,13 @@
 //! surf: an asynchronous HTTP client with exchangeable backends.
 
 use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+use crate::capture::Found;
+use crate::exception::{AnyError, sealed::Sealed};
+use crate::{Fault, Outcome};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::error::Error;
 use core::fmt;
 use futures::io::{AsyncReadExt as _, Cursor};
 use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
@@ -122,6 +126,37 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
         request.append_header(name.as_str(), text);
     }
     Ok(request)
+}
+
+/// The errors of surf.
+#[derive(Debug)]
+pub enum BySurf {}
+
+impl<T> Outcome<BySurf> for Result<T, surf::Error> {
+    fn error(&self, found: Found<'_>) {
+        if let Err(error) = self {
+            found(&Failed(error));
+        }
+    }
+}
+
+/// surf's errors are none in the sense of the standard library.
+struct Failed<'a>(&'a surf::Error);
+
+impl Sealed for Failed<'_> {}
+
+impl AnyError for Failed<'_> {
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self.0.as_ref()
+    }
+
+    fn type_name(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn fault(&self) -> Option<Fault<'_>> {
+        Some(Fault::status(self.0.status().into()))
+    }
 }
 
 impl fmt::Debug for Surf {

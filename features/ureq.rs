@@ -1,11 +1,13 @@
 //! ureq: a blocking HTTP client, on a thread that may block.
 
 use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+use crate::Fault;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use async_channel::{Sender, bounded};
 use bytes::Bytes;
+use core::error::Error;
 use core::fmt;
 use core::time::Duration;
 use http::{Request, Response};
@@ -127,6 +129,14 @@ impl HttpClient for Ureq {
         let answer = answer.recv().await.map_err(|_| died())?;
         self.idle = Some(worker);
         answer
+    }
+
+    /// The status of a [`ureq::Error::StatusCode`].
+    fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
+        match error.downcast_ref()? {
+            ureq::Error::StatusCode(status) => Some(Fault::status(*status)),
+            _ => None,
+        }
     }
 }
 

@@ -155,7 +155,10 @@ impl<T, C, S> Builder<T, C, S> {
     }
 
     /// Teaches the session to read the HTTP status of errors of the application's own, to tell user errors from
-    /// exceptions. It is asked for every error on a `source()` chain. [`StatusError`](crate::StatusError) is known.
+    /// exceptions. It is asked for every error on a `source()` chain, before anybody else: what it answers counts.
+    /// [`StatusError`](crate::StatusError) is known, and so are the errors of the transport's HTTP client; those of
+    /// another one are with [`HttpClient::fault`](crate::HttpClient::fault) of its adapter, as in
+    /// `.classify_errors(Reqwest::fault)`.
     pub fn classify_errors(mut self, classify: Classify) -> Self {
         self.errors.classify = Some(classify);
         self
@@ -370,7 +373,11 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         place: impl FnOnce(Core<C>) -> CoreRef<C>,
     ) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
         if !self.options.is_enabled() {
-            let reporter = Reporter::new(Handle::disabled(), None);
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            let handle = Handle::disabled(spawner);
+            #[cfg(not(all(feature = "alloc", target_has_atomic = "ptr")))]
+            let handle = Handle::off();
+            let reporter = Reporter::new(handle, None);
             return Ok((reporter, Driver::new(None, self.transport, body)));
         }
         self.bound.map_err(BuildError::Spawn)?;
@@ -392,7 +399,10 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         let parts = Parts {
             session,
             observer: self.observer,
-            errors: self.errors,
+            errors: ErrorRules {
+                known: Some(T::fault),
+                ..self.errors
+            },
             #[cfg(feature = "alloc")]
             spawner,
         };

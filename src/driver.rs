@@ -62,15 +62,30 @@ impl<T, C> Driver<T, C> {
 impl<T: Transport, C: Clock> Driver<T, C> {
     /// Runs until the session has ended. The future may be dropped at any time, see [`Driver`].
     pub fn run(self) -> impl Future<Output = ()> + Send {
-        drive(self)
+        marked(drive(self))
     }
 }
 
 impl<T: LocalTransport, C: Clock> Driver<T, C> {
     /// [`run`](Driver::run), for transports that are not `Send`.
     pub fn run_local(self) -> impl Future<Output = ()> {
-        drive(self)
+        marked(drive(self))
     }
+}
+
+/// Marks what the driver does as its own.
+async fn marked(drive: impl Future<Output = ()>) {
+    #[cfg(feature = "std")]
+    {
+        let mut drive = pin!(drive);
+        poll_fn(|context| {
+            let _driving = crate::origin::Driving::enter();
+            drive.as_mut().poll(context)
+        })
+        .await;
+    }
+    #[cfg(not(feature = "std"))]
+    drive.await;
 }
 
 async fn drive<T: LocalTransport, C: Clock>(driver: Driver<T, C>) {

@@ -118,6 +118,8 @@
 //! | `ureq` | the HTTP client `Ureq`, for every executor and for none; with `thread` also `init` |
 //! | `reqwest` | the HTTP client `Reqwest`, for tokio |
 //! | `surf` | the HTTP client `Surf`, over a `surf::Client` of the program's own (`https://` needs one of surf's TLS features): surf is unmaintained |
+//! | `anyhow` | capture of `anyhow::Error` |
+//! | `eyre` | capture of `eyre::Report` |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!
@@ -152,6 +154,7 @@ extern crate alloc;
 extern crate std;
 
 mod builder;
+mod capture;
 mod clock;
 mod config;
 mod diagnostic;
@@ -164,6 +167,10 @@ mod fields;
 mod fork;
 mod handle;
 mod lock;
+#[cfg(feature = "std")]
+mod origin;
+#[cfg(feature = "std")]
+mod panic_hook;
 mod panics;
 #[cfg(feature = "std")]
 mod park;
@@ -185,6 +192,9 @@ mod wait;
 mod features;
 
 pub use builder::{BuildError, Builder, Memory};
+pub use capture::{AsHandle, Capture, Outcome};
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+pub use capture::{LocalTask, Task};
 pub use clock::Clock;
 pub use config::{OptionError, Options};
 pub use diagnostic::{Diagnostic, DiagnosticKind};
@@ -200,6 +210,8 @@ pub use exception::{AnyError, Classify, Fault, StatusError};
 pub use features::*;
 pub use fields::Fields;
 pub use handle::Handle;
+#[cfg(feature = "std")]
+pub use panic_hook::{PanicHook, install_panic_hook};
 pub use reporter::Reporter;
 pub use retry::RetryAfter;
 pub use session::{IdentityError, SessionId, Str};
@@ -220,5 +232,7 @@ pub mod local {
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::capture::{ByBox, ByError, ByNever, Found, NoOutcome, Probe, SomeOutcome};
+    pub use crate::exception::Stack;
     pub use crate::fields::{Field, FieldList};
 }

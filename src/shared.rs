@@ -291,7 +291,7 @@ impl Shared {
 
     /// Whether the driver was last polled on the calling thread.
     #[cfg(feature = "std")]
-    fn is_driven_here(&self) -> bool {
+    pub(crate) fn is_driven_here(&self) -> bool {
         let current = std::thread::current().id();
         !self.is_forked() && self.driver_thread.with(|thread| *thread == Some(current))
     }

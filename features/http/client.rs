@@ -1,5 +1,6 @@
 //! The seam to an HTTP client.
 
+use crate::Fault;
 use crate::text::Why;
 use bytes::Bytes;
 use core::error::Error;
@@ -51,6 +52,16 @@ pub trait HttpClient: Send + 'static {
         &mut self,
         request: Request<Bytes>,
     ) -> impl Future<Output = Result<Response<Bytes>, HttpError>> + Send;
+
+    /// What the client's own errors say of whose fault they were, where the application uses the same client; see
+    /// [`Transport::fault`](crate::Transport::fault). Default: nothing.
+    fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>>
+    where
+        Self: Sized,
+    {
+        let _ = error;
+        None
+    }
 }
 
 impl<F, A> HttpClient for F

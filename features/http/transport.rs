@@ -3,11 +3,12 @@
 use super::client::{HttpClient, HttpError};
 use super::config::{Config, ConfigError, Parts};
 use crate::text::Text;
-use crate::{Batch, Receipt, RetryAfter, SendError, SetupError, Transport};
+use crate::{Batch, Fault, Receipt, RetryAfter, SendError, SetupError, Transport};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::error::Error;
 use core::fmt::{self, Write as _};
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -63,6 +64,10 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
             Ok(_) => Ok(()),
             Err(error) => Err(SetupError::new(error)),
         }
+    }
+
+    fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
+        H::fault(error)
     }
 }
 
