@@ -4,6 +4,7 @@
 
 use core::error::Error;
 use core::num::ParseIntError;
+use core::time::Duration;
 use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::{
     Config, Handle, HttpTransport, Reporter, StatusError, Thread, Ureq, async_capture, capture,
@@ -35,40 +36,21 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // A panic goes on with its own payload; here it ends a thread.
     let handle = telemetry.handle();
-    let worker = std::thread::spawn(move || {
-        capture!(reporter = handle, { panic!("out of memory for the batch") })
-    });
-    assert!(worker.join().is_err());
+    let work = move || capture!(reporter = handle, { panic!("out of memory") });
+    assert!(std::thread::spawn(work).join().is_err());
 
     // A task on the session's executor, to be awaited anywhere; nested captures log once.
     let task = async_capture!(reporter = telemetry, { "x".parse::<u8>() });
     assert!(smol::block_on(task)?.is_err());
 
-    assert!(
-        telemetry
-            .stop_blocking(core::time::Duration::from_secs(5))?
-            .all_delivered()
-    );
+    let drain = telemetry.stop_blocking(Duration::from_secs(5))?;
+    assert!(drain.all_delivered());
     let session = collector.session("captured").ok_or("nothing has arrived")?;
     for event in session.events() {
-        let json = event.value();
-        let what = [
-            &json["error_type"],
-            &json["error_message"],
-            &json["event_data"],
-        ];
-        let what = what.map(|value| {
-            if value.is_null() {
-                String::new()
-            } else {
-                value.to_string()
-            }
-        });
+        let (kind, json) = (event.kind().as_str(), event.value());
         println!(
-            "{:<20} {:<8} {}",
-            event.kind().as_str(),
-            event.severity(),
-            what.join(" ")
+            "{kind:<20} {} {}",
+            json["error_message"], json["event_data"]
         );
     }
     Ok(())

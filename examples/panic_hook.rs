@@ -43,25 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let session = collector.session("panics").ok_or("nothing has arrived")?;
     for event in session.events() {
-        let json = event.value();
-        let what = [
-            &json["error_type"],
-            &json["error_message"],
-            &json["event_data"],
-        ];
-        let what = what.map(|value| {
-            if value.is_null() {
-                String::new()
-            } else {
-                value.to_string()
-            }
-        });
-        println!(
-            "{:<20} {:<8} {}",
-            event.kind().as_str(),
-            event.severity(),
-            what.join(" ")
-        );
+        let (kind, json) = (event.kind().as_str(), event.value());
+        println!("{kind:<20} {} {}", event.severity(), json["traceback"]);
     }
     Ok(())
 }

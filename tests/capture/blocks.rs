@@ -90,7 +90,7 @@ fn a_panic_is_logged_and_goes_on_with_its_own_payload() {
     #[derive(Debug, PartialEq)]
     struct Own(u32);
     let (session, kept) = thread();
-    let step = std::hint::black_box(3);
+    let step = core::hint::black_box(3);
     let text = payload(|| capture!(reporter = session, { panic!("at {step}") }));
     assert_eq!(
         text.downcast_ref::<String>().map(String::as_str),

@@ -1,10 +1,10 @@
 //! Futures that are captured where they are awaited.
 
 use crate::support::{Failed, finish, pair, payload, smol, thread, tokio};
+use alloc::rc::Rc;
 use core::future::{Future, pending};
 use core::pin::pin;
 use core::task::{Context, Waker};
-use std::rc::Rc;
 use tinkex_telemetry::capture;
 
 #[test]

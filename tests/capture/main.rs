@@ -11,6 +11,8 @@
     feature = "ureq"
 ))]
 
+extern crate alloc;
+
 mod blocks;
 mod faults;
 mod futures;

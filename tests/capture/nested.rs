@@ -3,7 +3,8 @@
 use crate::support::{Failed, finish, pair, payload, thread};
 use core::error::Error;
 use core::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use tinkex_telemetry::{Severity, async_capture, capture};
 
 #[derive(Debug)]

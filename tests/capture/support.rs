@@ -1,9 +1,10 @@
 //! Sessions whose events stay in memory.
 
+use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
 use serde_json::Value;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use tinkex_telemetry::{
     Batch, Builder, Receipt, Reporter, Runtime, SendError, Smol, Thread, Tokio, Transport,
 };

@@ -2,11 +2,11 @@
 
 use crate::support::{BOUND, Failed, builder, pair, payload, smol, thread, tokio};
 use ::smol::future::FutureExt as _;
+use alloc::rc::Rc;
 use core::future::{Future, pending};
+use core::panic::AssertUnwindSafe;
 use core::pin::pin;
 use core::task::{Context, Waker};
-use std::panic::AssertUnwindSafe;
-use std::rc::Rc;
 use std::sync::mpsc;
 use tinkex_telemetry::local::LocalSpawner;
 use tinkex_telemetry::{
