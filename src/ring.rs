@@ -184,8 +184,19 @@ impl Ring {
     }
 
     /// Copies bytes out, from `offset` bytes behind the start of the oldest record.
+    #[inline]
     pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
         let at = self.position(offset);
+        match self.storage.bytes().get(at..at + out.len()) {
+            // The usual case: in one piece.
+            Some(piece) => out.copy_from_slice(piece),
+            None => self.read_around(at, out),
+        }
+    }
+
+    /// Copies bytes out that go on at the buffer's beginning.
+    #[cold]
+    fn read_around(&self, at: usize, out: &mut [u8]) {
         let bytes = self.storage.bytes();
         let before_end = (self.storage.capacity() - at).min(out.len());
         let (first, second) = out.split_at_mut(before_end);

@@ -78,6 +78,7 @@ impl<'a> Scratch<'a> {
         self.why = Why::default();
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.out.bytes[..self.out.len]
     }

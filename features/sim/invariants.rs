@@ -1,6 +1,6 @@
 //! What must hold after every step.
 
-use super::env::{Inner, Life};
+use super::env::{Inner, Life, Session};
 use crate::{Instant, Stats, Timestamp};
 use alloc::boxed::Box;
 use alloc::format;
@@ -128,19 +128,33 @@ fn view(inner: &Inner) -> Box<[SessionView]> {
     views.collect()
 }
 
-fn check_all(inner: &Inner) -> Result<(), String> {
-    let sessions = inner.sessions.borrow();
+/// What can only have changed when somebody has had the world in hand.
+fn look_at_server(inner: &Inner, sessions: &[Session]) -> Result<(), String> {
     let mut state = inner.world.state();
+    inner.checked.set(Some(inner.world.looks()));
     if let Some(wrong) = state.server.wrong.pop() {
         return Err(format!("the server: {wrong}"));
+    }
+    for session in sessions {
+        let record = state.server.sessions.get(&session.id);
+        session
+            .confirmed
+            .set(record.map_or(0, |record| record.confirmed));
+    }
+    Ok(())
+}
+
+fn check_all(inner: &Inner) -> Result<(), String> {
+    let sessions = inner.sessions.borrow();
+    if inner.checked.get() != Some(inner.world.looks()) {
+        look_at_server(inner, &sessions)?;
     }
     for session in sessions
         .iter()
         .filter(|session| session.life != Life::Crashed)
     {
         let stats = session.handle.stats();
-        let record = state.server.sessions.get(&session.id);
-        let confirmed = record.map_or(0, |record| record.confirmed);
+        let confirmed = session.confirmed.get();
         let holds = |what: &str| Err(format!("session {}: {what}: {stats:?}", session.id));
         if !stats.is_balanced() {
             return holds("the ledger does not balance");

@@ -1,5 +1,6 @@
 //! One run: a seed, a scenario, and what became of it.
 
+use super::clock::Step;
 use super::env::{Command, Env, Inner, Life};
 use super::executor::{SimExecutor, Turn};
 use super::faults::{Fault, Faults};
@@ -205,22 +206,21 @@ impl Run<'_> {
         let clock = self.env.world.clock.clone();
         let mut turns_at_once = 0;
         while !is_done.get() {
-            match guarded(|| executor.turn())? {
-                Turn::Took(task) => {
-                    self.after_turn(executor, task)?;
-                    turns_at_once += 1;
-                    if turns_at_once == TURNS_AT_ONCE {
-                        return Err(Failure::Spins);
-                    }
+            if !executor.is_idle()
+                && let Turn::Took(task) = guarded(|| executor.turn())?
+            {
+                self.after_turn(executor, task)?;
+                turns_at_once += 1;
+                if turns_at_once == TURNS_AT_ONCE {
+                    return Err(Failure::Spins);
                 }
-                Turn::Idle => {
-                    turns_at_once = 0;
-                    let next = clock.next_timer().ok_or(Failure::Stuck)?;
-                    if next > self.end {
-                        return Err(Failure::TimeLimit);
-                    }
-                    clock.step(next);
-                }
+                continue;
+            }
+            turns_at_once = 0;
+            match clock.step_to_timer(self.end) {
+                Step::Timer => {}
+                Step::Beyond => return Err(Failure::TimeLimit),
+                Step::NoTimer => return Err(Failure::Stuck),
             }
         }
         Ok(())
