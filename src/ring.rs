@@ -176,10 +176,10 @@ impl Ring {
         }
         let mut header = [0; HEADER];
         self.read(offset, &mut header);
-        let (len, tag) = header.split_at(4);
+        let [a, b, c, d, tag @ ..] = header;
         Some(Record {
-            len: u32::from_le_bytes(len.try_into().ok()?) as usize,
-            tag: u64::from_le_bytes(tag.try_into().ok()?),
+            len: u32::from_le_bytes([a, b, c, d]) as usize,
+            tag: u64::from_le_bytes(tag),
         })
     }
 

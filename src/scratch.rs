@@ -145,6 +145,7 @@ impl<'a> Scratch<'a> {
     }
 
     /// Writes a string as JSON.
+    #[inline]
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failed> {
         let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
         if !text

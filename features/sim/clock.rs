@@ -227,10 +227,18 @@ pub(super) struct Sleep {
 impl Future for Sleep {
     type Output = ();
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.clock.now() >= self.at {
             return Poll::Ready(());
         }
+        self.set_timer(context);
+        Poll::Pending
+    }
+}
+
+impl Sleep {
+    fn set_timer(&mut self, context: &Context<'_>) {
         let (at, waker) = (self.at.as_micros(), context.waker().clone());
         match self.id {
             None => {
@@ -242,7 +250,6 @@ impl Future for Sleep {
                 drop(old);
             }
         }
-        Poll::Pending
     }
 }
 

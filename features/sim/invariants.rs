@@ -1,7 +1,8 @@
 //! What must hold after every step.
 
 use super::env::{Inner, Life, Session};
-use crate::{Instant, Stats, Timestamp};
+use crate::engine::Wakers;
+use crate::{Clock, Instant, Stats, Timestamp};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
@@ -68,8 +69,8 @@ impl Invariants {
         }
         let sessions: Box<[SessionView]> = view(inner);
         let view = View {
-            now: crate::Clock::now(&inner.world.clock),
-            utc: crate::Clock::utc(&inner.world.clock),
+            now: inner.world.clock.now(),
+            utc: inner.world.clock.utc(),
             sessions: &sessions,
         };
         self.own.iter().try_for_each(|check| check(&view))
@@ -149,34 +150,52 @@ fn check_all(inner: &Inner) -> Result<(), String> {
     if inner.checked.get() != Some(inner.world.looks()) {
         look_at_server(inner, &sessions)?;
     }
-    for session in sessions
-        .iter()
-        .filter(|session| session.life != Life::Crashed)
-    {
-        let stats = session.handle.stats();
-        let confirmed = session.confirmed.get();
-        let holds = |what: &str| Err(format!("session {}: {what}: {stats:?}", session.id));
-        if !stats.is_balanced() {
-            return holds("the ledger does not balance");
+    let now = inner.world.clock.now();
+    for session in &*sessions {
+        if session.life == Life::Crashed {
+            continue;
         }
-        if stats.delivered > confirmed {
-            return holds("more is counted as delivered than the server has confirmed");
-        }
-        // A stop that has given a batch up no longer listens to its answer; nor does a driver that is gone.
-        if confirmed - stats.delivered > stats.dropped.shutdown && stats.driver_alive {
-            return holds("more was confirmed than is counted as delivered");
-        }
-        let options = &session.options;
-        // One fatal exception and the session's end have room of their own.
-        if stats.queued > options.max_queue_size as u64 + 2 {
-            return holds("the queue has more events than it may");
-        }
-        if stats.queued_bytes > options.max_queue_bytes + options.max_event_bytes + 1_024 {
-            return holds("the queue has more bytes than it may");
-        }
-        if stats.driver_alive && session.life == Life::WithoutRuntime {
-            return holds("a driver lives without its runtime");
+        if let Some(what) = session.handle.sink().and_then(|sink| {
+            // As `Handle::stats` does, but what is looked at stays where it is.
+            let looked = sink.shared().with(|engine| {
+                let wakers = engine.expire(now);
+                (wakers, wrong(session, &engine.stats()))
+            });
+            let (wakers, wrong) =
+                looked.unwrap_or_else(|_| (None, wrong(session, &session.handle.stats())));
+            wakers.into_iter().for_each(Wakers::wake);
+            wrong
+        }) {
+            let stats = session.handle.stats();
+            return Err(format!("session {}: {what}: {stats:?}", session.id));
         }
     }
     Ok(())
+}
+
+/// What is wrong with a session's ledger.
+#[inline]
+fn wrong(session: &Session, stats: &Stats) -> Option<&'static str> {
+    let (options, confirmed) = (&session.options, session.confirmed.get());
+    if !stats.is_balanced() {
+        return Some("the ledger does not balance");
+    }
+    if stats.delivered > confirmed {
+        return Some("more is counted as delivered than the server has confirmed");
+    }
+    // A stop that has given a batch up no longer listens to its answer; nor does a driver that is gone.
+    if confirmed - stats.delivered > stats.dropped.shutdown && stats.driver_alive {
+        return Some("more was confirmed than is counted as delivered");
+    }
+    // One fatal exception and the session's end have room of their own.
+    if stats.queued > options.max_queue_size as u64 + 2 {
+        return Some("the queue has more events than it may");
+    }
+    if stats.queued_bytes > options.max_queue_bytes + options.max_event_bytes + 1_024 {
+        return Some("the queue has more bytes than it may");
+    }
+    if stats.driver_alive && session.life == Life::WithoutRuntime {
+        return Some("a driver lives without its runtime");
+    }
+    None
 }

@@ -21,6 +21,7 @@ use core::fmt;
 use core::future::Future;
 use core::ops::Range;
 use core::panic::AssertUnwindSafe;
+use core::pin::Pin;
 use core::time::Duration;
 use std::panic::catch_unwind;
 
@@ -192,7 +193,7 @@ impl Run<'_> {
     fn finish(
         &mut self,
         executor: &mut SimExecutor,
-        future: core::pin::Pin<Box<dyn Future<Output = ()>>>,
+        future: Pin<Box<impl Future<Output = ()> + 'static>>,
     ) -> Result<(), Failure> {
         let is_done = Rc::new(Cell::new(false));
         let tell = Rc::clone(&is_done);
@@ -203,6 +204,14 @@ impl Run<'_> {
                 tell.set(true);
             }),
         );
+        self.run_until(executor, &is_done)
+    }
+
+    fn run_until(
+        &mut self,
+        executor: &mut SimExecutor,
+        is_done: &Cell<bool>,
+    ) -> Result<(), Failure> {
         let clock = self.env.world.clock.clone();
         let mut turns_at_once = 0;
         while !is_done.get() {
@@ -241,9 +250,11 @@ impl Run<'_> {
             self.until_disturbed = 1 + self.host.below(200);
             self.disturb();
         }
-        let commands = core::mem::take(&mut *self.env.commands.borrow_mut());
-        for command in commands {
-            self.obey(executor, command);
+        if !self.env.commands.borrow().is_empty() {
+            let commands = self.env.commands.take();
+            for command in commands {
+                self.obey(executor, command);
+            }
         }
         Ok(())
     }

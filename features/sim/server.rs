@@ -240,7 +240,9 @@ impl Record {
         if event.kind == b'E' && self.ended_at.replace(event.index).is_some() {
             return Err("a second SESSION_END");
         }
-        self.events.resize(index, None);
+        if index > self.events.len() {
+            self.events.resize(index, None);
+        }
         self.events.push(Some(Kept {
             id: event.id,
             is_confirmed: false,
