@@ -71,11 +71,14 @@ impl Timers {
     fn add(&mut self, at: u64, waker: Waker) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
-        let index = match self.list.last() {
-            Some(next) if next.at <= at => self.find(at, id).unwrap_or_else(|index| index),
-            _ => self.list.len(),
-        };
-        self.list.insert(index, Timer { at, id, waker });
+        let timer = Timer { at, id, waker };
+        match self.list.last() {
+            Some(next) if next.at <= at => {
+                let index = self.find(at, id).unwrap_or_else(|index| index);
+                self.list.insert(index, timer);
+            }
+            _ => self.list.push(timer),
+        }
         id
     }
 
@@ -238,6 +241,11 @@ impl Future for Sleep {
 }
 
 impl Sleep {
+    fn cancel(&self, id: u64) {
+        let waker = self.clock.timers().cancel(self.at.as_micros(), id);
+        drop(waker);
+    }
+
     fn set_timer(&mut self, context: &Context<'_>) {
         let (at, waker) = (self.at.as_micros(), context.waker().clone());
         match self.id {
@@ -254,12 +262,12 @@ impl Sleep {
 }
 
 impl Drop for Sleep {
+    #[inline]
     fn drop(&mut self) {
         if let Some(id) = self.id
             && id != self.clock.0.last_off.load(Ordering::Relaxed)
         {
-            let waker = self.clock.timers().cancel(self.at.as_micros(), id);
-            drop(waker);
+            self.cancel(id);
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Inner {
     /// The turns that tasks took.
     pub(super) turns: Cell<u64>,
     /// [`World::looks`] at the last check.
-    pub(super) checked: Cell<Option<u64>>,
+    pub(super) checked: Cell<u64>,
     random: RefCell<Rng>,
 }
 
@@ -88,7 +88,7 @@ impl Env {
             seed,
             healed_at: Cell::new(None),
             turns: Cell::new(0),
-            checked: Cell::new(None),
+            checked: Cell::new(0),
             random: RefCell::new(Rng::stream(seed, 3)),
         }))
     }

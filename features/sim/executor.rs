@@ -260,9 +260,6 @@ impl SimExecutor {
 
     /// Polls one of the tasks that want it.
     pub(super) fn turn(&mut self) -> Turn {
-        if self.is_idle() {
-            return Turn::Idle;
-        }
         self.take_local();
         let mut inbox = self.spawner.inbox.lock();
         if !inbox.spawned.is_empty() {
@@ -295,9 +292,9 @@ impl SimExecutor {
         Turn::Took(index)
     }
 
-    /// Whether it is known that no task wants a turn.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.spawner.inbox.has_news.load(Ordering::Relaxed) && self.local.borrow().is_empty()
+    /// Whether a task may want a turn.
+    pub(super) fn has_news(&self) -> bool {
+        self.spawner.inbox.has_news.load(Ordering::Relaxed) || !self.local.borrow().is_empty()
     }
 
     fn take_local(&mut self) {

@@ -132,7 +132,7 @@ fn view(inner: &Inner) -> Box<[SessionView]> {
 /// What can only have changed when somebody has had the world in hand.
 fn look_at_server(inner: &Inner, sessions: &[Session]) -> Result<(), String> {
     let mut state = inner.world.state();
-    inner.checked.set(Some(inner.world.looks()));
+    inner.checked.set(inner.world.looks());
     if let Some(wrong) = state.server.wrong.pop() {
         return Err(format!("the server: {wrong}"));
     }
@@ -147,7 +147,7 @@ fn look_at_server(inner: &Inner, sessions: &[Session]) -> Result<(), String> {
 
 fn check_all(inner: &Inner) -> Result<(), String> {
     let sessions = inner.sessions.borrow();
-    if inner.checked.get() != Some(inner.world.looks()) {
+    if inner.checked.get() != inner.world.looks() {
         look_at_server(inner, &sessions)?;
     }
     let now = inner.world.clock.now();

@@ -215,7 +215,7 @@ impl Run<'_> {
         let clock = self.env.world.clock.clone();
         let mut turns_at_once = 0;
         while !is_done.get() {
-            if !executor.is_idle()
+            if executor.has_news()
                 && let Turn::Took(task) = guarded(|| executor.turn())?
             {
                 self.after_turn(executor, task)?;
