@@ -1,7 +1,7 @@
 //! The loop between engine, clock and transport.
 
 use crate::clock::Clock;
-use crate::engine::{Outcome, Step, Ticket};
+use crate::engine::{Outcome, Step, Ticket, Wakers};
 use crate::lock::{self, COPY_PIECE};
 use crate::panics;
 use crate::scratch;
@@ -131,7 +131,7 @@ fn next_step<C: Clock>(core: &Core<C>) -> Step {
         let Ok((wakers, step)) = looked else {
             return Step::Done;
         };
-        wakers.wake();
+        wakers.into_iter().for_each(Wakers::wake);
         if step != Step::Again {
             return step;
         }

@@ -5,7 +5,7 @@
 
 use crate::scratch::{Failed, Scratch};
 use crate::severity::Severity;
-use crate::time::{SessionDuration, Timestamp};
+use crate::time::{self, SessionDuration, Timestamp};
 use core::fmt::{self, Write};
 use core::time::Duration;
 use serde::{Serialize, Serializer};
@@ -243,7 +243,7 @@ impl Front {
         head[..13].copy_from_slice(Self::ID);
         write_uuid(self.id, &mut head[13..49]);
         head[49..].copy_from_slice(Self::INDEX);
-        digits.copy_from_slice(itoa::Buffer::new().format(self.index).as_bytes());
+        time::digits(digits, self.index);
     }
 }
 

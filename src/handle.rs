@@ -1,6 +1,6 @@
 //! What applications pass around: a handle on a session, without type parameters.
 
-use crate::engine::{Kind, wake};
+use crate::engine::{Kind, Wakers, wake};
 use crate::exception::AnyError;
 use crate::fork::Forked;
 use crate::severity::Severity;
@@ -228,7 +228,7 @@ impl Handle {
                 });
                 match looked {
                     Ok((stats, wakers)) => {
-                        wakers.wake();
+                        wakers.into_iter().for_each(Wakers::wake);
                         stats
                     }
                     Err(Forked) => sink.shared().stats_in_child(),

@@ -78,6 +78,7 @@ impl<'a> Scratch<'a> {
         self.why = Why::default();
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.out.bytes[..self.out.len]
     }
@@ -144,6 +145,7 @@ impl<'a> Scratch<'a> {
     }
 
     /// Writes a string as JSON.
+    #[inline]
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failed> {
         let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
         if !text

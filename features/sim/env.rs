@@ -39,6 +39,8 @@ pub(super) struct Inner {
     pub(super) healed_at: Cell<Option<Instant>>,
     /// The turns that tasks took.
     pub(super) turns: Cell<u64>,
+    /// [`World::looks`] at the last check.
+    pub(super) checked: Cell<u64>,
     random: RefCell<Rng>,
 }
 
@@ -57,6 +59,8 @@ pub(super) struct Session {
     pub(super) reporter: Weak<Reporter<HttpTransport<SimHttp>, SimClock, SimSpawner>>,
     pub(super) tag: Tag,
     pub(super) life: Life,
+    /// How many of its events the server has confirmed, as of the last check.
+    pub(super) confirmed: Cell<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,7 @@ impl Env {
             seed,
             healed_at: Cell::new(None),
             turns: Cell::new(0),
+            checked: Cell::new(0),
             random: RefCell::new(Rng::stream(seed, 3)),
         }))
     }
@@ -127,6 +132,7 @@ impl Env {
             reporter: Rc::downgrade(&reporter),
             tag,
             life: Life::Alive,
+            confirmed: Cell::new(0),
         });
         reporter
     }

@@ -159,13 +159,9 @@ impl Engine {
         self.stop_deadline().is_some_and(|deadline| deadline < at)
     }
 
-    /// Drops what is left once a stop's deadline has come. Waiters call it too. The wakers are to be woken.
-    pub(crate) fn expire(&mut self, now: Instant) -> Wakers {
-        if self.stop_is_over(now) && self.queued() > 0 {
-            self.abandon()
-        } else {
-            Wakers::default()
-        }
+    /// Drops what is left once a stop's deadline has come. Waiters call it too. The wakers, if any, are to be woken.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Wakers> {
+        (self.stop_is_over(now) && self.queued() > 0).then(|| self.abandon())
     }
 
     pub(super) fn abandon(&mut self) -> Wakers {
