@@ -52,8 +52,8 @@ std::thread_local! {
     static LOGGED: RefCell<Vec<(usize, Print)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// As many failures are remembered on a thread: more cannot be on their way at once without being rather old.
-const MOST: usize = 32;
+/// As many failures are remembered, the latest: one that is on its way was logged just now.
+pub(super) const MOST: usize = 32;
 
 /// A capture that is under way on this thread.
 #[derive(Debug)]
@@ -69,25 +69,29 @@ impl Frame {
         Self { depth }
     }
 
-    /// Ends it; moves what was logged inside into `logged`.
+    /// Ends it; gives back what was logged inside.
     #[inline]
-    pub(super) fn leave(self, logged: &mut Vec<Print>) {
+    pub(super) fn leave(self) -> Vec<Print> {
         if HAS_LOGGED.get() {
-            self.collect(logged);
+            self.collect()
+        } else {
+            Vec::new()
         }
     }
 
     #[cold]
-    fn collect(&self, logged: &mut Vec<Print>) {
+    fn collect(&self) -> Vec<Print> {
+        let mut logged = Vec::new();
         with_logged(|all| {
             all.retain(|&(depth, print)| {
                 let is_inside = depth >= self.depth;
-                if is_inside && logged.len() < MOST {
+                if is_inside {
                     logged.push(print);
                 }
                 !is_inside
             });
         });
+        logged
     }
 }
 
@@ -103,9 +107,10 @@ pub(crate) fn tell(print: Print) {
     let depth = DEPTH.get();
     if depth > 0 {
         with_logged(|all| {
-            if all.len() < MOST {
-                all.push((depth, print));
+            if all.len() >= MOST {
+                all.remove(0);
             }
+            all.push((depth, print));
         });
     }
 }

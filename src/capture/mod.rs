@@ -16,7 +16,7 @@ mod watch;
 
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use crate::spawner::LocalSpawner;
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 #[cfg(feature = "alloc")]
 use core::future::Future;
@@ -139,7 +139,6 @@ impl<'a> Capture<'a> {
         watch::run(self.handle, work, look, |failure, is_logged| {
             self.fail(failure, is_logged);
         })
-        .resume()
     }
 
     /// Logs a failure, unless a capture inside or the panic hook has.
@@ -300,7 +299,7 @@ impl Capture<'_> {
     }
 }
 
-/// What leads to a [`Handle`]: itself, a [`Reporter`], an `Option` or a reference of one.
+/// What leads to a [`Handle`]: itself, a [`Reporter`]; an `Option`, a reference, a `Box`, an `Rc` or an `Arc` of one.
 pub trait AsHandle {
     /// The handle, if there is one.
     fn as_handle(&self) -> Option<&Handle>;
@@ -329,6 +328,21 @@ impl<H: AsHandle + ?Sized> AsHandle for &H {
         (**self).as_handle()
     }
 }
+
+macro_rules! as_handle_in {
+    ($($owner:ty),*) => {$(
+        impl<H: AsHandle + ?Sized> AsHandle for $owner {
+            fn as_handle(&self) -> Option<&Handle> {
+                (**self).as_handle()
+            }
+        }
+    )*};
+}
+
+#[cfg(feature = "alloc")]
+as_handle_in!(Box<H>, alloc::rc::Rc<H>);
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+as_handle_in!(alloc::sync::Arc<H>);
 
 impl Handle {
     /// Captures what blocks and futures fail with, for this session.

@@ -14,7 +14,7 @@ pub(super) type Failure<'a> = dyn AnyError + 'a;
 #[cfg(feature = "std")]
 mod with_panics {
     use super::{Failure, Found};
-    use crate::capture::frames::{Frame, Print, tell};
+    use crate::capture::frames::{Frame, MOST, Print, tell};
     use crate::capture::panicked::{Panicked, message};
     use crate::exception::chain;
     use crate::handle::Handle;
@@ -53,19 +53,32 @@ mod with_panics {
         }
     }
 
-    /// Runs `work` to its end. `fail` is called with a failure, and with whether it is logged already.
+    /// Runs `work` to its end, and goes on as it ended. `fail` is called with a failure, and with whether it is logged
+    /// already.
     #[inline]
     pub(in crate::capture) fn run<R>(
         handle: &Handle,
         work: impl FnOnce() -> R,
         look: impl FnOnce(&R, Found<'_>),
-        fail: impl FnMut(&Failure<'_>, bool),
-    ) -> Ended<R> {
+        mut fail: impl FnMut(&Failure<'_>, bool),
+    ) -> R {
         let frame = Frame::enter();
         let result = catch_unwind(AssertUnwindSafe(work));
-        let mut logged = Vec::new();
-        frame.leave(&mut logged);
-        conclude(handle, result, &logged, look, fail)
+        let logged = frame.leave();
+        match result {
+            Ok(value) => {
+                look(&value, &mut |error| {
+                    error_ended(handle, error, &logged, &mut fail)
+                        .into_iter()
+                        .for_each(tell);
+                });
+                value
+            }
+            Err(payload) => {
+                tell(panic_ended(handle, &*payload, &logged, &mut fail));
+                resume_unwind(payload)
+            }
+        }
     }
 
     /// The same for a future.
@@ -73,37 +86,27 @@ mod with_panics {
         handle: &Handle,
         future: F,
         look: impl FnOnce(&F::Output, Found<'_>),
-        fail: impl FnMut(&Failure<'_>, bool),
+        mut fail: impl FnMut(&Failure<'_>, bool),
     ) -> Ended<F::Output> {
         let mut future = pin!(future);
         let mut logged = Vec::new();
         let result = poll_fn(|context| {
             let frame = Frame::enter();
             let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
-            frame.leave(&mut logged);
+            logged.append(&mut frame.leave());
+            logged.drain(..logged.len().saturating_sub(MOST));
             match polled {
                 Ok(poll) => poll.map(Ok),
                 Err(payload) => Poll::Ready(Err(payload)),
             }
         });
         let result = result.await;
-        conclude(handle, result, &logged, look, fail)
-    }
-
-    #[inline]
-    fn conclude<R>(
-        handle: &Handle,
-        result: thread::Result<R>,
-        logged: &[Print],
-        look: impl FnOnce(&R, Found<'_>),
-        mut fail: impl FnMut(&Failure<'_>, bool),
-    ) -> Ended<R> {
         let mut print = None;
         match &result {
             Ok(value) => look(value, &mut |error| {
-                print = error_ended(handle, error, logged, &mut fail);
+                print = error_ended(handle, error, &logged, &mut fail);
             }),
-            Err(payload) => print = Some(panic_ended(handle, &**payload, logged, &mut fail)),
+            Err(payload) => print = Some(panic_ended(handle, &**payload, &logged, &mut fail)),
         }
         Ended { result, print }
     }
@@ -153,10 +156,11 @@ mod without_panics {
     use crate::handle::Handle;
 
     /// How something captured has ended.
+    #[cfg(feature = "alloc")]
     pub(in crate::capture) struct Ended<R>(R);
 
+    #[cfg(feature = "alloc")]
     impl<R> Ended<R> {
-        #[cfg(feature = "alloc")]
         pub(in crate::capture) const fn value(value: R) -> Self {
             Self(value)
         }
@@ -172,10 +176,10 @@ mod without_panics {
         work: impl FnOnce() -> R,
         look: impl FnOnce(&R, Found<'_>),
         mut fail: impl FnMut(&Failure<'_>, bool),
-    ) -> Ended<R> {
+    ) -> R {
         let value = work();
         look(&value, &mut |error| fail(error, false));
-        Ended(value)
+        value
     }
 
     /// The same for a future.

@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+mod capture;
 mod parts;
 mod runs;
 mod sweeps;
