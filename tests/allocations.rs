@@ -81,6 +81,38 @@ fn poll(driver: Pin<&mut impl Future<Output = ()>>) {
     assert!(driver.poll(&mut context).is_pending());
 }
 
+/// A network that takes everything at once.
+struct Swallow;
+
+impl Transport for Swallow {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        assert!(!batch.body().is_empty());
+        Ok(Receipt::delivered())
+    }
+}
+
+#[test]
+fn a_session_that_was_idle_sends_its_next_batch_from_the_same_memory() {
+    let (reporter, driver) = Reporter::builder("s")
+        .transport(Swallow)
+        .clock(Still)
+        .enabled(true)
+        .build()
+        .expect("it can work");
+    let mut driver = pin!(driver.run());
+    let mut send = || {
+        for _ in 0..20 {
+            assert!(reporter.log("step", fields! { text: "some hundred bytes each" }));
+        }
+        reporter.flush();
+        let info = measure(|| poll(driver.as_mut()));
+        assert_eq!(reporter.stats().queued, 0);
+        info.count_total
+    };
+    assert!(send() > 0);
+    assert_eq!(send(), 0);
+}
+
 #[test]
 fn in_the_steady_state_logging_allocates_nothing() {
     let (answer, answers) = mpsc::channel();
