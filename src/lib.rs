@@ -152,6 +152,9 @@ extern crate alloc;
 extern crate std;
 
 mod builder;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub mod bus;
 mod clock;
 mod config;
 mod diagnostic;
@@ -185,6 +188,9 @@ mod wait;
 mod features;
 
 pub use builder::{BuildError, Builder, Memory};
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use bus::Bus;
 pub use clock::Clock;
 pub use config::{OptionError, Options};
 pub use diagnostic::{Diagnostic, DiagnosticKind};
