@@ -170,6 +170,8 @@ mod lock;
 mod panics;
 #[cfg(feature = "std")]
 mod park;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+mod queue_state;
 mod reporter;
 mod retry;
 mod ring;
@@ -206,6 +208,9 @@ pub use exception::{AnyError, Classify, Fault, StatusError};
 pub use features::*;
 pub use fields::Fields;
 pub use handle::Handle;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use queue_state::{QueueState, QueueStateChange, QueueStateObserver, QueueStateTracker};
 pub use reporter::Reporter;
 pub use retry::RetryAfter;
 pub use session::{IdentityError, SessionId, Str};

@@ -14,8 +14,8 @@ use std::sync::Mutex;
 use std::thread;
 use tinkex_telemetry::bus::{AttachError, Bus, Event, Events, HANDLER_FAILURE};
 use tinkex_telemetry::{
-    Batch, BuildError, Builder, Clock, Driver, Instant, Receipt, Reporter, SendError, Timestamp,
-    Transport,
+    Batch, BuildError, Builder, Clock, Driver, Instant, QueueState, QueueStateTracker, Receipt,
+    Reporter, SendError, Timestamp, Transport,
 };
 
 /// What handlers were told, in order.
@@ -381,6 +381,31 @@ fn a_session_takes_its_own_events_and_leaves_the_others() {
     assert_eq!(events[1]["event_name"], "tinkex.http.request.exception");
     assert_eq!(events[1]["severity"], "ERROR");
     assert_eq!(other_kept.generic(&other, other_driver).len(), 1);
+}
+
+#[test]
+fn a_change_of_a_requests_queue_state_reaches_the_session() {
+    let (builder, kept) = session("s", &Bus::new());
+    let (reporter, driver) = builder.build().expect("it can work");
+    let tracker = QueueStateTracker::new(&reporter);
+    for depth in [9, 8] {
+        tracker.observe(
+            "r",
+            QueueState::PausedCapacity,
+            Some("no room"),
+            Some(depth),
+        );
+    }
+    let events = kept.generic(&reporter, driver);
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["event_name"], "tinkex.queue.state_change");
+    let metadata = json!({
+        "from": "unknown", "to": "paused_capacity", "reason": "no room", "request_id": "r",
+    });
+    assert_eq!(
+        events[0]["event_data"],
+        json!({"measurements": {"queue_depth": 9}, "metadata": metadata})
+    );
 }
 
 #[test]
