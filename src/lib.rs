@@ -118,6 +118,8 @@
 //! | `ureq` | the HTTP client `Ureq`, for every executor and for none; with `thread` also `init` |
 //! | `reqwest` | the HTTP client `Reqwest`, for tokio |
 //! | `surf` | the HTTP client `Surf`, over a `surf::Client` of the program's own (`https://` needs one of surf's TLS features): surf is unmaintained |
+//! | `reqwest-middleware` | HTTP events of a reqwest client: `HttpEvents` is a middleware |
+//! | `tower` | HTTP events of services, client or server: `HttpEvents` is a layer |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!
