@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+mod http_events;
 mod parts;
 mod runs;
 mod sweeps;
