@@ -1,6 +1,7 @@
 //! Services: a request ends where its answer's body does.
 
 use crate::told::Told;
+use alloc::collections::VecDeque;
 use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
@@ -12,7 +13,6 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use std::collections::VecDeque;
 use std::io::{Read, Write};
 use tinkex_telemetry::{HttpEvents, ObservedBody};
 use tower_layer::Layer as _;

@@ -1,12 +1,12 @@
 //! HTTP events under every fault: each request that begins has one end, and the session gets both.
 
+use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use bytes::Bytes;
 use core::cell::Cell;
 use core::time::Duration;
 use http::{Request, Uri};
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 use tinkex_telemetry::bus::{Event, Events, HTTP_REQUEST_START};
 use tinkex_telemetry::sim::{Env, Faults, Sim};
