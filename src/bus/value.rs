@@ -101,9 +101,8 @@ pub(super) struct Without<'a>(pub(super) Values<'a>, pub(super) Option<&'a str>)
 impl Serialize for Without<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(values, name) = self;
-        let kept = || values.iter().filter(|pair| Some(pair.0) != *name);
-        let mut map = serializer.serialize_map(Some(kept().count()))?;
-        for (name, value) in kept() {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in values.iter().filter(|pair| Some(pair.0) != *name) {
             map.serialize_entry(name, &value)?;
         }
         map.end()
