@@ -14,8 +14,8 @@ use std::sync::Mutex;
 use std::thread;
 use tinkex_telemetry::bus::{AttachError, Bus, Event, Events, HANDLER_FAILURE};
 use tinkex_telemetry::{
-    Batch, BuildError, Builder, Clock, Driver, Instant, QueueState, QueueStateTracker, Receipt,
-    Reporter, SendError, Timestamp, Transport,
+    Batch, BuildError, Builder, Clock, Driver, Instant, Memory, QueueState, QueueStateTracker,
+    Receipt, Reporter, SendError, Timestamp, Transport,
 };
 
 /// What handlers were told, in order.
@@ -504,6 +504,19 @@ fn sessions_of_the_same_id_have_handlers_of_their_own_unless_they_insist() {
     let taken = AttachError::AlreadyAttached("tinkex-telemetry-s".into());
     assert_eq!(error, BuildError::Attach(taken));
     drop((first, second));
+    assert!(bus.is_idle());
+}
+
+#[test]
+fn a_session_in_memory_that_was_given_takes_its_events_too() {
+    let memory = Box::leak(Box::new(Memory::<Still, 8_192, 4_096>::new()));
+    let bus = Bus::new();
+    let (builder, kept) = session("s", &bus);
+    let builder = builder.max_event_bytes(1_024).flush_threshold(2);
+    let (reporter, driver) = builder.build_in(memory).expect("it can work");
+    bus.execute("tinkex.http.request.stop", &[], &stop_event("s"));
+    assert_eq!(kept.generic(&reporter, driver).len(), 1);
+    drop(reporter);
     assert!(bus.is_idle());
 }
 

@@ -27,9 +27,12 @@ use std::time::{Instant as SystemInstant, SystemTime, UNIX_EPOCH};
 /// An answer of any status is a `stop`, with `result` `ok` below 400 and `error` from there on. No answer is an
 /// `exception`, whose `kind` is `error`, `timeout`, `cancelled` (the request's future was dropped half way) or `panic`,
 /// and whose `reason` is a fixed word or two. Durations are those of the session's clock. Events have no query string,
-/// no header, no userinfo and no host, and the text of no error: any of them may have secrets in it. The requests that
-/// carry telemetry itself, which a [`HttpTransport`](crate::HttpTransport) makes, are not told of. While no handler is
+/// no header, no userinfo and no host, and the text of no error: any of them may have secrets in it. While no handler is
 /// attached to the bus a request costs the load of one word.
+///
+/// Of the requests that carry telemetry itself nothing is told, so a client may be shared with a
+/// [`HttpTransport`](crate::HttpTransport): they are known by a mark, and where a client loses it as a `POST` to a path
+/// that ends in `/api/v1/telemetry`.
 ///
 /// ```
 /// # use tinkex_telemetry::{Handle, HttpEvents};
@@ -395,6 +398,17 @@ mod tests {
         }
         let long = format!("/{}", "é".repeat(1_000));
         assert_eq!(path_of(&long).len(), 1_023);
+    }
+
+    #[test]
+    fn a_request_with_the_reporters_mark_is_not_told_of_wherever_it_goes() {
+        let bus = Bus::new();
+        bus.attach("one", HTTP_REQUEST_START, |_| {}).unwrap();
+        let events = HttpEvents::on(&bus, "s");
+        let mut request = Request::get("http://host/x").body(()).unwrap();
+        assert!(events.start_request(&request).0.is_some());
+        request.extensions_mut().insert(OwnRequest);
+        assert!(events.start_request(&request).0.is_none());
     }
 
     #[test]
