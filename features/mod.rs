@@ -20,6 +20,8 @@ mod init;
 mod relay;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_middleware;
 #[cfg(feature = "smol")]
 mod smol;
 #[cfg(feature = "surf")]
@@ -37,6 +39,8 @@ mod thread;
 mod timer;
 #[cfg(feature = "tokio")]
 mod tokio;
+#[cfg(feature = "tower")]
+mod tower;
 #[cfg(feature = "ureq")]
 mod ureq;
 
@@ -60,7 +64,8 @@ pub mod wire;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::http::{
-    Config, ConfigError, ConfigProblem, HttpClient, HttpError, HttpTransport, MAX_ANSWER_BYTES,
+    Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError, HttpEvents, HttpTransport,
+    MAX_ANSWER_BYTES, Observed, RetryCount,
 };
 #[cfg(all(feature = "thread", feature = "ureq"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "thread", feature = "ureq"))))]
@@ -80,6 +85,9 @@ pub use self::thread::Thread;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use self::tokio::Tokio;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub use self::tower::{ObservedBody, ObservedFuture};
 #[cfg(feature = "ureq")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
 pub use self::ureq::Ureq;

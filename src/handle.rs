@@ -10,6 +10,7 @@ use crate::wait::Wait;
 use core::fmt;
 use serde::Serialize;
 
+use crate::bus::Bus;
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use crate::shared::AnySpawner;
 #[cfg(feature = "alloc")]
@@ -134,6 +135,13 @@ impl Handle {
     #[must_use]
     pub fn session_id(&self) -> Option<&str> {
         self.sink().map(|sink| sink.shared().session.id())
+    }
+
+    /// The bus that the session belongs to; `None` when it has none or telemetry is switched off.
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    #[must_use]
+    pub fn bus(&self) -> Option<&Bus> {
+        self.sink().and_then(|sink| sink.shared().on_bus.bus())
     }
 
     /// Logs an event with severity [`Info`](Severity::Info); see [`log_with`](Self::log_with).

@@ -120,6 +120,8 @@
 //! | `surf` | the HTTP client `Surf`, over a `surf::Client` of the program's own (`https://` needs one of surf's TLS features): surf is unmaintained |
 //! | `anyhow` | capture of `anyhow::Error` |
 //! | `eyre` | capture of `eyre::Report` |
+//! | `reqwest-middleware` | HTTP events of a reqwest client: `HttpEvents` is a middleware |
+//! | `tower` | HTTP events of services, client or server: `HttpEvents` is a layer |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!
@@ -154,6 +156,9 @@ extern crate alloc;
 extern crate std;
 
 mod builder;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub mod bus;
 mod capture;
 mod clock;
 mod config;
@@ -174,6 +179,8 @@ mod panic_hook;
 mod panics;
 #[cfg(feature = "std")]
 mod park;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+mod queue_state;
 mod reporter;
 mod retry;
 mod ring;
@@ -192,6 +199,9 @@ mod wait;
 mod features;
 
 pub use builder::{BuildError, Builder, Memory};
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use bus::Bus;
 pub use capture::{AsHandle, Capture, Outcome};
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 pub use capture::{LocalTask, Task};
@@ -212,6 +222,9 @@ pub use fields::Fields;
 pub use handle::Handle;
 #[cfg(feature = "std")]
 pub use panic_hook::{PanicHook, install_panic_hook};
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use queue_state::{QueueState, QueueStateChange, QueueStateObserver, QueueStateTracker};
 pub use reporter::Reporter;
 pub use retry::RetryAfter;
 pub use session::{IdentityError, SessionId, Str};

@@ -20,12 +20,16 @@ use core::ops::Deref;
 use core::time::Duration;
 use serde::Serialize;
 
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use crate::bus::{Bus, OnBus};
 #[cfg(feature = "std")]
 use crate::spawner::{Placement, WouldDeadlock};
 #[cfg(feature = "alloc")]
 use crate::spawner::{SpawnError, Spawner};
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use alloc::sync::{Arc, Weak};
 #[cfg(feature = "std")]
 use core::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(feature = "alloc")]
@@ -59,6 +63,8 @@ pub(crate) struct Shared {
     limits: Limits,
     observer: Observer,
     errors: ErrorRules,
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    pub(crate) on_bus: OnBus,
     #[cfg(feature = "std")]
     driver_thread: Lock<Option<std::thread::ThreadId>>,
     #[cfg(feature = "alloc")]
@@ -76,6 +82,8 @@ pub(crate) struct Parts {
     pub(crate) session: Session,
     pub(crate) observer: Observer,
     pub(crate) errors: ErrorRules,
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    pub(crate) bus: Option<Bus>,
     #[cfg(feature = "alloc")]
     pub(crate) spawner: Option<Box<dyn AnySpawner>>,
 }
@@ -105,6 +113,8 @@ impl Shared {
             },
             observer: parts.observer,
             errors: parts.errors,
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            on_bus: OnBus::new(parts.bus),
             #[cfg(feature = "std")]
             driver_thread: Lock::new(None),
             #[cfg(feature = "alloc")]
@@ -269,6 +279,12 @@ impl Shared {
         }
     }
 
+    /// The session begins to stop: it takes no more events from its bus.
+    pub(crate) fn leave_bus(&self) {
+        #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+        self.on_bus.detach();
+    }
+
     /// Remembers on which thread the driver is polled, for those who want to block on it.
     #[cfg(feature = "std")]
     pub(crate) fn note_driver_thread(&self) {
@@ -373,7 +389,7 @@ pub(crate) trait AnySpawner: Send + Sync {
 }
 
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-impl<S: Spawner> AnySpawner for alloc::sync::Arc<S> {
+impl<S: Spawner> AnySpawner for Arc<S> {
     fn spawn(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
         S::spawn(self, task)
     }
@@ -393,7 +409,7 @@ impl<S: Spawner> AnySpawner for alloc::sync::Arc<S> {
 pub(crate) enum CoreRef<C: 'static> {
     Static(&'static Core<C>),
     #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-    Shared(alloc::sync::Arc<Core<C>>),
+    Shared(Arc<Core<C>>),
 }
 
 impl<C> Clone for CoreRef<C> {
@@ -401,7 +417,7 @@ impl<C> Clone for CoreRef<C> {
         match self {
             Self::Static(core) => Self::Static(core),
             #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-            Self::Shared(core) => Self::Shared(alloc::sync::Arc::clone(core)),
+            Self::Shared(core) => Self::Shared(Arc::clone(core)),
         }
     }
 }
@@ -424,7 +440,39 @@ impl<C: Clock> CoreRef<C> {
         match self {
             Self::Static(core) => Handle::fixed(*core),
             #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-            Self::Shared(core) => Handle::shared(alloc::sync::Arc::<Core<C>>::clone(core)),
+            Self::Shared(core) => Handle::shared(Arc::<Core<C>>::clone(core)),
+        }
+    }
+}
+
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl<C: Clock> CoreRef<C> {
+    /// This session for as long as others hold it.
+    pub(crate) fn downgrade(&self) -> WeakSink {
+        match self {
+            Self::Static(core) => WeakSink::Static(*core),
+            Self::Shared(core) => {
+                let sink: Arc<dyn Sink> = Arc::<Core<C>>::clone(core);
+                WeakSink::Shared(Arc::downgrade(&sink))
+            }
+        }
+    }
+}
+
+/// A session that is not held.
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+pub(crate) enum WeakSink {
+    Static(&'static dyn Sink),
+    Shared(Weak<dyn Sink>),
+}
+
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl WeakSink {
+    /// A handle, while there is the session.
+    pub(crate) fn upgrade(&self) -> Option<Handle> {
+        match self {
+            Self::Static(sink) => Some(Handle::fixed(*sink)),
+            Self::Shared(sink) => sink.upgrade().map(Handle::shared),
         }
     }
 }

@@ -64,6 +64,7 @@ impl Wait {
         let Ok((id, before, (target, wakers), first)) = asked else {
             return Self::in_child(shared);
         };
+        shared.leave_bus();
         wakers.wake();
         // Not beyond the deadline of a stop that began before this one.
         let deadline = own.into_iter().chain(first).min();

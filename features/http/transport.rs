@@ -2,6 +2,7 @@
 
 use super::client::{HttpClient, HttpError};
 use super::config::{Config, ConfigError, Parts};
+use super::events::OwnRequest;
 use crate::text::Text;
 use crate::{Batch, Fault, Receipt, RetryAfter, SendError, SetupError, Transport};
 use alloc::boxed::Box;
@@ -87,6 +88,7 @@ impl Parts {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
         *request.headers_mut() = self.headers.clone();
+        request.extensions_mut().insert(OwnRequest);
         if let Ok(key) = HeaderValue::from_str(key) {
             request.headers_mut().insert(X_IDEMPOTENCY_KEY, key);
         }

@@ -7,7 +7,7 @@ use super::server::Reply;
 use super::{Fault, Faults, SimClock};
 use crate::local::LocalSpawner as _;
 use crate::{
-    Clock, Config, Entropy, Handle, HttpTransport, Instant, Options, Reporter, Timestamp, Uuid,
+    Bus, Clock, Config, Entropy, Handle, HttpTransport, Instant, Options, Reporter, Timestamp, Uuid,
 };
 use alloc::format;
 use alloc::rc::{Rc, Weak};
@@ -31,6 +31,7 @@ pub struct Env(pub(super) Rc<Inner>);
 
 pub(super) struct Inner {
     pub(super) world: Arc<World>,
+    bus: Bus,
     pub(super) spawner: SimSpawner,
     pub(super) local: super::SimLocalSpawner,
     pub(super) sessions: RefCell<Vec<Session>>,
@@ -81,6 +82,7 @@ impl Env {
     ) -> Self {
         Self(Rc::new(Inner {
             world,
+            bus: Bus::new(),
             spawner,
             local,
             sessions: RefCell::default(),
@@ -113,6 +115,7 @@ impl Env {
                 let world = Arc::clone(&self.0.world);
                 move |diagnostic| world.note(format_args!("diagnostic: {diagnostic}"))
             })
+            .bus(self.bus())
             .transport(self.transport())
             .clock(self.clock())
             .spawner(self.0.spawner.tagged(tag))
@@ -135,6 +138,12 @@ impl Env {
             confirmed: Cell::new(0),
         });
         reporter
+    }
+
+    /// The bus of this world's sessions, which is not the process's: runs do not see each other.
+    #[must_use]
+    pub fn bus(&self) -> Bus {
+        self.0.bus.clone()
     }
 
     /// A transport to the simulated server, through the simulated network.

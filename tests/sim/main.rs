@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod capture;
+mod http_events;
 mod parts;
 mod runs;
 mod sweeps;
