@@ -4,10 +4,14 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "collector")))]
 pub mod collector;
 
+#[cfg(feature = "anyhow")]
+mod anyhow;
 #[cfg(feature = "async-std")]
 mod async_std;
 #[cfg(feature = "embassy")]
 mod embassy;
+#[cfg(feature = "eyre")]
+mod eyre;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(all(feature = "thread", feature = "ureq"))]
@@ -16,6 +20,8 @@ mod init;
 mod relay;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_middleware;
 #[cfg(feature = "smol")]
 mod smol;
 #[cfg(feature = "surf")]
@@ -33,6 +39,8 @@ mod thread;
 mod timer;
 #[cfg(feature = "tokio")]
 mod tokio;
+#[cfg(feature = "tower")]
+mod tower;
 #[cfg(feature = "tracing")]
 mod tracing;
 #[cfg(feature = "ureq")]
@@ -58,7 +66,8 @@ pub mod wire;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::http::{
-    Config, ConfigError, ConfigProblem, HttpClient, HttpError, HttpTransport, MAX_ANSWER_BYTES,
+    Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError, HttpEvents, HttpTransport,
+    MAX_ANSWER_BYTES, Observed, RetryCount,
 };
 #[cfg(all(feature = "thread", feature = "ureq"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "thread", feature = "ureq"))))]
@@ -78,6 +87,9 @@ pub use self::thread::Thread;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use self::tokio::Tokio;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub use self::tower::{ObservedBody, ObservedFuture};
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 pub use self::tracing::{TelemetryFilter, TelemetryLayer};

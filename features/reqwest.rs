@@ -1,9 +1,11 @@
 //! reqwest: an asynchronous HTTP client, for tokio.
 
 use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+use crate::Fault;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::error::Error;
 use http::{Request, Response};
 use reqwest::Client;
 use rustls::{ClientConfig, RootCertStore};
@@ -62,6 +64,12 @@ impl HttpClient for Reqwest {
         exchange(&self.client, request)
             .await
             .map_err(|error| HttpError::from_error(&error.without_url()))
+    }
+
+    /// The status of a [`reqwest::Error`], which `error_for_status` makes.
+    fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
+        let status = error.downcast_ref::<reqwest::Error>()?.status()?;
+        Some(Fault::status(status.as_u16()))
     }
 }
 

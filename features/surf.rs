@@ -1,14 +1,23 @@
 //! surf: an asynchronous HTTP client with exchangeable backends.
 
-use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+use super::http::{
+    HttpClient, HttpError, HttpEvents, MAX_ANSWER_BYTES, Marks, OwnRequest, RetryCount, of_error,
+    of_text,
+};
+use crate::capture::Found;
+use crate::exception::{AnyError, sealed::Sealed};
+use crate::{Fault, Outcome};
 use alloc::boxed::Box;
+use alloc::string::ToString as _;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::error::Error;
 use core::fmt;
 use futures::io::{AsyncReadExt as _, Cursor};
 use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use surf::http::{Body, Method};
+use surf::middleware::{Middleware, Next};
 use surf::{Client, Url};
 
 /// A [`HttpClient`] over a `surf::Client` of the application's own, on any executor that the client's backend works on.
@@ -108,6 +117,10 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
     let method: Method = parts.method.as_str().parse().map_err(HttpError::new)?;
     let url = Url::parse(&alloc::format!("{}", parts.uri)).map_err(HttpError::new)?;
     let mut request = surf::Request::new(method, url);
+    // So that a middleware of the client's can tell.
+    if let Some(own) = parts.extensions.get::<OwnRequest>() {
+        request.set_ext(*own);
+    }
     let len = body.len();
     request.set_body(Body::from_reader(Cursor::new(body), Some(len)));
     // The body brings a type of its own.
@@ -122,6 +135,68 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
         request.append_header(name.as_str(), text);
     }
     Ok(request)
+}
+
+/// The errors of surf.
+#[derive(Debug)]
+pub enum BySurf {}
+
+impl<T> Outcome<BySurf> for Result<T, surf::Error> {
+    fn error(&self, found: Found<'_>) {
+        if let Err(error) = self {
+            found(&Failed(error));
+        }
+    }
+}
+
+/// surf's errors are none in the sense of the standard library.
+struct Failed<'a>(&'a surf::Error);
+
+impl Sealed for Failed<'_> {}
+
+impl AnyError for Failed<'_> {
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self.0.as_ref()
+    }
+
+    fn type_name(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn fault(&self) -> Option<Fault<'_>> {
+        Some(Fault::status(self.0.status().into()))
+    }
+}
+
+/// A middleware of surf's: tells of a `stop` when the head of an answer is there.
+///
+/// What middleware comes before it is not told of, and what comes behind it is told of as one request. A
+/// [`RetryCount`](crate::RetryCount) is an extension of the request (`set_ext`).
+#[cfg_attr(docsrs, doc(cfg(feature = "surf")))]
+#[surf::utils::async_trait]
+impl Middleware for HttpEvents {
+    async fn handle(
+        &self,
+        request: surf::Request,
+        client: Client,
+        next: Next<'_>,
+    ) -> surf::Result<surf::Response> {
+        let marks = Marks {
+            is_own: request.ext::<OwnRequest>().is_some(),
+            retries: request.ext().map_or(0, |RetryCount(count)| *count),
+        };
+        let path = request.url().path();
+        let call = self.start_marked(request.method().as_ref(), path, marks);
+        let result = next.run(request, client).await;
+        match &result {
+            Ok(answer) => call.stop(answer.status().into()),
+            Err(error) => call.fail(match error.downcast_ref::<std::io::Error>() {
+                Some(error) => of_error(error),
+                None => of_text(&error.to_string()),
+            }),
+        }
+        result
+    }
 }
 
 impl fmt::Debug for Surf {

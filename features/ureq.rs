@@ -1,7 +1,7 @@
 //! ureq: a blocking HTTP client, on a thread that may block.
 
-use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
-use crate::own_work;
+use super::http::{Failure, HttpClient, HttpError, HttpEvents, MAX_ANSWER_BYTES, of_error, of_io};
+use crate::{Fault, origin};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,7 +12,8 @@ use core::time::Duration;
 use http::{Request, Response};
 use std::io::Read as _;
 use std::thread;
-use ureq::Agent;
+use ureq::middleware::{Middleware, MiddlewareNext};
+use ureq::{Agent, Body, Error, SendBody};
 
 /// A [`HttpClient`] for every executor and for none, with rustls and the Mozilla root certificates.
 ///
@@ -90,7 +91,7 @@ impl Ureq {
         }
         let (agent, busy) = (self.agent.clone(), Arc::clone(&self.threads));
         Ok(Box::new(move || {
-            let own = own_work::enter();
+            let own = origin::OwnWork::enter();
             let answer = call(&agent, request);
             drop(own);
             drop(busy);
@@ -130,6 +131,14 @@ impl HttpClient for Ureq {
         let answer = answer.recv().await.map_err(|_| died())?;
         self.idle = Some(worker);
         answer
+    }
+
+    /// The status of a [`ureq::Error::StatusCode`].
+    fn fault<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Fault<'a>> {
+        match error.downcast_ref()? {
+            Error::StatusCode(status) => Some(Fault::status(*status)),
+            _ => None,
+        }
     }
 }
 
@@ -174,6 +183,45 @@ fn call(agent: &Agent, request: Request<Bytes>) -> Answer {
         .read_to_end(&mut bytes)
         .map_err(|error| HttpError::from_error(&error))?;
     Ok(Response::from_parts(parts, bytes.into()))
+}
+
+/// A middleware of ureq's: tells of a `stop` when the head of the last answer is there, redirects behind it.
+///
+/// A [`RetryCount`](crate::RetryCount) is an extension of the request.
+#[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
+impl Middleware for HttpEvents {
+    fn handle(
+        &self,
+        request: Request<SendBody<'_>>,
+        next: MiddlewareNext<'_>,
+    ) -> Result<Response<Body>, Error> {
+        let call = self.start_request(&request);
+        let result = next.handle(request);
+        match &result {
+            Ok(answer) => call.stop(answer.status().as_u16()),
+            Err(Error::StatusCode(status)) => call.stop(*status),
+            Err(error) => call.fail(failure(error)),
+        }
+        result
+    }
+}
+
+fn failure(error: &Error) -> Failure {
+    match error {
+        Error::Io(error) => of_io(error),
+        Error::Timeout(_) => Failure::TIMEOUT,
+        Error::HostNotFound => Failure::error("the name cannot be looked up"),
+        Error::ConnectionFailed | Error::ConnectProxyFailed(_) => {
+            Failure::error("connection failed")
+        }
+        Error::TooManyRedirects | Error::RedirectFailed => Failure::error("a redirect failed"),
+        Error::Tls(_) | Error::Rustls(_) | Error::Pem(_) | Error::TlsRequired => {
+            Failure::error("TLS")
+        }
+        Error::Protocol(_) => Failure::error("the answer is not HTTP"),
+        Error::Http(_) | Error::BadUri(_) => Failure::error("the request is not HTTP"),
+        other => of_error(other),
+    }
 }
 
 impl Default for Ureq {

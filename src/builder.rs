@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::scrub::{Draft, Scrub, Verdict};
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use crate::{
+    bus::{AttachError, Bus, Events},
     spawner::{LocalSpawner, Spawner},
     transport::Transport,
 };
@@ -49,6 +50,8 @@ pub struct Builder<T, C, S> {
     #[cfg(feature = "std")]
     scrub: Option<Scrub>,
     entropy: Option<Entropy>,
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    bus: Option<Bus>,
 }
 
 impl Builder<(), (), ()> {
@@ -65,6 +68,8 @@ impl Builder<(), (), ()> {
             #[cfg(feature = "std")]
             scrub: None,
             entropy: None,
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            bus: None,
         }
     }
 }
@@ -109,6 +114,34 @@ impl<T, C, S> Builder<T, C, S> {
     /// Switches telemetry on or off; see [`Options::enabled`]. It wins over the environment.
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.options.enabled = Some(enabled);
+        self
+    }
+}
+
+/// # The event bus
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl<T, C, S> Builder<T, C, S> {
+    /// The session's bus, from which it takes its events. Default: [`Bus::global`] with `std`, none without.
+    pub fn bus(mut self, bus: Bus) -> Self {
+        self.bus = Some(bus);
+        self
+    }
+
+    /// Sets [`Options::attach_events`].
+    pub fn attach_events(mut self, attach: bool) -> Self {
+        self.options.attach_events = attach;
+        self
+    }
+
+    /// Sets [`Options::events`].
+    pub fn events<E: Into<Str>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
+        self.options.events = Events::from_iter(events);
+        self
+    }
+
+    /// Sets [`Options::handler_id`].
+    pub fn handler_id(mut self, id: impl Into<Str>) -> Self {
+        self.options.handler_id = Some(id.into());
         self
     }
 }
@@ -197,7 +230,10 @@ impl<T, C, S> Builder<T, C, S> {
     }
 
     /// Teaches the session to read the HTTP status of errors of the application's own, to tell user errors from
-    /// exceptions. It is asked for every error on a `source()` chain. [`StatusError`](crate::StatusError) is known.
+    /// exceptions. It is asked for every error on a `source()` chain, before anybody else: what it answers counts.
+    /// [`StatusError`](crate::StatusError) is known, and so are the errors of the transport's HTTP client; those of
+    /// another one are with [`HttpClient::fault`](crate::HttpClient::fault) of its adapter, as in
+    /// `.classify_errors(Reqwest::fault)`.
     pub fn classify_errors(mut self, classify: Classify) -> Self {
         self.errors.classify = Some(classify);
         self
@@ -253,6 +289,8 @@ impl<T, C, S> Builder<T, C, S> {
             #[cfg(feature = "std")]
             scrub: self.scrub,
             entropy: self.entropy,
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            bus: self.bus,
         }
     }
 }
@@ -414,7 +452,11 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         place: impl FnOnce(Core<C>) -> CoreRef<C>,
     ) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
         if !self.options.is_enabled() {
-            let reporter = Reporter::new(Handle::disabled(), None);
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            let handle = Handle::disabled(spawner);
+            #[cfg(not(all(feature = "alloc", target_has_atomic = "ptr")))]
+            let handle = Handle::off();
+            let reporter = Reporter::new(handle, None);
             return Ok((reporter, Driver::new(None, self.transport, body)));
         }
         self.bound.map_err(BuildError::Spawn)?;
@@ -436,9 +478,14 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         let parts = Parts {
             session,
             observer: self.observer,
-            errors: self.errors,
+            errors: ErrorRules {
+                known: Some(T::fault),
+                ..self.errors
+            },
             #[cfg(feature = "std")]
             scrub: self.scrub,
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            bus: self.bus.or_else(default_bus),
             #[cfg(feature = "alloc")]
             spawner,
         };
@@ -456,9 +503,22 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
             shared,
         });
         core.shared.log_start(at);
+        #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+        if options.attach_events {
+            attach(&core, &options).map_err(BuildError::Attach)?;
+        }
         let driver = Driver::new(Some(core.clone()), self.transport, body);
         Ok((Reporter::new(core.handle(), Some(core)), driver))
     }
+}
+
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+fn attach<C: Clock>(core: &CoreRef<C>, options: &Options) -> Result<(), AttachError> {
+    let Shared {
+        session, on_bus, ..
+    } = &core.shared;
+    let handler_id = options.handler_id.as_deref();
+    on_bus.attach(core.downgrade(), session.id(), handler_id, &options.events)
 }
 
 /// What a request's body spends beside its events.
@@ -468,6 +528,16 @@ fn overhead(session: &Session) -> Result<usize, IdentityError> {
         head.finish().map_err(|_| IdentityError::TooLong)?;
         Ok(head.len() + FOOT.len())
     })
+}
+
+#[cfg(feature = "std")]
+fn default_bus() -> Option<Bus> {
+    Some(Bus::global().clone())
+}
+
+#[cfg(all(feature = "alloc", not(feature = "std"), target_has_atomic = "ptr"))]
+fn default_bus() -> Option<Bus> {
+    None
 }
 
 #[cfg(feature = "std")]
@@ -501,6 +571,10 @@ pub enum BuildError {
     Transport(SetupError),
     /// There is no executor to run the driver.
     Spawn(SpawnError),
+    /// The session cannot take events from its bus: its [`handler_id`](Options::handler_id) is taken, or the bus is the
+    /// parent process's.
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    Attach(AttachError),
     /// No randomness: the operating system has none, or none was given where there is no `std`.
     NoEntropy,
     /// The memory given is too small.
@@ -521,6 +595,8 @@ impl fmt::Display for BuildError {
             Self::Identity(_) => f.write_str("telemetry cannot identify the session"),
             Self::Transport(_) => f.write_str("the telemetry transport is not configured"),
             Self::Spawn(_) => f.write_str("the telemetry driver cannot be started"),
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            Self::Attach(_) => f.write_str("telemetry cannot take events from its bus"),
             Self::NoEntropy => f.write_str("there is no randomness: give some with entropy()"),
             Self::StorageTooSmall {
                 what,
@@ -541,6 +617,8 @@ impl core::error::Error for BuildError {
             Self::Identity(error) => Some(error),
             Self::Transport(error) => Some(error),
             Self::Spawn(error) => Some(error),
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            Self::Attach(error) => Some(error),
             Self::NoEntropy | Self::StorageTooSmall { .. } => None,
         }
     }

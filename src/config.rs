@@ -4,6 +4,9 @@ use crate::limits::DataLimits;
 use core::fmt;
 use core::time::Duration;
 
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use crate::{bus::Events, session::Str};
+
 /// How a session queues, batches, sends and stops.
 ///
 /// Each field has a setter of the same name on the [`Builder`](crate::Builder). Combinations that cannot work are
@@ -54,6 +57,17 @@ pub struct Options {
     /// An event that one of these three has made smaller counts as [`truncated`](crate::Stats::truncated). Any of them
     /// makes encoding slower, by about half.
     pub max_fields: usize,
+    /// Whether the session takes [`events`](Self::events) from its [bus](crate::Builder::bus): those whose metadata
+    /// `session_id` is its own, from the start until it stops. Default true.
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    pub attach_events: bool,
+    /// Which events it takes there. Default: the [automatic ones](Events::AUTOMATIC).
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    pub events: Events,
+    /// The id of its handler there. Default: `tinkex-telemetry-` and the session's id, with a number behind it where
+    /// there is one already. A given one that is taken is a [`BuildError`](crate::BuildError).
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    pub handler_id: Option<Str>,
     /// Whether the session exists at all. `None`, the default, asks the environment with `std`: `TINKER_TELEMETRY`
     /// set to `0`, `false`, `no` or `off` (any case, trimmed) switches it off. Without `std` it is on.
     pub enabled: Option<bool>,
@@ -82,6 +96,12 @@ impl Default for Options {
             max_data_depth: usize::MAX,
             max_string_bytes: usize::MAX,
             max_fields: usize::MAX,
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            attach_events: true,
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            events: Events::default(),
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            handler_id: None,
             enabled: None,
         }
     }

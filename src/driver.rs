@@ -1,9 +1,8 @@
 //! The loop between engine, clock and transport.
 
 use crate::clock::Clock;
-use crate::engine::{Outcome, Step, Ticket};
+use crate::engine::{Outcome, Step, Ticket, Wakers};
 use crate::lock::{self, COPY_PIECE};
-use crate::own_work;
 use crate::panics;
 use crate::scratch;
 use crate::session::FOOT;
@@ -63,27 +62,33 @@ impl<T, C> Driver<T, C> {
 impl<T: Transport, C: Clock> Driver<T, C> {
     /// Runs until the session has ended. The future may be dropped at any time, see [`Driver`].
     pub fn run(self) -> impl Future<Output = ()> + Send {
-        drive(self)
+        marked(drive(self))
     }
 }
 
 impl<T: LocalTransport, C: Clock> Driver<T, C> {
     /// [`run`](Driver::run), for transports that are not `Send`.
     pub fn run_local(self) -> impl Future<Output = ()> {
-        drive(self)
+        marked(drive(self))
     }
 }
 
-async fn drive<T: LocalTransport, C: Clock>(driver: Driver<T, C>) {
-    let mut working = pin!(work(driver));
-    poll_fn(|context| {
-        let _own = own_work::enter();
-        working.as_mut().poll(context)
-    })
-    .await;
+/// Marks what the driver does as its own.
+async fn marked(drive: impl Future<Output = ()>) {
+    #[cfg(feature = "std")]
+    {
+        let mut drive = pin!(drive);
+        poll_fn(|context| {
+            let _driving = crate::origin::Driving::enter();
+            drive.as_mut().poll(context)
+        })
+        .await;
+    }
+    #[cfg(not(feature = "std"))]
+    drive.await;
 }
 
-async fn work<T: LocalTransport, C: Clock>(driver: Driver<T, C>) {
+async fn drive<T: LocalTransport, C: Clock>(driver: Driver<T, C>) {
     let Driver {
         attachment,
         mut transport,
@@ -126,7 +131,7 @@ fn next_step<C: Clock>(core: &Core<C>) -> Step {
         let Ok((wakers, step)) = looked else {
             return Step::Done;
         };
-        wakers.wake();
+        wakers.into_iter().for_each(Wakers::wake);
         if step != Step::Again {
             return step;
         }

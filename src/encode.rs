@@ -8,7 +8,7 @@ use crate::limits::{Limited, MARK};
 use crate::panics;
 use crate::scratch::{Failed, Scratch};
 use crate::severity::Severity;
-use crate::time::{SessionDuration, Timestamp};
+use crate::time::{self, SessionDuration, Timestamp};
 use core::cell::Cell;
 use core::fmt::{self, Write};
 use core::time::Duration;
@@ -342,7 +342,7 @@ impl Front {
         head[..13].copy_from_slice(Self::ID);
         write_uuid(self.id, &mut head[13..49]);
         head[49..].copy_from_slice(Self::INDEX);
-        digits.copy_from_slice(itoa::Buffer::new().format(self.index).as_bytes());
+        time::digits(digits, self.index);
     }
 }
 

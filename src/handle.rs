@@ -1,6 +1,6 @@
 //! What applications pass around: a handle on a session, without type parameters.
 
-use crate::engine::{Kind, wake};
+use crate::engine::{Kind, Wakers, wake};
 use crate::exception::AnyError;
 use crate::fork::Forked;
 use crate::severity::Severity;
@@ -10,8 +10,11 @@ use crate::wait::Wait;
 use core::fmt;
 use serde::Serialize;
 
+use crate::bus::Bus;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use crate::shared::AnySpawner;
 #[cfg(feature = "alloc")]
-use crate::{spawner::SpawnError, stats::Drain};
+use crate::{shared::BoxFuture, spawner::SpawnError, stats::Drain};
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use alloc::sync::Arc;
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
@@ -43,14 +46,22 @@ enum Inner {
 #[derive(Clone, Default)]
 struct Off {
     #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-    refused: Option<Arc<AtomicUsize>>,
+    counted: Option<Arc<Disabled>>,
+}
+
+/// What is left of a session that is switched off.
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+struct Disabled {
+    refused: AtomicUsize,
+    /// The application's own tasks run all the same.
+    spawner: Option<alloc::boxed::Box<dyn AnySpawner>>,
 }
 
 impl Off {
     fn refuse(&self) {
         #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-        if let Some(refused) = &self.refused {
-            refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(disabled) = &self.counted {
+            disabled.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -61,8 +72,8 @@ impl Off {
         )]
         let mut stats = Stats::default();
         #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-        if let Some(refused) = &self.refused {
-            stats.refused.disabled = refused.load(Ordering::Relaxed) as u64;
+        if let Some(disabled) = &self.counted {
+            stats.refused.disabled = disabled.refused.load(Ordering::Relaxed) as u64;
         }
         stats
     }
@@ -74,15 +85,18 @@ impl Handle {
     pub const fn off() -> Self {
         Self(Inner::Off(Off {
             #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-            refused: None,
+            counted: None,
         }))
     }
 
     /// A handle on a session that is switched off, which counts what it refuses.
-    pub(crate) fn disabled() -> Self {
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    pub(crate) fn disabled(spawner: Option<alloc::boxed::Box<dyn AnySpawner>>) -> Self {
         Self(Inner::Off(Off {
-            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-            refused: Some(Arc::default()),
+            counted: Some(Arc::new(Disabled {
+                refused: AtomicUsize::new(0),
+                spawner,
+            })),
         }))
     }
 
@@ -121,6 +135,13 @@ impl Handle {
     #[must_use]
     pub fn session_id(&self) -> Option<&str> {
         self.sink().map(|sink| sink.shared().session.id())
+    }
+
+    /// The bus that the session belongs to; `None` when it has none or telemetry is switched off.
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    #[must_use]
+    pub fn bus(&self) -> Option<&Bus> {
+        self.sink().and_then(|sink| sink.shared().on_bus.bus())
     }
 
     /// Logs an event with severity [`Info`](Severity::Info); see [`log_with`](Self::log_with).
@@ -181,6 +202,17 @@ impl Handle {
         Some(before.map_or(wait, |before| wait.since(before)))
     }
 
+    /// Queues `SESSION_END` for a fatal exception that has been logged already, and asks for a flush.
+    pub(crate) fn begin_end(&self) -> Option<Wait> {
+        let sink = self.sink()?;
+        let shared = sink.shared();
+        let tail = shared.session_end(sink.now(), sink.utc());
+        let ended = shared.with(|engine| (engine.stats(), engine.end(&tail)));
+        let (before, waker) = ended.ok()?;
+        waker.into_iter().for_each(wake);
+        Some(Wait::for_flush(sink, shared.flush_timeout).since(before))
+    }
+
     /// Asks for everything accepted so far to be sent now. Returns at once.
     pub fn flush(&self) {
         if let Some(sink) = self.sink() {
@@ -204,7 +236,7 @@ impl Handle {
                 });
                 match looked {
                     Ok((stats, wakers)) => {
-                        wakers.wake();
+                        wakers.into_iter().for_each(Wakers::wake);
                         stats
                     }
                     Err(Forked) => sink.shared().stats_in_child(),
@@ -212,6 +244,14 @@ impl Handle {
             }
             None => self.off_sink().map(Off::stats).unwrap_or_default(),
         }
+    }
+
+    /// Whether nothing can be logged any more.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_over(&self) -> bool {
+        let is_stopping = |sink: &dyn Sink| sink.shared().with(|engine| engine.is_stopping());
+        self.sink()
+            .is_none_or(|sink| is_stopping(sink).unwrap_or(true))
     }
 
     fn refuse(&self) -> bool {
@@ -270,7 +310,7 @@ impl Handle {
         self.clone().finish(wait)
     }
 
-    async fn finish(self, wait: Option<Wait>) -> Drain {
+    pub(crate) async fn finish(self, wait: Option<Wait>) -> Drain {
         let (Some(sink), Some(wait)) = (self.sink(), wait) else {
             return Drain::default();
         };
@@ -283,16 +323,31 @@ impl Handle {
         wait.wait(sink, timer).await
     }
 
-    /// Starts a task on the session's executor.
+    /// Starts a task on the session's executor, also when telemetry is switched off: the task is the application's.
     ///
     /// # Errors
-    /// When telemetry is switched off, when the session was built without a spawner, or when its executor is gone, as it
-    /// is in the child of a `fork()`.
+    /// When there is no session ([`off`](Self::off)), when it was built without a spawner, or when its executor is gone,
+    /// as it is in the child of a `fork()`.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
-        match self.sink() {
-            Some(sink) => sink.shared().spawn(alloc::boxed::Box::pin(task)),
-            None => Err(SpawnError::new("telemetry is switched off")),
+        self.spawn_boxed(alloc::boxed::Box::pin(task))
+    }
+
+    pub(crate) fn spawn_boxed(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
+        if let Some(sink) = self.sink() {
+            return sink.shared().spawn(task);
         }
+        #[cfg(target_has_atomic = "ptr")]
+        if let Inner::Off(Off {
+            counted: Some(disabled),
+        }) = &self.0
+            && let Some(spawner) = &disabled.spawner
+        {
+            return spawner.spawn(task);
+        }
+        drop(task);
+        Err(SpawnError::new(
+            "telemetry is switched off, and there is no spawner",
+        ))
     }
 }
 
@@ -330,7 +385,7 @@ impl Handle {
         self.block(self.sink().map(|sink| Wait::for_stop(sink, timeout)))
     }
 
-    fn block(&self, wait: Option<Wait>) -> Result<Drain, WouldDeadlock> {
+    pub(crate) fn block(&self, wait: Option<Wait>) -> Result<Drain, WouldDeadlock> {
         let (Some(sink), Some(wait)) = (self.sink(), wait) else {
             return Ok(Drain::default());
         };

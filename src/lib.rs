@@ -119,6 +119,10 @@
 //! | `reqwest` | the HTTP client `Reqwest`, for tokio |
 //! | `surf` | the HTTP client `Surf`, over a `surf::Client` of the program's own (`https://` needs one of surf's TLS features): surf is unmaintained |
 //! | `tracing` | `TelemetryLayer` for `tracing-subscriber`: events, spans that close and `log` records become events |
+//! | `anyhow` | capture of `anyhow::Error` |
+//! | `eyre` | capture of `eyre::Report` |
+//! | `reqwest-middleware` | HTTP events of a reqwest client: `HttpEvents` is a middleware |
+//! | `tower` | HTTP events of services, client or server: `HttpEvents` is a layer |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!
@@ -153,6 +157,10 @@ extern crate alloc;
 extern crate std;
 
 mod builder;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub mod bus;
+mod capture;
 mod clock;
 mod config;
 mod diagnostic;
@@ -166,10 +174,15 @@ mod fork;
 mod handle;
 mod limits;
 mod lock;
-mod own_work;
+#[cfg(feature = "std")]
+mod origin;
+#[cfg(feature = "std")]
+mod panic_hook;
 mod panics;
 #[cfg(feature = "std")]
 mod park;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+mod queue_state;
 mod reporter;
 mod retry;
 mod ring;
@@ -190,6 +203,12 @@ mod wait;
 mod features;
 
 pub use builder::{BuildError, Builder, Memory};
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use bus::Bus;
+pub use capture::{AsHandle, Capture, Outcome};
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+pub use capture::{LocalTask, Task};
 pub use clock::Clock;
 pub use config::{OptionError, Options};
 pub use diagnostic::{Diagnostic, DiagnosticKind};
@@ -205,6 +224,11 @@ pub use exception::{AnyError, Classify, Fault, StatusError};
 pub use features::*;
 pub use fields::Fields;
 pub use handle::Handle;
+#[cfg(feature = "std")]
+pub use panic_hook::{PanicHook, install_panic_hook};
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use queue_state::{QueueState, QueueStateChange, QueueStateObserver, QueueStateTracker};
 pub use reporter::Reporter;
 pub use retry::RetryAfter;
 #[cfg(feature = "std")]
@@ -228,5 +252,7 @@ pub mod local {
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::capture::{ByBox, ByError, ByNever, Found, NoOutcome, Probe, SomeOutcome};
+    pub use crate::exception::Stack;
     pub use crate::fields::{Field, FieldList};
 }

@@ -44,7 +44,7 @@ impl Storage {
         self
     }
 
-    fn capacity(&self) -> usize {
+    const fn capacity(&self) -> usize {
         match self {
             Self::Static(bytes) => bytes.len(),
             #[cfg(feature = "alloc")]
@@ -97,6 +97,8 @@ pub(crate) struct Record {
 
 pub(crate) struct Ring {
     storage: Storage,
+    /// The storage's, which every position needs.
+    capacity: usize,
     head: usize,
     used: usize,
     records: usize,
@@ -105,6 +107,7 @@ pub(crate) struct Ring {
 impl Ring {
     pub(crate) const fn new(storage: Storage) -> Self {
         Self {
+            capacity: storage.capacity(),
             storage,
             head: 0,
             used: 0,
@@ -132,7 +135,7 @@ impl Ring {
     ) -> Result<(), NoRoom> {
         let len = front_len + back.len();
         let size = HEADER + len;
-        if self.storage.capacity() - self.used < size {
+        if self.capacity - self.used < size {
             self.grow(self.used + size)?;
         }
         let mut header = [0; HEADER];
@@ -161,7 +164,7 @@ impl Ring {
 
     fn append(&mut self, data: &[u8]) {
         let at = self.position(self.used);
-        let before_end = (self.storage.capacity() - at).min(data.len());
+        let before_end = (self.capacity - at).min(data.len());
         self.storage.write(at, &data[..before_end]);
         if before_end < data.len() {
             self.storage.write(0, &data[before_end..]);
@@ -176,18 +179,29 @@ impl Ring {
         }
         let mut header = [0; HEADER];
         self.read(offset, &mut header);
-        let (len, tag) = header.split_at(4);
+        let [a, b, c, d, tag @ ..] = header;
         Some(Record {
-            len: u32::from_le_bytes(len.try_into().ok()?) as usize,
-            tag: u64::from_le_bytes(tag.try_into().ok()?),
+            len: u32::from_le_bytes([a, b, c, d]) as usize,
+            tag: u64::from_le_bytes(tag),
         })
     }
 
     /// Copies bytes out, from `offset` bytes behind the start of the oldest record.
+    #[inline]
     pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
         let at = self.position(offset);
+        match self.storage.bytes().get(at..at + out.len()) {
+            // The usual case: in one piece.
+            Some(piece) => out.copy_from_slice(piece),
+            None => self.read_around(at, out),
+        }
+    }
+
+    /// Copies bytes out that go on at the buffer's beginning.
+    #[cold]
+    fn read_around(&self, at: usize, out: &mut [u8]) {
         let bytes = self.storage.bytes();
-        let before_end = (self.storage.capacity() - at).min(out.len());
+        let before_end = (self.capacity - at).min(out.len());
         let (first, second) = out.split_at_mut(before_end);
         first.copy_from_slice(&bytes[at..at + first.len()]);
         second.copy_from_slice(&bytes[..second.len()]);
@@ -225,13 +239,17 @@ impl Ring {
             && let Storage::Boxed { bytes, .. } = &mut self.storage
         {
             *bytes = Vec::new();
+            self.capacity = 0;
         }
     }
 
     fn position(&self, offset: usize) -> usize {
         let at = self.head + offset;
-        let capacity = self.storage.capacity();
-        if at < capacity { at } else { at - capacity }
+        if at < self.capacity {
+            at
+        } else {
+            at - self.capacity
+        }
     }
 
     #[cfg(not(feature = "alloc"))]
@@ -259,6 +277,7 @@ impl Ring {
         let before_end = (bytes.capacity() - self.head).min(self.used);
         larger.extend_from_slice(&bytes[self.head..self.head + before_end]);
         larger.extend_from_slice(&bytes[..self.used - before_end]);
+        self.capacity = larger.capacity();
         *bytes = larger;
         self.head = 0;
         Ok(())

@@ -1,6 +1,8 @@
 //! Where an event is encoded: a buffer of the calling thread's, and JSON values written into it, never beyond a limit.
 
 use crate::text::Why;
+#[cfg(feature = "std")]
+use crate::time;
 use crate::time::{RFC3339_LEN, Rfc3339, Timestamp};
 use core::fmt;
 use serde::Serialize;
@@ -90,6 +92,7 @@ impl<'a> Scratch<'a> {
         self.is_truncated
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.out.bytes[..self.out.len]
     }
@@ -156,6 +159,7 @@ impl<'a> Scratch<'a> {
     }
 
     /// Writes a string as JSON.
+    #[inline]
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failed> {
         if !is_plain(text) {
             return self.value(text);
@@ -171,6 +175,18 @@ impl<'a> Scratch<'a> {
             self.out.overflowed = true;
             Err(Failed)
         }
+    }
+
+    /// Writes a number in decimal.
+    #[cfg(feature = "std")]
+    #[allow(dead_code, reason = "for adapters")]
+    #[inline]
+    pub(crate) fn number(&mut self, value: u64) {
+        let mut text = [0; 20];
+        let len = value.checked_ilog10().unwrap_or(0) as usize + 1;
+        let text = &mut text[..len];
+        time::digits(text, value);
+        self.raw(text);
     }
 
     /// Writes a key of an object behind what stands before it, in one step.

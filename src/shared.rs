@@ -10,7 +10,6 @@ use crate::fork::{Fork, Forked};
 use crate::handle::Handle;
 use crate::limits::{DataLimits, Limited};
 use crate::lock::Lock;
-use crate::own_work;
 use crate::panics;
 use crate::scratch::{self, EncodeError, Failed, Scratch};
 use crate::session::Session;
@@ -23,6 +22,8 @@ use core::ops::Deref;
 use core::time::Duration;
 use serde::Serialize;
 
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use crate::bus::{Bus, OnBus};
 #[cfg(feature = "alloc")]
 use crate::spawner::{SpawnError, Spawner};
 #[cfg(feature = "std")]
@@ -33,6 +34,8 @@ use crate::{
 };
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use alloc::sync::{Arc, Weak};
 #[cfg(feature = "std")]
 use core::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(feature = "alloc")]
@@ -71,6 +74,8 @@ pub(crate) struct Shared {
     looks_at_data: bool,
     observer: Observer,
     pub(crate) errors: ErrorRules,
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    pub(crate) on_bus: OnBus,
     #[cfg(feature = "std")]
     driver_thread: Lock<Option<std::thread::ThreadId>>,
     #[cfg(feature = "alloc")]
@@ -90,6 +95,8 @@ pub(crate) struct Parts {
     pub(crate) errors: ErrorRules,
     #[cfg(feature = "std")]
     pub(crate) scrub: Option<Scrub>,
+    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+    pub(crate) bus: Option<Bus>,
     #[cfg(feature = "alloc")]
     pub(crate) spawner: Option<Box<dyn AnySpawner>>,
 }
@@ -128,6 +135,8 @@ impl Shared {
             looks_at_data: has_hook || data_limits.is_set(),
             observer: parts.observer,
             errors: parts.errors,
+            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+            on_bus: OnBus::new(parts.bus),
             #[cfg(feature = "std")]
             driver_thread: Lock::new(None),
             #[cfg(feature = "alloc")]
@@ -368,7 +377,8 @@ impl Shared {
 
     /// Tells the observer what has happened; `all` also what should still be quiet.
     pub(crate) fn report(&self, now: Instant, all: bool) {
-        let _own = own_work::enter();
+        #[cfg(feature = "std")]
+        let _own = crate::origin::OwnWork::enter();
         while let Ok(Some(notice)) = self.with(|engine| engine.next_notice(now, all)) {
             self.observer.tell(&Diagnostic {
                 kind: notice.kind,
@@ -383,6 +393,12 @@ impl Shared {
                 },
             });
         }
+    }
+
+    /// The session begins to stop: it takes no more events from its bus.
+    pub(crate) fn leave_bus(&self) {
+        #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+        self.on_bus.detach();
     }
 
     /// Remembers on which thread the driver is polled, for those who want to block on it.
@@ -407,7 +423,7 @@ impl Shared {
 
     /// Whether the driver was last polled on the calling thread.
     #[cfg(feature = "std")]
-    fn is_driven_here(&self) -> bool {
+    pub(crate) fn is_driven_here(&self) -> bool {
         let current = std::thread::current().id();
         !self.is_forked() && self.driver_thread.with(|thread| *thread == Some(current))
     }
@@ -489,7 +505,7 @@ pub(crate) trait AnySpawner: Send + Sync {
 }
 
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-impl<S: Spawner> AnySpawner for alloc::sync::Arc<S> {
+impl<S: Spawner> AnySpawner for Arc<S> {
     fn spawn(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
         S::spawn(self, task)
     }
@@ -509,7 +525,7 @@ impl<S: Spawner> AnySpawner for alloc::sync::Arc<S> {
 pub(crate) enum CoreRef<C: 'static> {
     Static(&'static Core<C>),
     #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-    Shared(alloc::sync::Arc<Core<C>>),
+    Shared(Arc<Core<C>>),
 }
 
 impl<C> Clone for CoreRef<C> {
@@ -517,7 +533,7 @@ impl<C> Clone for CoreRef<C> {
         match self {
             Self::Static(core) => Self::Static(core),
             #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-            Self::Shared(core) => Self::Shared(alloc::sync::Arc::clone(core)),
+            Self::Shared(core) => Self::Shared(Arc::clone(core)),
         }
     }
 }
@@ -540,7 +556,39 @@ impl<C: Clock> CoreRef<C> {
         match self {
             Self::Static(core) => Handle::fixed(*core),
             #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-            Self::Shared(core) => Handle::shared(alloc::sync::Arc::<Core<C>>::clone(core)),
+            Self::Shared(core) => Handle::shared(Arc::<Core<C>>::clone(core)),
+        }
+    }
+}
+
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl<C: Clock> CoreRef<C> {
+    /// This session for as long as others hold it.
+    pub(crate) fn downgrade(&self) -> WeakSink {
+        match self {
+            Self::Static(core) => WeakSink::Static(*core),
+            Self::Shared(core) => {
+                let sink: Arc<dyn Sink> = Arc::<Core<C>>::clone(core);
+                WeakSink::Shared(Arc::downgrade(&sink))
+            }
+        }
+    }
+}
+
+/// A session that is not held.
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+pub(crate) enum WeakSink {
+    Static(&'static dyn Sink),
+    Shared(Weak<dyn Sink>),
+}
+
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+impl WeakSink {
+    /// A handle, while there is the session.
+    pub(crate) fn upgrade(&self) -> Option<Handle> {
+        match self {
+            Self::Static(sink) => Some(Handle::fixed(*sink)),
+            Self::Shared(sink) => sink.upgrade().map(Handle::shared),
         }
     }
 }

@@ -152,18 +152,34 @@ impl Rfc3339 {
 }
 
 /// Writes `value` in decimal, with leading zeros, over the whole of `out`, two digits at a time from its end.
-fn digits(out: &mut [u8], mut value: u32) {
-    for pair in out.rchunks_exact_mut(2) {
-        pair.copy_from_slice(&self::pair(value % 100));
+#[inline]
+pub(crate) fn digits(out: &mut [u8], value: impl Into<u64>) {
+    let mut value = value.into();
+    let mut pairs = out.rchunks_exact_mut(2);
+    for pair in &mut pairs {
+        pair.copy_from_slice(&self::pair((value % 100) as u32));
         value /= 100;
+    }
+    if let [first] = pairs.into_remainder() {
+        *first = b'0' + (value % 10) as u8;
     }
 }
 
-/// Two digits.
+/// Two digits, of a number below a hundred.
 #[inline]
 const fn pair(value: u32) -> [u8; 2] {
-    [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]
+    PAIRS[value as usize]
 }
+
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut value = 0;
+    while value < 100 {
+        pairs[value] = [b'0' + value as u8 / 10, b'0' + value as u8 % 10];
+        value += 1;
+    }
+    pairs
+};
 
 /// Year, month and day of a day counted from 1970-01-01 in the proleptic Gregorian calendar.
 ///

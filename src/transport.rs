@@ -1,5 +1,6 @@
 //! The seam to the network: what a transport is given, and what it answers.
 
+use crate::exception::Fault;
 use crate::retry::RetryAfter;
 use crate::text::Why;
 use core::fmt;
@@ -46,6 +47,16 @@ pub trait Transport: Send + 'static {
     fn check(&self) -> Result<(), SetupError> {
         Ok(())
     }
+
+    /// What the errors of the transport's client say of whose fault they were. The session asks it for every error on
+    /// the chain of one that is logged, since the application is likely to use the same client. Default: nothing.
+    fn fault<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Fault<'a>>
+    where
+        Self: Sized,
+    {
+        let _ = error;
+        None
+    }
 }
 
 /// [`Transport`] without `Send`: for bare metal, wasm and anything that holds an `Rc`.
@@ -65,6 +76,15 @@ pub trait LocalTransport {
     fn check(&self) -> Result<(), SetupError> {
         Ok(())
     }
+
+    /// See [`Transport::fault`].
+    fn fault<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Fault<'a>>
+    where
+        Self: Sized,
+    {
+        let _ = error;
+        None
+    }
 }
 
 impl<T: Transport> LocalTransport for T {
@@ -74,6 +94,10 @@ impl<T: Transport> LocalTransport for T {
 
     fn check(&self) -> Result<(), SetupError> {
         Transport::check(self)
+    }
+
+    fn fault<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Fault<'a>> {
+        <T as Transport>::fault(error)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Waiting: for what was accepted so far to be settled, or for a deadline of the waiter's own.
 
-use crate::engine::{Target, WaiterId, wake};
+use crate::engine::{Target, WaiterId, Wakers, wake};
 use crate::fork::Forked;
 use crate::shared::{Shared, Sink};
 use crate::stats::{Drain, Stats};
@@ -64,6 +64,7 @@ impl Wait {
         let Ok((id, before, (target, wakers), first)) = asked else {
             return Self::in_child(shared);
         };
+        shared.leave_bus();
         wakers.wake();
         // Not beyond the deadline of a stop that began before this one.
         let deadline = own.into_iter().chain(first).min();
@@ -130,7 +131,7 @@ impl Wait {
         let Ok((after, wakers)) = concluded else {
             return self.conclude_in_child(shared);
         };
-        wakers.wake();
+        wakers.into_iter().for_each(Wakers::wake);
         if self.is_stop {
             shared.report(now, true);
         }

@@ -1,4 +1,4 @@
-//! In the steady state logging allocates nothing.
+//! In the steady state logging allocates nothing, and neither does executing events.
 #![cfg(feature = "std")]
 
 use allocation_counter::measure;
@@ -8,7 +8,8 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::sync::{Mutex, mpsc};
 use tinkex_telemetry::{
-    Batch, Clock, Instant, Receipt, Reporter, SendError, Severity, Timestamp, Transport, fields,
+    Batch, Bus, Clock, Instant, Receipt, Reporter, SendError, Severity, Timestamp, Transport,
+    fields,
 };
 
 /// Time that stands still.
@@ -81,6 +82,38 @@ fn poll(driver: Pin<&mut impl Future<Output = ()>>) {
     assert!(driver.poll(&mut context).is_pending());
 }
 
+/// A network that takes everything at once.
+struct Swallow;
+
+impl Transport for Swallow {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        assert!(!batch.body().is_empty());
+        Ok(Receipt::delivered())
+    }
+}
+
+#[test]
+fn a_session_that_was_idle_sends_its_next_batch_from_the_same_memory() {
+    let (reporter, driver) = Reporter::builder("s")
+        .transport(Swallow)
+        .clock(Still)
+        .enabled(true)
+        .build()
+        .expect("it can work");
+    let mut driver = pin!(driver.run());
+    let mut send = || {
+        for _ in 0..20 {
+            assert!(reporter.log("step", fields! { text: "some hundred bytes each" }));
+        }
+        reporter.flush();
+        let info = measure(|| poll(driver.as_mut()));
+        assert_eq!(reporter.stats().queued, 0);
+        info.count_total
+    };
+    assert!(send() > 0);
+    assert_eq!(send(), 0);
+}
+
 #[test]
 fn in_the_steady_state_logging_allocates_nothing() {
     let (answer, answers) = mpsc::channel();
@@ -127,4 +160,63 @@ fn in_the_steady_state_logging_allocates_nothing() {
     });
     assert_eq!(reporter.stats().refused.queue_full, 2);
     assert!(info.count_total < 8, "the ring may have grown: {info:?}");
+}
+
+/// Executes so many events; how often that allocated.
+fn executions(bus: &Bus, session: &str, events: u64) -> u64 {
+    let info = measure(|| {
+        for step in 0..events {
+            bus.execute(
+                "tinkex.http.request.stop",
+                &[("duration", step.into()), ("share", 0.5.into())],
+                &[
+                    ("method", "GET".into()),
+                    ("path", "/a \"quoted\" path".into()),
+                    ("session_id", session.into()),
+                ],
+            );
+        }
+    });
+    info.count_total
+}
+
+#[test]
+fn executing_an_event_allocates_nothing_with_no_handler_with_others_and_with_a_session() {
+    let bus = Bus::new();
+    assert_eq!(executions(&bus, "s", 100), 0, "nobody listens");
+    bus.attach("other", "another.event", |_| {})
+        .expect("it is free");
+    bus.attach("own", "tinkex.http.request.stop", |event| {
+        assert!(event.measurements().u64("duration").is_some());
+    })
+    .expect("it is free");
+    assert_eq!(executions(&bus, "s", 100), 0, "handlers listen");
+
+    let (_answer, answers) = mpsc::channel();
+    let (reporter, _driver) = Reporter::builder("s")
+        .transport(Wire(Mutex::new(answers)))
+        .clock(Still)
+        .bus(bus.clone())
+        .enabled(true)
+        .build()
+        .expect("it can work");
+    assert!(executions(&bus, "s", 200) > 0, "the queue makes room");
+    let before = reporter.stats().accepted;
+    assert_eq!(executions(&bus, "s", 50), 0, "the session takes them");
+    assert_eq!(reporter.stats().accepted, before + 50);
+    assert_eq!(executions(&bus, "t", 50), 0, "it leaves others'");
+    assert_eq!(reporter.stats().accepted, before + 50);
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn a_request_allocates_for_its_events_only_if_somebody_listens() {
+    use tinkex_telemetry::HttpEvents;
+    let bus = Bus::new();
+    let events = HttpEvents::on(&bus, "s");
+    let requests = || measure(|| (0..100).for_each(|_| events.start("GET", "/a").stop(200)));
+    assert_eq!(requests().count_total, 0);
+    bus.attach("one", "tinkex.http.request.stop", |_| {})
+        .expect("it is free");
+    assert_eq!(requests().count_total, 100, "what its end has to say");
 }

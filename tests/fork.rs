@@ -24,6 +24,7 @@ use std::process::{Command, exit, id};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
+use tinkex_telemetry::bus::{AttachError, Bus};
 use tinkex_telemetry::{
     AlreadyDriven, Batch, Builder, Drain, Receipt, Reporter, SendError, Severity, StatusError,
     Thread, Transport, fields,
@@ -257,6 +258,50 @@ fn child_calls_everything() {
     assert!(drain.all_delivered());
     let stats = parent.stats();
     assert_eq!((stats.accepted, stats.delivered), (6, 6));
+}
+
+#[test]
+fn in_the_child_a_parents_bus_calls_nobody_and_the_processs_bus_is_a_new_one() {
+    let sent = run("child_executes_events");
+    assert_eq!(sent.len(), 2, "each sends its own: {sent:?}");
+    for requests in sent.values() {
+        let names: Vec<_> = events(requests)
+            .filter_map(|event| event["event_name"].as_str())
+            .collect();
+        assert_eq!(names, ["an.event"]);
+    }
+}
+
+#[test]
+fn child_executes_events() {
+    let Some(path) = journal() else { return };
+    let execute = |bus: &Bus, session: &str| {
+        bus.execute("an.event", &[], &[("session_id", session.into())]);
+    };
+    let open = |name: &'static str| {
+        let session = session(name, Journal::new(&path)).events(["an.event"]);
+        session.start().expect("it starts")
+    };
+    let parent = open("parent");
+    let own = Bus::new();
+    own.attach("one", "an.event", |_| panic!("it is the parent's"))
+        .expect("it is free");
+    let code = fork(|| {
+        execute(&own, "parent");
+        execute(Bus::global(), "parent");
+        assert!(own.is_idle() && own.list().is_empty() && !own.detach("one"));
+        assert_eq!(own.attach("two", "e", |_| {}), Err(AttachError::Forked));
+        assert!(Bus::global().is_idle());
+        let child = open("child");
+        execute(Bus::global(), "child");
+        let drain = child.stop_blocking(BOUND).expect("no executor here");
+        u8::from(!drain.all_delivered() || parent.stats().refused.total() > 0)
+    });
+    assert_eq!(code, 0);
+    assert_eq!(own.list().len(), 1);
+    execute(Bus::global(), "parent");
+    let drain = parent.stop_blocking(BOUND).expect("no executor here");
+    assert!(drain.all_delivered());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The seam to an HTTP client.
 
+use super::reason::{Failure, of_error, of_text};
+use crate::Fault;
 use crate::text::Why;
 use bytes::Bytes;
 use core::error::Error;
@@ -51,6 +53,16 @@ pub trait HttpClient: Send + 'static {
         &mut self,
         request: Request<Bytes>,
     ) -> impl Future<Output = Result<Response<Bytes>, HttpError>> + Send;
+
+    /// What the client's own errors say of whose fault they were, where the application uses the same client; see
+    /// [`Transport::fault`](crate::Transport::fault). Default: nothing.
+    fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>>
+    where
+        Self: Sized,
+    {
+        let _ = error;
+        None
+    }
 }
 
 impl<F, A> HttpClient for F
@@ -70,22 +82,36 @@ where
 ///
 /// The message goes into diagnostics. It is cut at 160 bytes and must not contain headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpError(Why);
+pub struct HttpError {
+    why: Why,
+    /// What an event may tell of it, where more is known than the message.
+    failure: Option<Failure>,
+}
 
 impl HttpError {
     /// An error whose message is `why`.
     pub fn new(why: impl fmt::Display) -> Self {
-        Self(Why::new(why))
+        Self {
+            why: Why::new(why),
+            failure: None,
+        }
     }
 
     /// An error whose message is that of `error` and of its sources, from the outside in.
     #[must_use]
     pub fn from_error(error: &(dyn Error + 'static)) -> Self {
-        Self::new(Chain(error))
+        Self {
+            why: Why::new(Chain(error)),
+            failure: Some(of_error(error)),
+        }
+    }
+
+    pub(super) fn failure(&self) -> Failure {
+        self.failure.unwrap_or_else(|| of_text(self.message()))
     }
 
     pub(super) fn message(&self) -> &str {
-        self.0.as_str()
+        self.why.as_str()
     }
 }
 

@@ -15,7 +15,7 @@ use std::ffi::OsString;
 const KEY_VARIABLE: &str = "TINKER_API_KEY";
 const URL_VARIABLE: &str = "TINKER_BASE_URL";
 const DEFAULT_URL: &str = "https://tinker.thinkingmachines.dev/services/tinker-prod";
-const PATH: &str = "/api/v1/telemetry";
+pub(super) const PATH: &str = "/api/v1/telemetry";
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// What the wire or the HTTP client sets by itself.

@@ -2,12 +2,14 @@
 
 use super::client::{HttpClient, HttpError};
 use super::config::{Config, ConfigError, Parts};
+use super::events::OwnRequest;
 use crate::text::Text;
-use crate::{Batch, Receipt, RetryAfter, SendError, SetupError, Transport};
+use crate::{Batch, Fault, Receipt, RetryAfter, SendError, SetupError, Transport};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::error::Error;
 use core::fmt::{self, Write as _};
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -64,6 +66,10 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
             Err(error) => Err(SetupError::new(error)),
         }
     }
+
+    fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
+        H::fault(error)
+    }
 }
 
 impl<H> fmt::Debug for HttpTransport<H> {
@@ -82,6 +88,7 @@ impl Parts {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
         *request.headers_mut() = self.headers.clone();
+        request.extensions_mut().insert(OwnRequest);
         if let Ok(key) = HeaderValue::from_str(key) {
             request.headers_mut().insert(X_IDEMPOTENCY_KEY, key);
         }

@@ -27,11 +27,24 @@ pub struct SimClock(Arc<Time>);
 
 #[derive(Default)]
 struct Time {
-    /// In microseconds.
+    /// In microseconds. Written under the timers' lock only.
     now: AtomicU64,
     /// Wall time at the monotonic clock's origin, in microseconds; wraps, as it may lie before 1970.
     wall: AtomicU64,
     timers: Mutex<Timers>,
+    /// The id of the timer that has gone off last, which is not in the list any more.
+    last_off: AtomicU64,
+}
+
+/// Where time has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// To the next timer, which has gone off.
+    Timer,
+    /// Nowhere: the next timer lies beyond the end.
+    Beyond,
+    /// Nowhere: there is no timer.
+    NoTimer,
 }
 
 #[derive(Default)]
@@ -54,21 +67,25 @@ impl Timers {
             .binary_search_by(|timer| (at, id).cmp(&(timer.at, timer.id)))
     }
 
-    fn note(&mut self, at: u64, id: Option<u64>, waker: Waker) -> (u64, Option<Waker>) {
-        let id = id.unwrap_or_else(|| {
-            self.last_id += 1;
-            self.last_id
-        });
-        match self.find(at, id) {
-            Ok(index) => {
-                let old = core::mem::replace(&mut self.list[index].waker, waker);
-                (id, Some(old))
+    /// A new timer, and its id.
+    fn add(&mut self, at: u64, waker: Waker) -> u64 {
+        self.last_id += 1;
+        let id = self.last_id;
+        let timer = Timer { at, id, waker };
+        match self.list.last() {
+            Some(next) if next.at <= at => {
+                let index = self.find(at, id).unwrap_or_else(|index| index);
+                self.list.insert(index, timer);
             }
-            Err(index) => {
-                self.list.insert(index, Timer { at, id, waker });
-                (id, None)
-            }
+            _ => self.list.push(timer),
         }
+        id
+    }
+
+    /// Another waker for a timer. The old one is to be dropped.
+    fn change(&mut self, at: u64, id: u64, waker: Waker) -> Option<Waker> {
+        let index = self.find(at, id).ok()?;
+        Some(core::mem::replace(&mut self.list[index].waker, waker))
     }
 
     fn cancel(&mut self, at: u64, id: u64) -> Option<Waker> {
@@ -121,7 +138,7 @@ impl SimClock {
 
     /// Lets all the time until `end` pass at once, as for a machine that was suspended.
     pub(super) fn jump(&self, end: Instant) {
-        self.set(end);
+        self.set(&mut self.timers(), end);
         while self.step(end) {}
     }
 
@@ -132,16 +149,27 @@ impl SimClock {
 
     /// Moves to the next timer, but not beyond `end`. False when there is none: then it is at `end`.
     pub(super) fn step(&self, end: Instant) -> bool {
+        let is_moved = self.step_to_timer(end) == Step::Timer;
+        if !is_moved {
+            self.set(&mut self.timers(), end);
+        }
+        is_moved
+    }
+
+    /// Moves to the next timer, unless there is none or it lies beyond `end`.
+    pub(super) fn step_to_timer(&self, end: Instant) -> Step {
         let mut timers = self.timers();
         let Some(due) = timers.list.pop_if(|timer| timer.at <= end.as_micros()) else {
-            drop(timers);
-            self.set(end);
-            return false;
+            return match timers.list.is_empty() {
+                true => Step::NoTimer,
+                false => Step::Beyond,
+            };
         };
+        self.set(&mut timers, Instant::from_micros(due.at));
+        self.0.last_off.store(due.id, Ordering::Relaxed);
         drop(timers);
-        self.set(Instant::from_micros(due.at));
         due.waker.wake();
-        true
+        Step::Timer
     }
 
     pub(super) const fn into_sleep(self, at: Instant) -> Sleep {
@@ -152,8 +180,9 @@ impl SimClock {
         }
     }
 
-    fn set(&self, at: Instant) {
-        self.0.now.fetch_max(at.as_micros(), Ordering::Relaxed);
+    fn set(&self, _lock: &mut Timers, at: Instant) {
+        let now = self.micros().max(at.as_micros());
+        self.0.now.store(now, Ordering::Relaxed);
     }
 
     fn micros(&self) -> u64 {
@@ -201,23 +230,44 @@ pub(super) struct Sleep {
 impl Future for Sleep {
     type Output = ();
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.clock.now() >= self.at {
             return Poll::Ready(());
         }
-        let (at, waker) = (self.at.as_micros(), context.waker().clone());
-        let (id, old) = self.clock.timers().note(at, self.id, waker);
-        drop(old);
-        self.id = Some(id);
+        self.set_timer(context);
         Poll::Pending
     }
 }
 
+impl Sleep {
+    fn cancel(&self, id: u64) {
+        let waker = self.clock.timers().cancel(self.at.as_micros(), id);
+        drop(waker);
+    }
+
+    fn set_timer(&mut self, context: &Context<'_>) {
+        let (at, waker) = (self.at.as_micros(), context.waker().clone());
+        match self.id {
+            None => {
+                let id = self.clock.timers().add(at, waker);
+                self.id = Some(id);
+            }
+            Some(id) => {
+                let old = self.clock.timers().change(at, id, waker);
+                drop(old);
+            }
+        }
+    }
+}
+
 impl Drop for Sleep {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(id) = self.id {
-            let waker = self.clock.timers().cancel(self.at.as_micros(), id);
-            drop(waker);
+        if let Some(id) = self.id
+            && id != self.clock.0.last_off.load(Ordering::Relaxed)
+        {
+            self.cancel(id);
         }
     }
 }

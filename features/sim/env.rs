@@ -7,8 +7,8 @@ use super::server::Reply;
 use super::{Fault, Faults, SimClock};
 use crate::local::LocalSpawner as _;
 use crate::{
-    Builder, Clock, Config, Entropy, Handle, HttpTransport, Instant, Options, Reporter, Timestamp,
-    Uuid,
+    Builder, Bus, Clock, Config, Entropy, Handle, HttpTransport, Instant, Options, Reporter,
+    Timestamp, Uuid,
 };
 use alloc::format;
 use alloc::rc::{Rc, Weak};
@@ -35,6 +35,7 @@ pub struct Env(pub(super) Rc<Inner>);
 
 pub(super) struct Inner {
     pub(super) world: Arc<World>,
+    bus: Bus,
     pub(super) spawner: SimSpawner,
     pub(super) local: super::SimLocalSpawner,
     pub(super) sessions: RefCell<Vec<Session>>,
@@ -43,6 +44,8 @@ pub(super) struct Inner {
     pub(super) healed_at: Cell<Option<Instant>>,
     /// The turns that tasks took.
     pub(super) turns: Cell<u64>,
+    /// [`World::looks`] at the last check.
+    pub(super) checked: Cell<u64>,
     random: RefCell<Rng>,
 }
 
@@ -61,6 +64,8 @@ pub(super) struct Session {
     pub(super) reporter: Weak<Reporter<HttpTransport<SimHttp>, SimClock, SimSpawner>>,
     pub(super) tag: Tag,
     pub(super) life: Life,
+    /// How many of its events the server has confirmed, as of the last check.
+    pub(super) confirmed: Cell<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +86,7 @@ impl Env {
     ) -> Self {
         Self(Rc::new(Inner {
             world,
+            bus: Bus::new(),
             spawner,
             local,
             sessions: RefCell::default(),
@@ -88,6 +94,7 @@ impl Env {
             seed,
             healed_at: Cell::new(None),
             turns: Cell::new(0),
+            checked: Cell::new(0),
             random: RefCell::new(Rng::stream(seed, 3)),
         }))
     }
@@ -125,6 +132,7 @@ impl Env {
                 let world = Arc::clone(&self.0.world);
                 move |diagnostic| world.note(format_args!("diagnostic: {diagnostic}"))
             })
+            .bus(self.bus())
             .transport(self.transport())
             .clock(self.clock())
             .spawner(self.0.spawner.tagged(tag));
@@ -143,8 +151,15 @@ impl Env {
             reporter: Rc::downgrade(&reporter),
             tag,
             life: Life::Alive,
+            confirmed: Cell::new(0),
         });
         reporter
+    }
+
+    /// The bus of this world's sessions, which is not the process's: runs do not see each other.
+    #[must_use]
+    pub fn bus(&self) -> Bus {
+        self.0.bus.clone()
     }
 
     /// A transport to the simulated server, through the simulated network.

@@ -1,6 +1,6 @@
 //! A simulated executor: one thread, and an order of tasks that the seed decides.
 
-use super::clock::SimClock;
+use super::clock::{SimClock, Step};
 use super::rng::Rng;
 use crate::local::LocalSpawner;
 use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp};
@@ -83,7 +83,11 @@ struct Signal {
 }
 
 #[derive(Default)]
-struct Inbox(Mutex<Incoming>);
+struct Inbox {
+    incoming: Mutex<Incoming>,
+    /// Whether there may be something in it. Written under its lock only.
+    has_news: AtomicBool,
+}
 
 #[derive(Default)]
 struct Incoming {
@@ -95,7 +99,12 @@ struct Incoming {
 
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Incoming> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the executor look here.
+    fn announce(&self, _lock: &mut Incoming) {
+        self.has_news.store(true, Ordering::Relaxed);
     }
 }
 
@@ -106,7 +115,9 @@ impl Wake for Signal {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.is_ready.swap(true, Ordering::Relaxed) {
-            self.inbox.lock().ready.push(self.task);
+            let mut inbox = self.inbox.lock();
+            inbox.ready.push(self.task);
+            self.inbox.announce(&mut inbox);
         }
     }
 }
@@ -133,6 +144,7 @@ impl Spawner for SimSpawner {
             return Err(SpawnError::new("the simulated executor is gone"));
         }
         inbox.spawned.push((self.tag, Box::pin(task)));
+        self.inbox.announce(&mut inbox);
         Ok(())
     }
 }
@@ -240,8 +252,9 @@ impl SimExecutor {
             if let Some(result) = result.borrow_mut().take() {
                 return Some(result);
             }
-            let next = self.spawner.clock.next_timer()?;
-            self.spawner.clock.step(next);
+            if self.spawner.clock.step_to_timer(Instant::END) == Step::NoTimer {
+                return None;
+            }
         }
     }
 
@@ -255,12 +268,19 @@ impl SimExecutor {
             inbox = self.spawner.inbox.lock();
         }
         let index = match inbox.ready.len() {
-            0 => return Turn::Idle,
-            1 => 0,
+            0 | 1 => 0,
             len => self.rng.below(len as u64) as usize,
         };
-        let index = inbox.ready.swap_remove(index);
+        let index = (index < inbox.ready.len()).then(|| inbox.ready.swap_remove(index));
+        let has_more = !(inbox.ready.is_empty() && inbox.spawned.is_empty());
+        self.spawner
+            .inbox
+            .has_news
+            .store(has_more, Ordering::Relaxed);
         drop(inbox);
+        let Some(index) = index else {
+            return Turn::Idle;
+        };
         let Some(task) = self.tasks.get_mut(index).and_then(Option::as_mut) else {
             return Turn::Took(index);
         };
@@ -270,6 +290,11 @@ impl SimExecutor {
             self.remove(index);
         }
         Turn::Took(index)
+    }
+
+    /// Whether a task may want a turn.
+    pub(super) fn has_news(&self) -> bool {
+        self.spawner.inbox.has_news.load(Ordering::Relaxed) || !self.local.borrow().is_empty()
     }
 
     fn take_local(&mut self) {

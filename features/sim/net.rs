@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use core::future::pending;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use http::{HeaderValue, Request, Response, StatusCode, header::RETRY_AFTER};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(super) struct World {
     pub(super) clock: SimClock,
     state: Mutex<State>,
+    /// How often somebody had the state in hand. Written under its lock only.
+    looks: AtomicU64,
 }
 
 pub(super) struct State {
@@ -50,11 +53,19 @@ impl World {
                 timeline: has_timeline.then(Vec::new),
                 start,
             }),
+            looks: AtomicU64::new(0),
         })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.looks.store(self.looks() + 1, Ordering::Relaxed);
+        state
+    }
+
+    /// How often somebody had the state in hand: while this stays the same, so does the state.
+    pub(super) fn looks(&self) -> u64 {
+        self.looks.load(Ordering::Relaxed)
     }
 
     /// Notes something for the timeline.

@@ -1,5 +1,6 @@
 //! One run: a seed, a scenario, and what became of it.
 
+use super::clock::Step;
 use super::env::{Command, Env, Inner, Life};
 use super::executor::{SimExecutor, Turn};
 use super::faults::{Fault, Faults};
@@ -20,6 +21,7 @@ use core::fmt;
 use core::future::Future;
 use core::ops::Range;
 use core::panic::AssertUnwindSafe;
+use core::pin::Pin;
 use core::time::Duration;
 use std::panic::catch_unwind;
 
@@ -191,7 +193,7 @@ impl Run<'_> {
     fn finish(
         &mut self,
         executor: &mut SimExecutor,
-        future: core::pin::Pin<Box<dyn Future<Output = ()>>>,
+        future: Pin<Box<impl Future<Output = ()> + 'static>>,
     ) -> Result<(), Failure> {
         let is_done = Rc::new(Cell::new(false));
         let tell = Rc::clone(&is_done);
@@ -202,25 +204,32 @@ impl Run<'_> {
                 tell.set(true);
             }),
         );
+        self.run_until(executor, &is_done)
+    }
+
+    fn run_until(
+        &mut self,
+        executor: &mut SimExecutor,
+        is_done: &Cell<bool>,
+    ) -> Result<(), Failure> {
         let clock = self.env.world.clock.clone();
         let mut turns_at_once = 0;
         while !is_done.get() {
-            match guarded(|| executor.turn())? {
-                Turn::Took(task) => {
-                    self.after_turn(executor, task)?;
-                    turns_at_once += 1;
-                    if turns_at_once == TURNS_AT_ONCE {
-                        return Err(Failure::Spins);
-                    }
+            if executor.has_news()
+                && let Turn::Took(task) = guarded(|| executor.turn())?
+            {
+                self.after_turn(executor, task)?;
+                turns_at_once += 1;
+                if turns_at_once == TURNS_AT_ONCE {
+                    return Err(Failure::Spins);
                 }
-                Turn::Idle => {
-                    turns_at_once = 0;
-                    let next = clock.next_timer().ok_or(Failure::Stuck)?;
-                    if next > self.end {
-                        return Err(Failure::TimeLimit);
-                    }
-                    clock.step(next);
-                }
+                continue;
+            }
+            turns_at_once = 0;
+            match clock.step_to_timer(self.end) {
+                Step::Timer => {}
+                Step::Beyond => return Err(Failure::TimeLimit),
+                Step::NoTimer => return Err(Failure::Stuck),
             }
         }
         Ok(())
@@ -241,9 +250,11 @@ impl Run<'_> {
             self.until_disturbed = 1 + self.host.below(200);
             self.disturb();
         }
-        let commands = core::mem::take(&mut *self.env.commands.borrow_mut());
-        for command in commands {
-            self.obey(executor, command);
+        if !self.env.commands.borrow().is_empty() {
+            let commands = self.env.commands.take();
+            for command in commands {
+                self.obey(executor, command);
+            }
         }
         Ok(())
     }

@@ -240,7 +240,9 @@ impl Record {
         if event.kind == b'E' && self.ended_at.replace(event.index).is_some() {
             return Err("a second SESSION_END");
         }
-        self.events.resize(index, None);
+        if index > self.events.len() {
+            self.events.resize(index, None);
+        }
         self.events.push(Some(Kept {
             id: event.id,
             is_confirmed: false,
@@ -258,36 +260,50 @@ impl Record {
 /// One in so many large requests is checked as strictly as small ones.
 const SAMPLE: u64 = 256;
 
-const MARK: &[u8] = br#"{"event_id":""#;
-const UUID: usize = 36;
-/// No event has less than this behind its id: kind, severity and timestamp.
-const REST: usize = 80;
-const BETWEEN: &[u8] = br#"","event_session_index":"#;
+const MARK: &[u8; 13] = br#"{"event_id":""#;
+const BETWEEN: &[u8; 24] = br#"","event_session_index":"#;
+const KIND: &[u8; 10] = br#","event":""#;
 
 /// The events of a body in the form that this crate writes, without reading what is in them: fast enough for tens of
 /// thousands. The strict check of samples says whether the form is right.
 fn glance(body: &[u8]) -> Vec<Glance> {
     let mut found = Vec::with_capacity(body.len() / 200 + 1);
-    let (finder, mut rest) = (memchr::memmem::Finder::new(MARK), body);
-    while let Some(at) = finder.find(rest) {
-        rest = &rest[at + MARK.len()..];
-        if let Some((id, after)) = rest.split_at_checked(UUID)
-            && let Some(after) = after.strip_prefix(BETWEEN)
-        {
-            found.extend(read(id, after));
-            rest = after.get(REST..).unwrap_or_default();
+    let mut rest = body;
+    while let Some(at) = memchr::memchr(MARK[0], rest) {
+        rest = &rest[at..];
+        match read(rest) {
+            Some(event) => {
+                rest = rest.get(event.least_len()..).unwrap_or_default();
+                found.push(event);
+            }
+            None => rest = &rest[1..],
         }
     }
     found
 }
 
-fn read(id: &[u8], rest: &[u8]) -> Option<Glance> {
-    let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-    let digit = |value: u64, byte: &u8| value * 10 + u64::from(byte - b'0');
-    let index = rest[..digits].iter().fold(0, digit);
+impl Glance {
+    /// How many bytes such an event has at the least: that of a single digit, INFO, and nothing in its name and data.
+    const fn least_len(&self) -> usize {
+        match self.kind {
+            b'G' => 191,
+            _ => 159,
+        }
+    }
+}
+
+#[inline]
+fn read(event: &[u8]) -> Option<Glance> {
+    let rest = after(MARK, event)?;
+    let (id, rest) = rest.split_first_chunk::<36>()?;
+    let mut rest = after(BETWEEN, rest)?;
+    let mut index = 0;
+    while let [digit @ b'0'..=b'9', others @ ..] = rest {
+        index = index * 10 + u64::from(digit - b'0');
+        rest = others;
+    }
     // SESSION_START, SESSION_END, GENERIC_EVENT, UNHANDLED_EXCEPTION: the ninth letter tells the first two apart.
-    let name = rest[digits..].strip_prefix(br#","event":""#)?;
-    let kind = match name {
+    let kind = match after(KIND, rest)? {
         [b'S', _, _, _, _, _, _, _, kind, ..] | [kind, ..] => *kind,
         [] => return None,
     };
@@ -296,6 +312,12 @@ fn read(id: &[u8], rest: &[u8]) -> Option<Glance> {
         index,
         kind,
     })
+}
+
+/// What follows `prefix`, whose length is known to the compiler: no call compares it.
+fn after<'a, const N: usize>(prefix: &[u8; N], text: &'a [u8]) -> Option<&'a [u8]> {
+    let (begin, rest) = text.split_first_chunk::<N>()?;
+    (begin == prefix).then_some(rest)
 }
 
 /// The whole check, and that the quick look saw the same.
@@ -321,6 +343,7 @@ pub(super) const fn mix(hash: u64, value: u64) -> u64 {
     (hash.rotate_left(23) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
+#[inline]
 fn hash(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let hash = words.iter().fold(bytes.len() as u64, |hash, word| {

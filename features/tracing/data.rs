@@ -136,12 +136,11 @@ trait Object {
         self.add(key, &value)
     }
 
-    /// A number, as JSON.
-    fn add_integer(
-        &mut self,
-        key: &str,
-        value: impl itoa::Integer + Serialize,
-    ) -> Result<(), Self::Error> {
+    fn add_unsigned(&mut self, key: &str, value: u64) -> Result<(), Self::Error> {
+        self.add(key, &value)
+    }
+
+    fn add_signed(&mut self, key: &str, value: i64) -> Result<(), Self::Error> {
         self.add(key, &value)
     }
 }
@@ -188,13 +187,18 @@ impl Object for Direct<'_, '_> {
         Ok(())
     }
 
-    fn add_integer(
-        &mut self,
-        key: &str,
-        value: impl itoa::Integer + Serialize,
-    ) -> Result<(), Failed> {
+    fn add_unsigned(&mut self, key: &str, value: u64) -> Result<(), Failed> {
         self.key(key)?;
-        self.out.raw(itoa::Buffer::new().format(value).as_bytes());
+        self.out.number(value);
+        Ok(())
+    }
+
+    fn add_signed(&mut self, key: &str, value: i64) -> Result<(), Failed> {
+        self.key(key)?;
+        if value < 0 {
+            self.out.raw(b"-");
+        }
+        self.out.number(value.unsigned_abs());
         Ok(())
     }
 }
@@ -258,15 +262,21 @@ macro_rules! typed {
 
 impl<O: Object> Visit for Recorder<O> {
     typed! {
-        record_i64: i64, add_integer;
-        record_u64: u64, add_integer;
-        record_i128: i128, add_integer;
-        record_u128: u128, add_integer;
+        record_i64: i64, add_signed;
+        record_u64: u64, add_unsigned;
         record_str: &str, add_text;
         record_bool: bool, add_bool;
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, |object, name| object.add(name, &value));
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.put(field, |object, name| object.add(name, &value));
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
         self.put(field, |object, name| object.add(name, &value));
     }
 

@@ -3,7 +3,7 @@
 mod data;
 mod filter;
 
-use crate::own_work;
+use crate::origin::{self, OwnWork};
 use crate::{Handle, Severity, panics};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -128,7 +128,7 @@ impl TelemetryLayer {
 
     /// Whether anything at all is to be logged now.
     fn is_listening(&self) -> bool {
-        self.handle.is_enabled() && !own_work::is_here()
+        self.handle.is_enabled() && !origin::is_own()
     }
 
     /// Whether a span is to be told of when it closes.
@@ -151,7 +151,7 @@ impl TelemetryLayer {
 
     /// Keeps the values of a span. The application's own `Debug` must not take it down from here.
     fn keep(&self, span: &mut Followed, values: &Values<'_>) {
-        let _own = own_work::enter();
+        let _own = OwnWork::enter();
         let mut keeper = Keeper {
             fields: &mut span.fields,
             room: self.room(),
@@ -197,7 +197,7 @@ where
             name if is_log || name.starts_with("event ") => target,
             name => name,
         };
-        let _own = own_work::enter();
+        let _own = OwnWork::enter();
         // Refused or not, it is counted.
         if let Some(sink) = self.handle.sink() {
             let shared = sink.shared();
@@ -290,7 +290,7 @@ where
             idle_us: followed.idle,
             is_broken: followed.is_broken,
         };
-        let _own = own_work::enter();
+        let _own = OwnWork::enter();
         let level = severity(*metadata.level());
         self.handle.log_with(metadata.name(), &data, level);
     }

@@ -28,6 +28,10 @@ impl<'a> Object<'a> {
         self.members.iter().map(|(name, _)| &**name)
     }
 
+    pub(crate) fn values(&self) -> impl Iterator<Item = &'a RawValue> {
+        self.members.iter().map(|(_, value)| *value)
+    }
+
     pub(crate) fn repeated_key(&self) -> Option<&str> {
         let mut keys = self.keys().enumerate();
         keys.find_map(|(at, key)| self.keys().take(at).any(|seen| seen == key).then_some(key))
@@ -52,6 +56,18 @@ pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 /// arrays pass as raw text and fail in every reader after it.
 pub(crate) fn decodes(text: &str) -> serde_json::Result<()> {
     serde_json::from_str::<Decoded>(text).map(|Decoded| ())
+}
+
+/// Whether a short look at a member's value tells that it can be decoded; false says nothing.
+pub(crate) fn clearly_decodes(member: &RawValue) -> bool {
+    /// Too short to be nested deeper than any reader goes, whatever it is a member of.
+    const SHORT: usize = 100;
+    let text = member.get();
+    if text.starts_with('"') {
+        !text.as_bytes().contains(&b'\\')
+    } else {
+        text.len() < SHORT && decodes(text).is_ok()
+    }
 }
 
 impl<'de> Deserialize<'de> for Object<'de> {
@@ -198,5 +214,17 @@ mod tests {
         assert!(decodes(r#"{"a":["\ud800"]}"#).is_err());
         assert!(decodes("[1e999]").is_err());
         assert!(decodes(r#"{"a":[1,-2,0.5,null,true,"x",{}]}"#).is_ok());
+    }
+
+    #[test]
+    fn a_short_look_never_takes_what_no_reader_could_decode() {
+        let looks_well = |text: &str| clearly_decodes(serde_json::from_str(text).unwrap());
+        for text in ["\"é\"", "-1.5", "null", r#"{"a":[1,{"b":"\n"}]}"#] {
+            assert!(looks_well(text), "{text}");
+        }
+        let deep = ["[".repeat(60), "]".repeat(60)].concat();
+        for text in [r#""\ud800""#, r#"{"a":"\ud800"}"#, "1e999", &deep] {
+            assert!(!looks_well(text), "{text}");
+        }
     }
 }

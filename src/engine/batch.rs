@@ -243,14 +243,15 @@ impl Engine {
         len
     }
 
-    /// Steps over a record's header; all but the first record bring a comma.
+    /// Steps over a record's header and copies what fits; all but the first record bring a comma.
     fn begin_record(&self, at: &mut Cursor, out: &mut [u8]) -> usize {
         if let Some(record) = self.ring.record(at.ring_at) {
             at.left = record.len;
         }
         at.ring_at += HEADER;
         at.records += 1;
-        comma(at.records > 1, out)
+        let comma = comma(at.records > 1, out);
+        comma + self.copy_record(at, &mut out[comma..])
     }
 
     fn copy_end(&self, at: &mut Cursor, out: &mut [u8]) -> usize {

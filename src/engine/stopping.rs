@@ -5,6 +5,7 @@ use crate::diagnostic::DiagnosticKind;
 use crate::encode::{Front, SessionEnd};
 use crate::stats::DropReason;
 use crate::time::Instant;
+use core::task::Waker;
 
 /// `SESSION_END`: a slot beside the ring, so that a full queue cannot refuse it, and one alone, so that there is never
 /// a second.
@@ -84,6 +85,18 @@ impl Engine {
         self.ledger.accepted += 1;
     }
 
+    /// What [`Kind::Fatal`](super::Kind) does, for an exception that is queued already. The waker, if any, is to be
+    /// woken.
+    pub(crate) fn end(&mut self, tail: &SessionEnd) -> Option<Waker> {
+        if self.stop.is_some() {
+            return None;
+        }
+        self.notices.add(DiagnosticKind::ExceptionLogged, 1);
+        self.queue_end(tail);
+        self.make_all_due();
+        self.driver.wake()
+    }
+
     /// Ends the session: `SESSION_END` unless it was sent, everything due at once, nothing more accepted. A later call
     /// changes nothing about the first one's deadline. The wakers are to be woken.
     pub(crate) fn begin_stop(
@@ -100,6 +113,12 @@ impl Engine {
         }
         wakers.driver = wakers.driver.take().or_else(|| self.driver.wake());
         (Target(self.ledger.accepted), wakers)
+    }
+
+    /// Whether a stop has begun.
+    #[cfg(feature = "std")]
+    pub(crate) const fn is_stopping(&self) -> bool {
+        self.stop.is_some()
     }
 
     /// A backoff is cut short by a stop. What the server asked for is not, so it may be too late already.
@@ -140,13 +159,9 @@ impl Engine {
         self.stop_deadline().is_some_and(|deadline| deadline < at)
     }
 
-    /// Drops what is left once a stop's deadline has come. Waiters call it too. The wakers are to be woken.
-    pub(crate) fn expire(&mut self, now: Instant) -> Wakers {
-        if self.stop_is_over(now) && self.queued() > 0 {
-            self.abandon()
-        } else {
-            Wakers::default()
-        }
+    /// Drops what is left once a stop's deadline has come. Waiters call it too. The wakers, if any, are to be woken.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Wakers> {
+        (self.stop_is_over(now) && self.queued() > 0).then(|| self.abandon())
     }
 
     pub(super) fn abandon(&mut self) -> Wakers {

@@ -1,6 +1,6 @@
 //! An engine with hand-moved time and a server that remembers what it saw, for the tests beside it.
 
-use super::{Engine, Kind, Outcome, Step, Ticket};
+use super::{Engine, Kind, Outcome, Step, Ticket, Wakers};
 use crate::config::Options;
 use crate::diagnostic::DiagnosticKind;
 use crate::encode::session_end;
@@ -103,7 +103,8 @@ impl World {
     }
 
     pub(super) fn poll(&mut self) -> Step {
-        self.engine.expire(self.now).wake();
+        let wakers = self.engine.expire(self.now);
+        wakers.into_iter().for_each(Wakers::wake);
         self.tell(false);
         loop {
             match self.engine.poll(self.now) {

@@ -27,9 +27,14 @@ pub(crate) struct Wakers {
 }
 
 impl Wakers {
+    #[inline]
     pub(crate) fn wake(self) {
-        let waiters = self.waiters.into_iter().map(|(_, waker)| waker);
-        self.driver.into_iter().chain(waiters).for_each(wake);
+        if let Some(driver) = self.driver {
+            wake(driver);
+        }
+        for (_, waker) in self.waiters {
+            wake(waker);
+        }
     }
 }
 

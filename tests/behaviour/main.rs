@@ -40,6 +40,7 @@ mod diagnostics;
 mod driver;
 mod exit;
 mod failures;
+mod hook;
 mod host;
 mod memory;
 mod refusals;

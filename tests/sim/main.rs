@@ -3,6 +3,8 @@
 
 extern crate alloc;
 
+mod capture;
+mod http_events;
 mod parts;
 mod runs;
 mod scrub;

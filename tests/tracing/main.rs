@@ -164,6 +164,8 @@ fn fields_keep_their_types() {
             yes = true,
             small = -1_i64,
             large = u64::MAX,
+            least = i64::MIN,
+            zero = 0_u64,
             huge = u128::MAX,
             low = i128::MIN,
             float = 0.5,
@@ -185,6 +187,8 @@ fn fields_keep_their_types() {
         "yes": true,
         "small": -1,
         "large": u64::MAX,
+        "least": i64::MIN,
+        "zero": 0,
         "huge": u128::MAX as f64,
         "low": i128::MIN as f64,
         "float": 0.5,
@@ -197,6 +201,50 @@ fn fields_keep_their_types() {
         "the.path": 1,
     });
     assert_eq!(fields, expected);
+}
+
+#[test]
+fn with_limits_or_a_hook_the_data_are_the_same() {
+    let build = |keep: &Keep, change: fn(Plain) -> Plain| {
+        let builder = Reporter::builder("s")
+            .transport(keep.clone())
+            .clock(Time::default())
+            .enabled(true);
+        change(builder).build().expect("they can work")
+    };
+    type Plain = tinkex_telemetry::Builder<Keep, Time, ()>;
+    let changes: [fn(Plain) -> Plain; 4] = [
+        |plain| plain,
+        |plain| plain.max_fields(1_000),
+        |plain| plain.scrub(|_| tinkex_telemetry::Verdict::Keep),
+        |plain| {
+            plain.scrub(|event| {
+                event.data_mut();
+                tinkex_telemetry::Verdict::Keep
+            })
+        },
+    ];
+    let sent = changes.map(|change| {
+        let keep = Keep::default();
+        let (reporter, driver) = build(&keep, change);
+        let layer = TelemetryLayer::new(reporter.handle());
+        tracing::subscriber::with_default(Registry::default().with(layer), || {
+            info!(a = 1, b = -2, c = true, d = "text \"quoted\"", e = ?Some(1), f = 1.5);
+            info_span!("span \"quoted\"").in_scope(|| info!("nothing else"));
+            info!(nothing = tracing::field::Empty);
+            info!(a = 1, b = 2, a = 3);
+        });
+        reporter.flush();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(driver.run()).poll(&mut context).is_pending());
+        let events = keep.0.lock().expect("no panic");
+        events[1..]
+            .iter()
+            .map(|event| event["event_data"].clone())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(sent[0].len(), 4);
+    assert!(sent.iter().all(|other| *other == sent[0]), "{sent:?}");
 }
 
 #[test]

@@ -1,0 +1,147 @@
+//! What executing an event costs, side by side in one run with `log` of the same data.
+//!
+//! `cargo bench --bench bus --features http` prints nanoseconds and a ratio for each row: the median of many rounds, in
+//! each of which all rows take their turn. A bus without handlers is what a program pays that does not want events.
+
+use core::future::Future;
+use core::hint::black_box;
+use core::pin::{Pin, pin};
+use core::task::{Context, Waker};
+use core::time::Duration;
+use std::time::Instant;
+use tinkex_telemetry::{
+    Batch, Bus, Clock, HttpEvents, Receipt, Reporter, SendError, Timestamp, Transport, fields,
+};
+
+const EVENTS: usize = 100;
+const ROUNDS: usize = 4_000;
+
+struct Swallow;
+
+impl Transport for Swallow {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        black_box(batch.body());
+        Ok(Receipt::delivered())
+    }
+}
+
+struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    fn now(&self) -> tinkex_telemetry::Instant {
+        tinkex_telemetry::Instant::from_micros(self.0.elapsed().as_micros() as u64)
+    }
+
+    fn utc(&self) -> Timestamp {
+        std::time::SystemTime::now().into()
+    }
+
+    async fn sleep_until(&self, _: tinkex_telemetry::Instant) {
+        core::future::pending().await
+    }
+}
+
+/// What an event says.
+struct Data {
+    duration: u64,
+    method: &'static str,
+    path: &'static str,
+    status: u16,
+    session: &'static str,
+}
+
+const DATA: Data = Data {
+    duration: 1_234_567,
+    method: "GET",
+    path: "/a/path",
+    status: 200,
+    session: "bench",
+};
+
+fn execute(bus: &Bus) {
+    let data = black_box(&DATA);
+    black_box(bus).execute(
+        "tinkex.http.request.stop",
+        &[("duration", data.duration.into())],
+        &[
+            ("method", data.method.into()),
+            ("path", data.path.into()),
+            ("status", data.status.into()),
+            ("session_id", data.session.into()),
+        ],
+    );
+}
+
+fn time(work: impl Fn()) -> Duration {
+    let start = Instant::now();
+    for _ in 0..EVENTS {
+        work();
+    }
+    start.elapsed()
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_nanos() as f64 / EVENTS as f64
+}
+
+fn main() {
+    let [idle, others, listening, session] = [(); 4].map(|()| Bus::new());
+    let attached = others.attach("other", "another.event", |_| {});
+    attached.expect("it is free");
+    let attached = listening.attach("one", "tinkex.http.request.stop", |event| {
+        black_box(event);
+    });
+    attached.expect("it is free");
+    let (reporter, driver) = Reporter::builder("bench")
+        .transport(Swallow)
+        .clock(SystemClock(Instant::now()))
+        .bus(session.clone())
+        .build()
+        .expect("the defaults can work");
+    let mut driver = pin!(driver.run());
+    let mut drain = || {
+        let mut context = Context::from_waker(Waker::noop());
+        reporter.flush();
+        while reporter.stats().queued > 0 {
+            let driver: Pin<&mut _> = driver.as_mut();
+            assert!(driver.poll(&mut context).is_pending());
+        }
+    };
+    let unheard = HttpEvents::on(&idle, "bench");
+    let heard = HttpEvents::new(&reporter);
+
+    let rows: [(&str, &dyn Fn()); 7] = [
+        ("log(name, fields!), the same data", &|| {
+            let data = black_box(&DATA);
+            let measurements = fields! { duration: data.duration };
+            let metadata = fields! { method: data.method, path: data.path, status: data.status };
+            let data = fields! { measurements: measurements, metadata: metadata };
+            assert!(reporter.log("tinkex.http.request.stop", data));
+        }),
+        ("execute, no handler", &|| execute(&idle)),
+        ("execute, a handler of another event", &|| execute(&others)),
+        ("execute, a handler that does nothing", &|| {
+            execute(&listening);
+        }),
+        ("execute, a session", &|| execute(&session)),
+        ("a request, no handler", &|| {
+            black_box(&unheard).start("GET", "/a/path").stop(200);
+        }),
+        ("a request, a session (two events)", &|| {
+            heard.start("GET", "/a/path").stop(200);
+        }),
+    ];
+    let mut times: [Vec<Duration>; 7] = Default::default();
+    for _ in 0..ROUNDS {
+        for (row, times) in rows.iter().zip(&mut times) {
+            times.push(time(row.1));
+            drain();
+        }
+    }
+    let medians = times.map(median);
+    println!("events in all: {}", reporter.stats().accepted);
+    for ((name, _), nanos) in rows.iter().zip(medians) {
+        println!("{name:<40} {nanos:>7.1} ns   {:.2}", nanos / medians[0]);
+    }
+}

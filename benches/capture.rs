@@ -1,0 +1,154 @@
+//! What capture costs where nothing goes wrong, and what it costs where something does, in one run.
+//!
+//! `cargo bench --bench capture` prints what a captured block takes more than the same block by itself: the median of
+//! many rounds, in each of which all rows take their turn.
+
+use core::future::Future;
+use core::hint::black_box;
+use core::num::ParseIntError;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::time::Instant;
+use tinkex_telemetry::{
+    Batch, Clock, Handle, Receipt, Reporter, SendError, Severity, Timestamp, Transport, capture,
+};
+
+const CALLS: usize = 1_000;
+const ROUNDS: usize = 2_000;
+
+struct Swallow;
+
+impl Transport for Swallow {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        black_box(batch.body());
+        Ok(Receipt::delivered())
+    }
+}
+
+struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    fn now(&self) -> tinkex_telemetry::Instant {
+        tinkex_telemetry::Instant::from_micros(self.0.elapsed().as_micros() as u64)
+    }
+
+    fn utc(&self) -> Timestamp {
+        std::time::SystemTime::now().into()
+    }
+
+    async fn sleep_until(&self, _: tinkex_telemetry::Instant) {
+        core::future::pending().await
+    }
+}
+
+#[inline(never)]
+fn work(n: u64) -> Result<u64, ParseIntError> {
+    Ok(black_box(n).wrapping_mul(31))
+}
+
+fn fail() -> Result<u64, ParseIntError> {
+    black_box("x").parse()
+}
+
+fn ready<F: Future>(future: F) -> F::Output {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("it never waits"),
+    }
+}
+
+fn time(calls: usize, mut work: impl FnMut(u64)) -> f64 {
+    let start = Instant::now();
+    for n in 0..calls as u64 {
+        work(n);
+    }
+    start.elapsed().as_nanos() as f64 / calls as f64
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn main() {
+    // A stack in each exception would be most of what it costs.
+    assert!(
+        std::env::var_os("RUST_BACKTRACE").is_none_or(|wish| wish == "0"),
+        "to be run with RUST_BACKTRACE=0"
+    );
+    let (reporter, driver) = Reporter::builder("capture")
+        .transport(Swallow)
+        .clock(SystemClock(Instant::now()))
+        .flush_timeout(Duration::from_secs(1))
+        .build()
+        .expect("the defaults can work");
+    let mut driver = pin!(driver.run());
+    let mut context = Context::from_waker(Waker::noop());
+    let mut drain = |handle: &Handle| {
+        handle.flush();
+        while handle.stats().queued > 0 {
+            assert!(driver.as_mut().poll(&mut context).is_pending());
+        }
+    };
+    let handle = reporter.handle();
+    let off = Handle::off();
+    if let Some(row) = std::env::var_os("CAPTURE_ROW") {
+        // For a profiler, which counts instructions: a thousand calls, of which the plain ones are row 0.
+        let row = row.to_str().and_then(|row| row.parse().ok());
+        return for n in 0..1_000 {
+            match row {
+                Some(0) => drop(black_box(work(n))),
+                Some(1) => drop(black_box(capture!(reporter = handle, { work(n) }))),
+                Some(2) => drop(black_box(handle.capture().run(|| work(n)))),
+                Some(3) => drop(black_box(capture!(reporter = off, { work(n) }))),
+                _ => panic!("there are rows 0 to 3"),
+            }
+        };
+    }
+    let names = [
+        "capture! of a block",
+        "Handle::capture().run",
+        "capture! without a session",
+        "capture! of a future",
+        "capture! of an Err",
+        "log_exception of the same",
+    ];
+    let mut rows: [Vec<f64>; 6] = Default::default();
+    for _ in 0..ROUNDS {
+        let plain = time(CALLS, |n| drop(black_box(work(n))));
+        let plain_future = time(CALLS, |n| drop(black_box(ready(async { work(n) }))));
+        let times = [
+            time(CALLS, |n| {
+                let _ = black_box(capture!(reporter = handle, { work(n) }));
+            }) - plain,
+            time(CALLS, |n| {
+                let _ = black_box(handle.capture().run(|| work(n)));
+            }) - plain,
+            time(CALLS, |n| {
+                let _ = black_box(capture!(reporter = off, { work(n) }));
+            }) - plain,
+            time(CALLS, |n| {
+                let _ = black_box(ready(capture!(reporter = handle, async { work(n) })));
+            }) - plain_future,
+            time(100, |_| {
+                let _ = black_box(capture!(reporter = handle, { fail() }));
+            }),
+            {
+                drain(&handle);
+                time(100, |_| {
+                    let error = fail().expect_err("not a number");
+                    black_box(handle.log_exception(&error, Severity::Error));
+                })
+            },
+        ];
+        drain(&handle);
+        for (row, time) in rows.iter_mut().zip(times) {
+            row.push(time);
+        }
+    }
+    for (name, row) in names.into_iter().zip(rows) {
+        println!("{name:<40}{:>8.1} ns", median(row));
+    }
+}

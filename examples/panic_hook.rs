@@ -1,0 +1,50 @@
+//! How do I hear of panics that nobody captures? A hook beside those that are there, for all threads.
+//!
+//! `cargo run --example panic_hook --features thread,ureq,collector`
+
+use core::error::Error;
+use core::time::Duration;
+use tinkex_telemetry::collector::Collector;
+use tinkex_telemetry::{
+    Config, HttpTransport, PanicHook, Reporter, Severity, Thread, Ureq, install_panic_hook,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // A backend for this example; an application has `Config::from_env()?`.
+    let collector = Collector::start()?;
+    let config = Config::new(&collector.url(), "any key")?;
+    let telemetry = Reporter::builder("panics")
+        .transport(HttpTransport::new(config, Ureq::new()))
+        .runtime(Thread)
+        .start()?;
+
+    let hook = install_panic_hook(&telemetry);
+    let worker = std::thread::Builder::new().name("worker".into());
+    let worker = worker.spawn(|| panic!("the disk is gone"))?;
+    assert!(worker.join().is_err());
+    hook.remove();
+
+    // With options: it waits for the event to be sent, but not for long.
+    let hook = PanicHook::new(&telemetry)
+        .severity(Severity::Critical)
+        .timeout(Duration::from_millis(500))
+        .install();
+    assert!(
+        std::thread::spawn(|| panic!("so is the other"))
+            .join()
+            .is_err()
+    );
+    hook.remove();
+
+    assert!(
+        telemetry
+            .stop_blocking(Duration::from_secs(5))?
+            .all_delivered()
+    );
+    let session = collector.session("panics").ok_or("nothing has arrived")?;
+    for event in session.events() {
+        let (kind, json) = (event.kind().as_str(), event.value());
+        println!("{kind:<20} {} {}", event.severity(), json["traceback"]);
+    }
+    Ok(())
+}

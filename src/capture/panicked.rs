@@ -1,0 +1,60 @@
+//! A panic, as an error to be logged.
+
+use crate::exception::{AnyError, Stack, sealed::Sealed};
+use alloc::string::String;
+use core::any::Any;
+use core::error::Error;
+use core::fmt;
+
+/// The type that events give a panic.
+const TYPE: &str = "panic";
+
+/// What a panic says, where its payload is text.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&'static str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("Box<dyn Any>")
+}
+
+/// A panic that is to be logged.
+pub(crate) struct Panicked<'a> {
+    error: Message,
+    place: Option<&'a dyn fmt::Display>,
+}
+
+impl<'a> Panicked<'a> {
+    /// `place` says where it happened, if that is known.
+    pub(crate) fn new(message: &str, place: Option<&'a dyn fmt::Display>) -> Self {
+        Self {
+            error: Message(message.into()),
+            place,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Message(String);
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Message {}
+
+impl Sealed for Panicked<'_> {}
+
+impl AnyError for Panicked<'_> {
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        &self.error
+    }
+
+    fn type_name(&self) -> Option<&'static str> {
+        Some(TYPE)
+    }
+
+    fn stack(&self) -> Stack<'_> {
+        self.place.map_or(Stack::Unknown, Stack::Known)
+    }
+}

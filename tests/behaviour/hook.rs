@@ -1,0 +1,331 @@
+//! The panic hook. A process has one, so each program here is a process of its own.
+
+use crate::support::{BOUND, KEY, OverHttp, SESSION, child, events, is_child};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use serde_json::Value;
+use std::process::Output;
+use std::time::Instant;
+use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::{
+    Batch, Config, HttpTransport, PanicHook, Receipt, Reporter, Reqwest, SendError, Severity,
+    Thread, Tokio, Transport, Ureq, capture, init, install_panic_hook,
+};
+
+fn run(test: &str, collector: &Collector, variables: &[(&str, &str)]) -> Output {
+    child(&format!("hook::{test}"))
+        .env("TINKER_API_KEY", KEY)
+        .env("TINKER_BASE_URL", collector.url())
+        .envs(variables.iter().copied())
+        .output()
+        .expect("it runs")
+}
+
+fn collector() -> Collector {
+    let builder = Collector::builder().api_key(KEY);
+    builder.start().expect("a collector")
+}
+
+/// The panics that have arrived.
+fn panics(collector: &Collector) -> Vec<Value> {
+    let mut values: Vec<_> = events(collector)
+        .iter()
+        .map(|event| event.value())
+        .collect();
+    values.retain(|value| value["error_type"] == "panic");
+    values
+}
+
+fn messages(collector: &Collector) -> Vec<String> {
+    let text = |value: &Value| value["error_message"].as_str().map(str::to_owned);
+    panics(collector).iter().filter_map(text).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_panic_arrives_with_place_thread_and_the_stack_of_the_failing_code() {
+    let collector = collector();
+    let output = run("child_panics", &collector, &[("RUST_BACKTRACE", "1")]);
+    assert!(!output.status.success(), "{output:?}");
+    let panics = panics(&collector);
+    assert_eq!(panics.len(), 1, "{output:?}");
+    assert_eq!(panics[0]["error_message"], "the weights are gone");
+    assert_eq!(panics[0]["severity"], "CRITICAL");
+    let traceback = panics[0]["traceback"].as_str().expect("a text");
+    assert!(traceback.contains("hook.rs"), "{traceback}");
+    assert!(traceback.contains("thread 'worker'"), "{traceback}");
+    assert!(traceback.contains("the_failing_code"), "{traceback}");
+    // The hook that was there before has printed it.
+    assert!(text(&output.stderr).contains("the weights are gone"));
+}
+
+#[test]
+fn child_panics() {
+    #[inline(never)]
+    fn the_failing_code() {
+        panic!("the weights are gone");
+    }
+    if is_child() {
+        let telemetry = init(SESSION).expect("it starts");
+        let _ = PanicHook::new(&telemetry)
+            .severity(Severity::Critical)
+            .install();
+        let worker = std::thread::Builder::new().name("worker".into());
+        let worker = worker.spawn(the_failing_code).expect("a thread");
+        assert!(worker.join().is_err());
+        // It has waited: nothing else sends what is queued before the process is gone.
+        std::process::exit(3);
+    }
+}
+
+#[test]
+fn without_a_wish_for_stacks_there_is_the_place_alone() {
+    let collector = collector();
+    run("child_panics", &collector, &[]);
+    let panics = panics(&collector);
+    let traceback = panics[0]["traceback"].as_str().expect("a text");
+    assert!(traceback.ends_with("thread 'worker'"), "{traceback}");
+    assert_eq!(traceback.lines().count(), 2, "{traceback}");
+}
+
+#[test]
+fn a_panic_that_is_captured_too_is_logged_once() {
+    let collector = Collector::builder()
+        .api_key(KEY)
+        .events_after_end()
+        .start()
+        .expect("a collector");
+    let output = run("child_is_captured", &collector, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(messages(&collector), ["one", "two", "three", "not hooked"]);
+    assert_eq!(collector.violations(), []);
+}
+
+#[test]
+fn child_is_captured() {
+    if is_child() {
+        let telemetry = init(SESSION).expect("it starts");
+        let hook = install_panic_hook(&telemetry);
+        let caught = |work: &dyn Fn()| {
+            let work = core::panic::AssertUnwindSafe(work);
+            assert!(std::panic::catch_unwind(work).is_err());
+        };
+        caught(&|| {
+            capture!(reporter = telemetry, {
+                capture!(reporter = telemetry, { panic!("one") })
+            })
+        });
+        caught(&|| capture!(reporter = telemetry, fatal = true, { panic!("two") }));
+        assert!(telemetry.stats().session_ended);
+        // On another thread, whose panic goes on here.
+        caught(&|| {
+            capture!(reporter = telemetry, {
+                let failed = std::thread::spawn(|| panic!("three")).join();
+                std::panic::resume_unwind(failed.expect_err("it panicked"))
+            })
+        });
+        hook.remove();
+        caught(&|| panic!("nobody sees this"));
+        caught(&|| capture!(reporter = telemetry, { panic!("not hooked") }));
+    }
+}
+
+#[test]
+fn hooks_that_were_there_before_are_called_with_everything_as_it_was() {
+    let collector = collector();
+    let output = run("child_has_a_hook_of_its_own", &collector, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(messages(&collector), ["seen by both"]);
+}
+
+#[test]
+fn child_has_a_hook_of_its_own() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    if is_child() {
+        std::panic::set_hook(Box::new(|info| {
+            assert!(
+                info.location()
+                    .is_some_and(|place| place.file().ends_with("hook.rs"))
+            );
+            CALLS.fetch_add(1, Ordering::Relaxed);
+        }));
+        let telemetry = init(SESSION).expect("it starts");
+        // Installed twice is as good as once.
+        let hook = install_panic_hook(&telemetry).install();
+        assert!(
+            std::thread::spawn(|| panic!("seen by both"))
+                .join()
+                .is_err()
+        );
+        hook.remove();
+        assert!(std::thread::spawn(|| panic!("seen by one")).join().is_err());
+        assert_eq!(CALLS.load(Ordering::Relaxed), 2);
+    }
+}
+
+#[test]
+fn a_second_panic_while_the_first_unwinds_arrives_before_the_process_aborts() {
+    let collector = collector();
+    let output = run("child_panics_in_a_destructor", &collector, &[]);
+    assert!(!output.status.success(), "{output:?}");
+    // What the standard library has to say of it comes as well.
+    assert_eq!(messages(&collector)[..2], ["first", "second"]);
+}
+
+#[test]
+fn child_panics_in_a_destructor() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("second");
+        }
+    }
+    if is_child() {
+        let telemetry = init(SESSION).expect("it starts");
+        let _ = install_panic_hook(&telemetry);
+        let _bomb = Bomb;
+        panic!("first");
+    }
+}
+
+#[test]
+fn a_panic_while_the_backend_stalls_waits_no_longer_than_its_bound() {
+    let collector = collector();
+    collector.always(Answer::stall());
+    let output = run("child_meets_a_stall", &collector, &[]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn child_meets_a_stall() {
+    if is_child() {
+        let telemetry = init(SESSION).expect("it starts");
+        let _ = PanicHook::new(&telemetry)
+            .timeout(Duration::from_millis(300))
+            .install();
+        let start = Instant::now();
+        assert!(std::thread::spawn(|| panic!("stalled")).join().is_err());
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(300), "{took:?}");
+        assert!(took < BOUND, "{took:?}");
+        assert_eq!(telemetry.stats().queued, 2);
+        std::process::exit(0);
+    }
+}
+
+#[test]
+fn a_panic_in_a_runtime_of_one_thread_does_not_wait_for_itself() {
+    let collector = collector();
+    let output = run("child_has_one_thread", &collector, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(messages(&collector), ["in a task", "in the main future"]);
+}
+
+#[test]
+fn child_has_one_thread() {
+    if is_child() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let client = Reqwest::new().expect("a client");
+            let telemetry = Reporter::builder(SESSION)
+                .transport(HttpTransport::new(
+                    Config::from_env().expect("it is set"),
+                    client,
+                ))
+                .runtime(Tokio)
+                .start()
+                .expect("it starts");
+            let _ = PanicHook::new(&telemetry).timeout(BOUND * 100).install();
+            tokio::task::yield_now().await;
+            assert!(tokio::spawn(async { panic!("in a task") }).await.is_err());
+            let caught = std::panic::catch_unwind(|| panic!("in the main future"));
+            assert!(caught.is_err());
+            assert!(telemetry.stop(BOUND).await.all_delivered());
+        });
+    }
+}
+
+#[test]
+fn a_panic_on_a_worker_of_a_runtime_of_many_is_sent_at_once() {
+    let collector = collector();
+    let output = run("child_has_many_threads", &collector, &[]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(messages(&collector), ["on a worker"]);
+}
+
+#[test]
+fn child_has_many_threads() {
+    if is_child() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let client = Reqwest::new().expect("a client");
+            let telemetry = Reporter::builder(SESSION)
+                .transport(HttpTransport::new(
+                    Config::from_env().expect("it is set"),
+                    client,
+                ))
+                .runtime(Tokio)
+                .start()
+                .expect("it starts");
+            let _ = PanicHook::new(&telemetry).timeout(BOUND).install();
+            let failed = tokio::spawn(async { panic!("on a worker") }).await;
+            assert!(failed.is_err());
+            // Where the driver's thread was another one, that was waited for; else it comes by itself.
+            let drain = telemetry.wait_until_drained(BOUND).await;
+            assert!(drain.is_drained());
+            std::process::exit(3);
+        });
+    }
+}
+
+/// A transport that panics at its first attempts.
+struct Explosive<T>(T, usize);
+
+impl<T: Transport> Transport for Explosive<T> {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        if self.1 > 0 {
+            self.1 -= 1;
+            panic!("the transport panics");
+        }
+        self.0.send(batch).await
+    }
+}
+
+#[test]
+fn a_panic_of_the_sessions_own_transport_does_not_become_telemetry() {
+    let collector = collector();
+    let output = run("child_has_a_transport_that_panics", &collector, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(messages(&collector), [] as [String; 0]);
+    assert!(text(&output.stderr).contains("the transport panics"));
+}
+
+#[test]
+fn child_has_a_transport_that_panics() {
+    if is_child() {
+        let over_http: OverHttp =
+            HttpTransport::new(Config::from_env().expect("it is set"), Ureq::new());
+        let telemetry = Reporter::builder(SESSION)
+            .transport(Explosive(over_http, 2))
+            .runtime(Thread)
+            .retry_base_delay(Duration::from_millis(1))
+            .start()
+            .expect("it starts");
+        let _ = install_panic_hook(&telemetry);
+        let drain = telemetry
+            .wait_until_drained_blocking(BOUND)
+            .expect("it may block");
+        assert!(drain.all_delivered());
+        assert_eq!(telemetry.stats().accepted, 1);
+    }
+}

@@ -1,0 +1,595 @@
+//! The event bus: handlers come and go, fail and are found out, and a session takes what is its own.
+#![cfg(feature = "std")]
+
+extern crate alloc;
+
+use alloc::sync::Arc;
+use core::future::{Future, pending};
+use core::pin::pin;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::task::{Context, Waker};
+use core::time::Duration;
+use serde_json::{Value as Json, json};
+use std::sync::Mutex;
+use std::thread;
+use tinkex_telemetry::bus::{AttachError, Bus, Event, Events, HANDLER_FAILURE};
+use tinkex_telemetry::{
+    Batch, BuildError, Builder, Clock, Driver, Instant, Memory, QueueState, QueueStateTracker,
+    Receipt, Reporter, SendError, Timestamp, Transport,
+};
+
+/// What handlers were told, in order.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    fn note(&self, what: impl Into<String>) {
+        self.0.lock().expect("it is sound").push(what.into());
+    }
+
+    fn take(&self) -> Vec<String> {
+        core::mem::take(&mut self.0.lock().expect("it is sound"))
+    }
+
+    /// A handler that notes that it was called.
+    fn handler(&self, name: &str) -> impl Fn(&Event<'_>) + Send + Sync + 'static + use<> {
+        let (seen, name) = (self.clone(), name.to_owned());
+        move |event| seen.note(format!("{name} {}", event.name()))
+    }
+}
+
+/// What was written to the `log` facade, by all tests of this program.
+static WRITTEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Writer;
+
+impl log::Log for Writer {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("{} {}: {}", record.level(), record.target(), record.args());
+        WRITTEN.lock().expect("it is sound").push(line);
+    }
+
+    fn flush(&self) {}
+}
+
+/// The lines with this in them.
+fn written(part: &str) -> Vec<String> {
+    let all = WRITTEN.lock().expect("it is sound");
+    all.iter()
+        .filter(|line| line.contains(part))
+        .cloned()
+        .collect()
+}
+
+fn write_log() {
+    // All tests of this program have the same one.
+    let _ = log::set_logger(&Writer);
+    log::set_max_level(log::LevelFilter::Trace);
+}
+
+fn ids(bus: &Bus) -> Vec<String> {
+    bus.list().into_iter().map(|one| one.handler_id).collect()
+}
+
+#[test]
+fn handlers_are_called_for_their_events_in_the_order_they_were_attached() {
+    let (bus, seen) = (Bus::new(), Seen::default());
+    bus.attach("one", "a.b", seen.handler("one"))
+        .expect("it is free");
+    bus.attach_many("two", ["a.b", "c.d"], seen.handler("two"))
+        .expect("it is free");
+    for event in ["a.b", "c.d", "a", "a.b.c", ""] {
+        bus.execute(event, &[], &[]);
+    }
+    assert_eq!(seen.take(), ["one a.b", "two a.b", "two c.d"]);
+    let listed = bus.list();
+    assert_eq!(listed[1].handler_id, "two");
+    assert_eq!(listed[1].events, ["a.b", "c.d"]);
+}
+
+#[test]
+fn measurements_and_metadata_arrive_as_they_were_given() {
+    let (bus, seen) = (Bus::new(), Seen::default());
+    let note = seen.clone();
+    bus.attach("one", "a.b", move |event| {
+        let all = json!([event.measurements(), event.metadata()]);
+        note.note(all.to_string());
+    })
+    .expect("it is free");
+    let path = String::from("/x");
+    bus.execute(
+        "a.b",
+        &[("duration", 5_u64.into()), ("part", 0.5.into())],
+        &[("path", (&path).into()), ("cached", true.into())],
+    );
+    assert_eq!(
+        seen.take(),
+        [r#"[{"duration":5,"part":0.5},{"cached":true,"path":"/x"}]"#]
+    );
+}
+
+#[test]
+fn an_id_is_attached_once_until_it_is_detached() {
+    let bus = Bus::new();
+    bus.attach("one", "a", |_| {}).expect("it is free");
+    let again = bus.attach("one", "b", |_| {});
+    assert_eq!(again, Err(AttachError::AlreadyAttached("one".into())));
+    assert_eq!(
+        again.map_err(|error| error.to_string()),
+        Err("a handler with the id \"one\" is attached".into())
+    );
+    assert!(bus.detach("one"));
+    assert!(!bus.detach("one"));
+    assert!(bus.is_idle());
+    bus.attach("one", "b", |_| {}).expect("it is free again");
+    assert_eq!(bus.list()[0].events, ["b"]);
+}
+
+#[test]
+fn one_bus_knows_nothing_of_another_and_a_clone_is_the_same() {
+    let (bus, other) = (Bus::new(), Bus::new());
+    bus.clone().attach("one", "a", |_| {}).expect("it is free");
+    assert_eq!((bus.list().len(), other.list().len()), (1, 0));
+}
+
+#[test]
+fn from_inside_a_handler_anything_may_be_attached_detached_and_executed() {
+    let (bus, seen) = (Bus::new(), Seen::default());
+    bus.attach("once", "a", {
+        let (bus, seen) = (bus.clone(), seen.clone());
+        move |_| {
+            seen.note("once");
+            assert!(bus.detach("once"));
+            assert!(bus.detach("victim"), "it comes after this one");
+            assert!(bus.attach("new", "a", seen.handler("new")).is_ok());
+            bus.execute("b", &[], &[]);
+        }
+    })
+    .expect("it is free");
+    bus.attach("victim", "a", seen.handler("victim"))
+        .expect("it is free");
+    bus.attach("b", "b", seen.handler("b")).expect("it is free");
+    bus.execute("a", &[], &[]);
+    assert_eq!(seen.take(), ["once", "b b"], "the new one comes next time");
+    bus.execute("a", &[], &[]);
+    assert_eq!(seen.take(), ["new a"]);
+}
+
+#[test]
+fn a_handler_that_panics_is_detached_and_told_of_and_the_others_still_run() {
+    write_log();
+    let (bus, seen) = (Bus::new(), Seen::default());
+    bus.attach("first", "a", seen.handler("first"))
+        .expect("it is free");
+    bus.attach("bad", "a", |_| std::panic::resume_unwind(Box::new("bad")))
+        .expect("it is free");
+    bus.attach("last", "a", seen.handler("last"))
+        .expect("it is free");
+    let note = seen.clone();
+    bus.attach("watch", HANDLER_FAILURE, move |event| {
+        note.note(json!(event.metadata()).to_string());
+    })
+    .expect("it is free");
+    // Whoever fails at this one is detached, too, and there it ends.
+    bus.attach_many("worse", [HANDLER_FAILURE], |_| {
+        std::panic::resume_unwind(Box::new("worse"));
+    })
+    .expect("it is free");
+    bus.execute("a", &[], &[]);
+    assert_eq!(
+        seen.take(),
+        ["first a", "last a", r#"{"event":"a","handler_id":"bad"}"#]
+    );
+    assert_eq!(ids(&bus), ["first", "last", "watch"]);
+    for (id, event) in [("bad", "a"), ("worse", HANDLER_FAILURE)] {
+        let line = format!("the handler {id:?} panicked at the event {event:?} and was detached");
+        assert_eq!(written(&line), [format!("ERROR tinkex_telemetry: {line}")]);
+    }
+    bus.execute("a", &[], &[]);
+    assert_eq!(seen.take(), ["first a", "last a"]);
+}
+
+/// Panics when it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("boom"));
+    }
+}
+
+#[test]
+fn what_a_handler_has_captured_goes_with_it_and_may_do_as_it_likes() {
+    let bus = Bus::new();
+    let held = Arc::new(());
+    let captured = Arc::clone(&held);
+    bus.attach("one", "a", move |_| drop(Arc::clone(&captured)))
+        .expect("it is free");
+    bus.detach("one");
+    assert_eq!(Arc::strong_count(&held), 1);
+
+    /// Uses the bus when it is dropped.
+    struct Leaves(Bus);
+
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            self.0.detach("three");
+        }
+    }
+    let leaves = [Leaves(bus.clone()), Leaves(bus.clone())];
+    for leaves in leaves {
+        // The second is refused.
+        let _ = bus.attach("three", "a", move |_| drop(leaves.0.clone()));
+    }
+    assert!(bus.is_idle());
+
+    for event in ["a", "b"] {
+        let grenade = Grenade;
+        let inner = bus.clone();
+        bus.attach("two", "a", move |_| {
+            let _ = &grenade;
+            inner.detach("two");
+        })
+        .expect("it is free");
+        bus.execute(event, &[], &[]);
+        bus.detach("two");
+        assert!(bus.is_idle());
+    }
+}
+
+#[test]
+fn threads_attach_detach_and_execute_and_nobody_is_called_after_all_is_over() {
+    const ROUNDS: usize = 2_000;
+    let (bus, calls) = (Bus::new(), Arc::new(AtomicUsize::new(0)));
+    let stays = Arc::clone(&calls);
+    bus.attach("stays", "e", move |_| {
+        stays.fetch_add(1, Ordering::Relaxed);
+    })
+    .expect("it is free");
+    thread::scope(|scope| {
+        for thread in 0..2 {
+            let bus = &bus;
+            scope.spawn(move || {
+                let id = format!("comes and goes {thread}");
+                for round in 0..ROUNDS {
+                    let is_alive = Arc::new(AtomicBool::new(true));
+                    let seen = Arc::clone(&is_alive);
+                    let attached = bus.attach(&id, "e", move |_| {
+                        assert!(seen.load(Ordering::Relaxed));
+                        if round % 7 == 0 {
+                            std::panic::resume_unwind(Box::new("now and then"));
+                        }
+                    });
+                    attached.expect("nobody else takes this id");
+                    bus.execute("e", &[], &[]);
+                    // One that has panicked is gone already.
+                    assert_eq!(bus.detach(&id), round % 7 != 0);
+                }
+            });
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    bus.execute("e", &[("n", 1.into())], &[]);
+                    bus.execute("another", &[], &[]);
+                }
+            });
+        }
+    });
+    assert_eq!(ids(&bus), ["stays"]);
+    assert_eq!(calls.load(Ordering::Relaxed), 4 * ROUNDS);
+}
+
+/// Time that stands still.
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Instant {
+        Instant::ORIGIN
+    }
+
+    fn utc(&self) -> Timestamp {
+        Timestamp::from_unix_micros(1_764_151_845_000_000)
+    }
+
+    fn sleep_until(&self, _: Instant) -> impl Future<Output = ()> + Send {
+        pending()
+    }
+}
+
+/// Keeps what it is given.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<Json>>>);
+
+impl Transport for Kept {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        let body: Json = serde_json::from_slice(batch.body()).expect("JSON");
+        let events = body["events"].as_array().expect("a list").clone();
+        self.0.lock().expect("it is sound").extend(events);
+        Ok(Receipt::delivered())
+    }
+}
+
+impl Kept {
+    /// The generic events, once the driver has sent everything.
+    fn generic(&self, reporter: &Session, driver: Driver<Kept, Still>) -> Vec<Json> {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut driver = pin!(driver.run());
+        reporter.flush();
+        while reporter.stats().queued > 0 {
+            assert!(driver.as_mut().poll(&mut context).is_pending());
+        }
+        let all = self.0.lock().expect("it is sound");
+        let generic = all.iter().filter(|event| event["event"] == "GENERIC_EVENT");
+        generic.cloned().collect()
+    }
+}
+
+type Session = Reporter<Kept, Still>;
+
+fn session(id: &str, bus: &Bus) -> (Builder<Kept, Still, ()>, Kept) {
+    let kept = Kept::default();
+    let builder = Reporter::builder(id)
+        .transport(kept.clone())
+        .clock(Still)
+        .bus(bus.clone())
+        .enabled(true);
+    (builder, kept)
+}
+
+fn stop_event<'a>(session: &'a str) -> [tinkex_telemetry::bus::Pair<'a>; 3] {
+    [
+        ("method", "GET".into()),
+        ("session_id", session.into()),
+        ("status", 200.into()),
+    ]
+}
+
+#[test]
+fn a_session_takes_its_own_events_and_leaves_the_others() {
+    let bus = Bus::new();
+    let (builder, kept) = session("s", &bus);
+    let (reporter, driver) = builder.build().expect("it can work");
+    let (other, other_kept) = session("t", &bus);
+    let (other, other_driver) = other.build().expect("it can work");
+    assert_eq!(ids(&bus), ["tinkex-telemetry-s", "tinkex-telemetry-t"]);
+    assert!(reporter.handle().bus().is_some());
+
+    let took = [("duration", 1_500_u64.into())];
+    bus.execute("tinkex.http.request.stop", &took, &stop_event("s"));
+    bus.execute("tinkex.http.request.exception", &took, &stop_event("s"));
+    bus.execute("tinkex.http.request.stop", &took, &stop_event("t"));
+    bus.execute("tinkex.http.request.stop", &took, &stop_event("u"));
+    bus.execute("tinkex.http.request.stop", &took, &[]);
+    bus.execute("an.event.of.somebody", &took, &stop_event("s"));
+    bus.execute(
+        "tinkex.http.request.stop",
+        &took,
+        &[("session_id", 5.into())],
+    );
+
+    let events = kept.generic(&reporter, driver);
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0]["event_name"], "tinkex.http.request.stop");
+    assert_eq!(events[0]["severity"], "INFO");
+    assert_eq!(
+        events[0]["event_data"],
+        json!({"measurements": {"duration": 1500}, "metadata": {"method": "GET", "status": 200}})
+    );
+    assert_eq!(events[1]["event_name"], "tinkex.http.request.exception");
+    assert_eq!(events[1]["severity"], "ERROR");
+    assert_eq!(other_kept.generic(&other, other_driver).len(), 1);
+}
+
+#[test]
+fn a_change_of_a_requests_queue_state_reaches_the_session() {
+    let (builder, kept) = session("s", &Bus::new());
+    let (reporter, driver) = builder.build().expect("it can work");
+    let tracker = QueueStateTracker::new(&reporter);
+    for depth in [9, 8] {
+        tracker.observe(
+            "r",
+            QueueState::PausedCapacity,
+            Some("no room"),
+            Some(depth),
+        );
+    }
+    let events = kept.generic(&reporter, driver);
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["event_name"], "tinkex.queue.state_change");
+    let metadata = json!({
+        "from": "unknown", "to": "paused_capacity", "reason": "no room", "request_id": "r",
+    });
+    assert_eq!(
+        events[0]["event_data"],
+        json!({"measurements": {"queue_depth": 9}, "metadata": metadata})
+    );
+}
+
+#[test]
+fn a_session_takes_the_events_that_it_was_told_to() {
+    let bus = Bus::new();
+    let (builder, kept) = session("s", &bus);
+    let events = Events::AUTOMATIC.into_iter().chain(["my.event"]);
+    let builder = builder.events(events).handler_id("mine");
+    let (reporter, driver) = builder.build().expect("it can work");
+    assert_eq!(ids(&bus), ["mine"]);
+    bus.execute("my.event", &[], &stop_event("s"));
+    bus.execute("another", &[], &stop_event("s"));
+    let events = kept.generic(&reporter, driver);
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["event_name"], "my.event");
+    assert_eq!(events[0]["event_data"]["measurements"], json!({}));
+}
+
+#[test]
+fn a_session_that_stops_or_is_dropped_leaves_its_bus() {
+    let bus = Bus::new();
+    let (reporter, _driver) = session("s", &bus).0.build().expect("it can work");
+    let handle = reporter.handle();
+    drop(handle.stop(Duration::ZERO));
+    assert!(bus.is_idle(), "stopping is enough");
+    // Somebody else's handler of the same name stays.
+    bus.attach("tinkex-telemetry-s", "e", |_| {})
+        .expect("it is free again");
+    drop(handle.stop(Duration::ZERO));
+    drop(reporter);
+    assert_eq!(ids(&bus), ["tinkex-telemetry-s"]);
+    bus.detach("tinkex-telemetry-s");
+
+    let (reporter, _driver) = session("s", &bus).0.build().expect("it can work");
+    drop(reporter);
+    assert!(bus.is_idle(), "so is dropping");
+
+    let (reporter, driver) = session("s", &bus).0.build().expect("it can work");
+    core::mem::forget(reporter.handle());
+    drop(driver);
+    assert!(!bus.is_idle(), "a driver may come and go");
+    drop(reporter);
+    assert!(bus.is_idle());
+}
+
+#[test]
+fn nothing_that_is_attached_keeps_a_session_alive() {
+    /// A clock that says when it goes.
+    struct Watched(Arc<()>);
+
+    impl Clock for Watched {
+        fn now(&self) -> Instant {
+            let _ = &self.0;
+            Instant::ORIGIN
+        }
+
+        fn utc(&self) -> Timestamp {
+            Timestamp::from_unix_micros(0)
+        }
+
+        fn sleep_until(&self, _: Instant) -> impl Future<Output = ()> + Send {
+            pending()
+        }
+    }
+
+    let (bus, clock) = (Bus::new(), Arc::new(()));
+    let builder = Reporter::builder("s").transport(Kept::default());
+    let builder = builder.clock(Watched(Arc::clone(&clock))).bus(bus.clone());
+    let (reporter, driver) = builder.enabled(true).build().expect("it can work");
+    assert_eq!(Arc::strong_count(&clock), 2);
+    drop((reporter, driver));
+    assert_eq!(Arc::strong_count(&clock), 1);
+}
+
+#[test]
+fn a_session_that_is_switched_off_or_does_not_want_to_attaches_nothing() {
+    let bus = Bus::new();
+    let (builder, _) = session("s", &bus);
+    let (off, _driver) = builder.enabled(false).build().expect("it can work");
+    assert!(bus.is_idle());
+    assert!(off.handle().bus().is_none());
+    let (builder, _) = session("s", &bus);
+    let (on, _driver) = builder.attach_events(false).build().expect("it can work");
+    assert!(bus.is_idle());
+    assert!(on.handle().bus().is_some(), "others may attach to it");
+}
+
+#[test]
+fn sessions_of_the_same_id_have_handlers_of_their_own_unless_they_insist() {
+    let bus = Bus::new();
+    let first = session("s", &bus).0.build().expect("it can work");
+    let second = session("s", &bus).0.build().expect("it can work");
+    assert_eq!(ids(&bus), ["tinkex-telemetry-s", "tinkex-telemetry-s-2"]);
+    let third = session("s", &bus).0.handler_id("tinkex-telemetry-s");
+    let error = third.build().expect_err("it is taken");
+    let taken = AttachError::AlreadyAttached("tinkex-telemetry-s".into());
+    assert_eq!(error, BuildError::Attach(taken));
+    drop((first, second));
+    assert!(bus.is_idle());
+}
+
+#[test]
+fn a_session_in_memory_that_was_given_takes_its_events_too() {
+    let memory = Box::leak(Box::new(Memory::<Still, 8_192, 4_096>::new()));
+    let bus = Bus::new();
+    let (builder, kept) = session("s", &bus);
+    let builder = builder.max_event_bytes(1_024).flush_threshold(2);
+    let (reporter, driver) = builder.build_in(memory).expect("it can work");
+    bus.execute("tinkex.http.request.stop", &[], &stop_event("s"));
+    assert_eq!(kept.generic(&reporter, driver).len(), 1);
+    drop(reporter);
+    assert!(bus.is_idle());
+}
+
+#[test]
+fn without_a_bus_of_its_own_a_session_is_on_the_processs() {
+    let builder = Reporter::builder("on the global bus").transport(Kept::default());
+    let built = builder.clock(Still).enabled(true).build();
+    let (reporter, _driver) = built.expect("it can work");
+    let id = "tinkex-telemetry-on the global bus".to_owned();
+    assert!(ids(Bus::global()).contains(&id));
+    drop(reporter);
+    assert!(!ids(Bus::global()).contains(&id));
+}
+
+#[test]
+fn events_come_from_any_thread_while_sessions_come_and_go() {
+    const EVENTS: usize = 5_000;
+    let bus = Bus::new();
+    let (builder, _) = session("s", &bus);
+    let (reporter, _driver) = builder.build().expect("it can work");
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..EVENTS {
+                    bus.execute("tinkex.http.request.start", &[], &stop_event("s"));
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..200 {
+                let (builder, _) = session("t", &bus);
+                let (other, _driver) = builder.build().expect("it can work");
+                drop(other);
+            }
+        });
+    });
+    let stats = reporter.stats();
+    // And `SESSION_START`.
+    assert_eq!(
+        stats.accepted + stats.refused.total(),
+        2 * EVENTS as u64 + 1
+    );
+    assert_eq!(ids(&bus), ["tinkex-telemetry-s"]);
+}
+
+#[test]
+fn a_logger_is_attached_as_often_as_one_likes_and_ends_when_it_is_detached() {
+    let bus = Bus::new();
+    let first = bus.attach_logger(log::Level::Info).expect("not forked");
+    let second = bus.attach_logger(log::Level::Debug).expect("not forked");
+    assert_ne!(first, second);
+    assert_eq!(bus.list()[0].events, Events::AUTOMATIC);
+    write_log();
+    let event = |id| {
+        let metadata = [("request_id", tinkex_telemetry::bus::Value::Str(id))];
+        bus.execute(
+            "tinkex.queue.state_change",
+            &[("queue_depth", 3.into())],
+            &metadata,
+        );
+    };
+    event("to both");
+    assert!(bus.detach(&first));
+    event("to one");
+    assert!(bus.detach(&second));
+    event("to nobody");
+    let line = "tinkex_telemetry: tinkex.queue.state_change queue_depth=3 request_id=";
+    assert_eq!(
+        written("queue_depth=3"),
+        [
+            format!("INFO {line}\"to both\""),
+            format!("DEBUG {line}\"to both\""),
+            format!("DEBUG {line}\"to one\""),
+        ]
+    );
+}

@@ -1,0 +1,217 @@
+//! Blocks: what they come to, and what is logged of it.
+
+use crate::support::{BOUND, Failed, builder, finish, pair, payload, thread};
+use core::error::Error;
+use core::num::ParseIntError;
+use std::panic::panic_any;
+use tinkex_telemetry::{AsHandle, Capture, Handle, Severity, Thread, capture};
+
+#[test]
+fn values_of_any_type_pass_and_nothing_is_logged() {
+    let (session, kept) = thread();
+    assert_eq!(capture!(reporter = session, { 5 }), 5);
+    assert_eq!(capture!(reporter = session, { Some("x") }), Some("x"));
+    assert_eq!(capture!(reporter = session, { Ok::<_, Failed>(7) }), Ok(7));
+    // No error that anybody could report.
+    assert_eq!(
+        capture!(reporter = session, { Err::<(), _>("a text") }),
+        Err("a text")
+    );
+    capture!(reporter = session, {});
+    let moved = vec![1, 2, 3];
+    assert_eq!(capture!(reporter = session, { moved }), [1, 2, 3]);
+    assert_eq!(session.capture().run_plain(|| 'x'), 'x');
+    assert_eq!(finish(session, &kept), []);
+    assert_eq!(kept.logged(), [] as [serde_json::Value; 0]);
+}
+
+#[test]
+fn an_error_is_logged_and_given_back() {
+    let (session, kept) = thread();
+    let result: Result<(), Failed> = capture!(reporter = session, { Err(Failed("one")) });
+    assert_eq!(result, Err(Failed("one")));
+    let result = session.capture().run(|| Err::<u8, _>(Failed("two")));
+    assert_eq!(result, Err(Failed("two")));
+    let exceptions = finish(session, &kept);
+    assert_eq!(exceptions, [pair("Failed", "one"), pair("Failed", "two")]);
+    assert_eq!(kept.logged()[0]["severity"], "ERROR");
+}
+
+#[test]
+fn a_block_ends_where_a_question_mark_says_so() {
+    fn parse(session: &Handle, text: &str) -> Result<u8, ParseIntError> {
+        let doubled = capture!(reporter = session, {
+            let number: u8 = text.parse()?;
+            Ok::<_, ParseIntError>(number * 2)
+        })?;
+        Ok(doubled + 1)
+    }
+    let (session, kept) = thread();
+    assert_eq!(parse(&session, "4"), Ok(9));
+    assert!(parse(&session, "four").is_err());
+    let message = "invalid digit found in string";
+    assert_eq!(finish(session, &kept), [pair("ParseIntError", message)]);
+}
+
+#[test]
+fn boxed_errors_and_reports_are_logged_as_what_they_hold() {
+    let (session, kept) = thread();
+    let boxed = capture!(reporter = session, {
+        Err::<(), Box<dyn Error>>(Box::new(Failed("boxed")))
+    });
+    assert!(boxed.is_err());
+    let sync = session
+        .capture()
+        .run(|| Err::<(), Box<dyn Error + Send + Sync>>(Box::new(Failed("sync"))));
+    assert!(sync.is_err());
+    let any = capture!(reporter = session, {
+        Err::<(), _>(anyhow::anyhow!(Failed("anyhow")))
+    });
+    assert!(any.is_err());
+    let report: eyre::Result<()> = session.capture().run(|| Err(eyre::eyre!(Failed("eyre"))));
+    assert!(report.is_err());
+    let context: anyhow::Result<()> = session.capture().run(|| {
+        let error = anyhow::Error::new(Failed("inner"));
+        Err(error.context("outer"))
+    });
+    assert!(context.is_err());
+    let exceptions = finish(session, &kept);
+    assert_eq!(
+        exceptions[..4],
+        ["boxed", "sync", "anyhow", "eyre"].map(|text| pair("Failed", text))
+    );
+    assert_eq!(exceptions[4].1, "outer");
+    let traceback = kept.logged()[4]["traceback"].as_str().map(str::to_owned);
+    assert!(traceback.is_some_and(|text| text.contains("Caused by: Failed: inner")));
+}
+
+#[test]
+fn a_panic_is_logged_and_goes_on_with_its_own_payload() {
+    #[derive(Debug, PartialEq)]
+    struct Own(u32);
+    let (session, kept) = thread();
+    let step = core::hint::black_box(3);
+    let text = payload(|| capture!(reporter = session, { panic!("at {step}") }));
+    assert_eq!(
+        text.downcast_ref::<String>().map(String::as_str),
+        Some("at 3")
+    );
+    let own = payload(|| session.capture().run_plain(|| panic_any(Own(7))));
+    assert_eq!(own.downcast_ref(), Some(&Own(7)));
+    assert_eq!(
+        finish(session, &kept),
+        [pair("panic", "at 3"), pair("panic", "Box<dyn Any>")]
+    );
+}
+
+#[test]
+fn the_severity_is_what_was_asked_for() {
+    let (session, kept) = thread();
+    let _: Result<(), _> = capture!(reporter = session, severity = Severity::Critical, {
+        Err(Failed("critical"))
+    });
+    let _: Result<(), _> = session
+        .capture()
+        .severity(Severity::Warning)
+        .run(|| Err(Failed("warning")));
+    finish(session, &kept);
+    let severities: Vec<_> = kept
+        .logged()
+        .iter()
+        .map(|event| event["severity"].clone())
+        .collect();
+    assert_eq!(severities, ["CRITICAL", "WARNING"]);
+}
+
+#[test]
+fn a_fatal_failure_ends_the_session_and_is_sent_before_it_goes_on() {
+    let (session, kept) = thread();
+    let result: Result<(), _> = capture!(fatal = true, reporter = session, { Err(Failed("last")) });
+    assert_eq!(result, Err(Failed("last")));
+    let kinds = |index: usize| kept.events()[index]["event"].clone();
+    assert_eq!(
+        [kinds(0), kinds(1), kinds(2)],
+        ["SESSION_START", "UNHANDLED_EXCEPTION", "SESSION_END"]
+    );
+    // It does not go dark.
+    assert!(session.log("still.here", ()));
+    finish(session, &kept);
+    assert_eq!(kept.events().len(), 4);
+}
+
+#[test]
+fn a_fatal_panic_ends_the_session_and_is_sent_before_it_goes_on() {
+    let (session, kept) = thread();
+    let text = payload(|| capture!(reporter = session, fatal = true, { panic!("last") }));
+    assert_eq!(text.downcast_ref(), Some(&"last"));
+    assert_eq!(kept.exceptions(), [pair("panic", "last")]);
+    assert_eq!(kept.events().len(), 3);
+}
+
+#[test]
+fn without_a_reporter_everything_is_as_it_was() {
+    let nobody: Option<Handle> = None;
+    assert_eq!(capture!({ 3 }), 3);
+    assert_eq!(
+        capture!(reporter = nobody, { Err::<(), _>(Failed("x")) }),
+        Err(Failed("x"))
+    );
+    assert_eq!(capture!(reporter = Handle::off(), fatal = true, { 4 }), 4);
+    assert_eq!(
+        Capture::new().run(|| Err::<(), _>(Failed("y"))),
+        Err(Failed("y"))
+    );
+    let text = payload(|| capture!({ panic!("z") }));
+    assert_eq!(text.downcast_ref(), Some(&"z"));
+}
+
+#[test]
+fn handles_reporters_and_options_of_them_are_reporters() {
+    let (session, kept) = thread();
+    let handle = session.handle();
+    let option = Some(handle.clone());
+    let fail = |capture: Capture<'_>| capture.run(|| Err::<(), _>(Failed("x")));
+    assert!(fail(Capture::new().reporter(&session)).is_err());
+    assert!(fail(Capture::new().reporter(&handle)).is_err());
+    assert!(fail(Capture::new().reporter(&option)).is_err());
+    assert!(fail(Capture::new().reporter(&option.as_ref())).is_err());
+    assert!(None::<Handle>.as_handle().is_none());
+    assert_eq!(finish(session, &kept).len(), 4);
+}
+
+#[test]
+fn a_session_that_is_switched_off_changes_nothing_and_logs_nothing() {
+    let (builder, kept) = builder(Thread);
+    let session = builder.enabled(false).start().expect("it starts");
+    assert_eq!(
+        capture!(reporter = session, { Err::<(), _>(Failed("x")) }),
+        Err(Failed("x"))
+    );
+    let text = payload(|| capture!(reporter = session, fatal = true, { panic!("z") }));
+    assert_eq!(text.downcast_ref(), Some(&"z"));
+    assert!(
+        session
+            .stop_blocking(BOUND)
+            .is_ok_and(|drain| drain.is_drained())
+    );
+    assert_eq!(kept.events(), [] as [serde_json::Value; 0]);
+}
+
+#[test]
+fn an_error_that_panics_when_it_is_looked_at_is_given_back_all_the_same() {
+    #[derive(Debug)]
+    struct Bomb;
+    impl core::fmt::Display for Bomb {
+        fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            panic!("looked at")
+        }
+    }
+    impl Error for Bomb {}
+    let (session, kept) = thread();
+    let result = capture!(reporter = session, {
+        capture!(reporter = session, { Err::<(), _>(Bomb) })
+    });
+    assert!(result.is_err());
+    assert!(session.stats().refused.unencodable > 0);
+    assert_eq!(finish(session, &kept), []);
+}

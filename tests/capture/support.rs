@@ -1,0 +1,106 @@
+//! Sessions whose events stay in memory.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+use serde_json::Value;
+use std::sync::Mutex;
+use tinkex_telemetry::{
+    Batch, Builder, Receipt, Reporter, Runtime, SendError, Smol, Thread, Tokio, Transport,
+};
+
+/// Longer than anything here takes.
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
+
+/// What has arrived.
+#[derive(Clone, Default)]
+pub(crate) struct Kept(Arc<Mutex<Vec<Value>>>);
+
+impl Transport for Kept {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        let events = batch.events().map(serde_json::from_slice);
+        let events: Result<Vec<Value>, _> = events.collect();
+        let mut kept = self.0.lock().expect("nobody panics here");
+        kept.extend(events.expect("JSON"));
+        Ok(Receipt::delivered())
+    }
+}
+
+impl Kept {
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.0.lock().expect("nobody panics here").clone()
+    }
+
+    /// All but start and end.
+    pub(crate) fn logged(&self) -> Vec<Value> {
+        let mut events = self.events();
+        events.retain(|event| event["event"] != "SESSION_START" && event["event"] != "SESSION_END");
+        events
+    }
+
+    /// Of each exception its type and message.
+    pub(crate) fn exceptions(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        self.logged()
+            .iter()
+            .filter(|event| event["event"] == "UNHANDLED_EXCEPTION")
+            .map(|event| (text(&event["error_type"]), text(&event["error_message"])))
+            .collect()
+    }
+}
+
+pub(crate) type Session<R> = Reporter<Kept, R, R>;
+
+pub(crate) fn builder<R: Runtime>(runtime: R) -> (Builder<Kept, R, R>, Kept) {
+    let kept = Kept::default();
+    let builder = Reporter::builder("s")
+        .transport(kept.clone())
+        .runtime(runtime)
+        .enabled(true);
+    (builder, kept)
+}
+
+pub(crate) fn thread() -> (Session<Thread>, Kept) {
+    let (builder, kept) = builder(Thread);
+    (builder.start().expect("it starts"), kept)
+}
+
+pub(crate) fn tokio() -> (Session<Tokio>, Kept) {
+    let (builder, kept) = builder(Tokio);
+    (builder.start().expect("it starts"), kept)
+}
+
+pub(crate) fn smol() -> (Session<Smol>, Kept) {
+    let (builder, kept) = builder(Smol);
+    (builder.start().expect("it starts"), kept)
+}
+
+/// The exceptions of a session that is over then.
+pub(crate) fn finish(session: Session<Thread>, kept: &Kept) -> Vec<(String, String)> {
+    let drain = session.stop_blocking(BOUND).expect("it may block");
+    assert!(drain.all_delivered(), "{drain:?}");
+    kept.exceptions()
+}
+
+pub(crate) fn pair(error_type: &str, message: &str) -> (String, String) {
+    (error_type.into(), message.into())
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failed(pub(crate) &'static str);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl core::error::Error for Failed {}
+
+/// Runs `work`, which panics; gives the payload back.
+pub(crate) fn payload<R>(work: impl FnOnce() -> R) -> Box<dyn core::any::Any + Send> {
+    match std::panic::catch_unwind(core::panic::AssertUnwindSafe(work)) {
+        Ok(_) => panic!("it did not panic"),
+        Err(payload) => payload,
+    }
+}

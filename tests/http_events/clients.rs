@@ -1,0 +1,352 @@
+//! Each way in which a client's requests are told of, on the runtimes that it works on.
+
+use crate::server::{SECRET, Server, refused};
+use crate::told::Told;
+use bytes::Bytes;
+use core::convert::Infallible;
+use core::future::Future;
+use core::pin::Pin;
+use http::header::AUTHORIZATION;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use smol::net::TcpStream;
+use smol_hyper::rt::FuturesIo;
+use std::thread;
+use tinkex_telemetry::{HttpClient, HttpError, HttpEvents, Reqwest, RetryCount, Surf, Ureq};
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// The status of the answer to a `GET` of a URL, made again so many times.
+pub(crate) type Get = Box<dyn Fn(String, u32) -> BoxFuture<Option<u16>> + Send>;
+
+fn request(url: &str, retries: u32) -> Request<Bytes> {
+    let request = Request::get(url).header(AUTHORIZATION, format!("Bearer {SECRET}"));
+    let request = request.extension(RetryCount(retries));
+    request.body(Bytes::new()).expect("a request")
+}
+
+/// A client wrapped.
+fn wrapped<H: HttpClient>(events: &HttpEvents, make: impl Fn() -> H + Send + 'static) -> Get {
+    let events = events.clone();
+    Box::new(move |url, retries| {
+        let mut client = events.wrap(make());
+        Box::pin(async move {
+            let answer = client.send(request(&url, retries)).await;
+            answer.ok().map(|answer| answer.status().as_u16())
+        })
+    })
+}
+
+pub(crate) fn surf_with(events: &HttpEvents) -> surf::Client {
+    surf::Client::new().with(events.clone())
+}
+
+fn surf_middleware(events: &HttpEvents) -> Get {
+    let client = surf_with(events);
+    Box::new(move |url, retries| {
+        let mut request = surf::get(url)
+            .header("authorization", format!("Bearer {SECRET}"))
+            .build();
+        request.set_ext(RetryCount(retries));
+        let client = client.clone();
+        Box::pin(async move {
+            let answer = client.send(request).await;
+            answer.ok().map(|answer| answer.status().into())
+        })
+    })
+}
+
+pub(crate) fn reqwest_with(events: &HttpEvents) -> reqwest_middleware::ClientWithMiddleware {
+    let client = reqwest_middleware::reqwest::Client::builder()
+        .tls_backend_preconfigured(no_tls())
+        .build();
+    reqwest_middleware::ClientBuilder::new(client.expect("a client"))
+        .with(events.clone())
+        .build()
+}
+
+/// reqwest wants one, though nothing here is encrypted.
+fn no_tls() -> rustls::ClientConfig {
+    let ring = rustls::crypto::ring::default_provider();
+    rustls::ClientConfig::builder_with_provider(ring.into())
+        .with_safe_default_protocol_versions()
+        .expect("there are some")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+fn reqwest_middleware(events: &HttpEvents) -> Get {
+    let client = reqwest_with(events);
+    Box::new(move |url, retries| {
+        let sending = client
+            .get(url)
+            .bearer_auth(SECRET)
+            .with_extension(RetryCount(retries))
+            .send();
+        Box::pin(async move { sending.await.ok().map(|answer| answer.status().as_u16()) })
+    })
+}
+
+pub(crate) fn ureq_with(events: &HttpEvents, status_is_error: bool) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .middleware(events.clone())
+        .http_status_as_error(status_is_error)
+        .max_redirects(0)
+        .max_redirects_will_error(false);
+    config.build().new_agent()
+}
+
+/// Blocks the thread it is polled on.
+fn ureq_middleware(events: &HttpEvents, status_is_error: bool) -> Get {
+    let agent = ureq_with(events, status_is_error);
+    Box::new(move |url, retries| {
+        let agent = agent.clone();
+        Box::pin(async move {
+            let request = request(&url, retries).map(|_| ());
+            match agent.run(request) {
+                Ok(answer) => Some(answer.status().as_u16()),
+                Err(ureq::Error::StatusCode(status)) => Some(status),
+                Err(_) => None,
+            }
+        })
+    })
+}
+
+/// A client as a service: hyper over smol's sockets, a connection for each request.
+#[derive(Clone)]
+pub(crate) struct HyperService;
+
+impl Service<Request<Bytes>> for HyperService {
+    type Response = Response<hyper::body::Incoming>;
+    type Error = Box<dyn core::error::Error + Send + Sync>;
+    type Future = BoxFuture<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut core::task::Context<'_>,
+    ) -> core::task::Poll<Result<(), Self::Error>> {
+        core::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            let host = parts.uri.host().ok_or("no host")?.to_owned();
+            let port = parts.uri.port_u16().ok_or("no port")?;
+            parts.headers.insert(http::header::HOST, host.parse()?);
+            let path = parts.uri.path_and_query().ok_or("no path")?;
+            parts.uri = path.clone().into();
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(FuturesIo::new(stream)).await?;
+            smol::spawn(connection).detach();
+            let request = Request::from_parts(parts, Full::new(body));
+            Ok(sender.send_request(request).await?)
+        })
+    }
+}
+
+fn tower_client(events: &HttpEvents) -> Get {
+    let service = events.layer(HyperService);
+    Box::new(move |url, retries| {
+        let mut service = service.clone();
+        Box::pin(async move {
+            let answer = service.call(request(&url, retries)).await.ok()?;
+            let status = answer.status().as_u16();
+            answer.into_body().collect().await.ok()?;
+            Some(status)
+        })
+    })
+}
+
+/// hyper as a closure, the client of one's own.
+pub(crate) async fn by_hyper(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    let failed = |error: Box<dyn core::error::Error + Send + Sync>| HttpError::from_error(&*error);
+    let answer = HyperService.call(request).await.map_err(failed)?;
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.map_err(|error| failed(error.into()))?;
+    Ok(Response::from_parts(parts, body.to_bytes()))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    Tokio,
+    TokioCurrentThread,
+    Smol,
+    /// A thread that is nobody's executor.
+    Thread,
+}
+
+const RUNTIMES: [On; 4] = [On::Tokio, On::TokioCurrentThread, On::Smol, On::Thread];
+
+impl On {
+    pub(crate) fn run<T: Send + 'static>(
+        self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        match self {
+            Self::Tokio | Self::TokioCurrentThread => {
+                let mut builder = match self {
+                    Self::Tokio => tokio::runtime::Builder::new_multi_thread(),
+                    _ => tokio::runtime::Builder::new_current_thread(),
+                };
+                let runtime = builder.enable_all().build().expect("a runtime");
+                let done = runtime.block_on(runtime.spawn(future));
+                done.expect("it does not panic")
+            }
+            Self::Smol => smol::block_on(smol::spawn(future)),
+            Self::Thread => {
+                let thread = thread::spawn(|| smol::block_on(future));
+                thread.join().expect("it does not panic")
+            }
+        }
+    }
+}
+
+/// Every way on every runtime it works on, with a name for both.
+pub(crate) fn each_way(mut run: impl FnMut(&str, On, &Told, Get)) {
+    for on in RUNTIMES {
+        let mut way = |name: &str, make: &dyn Fn(&HttpEvents) -> Get| {
+            let told = Told::new();
+            let get = make(&told.events());
+            run(&format!("{name} on {on:?}"), on, &told, get);
+        };
+        if matches!(on, On::Tokio | On::TokioCurrentThread) {
+            way("Reqwest, wrapped", &|events| {
+                wrapped(events, || Reqwest::new().expect("a client"))
+            });
+            way("reqwest-middleware", &reqwest_middleware);
+        }
+        way("Ureq, wrapped", &|events| wrapped(events, Ureq::new));
+        way("Surf, wrapped", &|events| {
+            wrapped(events, || Surf::new(surf::Client::new))
+        });
+        way("hyper, wrapped", &|events| wrapped(events, || by_hyper));
+        way("surf's middleware", &surf_middleware);
+        way("ureq's middleware", &|events| ureq_middleware(events, true));
+        way("ureq's middleware, statuses", &|events| {
+            ureq_middleware(events, false)
+        });
+        way("tower", &tower_client);
+    }
+}
+
+#[test]
+fn each_way_tells_of_a_start_and_one_end_however_a_request_goes() {
+    let server = Server::start();
+    each_way(|name, on, told, get| {
+        let gets = [
+            ("/200", server.url("/200")),
+            ("/404", server.url("/404")),
+            ("/503", server.url("/503")),
+            ("/close", server.url("/close")),
+            ("/refused", refused("/refused")),
+        ];
+        for (path, url) in gets {
+            let status = on.run(get(url, 3));
+            let short = told.short();
+            assert_eq!(short.len(), 2, "{name}: {short:?}");
+            assert_eq!(short[0], format!("GET {path}"), "{name}");
+            let end = match path {
+                "/200" => "200 ok, retry 3",
+                "/404" => "404 error, retry 3",
+                "/503" => "503 error, retry 3",
+                // What the client takes it for is its own affair.
+                "/close" => "error: ",
+                _ if name.starts_with("tower") => "error: the service failed",
+                _ => "error: connection refused",
+            };
+            let end = format!("GET {path}: {end}");
+            assert!(short[1].starts_with(&end), "{name}: {}", short[1]);
+            let expected = path.strip_prefix('/').and_then(|path| path.parse().ok());
+            assert_eq!(status, expected, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_request_that_is_dropped_half_way_is_cancelled() {
+    let server = alloc::sync::Arc::new(Server::start());
+    each_way(|name, on, told, get| {
+        if name.starts_with("ureq's") {
+            // It blocks: there is no future to drop.
+            return;
+        }
+        let (url, server) = (server.url("/stall"), alloc::sync::Arc::clone(&server));
+        on.run(async move {
+            let arrived = smol::unblock(move || server.wait_for_stalled());
+            let request = get(url, 0);
+            let arrived = async {
+                arrived.await;
+                Some(())
+            };
+            let answered = async {
+                request.await;
+                None
+            };
+            assert_eq!(smol::future::or(answered, arrived).await, Some(()));
+        });
+        let cancelled = "GET /stall: cancelled: the request was dropped before its answer";
+        assert_eq!(told.short(), ["GET /stall", cancelled], "{name}");
+    });
+}
+
+#[test]
+fn a_future_that_was_never_polled_is_no_request_and_a_panic_is_told_as_one() {
+    let told = Told::new();
+    let panics = |_: Request<Bytes>| async { std::panic::resume_unwind(Box::new("a client")) };
+    let mut client = told.events().wrap(panics);
+    drop(client.send(request("http://host/x?y", 0)));
+    assert!(told.take().is_empty());
+    let call = core::panic::AssertUnwindSafe(|| {
+        smol::block_on(client.send(request("http://host/x?y", 0)))
+    });
+    assert!(std::panic::catch_unwind(call).is_err());
+    assert_eq!(
+        told.short(),
+        ["GET /x", "GET /x: panic: the request panicked"]
+    );
+}
+
+#[test]
+fn by_hand_the_end_is_what_one_says() {
+    let told = Told::new();
+    let events = told.events();
+    events.start("PUT", "/a?b=c").retry_count(2).stop(302);
+    events.start("GET", "/a").exception("error", "no luck");
+    drop(events.start("GET", "/a"));
+    assert_eq!(
+        told.short(),
+        [
+            "PUT /a",
+            "PUT /a: 302 ok, retry 2",
+            "GET /a",
+            "GET /a: error: no luck",
+            "GET /a",
+            "GET /a: cancelled: the request was dropped before its answer"
+        ]
+    );
+}
+
+#[test]
+fn a_handler_that_comes_half_way_is_told_of_no_end_without_its_start() {
+    let bus = tinkex_telemetry::Bus::new();
+    let events = HttpEvents::on(&bus, "s");
+    let call = events.start("GET", "/a");
+    let attached = bus.attach("late", tinkex_telemetry::bus::HTTP_REQUEST_STOP, |_| {
+        panic!("it saw no start");
+    });
+    attached.expect("it is free");
+    call.stop(200);
+    assert_eq!(bus.list().len(), 1);
+}
+
+/// The compiler's word that all of it can be passed around.
+#[test]
+fn what_is_handed_out_can_go_to_other_threads() {
+    fn check<T: Send + Sync + Clone + 'static>(_: &T) {}
+    let events = Told::new().events();
+    check(&events);
+    check(&events.wrap(Infallible::clone as fn(&Infallible) -> Infallible));
+}

@@ -1,0 +1,69 @@
+//! What is told on a bus.
+
+use alloc::sync::Arc;
+use serde_json::{Value, json};
+use std::sync::Mutex;
+use tinkex_telemetry::bus::{Event, Events};
+use tinkex_telemetry::{Bus, HttpEvents};
+
+pub(crate) const SESSION: &str = "told";
+
+/// A bus, and all that is told on it.
+#[derive(Clone)]
+pub(crate) struct Told {
+    pub(crate) bus: Bus,
+    all: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Told {
+    pub(crate) fn new() -> Self {
+        let told = Self {
+            bus: Bus::new(),
+            all: Arc::default(),
+        };
+        let all = Arc::clone(&told.all);
+        let note = move |event: &Event<'_>| {
+            let event = json!([event.name(), event.measurements(), event.metadata()]);
+            all.lock().expect("it is sound").push(event);
+        };
+        let attached = told.bus.attach_many("test", Events::AUTOMATIC, note);
+        attached.expect("it is free");
+        told
+    }
+
+    pub(crate) fn events(&self) -> HttpEvents {
+        HttpEvents::on(&self.bus, SESSION)
+    }
+
+    /// What has been told since the last time.
+    pub(crate) fn take(&self) -> Vec<Value> {
+        core::mem::take(&mut self.all.lock().expect("it is sound"))
+    }
+
+    /// Likewise, in short: `GET /ok`, `200 ok`, `error: connection refused`.
+    pub(crate) fn short(&self) -> Vec<String> {
+        let short = |event: Value| {
+            let (measured, of) = (&event[1], &event[2]);
+            let text = |key: &str| of[key].as_str().unwrap_or("-").to_owned();
+            assert_eq!(of["session_id"], SESSION);
+            let request = format!("{} {}", text("method"), text("path"));
+            let name = event[0].as_str().and_then(|name| name.rsplit('.').next());
+            let end = match name {
+                Some("start") => {
+                    // After 2020, before 2100.
+                    let at = measured["system_time"].as_u64().expect("nanoseconds");
+                    assert!((1_577_836_800..4_102_444_800).contains(&(at / 1_000_000_000)));
+                    return request;
+                }
+                Some("stop") => format!("{} {}", of["status"], text("result")),
+                _ => format!("{}: {}", text("kind"), text("reason")),
+            };
+            assert!(measured["duration"].is_u64());
+            match of["retry_count"].as_u64() {
+                Some(0) | None => format!("{request}: {end}"),
+                Some(count) => format!("{request}: {end}, retry {count}"),
+            }
+        };
+        self.take().into_iter().map(short).collect()
+    }
+}

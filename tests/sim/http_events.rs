@@ -1,0 +1,142 @@
+//! HTTP events under every fault: each request that begins has one end, and the session gets both.
+
+use alloc::collections::BTreeSet;
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use bytes::Bytes;
+use core::cell::Cell;
+use core::time::Duration;
+use http::{Request, Uri};
+use std::sync::Mutex;
+use tinkex_telemetry::bus::{Event, Events, HTTP_REQUEST_START};
+use tinkex_telemetry::sim::{Env, Faults, Sim};
+use tinkex_telemetry::{
+    Bus, Config, Entropy, HttpClient as _, HttpEvents, HttpTransport, Options, Reporter,
+};
+
+/// What is known of the requests of a run.
+#[derive(Default)]
+struct Book {
+    open: u32,
+    begun: u64,
+    /// The kinds of ends that there were.
+    ends: BTreeSet<String>,
+}
+
+/// Requests one after the other, retries and timeouts among them, through a network where anything may happen: those of
+/// a session whose transport does not say that they are a reporter's.
+async fn requests(env: &Env, events: &HttpEvents) {
+    let client = events.wrap(env.server().http());
+    let disguised = move |request: Request<Bytes>| {
+        let mut client = client.clone();
+        async move {
+            let (mut parts, body) = request.into_parts();
+            parts.extensions.clear();
+            parts.uri = Uri::from_static("http://simulated.invalid/x?secret");
+            client.send(Request::from_parts(parts, body)).await
+        }
+    };
+    let config = Config::new("http://simulated.invalid", "key").expect("a config");
+    let app = Reporter::builder("app")
+        .transport(HttpTransport::new(config, disguised))
+        .clock(env.clock())
+        .spawner(env.spawner())
+        .bus(Bus::new())
+        .entropy(Entropy::new([7; 32]))
+        .process_uuid(None)
+        .http_timeout(Duration::from_millis(15 + env.random(500)))
+        .retry_base_delay(Duration::from_millis(1))
+        .enabled(true)
+        .start()
+        .expect("it starts");
+    for _ in 0..30 {
+        app.log("x", ());
+        app.flush();
+        env.advance(Duration::from_millis(env.random(1_000))).await;
+    }
+    env.heal();
+    let _ = app.stop(Duration::from_secs(600)).await;
+    // The driver, too, comes to its end.
+    env.advance(Duration::from_secs(1)).await;
+}
+
+async fn scenario(env: Env, total: Arc<Mutex<BTreeSet<String>>>) {
+    let book = Arc::new(Mutex::new(Book::default()));
+    let note = Arc::clone(&book);
+    let attached = env.bus().attach_many("book", Events::AUTOMATIC, {
+        move |event: &Event<'_>| {
+            let mut book = note.lock().expect("it is sound");
+            if event.name() == HTTP_REQUEST_START {
+                assert_eq!(book.open, 0, "the one before has its end");
+                book.open += 1;
+                book.begun += 1;
+            } else {
+                assert_eq!(book.open, 1, "an end has a start, and each only one");
+                book.open -= 1;
+                let end = event.metadata().str("kind").unwrap_or("stop");
+                book.ends.insert(end.into());
+                let lasted = event.measurements().u64("duration").expect("a number");
+                assert!(
+                    lasted.is_multiple_of(1_000),
+                    "simulated time has microseconds"
+                );
+            }
+        }
+    });
+    attached.expect("it is free");
+    let mut options = Options::default();
+    options.max_retries = 1_000;
+    let session = env.reporter(options);
+    requests(&env, &HttpEvents::new(&session)).await;
+
+    let book = book.lock().expect("it is sound");
+    // The handler was not detached: it would have been had an assertion failed.
+    assert!(env.bus().detach("book"));
+    assert_eq!(book.open, 0);
+    assert!(book.begun > 0);
+    // `SESSION_START`, and a start and an end for each.
+    let stats = session.stats();
+    assert_eq!(stats.accepted + stats.refused.total(), 1 + 2 * book.begun);
+    let mut total = total.lock().expect("it is sound");
+    total.extend(book.ends.iter().cloned());
+}
+
+#[test]
+fn each_start_has_exactly_one_end_whatever_the_network_does() {
+    let ends = Arc::new(Mutex::new(BTreeSet::new()));
+    for seed in 0..300 {
+        let ends = Arc::clone(&ends);
+        let sim = Sim::new(seed).faults(Faults::swarm());
+        sim.run(|env| scenario(env, ends)).assert_ok();
+    }
+    let ends: Vec<_> = ends.lock().expect("it is sound").iter().cloned().collect();
+    assert_eq!(ends, ["cancelled", "error", "panic", "stop"]);
+}
+
+#[test]
+fn what_is_told_is_the_same_in_every_run_of_a_seed() {
+    let report = Sim::sweep(0..100)
+        .check_determinism()
+        .run(|env| scenario(env, Arc::default()));
+    report.assert_ok();
+}
+
+#[test]
+fn a_simulated_session_is_on_a_bus_of_its_world_and_of_no_other() {
+    let seen = Rc::new(Cell::new(0));
+    for seed in 0..2 {
+        let seen = Rc::clone(&seen);
+        let run = async move |env: Env| {
+            let _first = env.reporter(Options::default());
+            let _second = env.reporter(Options::default());
+            let sessions = env.bus().list().into_iter().map(|one| one.handler_id);
+            assert_eq!(
+                sessions.collect::<Vec<_>>(),
+                ["tinkex-telemetry-s0", "tinkex-telemetry-s1"]
+            );
+            seen.set(seen.get() + 1);
+        };
+        Sim::new(seed).run(run).assert_ok();
+    }
+    assert_eq!(seen.get(), 2);
+}
