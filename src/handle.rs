@@ -10,9 +10,8 @@ use crate::wait::Wait;
 use core::fmt;
 use serde::Serialize;
 
-use crate::bus::Bus;
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-use crate::shared::AnySpawner;
+use crate::{bus::Bus, shared::AnySpawner};
 #[cfg(feature = "alloc")]
 use crate::{shared::BoxFuture, spawner::SpawnError, stats::Drain};
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]

@@ -329,6 +329,7 @@ impl<H: AsHandle + ?Sized> AsHandle for &H {
     }
 }
 
+#[cfg(feature = "alloc")]
 macro_rules! as_handle_in {
     ($($owner:ty),*) => {$(
         impl<H: AsHandle + ?Sized> AsHandle for $owner {

@@ -3,6 +3,7 @@
 use super::testing::{World, retryable};
 use super::{Kind, Outcome, Step};
 use crate::diagnostic::DiagnosticKind;
+use crate::ring::HEADER;
 use crate::stats::Refusal;
 use crate::text::Why;
 use alloc::format;
@@ -37,6 +38,30 @@ fn the_byte_limit_leaves_a_reserve_for_one_fatal_exception() {
     let long = "x".repeat(400 - 80);
     assert!(!world.log(&long));
     assert_eq!(world.fatal(&long), Ok(()));
+}
+
+#[test]
+fn the_queue_is_full_at_its_last_byte_and_the_reserve_holds_the_largest_exception() {
+    const LARGEST: usize = 512;
+    let mut probe = World::new(|_| {});
+    assert!(probe.log("x"));
+    let with_one_letter = probe.engine.stats().queued_bytes - HEADER;
+    let name = "x".repeat(LARGEST - with_one_letter + 1);
+    let mut world = World::new(|options| {
+        options.max_event_bytes = LARGEST;
+        options.max_queue_bytes = 4 * (LARGEST + HEADER);
+    });
+    for _ in 0..4 {
+        assert_eq!(world.push(&name, Kind::Ordinary), Ok(()));
+    }
+    assert_eq!(world.engine.stats().queued_bytes, 4 * (LARGEST + HEADER));
+    assert_eq!(world.push("", Kind::Ordinary), Err(Refusal::QueueFull));
+    assert_eq!(world.fatal(&name), Ok(()));
+    assert_eq!(world.fatal(""), Err(Refusal::QueueFull));
+    assert_eq!(
+        world.fatal(&format!("{name}x")),
+        Err(Refusal::EventTooLarge)
+    );
 }
 
 #[test]

@@ -50,20 +50,6 @@ fn an_event_that_comes_while_a_batch_is_sent_waits_no_longer_than_the_interval()
 }
 
 #[test]
-fn a_batch_is_due_when_its_bytes_are_full_however_few_its_events_are() {
-    let mut world = World::new(|options| {
-        options.max_event_bytes = 1_000;
-        options.max_batch_bytes = 2_000;
-    });
-    let long = "x".repeat(500);
-    while matches!(world.poll(), Step::Wait(_)) {
-        assert!(world.engine.stats().queued < 4, "it never becomes due");
-        assert!(world.log(&long));
-    }
-    assert_eq!(world.engine.stats().queued, 4);
-}
-
-#[test]
 fn the_end_of_a_session_takes_the_bytes_of_its_json_and_no_more() {
     let mut world = World::new(|_| {});
     world.stop(SECOND);
