@@ -519,3 +519,30 @@ fn what_an_observer_traces_is_left_out() {
     assert_eq!(reporter.stats().refused.unencodable, 1);
     assert_eq!(reporter.stats().accepted, 1);
 }
+
+#[test]
+fn in_the_steady_state_an_event_allocates_nothing() {
+    let (reporter, driver) = Reporter::builder("s")
+        .transport(Keep::default())
+        .clock(Time::default())
+        .enabled(true)
+        .build()
+        .expect("the defaults can work");
+    let layer = TelemetryLayer::new(reporter.handle());
+    tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+        let outer = info_span!("outer");
+        let _outer = outer.enter();
+        let inner = info_span!("inner");
+        let _inner = inner.enter();
+        let work = || {
+            for step in 0..50_u64 {
+                info!(step, loss = 0.1, last = false, text = "a\nb", debug = ?Some(1), "step {step}");
+            }
+        };
+        work();
+        let info = allocation_counter::measure(work);
+        assert_eq!(info.count_total, 0);
+    });
+    assert_eq!(reporter.stats().accepted, 101);
+    drop(driver);
+}
