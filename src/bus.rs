@@ -202,7 +202,7 @@ impl Bus {
                     return Err((AttachError::AlreadyAttached(id.into()), call));
                 }
                 HandlerId::Given(id) => id.into(),
-                HandlerId::Like(stem) => free_id(stem, is_taken),
+                HandlerId::Like(stem) => free_id(stem, handlers.len() + 1, is_taken),
             };
             let handler = Arc::new(Handler {
                 id,
@@ -293,11 +293,12 @@ pub(crate) enum HandlerId<'a> {
     Like(&'a str),
 }
 
-fn free_id(stem: &str, is_taken: impl Fn(&str) -> bool) -> Box<str> {
+/// The numbers begin where one is likely to be free.
+fn free_id(stem: &str, number: usize, is_taken: impl Fn(&str) -> bool) -> Box<str> {
     if !is_taken(stem) {
         return stem.into();
     }
-    let mut numbered = (2_u64..).map(|number| format!("{stem}-{number}"));
+    let mut numbered = (number..).map(|number| format!("{stem}-{number}"));
     let free = numbered.find(|id| !is_taken(id)).unwrap_or_default();
     free.into()
 }
