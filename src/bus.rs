@@ -106,7 +106,8 @@ impl Bus {
 
     /// Attaches a handler to one event.
     ///
-    /// It is called by whoever executes the event, on that thread, and should not take long. Should it panic (with
+    /// It is called by whoever executes the event, on that thread, and should not take long. One that executes its own
+    /// event calls itself, without end unless it sees to that. Should it panic (with
     /// `std`), it is detached, reported through the `log` facade and as [`HANDLER_FAILURE`], and the others still run.
     ///
     /// # Errors
