@@ -106,7 +106,8 @@ impl Bus {
 
     /// Attaches a handler to one event.
     ///
-    /// It is called by whoever executes the event, on that thread, and should not take long. Should it panic (with
+    /// It is called by whoever executes the event, on that thread, and should not take long. One that executes its own
+    /// event calls itself, without end unless it sees to that. Should it panic (with
     /// `std`), it is detached, reported through the `log` facade and as [`HANDLER_FAILURE`], and the others still run.
     ///
     /// # Errors
@@ -202,7 +203,7 @@ impl Bus {
                     return Err((AttachError::AlreadyAttached(id.into()), call));
                 }
                 HandlerId::Given(id) => id.into(),
-                HandlerId::Like(stem) => free_id(stem, is_taken),
+                HandlerId::Like(stem) => free_id(stem, handlers.len() + 1, is_taken),
             };
             let handler = Arc::new(Handler {
                 id,
@@ -293,11 +294,12 @@ pub(crate) enum HandlerId<'a> {
     Like(&'a str),
 }
 
-fn free_id(stem: &str, is_taken: impl Fn(&str) -> bool) -> Box<str> {
+/// The numbers begin where one is likely to be free.
+fn free_id(stem: &str, number: usize, is_taken: impl Fn(&str) -> bool) -> Box<str> {
     if !is_taken(stem) {
         return stem.into();
     }
-    let mut numbered = (2_u64..).map(|number| format!("{stem}-{number}"));
+    let mut numbered = (number..).map(|number| format!("{stem}-{number}"));
     let free = numbered.find(|id| !is_taken(id)).unwrap_or_default();
     free.into()
 }

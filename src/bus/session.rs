@@ -102,8 +102,12 @@ impl OnBus {
         };
         let generated = format!("tinkex-telemetry-{session_id}");
         let id = handler_id.map_or(HandlerId::Like(&generated), HandlerId::Given);
+        let own: Box<str> = session_id.into();
+        // There may be many sessions, and most events are others'.
         let take = move |event: &Event<'_>| {
-            if let Some(handle) = session.upgrade() {
+            if event.metadata().str(SESSION_ID) == Some(&own)
+                && let Some(handle) = session.upgrade()
+            {
                 take(&handle, event);
             }
         };
@@ -128,17 +132,13 @@ impl Drop for OnBus {
 }
 
 fn take(session: &Handle, event: &Event<'_>) {
-    let (measurements, metadata) = (event.measurements(), event.metadata());
-    let own = session.session_id();
-    if own.is_none() || metadata.str(SESSION_ID) != own {
-        return;
-    }
     let severity = if event.name().ends_with(".exception") {
         Severity::Error
     } else {
         Severity::Info
     };
-    session.log_with(event.name(), Taken(measurements, metadata), severity);
+    let data = Taken(event.measurements(), event.metadata());
+    session.log_with(event.name(), data, severity);
 }
 
 /// `event_data` of an event that was taken from a bus.

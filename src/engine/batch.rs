@@ -269,11 +269,9 @@ impl Engine {
 
     /// The batch was too large: it goes back to the queue, to be sent in halves.
     pub(super) fn split(&mut self, shape: &Shape) {
-        let settled = self.ledger.settled();
-        let end = match self.split {
-            Some(split) if split.end > settled => split.end,
-            _ => settled + shape.events(),
-        };
+        let end = self
+            .split
+            .map_or(self.ledger.settled() + shape.events(), |split| split.end);
         self.split = Some(Split {
             cap: shape.events().div_ceil(2),
             end,
