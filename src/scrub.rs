@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 
 /// What becomes of an event that a scrub hook has looked at; see [`Builder::scrub`](crate::Builder::scrub).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is queued, with what the hook has changed.
     Keep,
@@ -167,7 +168,7 @@ impl Scrub {
 const MAX_DEPTH: usize = 120;
 
 /// An event on its way through the hook.
-struct Draftable<'a> {
+struct Incoming<'a> {
     name: &'a str,
     severity: Severity,
     kind: Kind<'a>,
@@ -184,7 +185,7 @@ impl Shared {
         data: &D,
         severity: Severity,
     ) -> Result<(), Refusal> {
-        let event = Draftable {
+        let event = Incoming {
             name,
             severity,
             kind: Kind::Ordinary,
@@ -228,7 +229,7 @@ impl Shared {
         &self,
         scrub: &Scrub,
         out: &mut Scratch<'_>,
-        event: &Draftable<'_>,
+        event: &Incoming<'_>,
         data: Data<'_>,
         at: &dyn Fn() -> Timestamp,
     ) -> Result<(), Refusal> {
@@ -285,7 +286,7 @@ impl Shared {
         severity: Severity,
         kind: Kind<'_>,
     ) -> Result<(), Refusal> {
-        let mut event = Draftable {
+        let mut event = Incoming {
             name: "UNHANDLED_EXCEPTION",
             severity,
             kind,
@@ -318,7 +319,7 @@ impl Shared {
         &self,
         scrub: &Scrub,
         out: &mut Scratch<'_>,
-        event: &Draftable<'_>,
+        event: &Incoming<'_>,
         data: Data<'_>,
         at: Timestamp,
     ) -> Result<(), Refusal> {
@@ -350,7 +351,7 @@ impl Shared {
 
     /// Counts an event that the hook has dropped, or over which it has panicked. A fatal one ends the session still.
     #[cold]
-    fn refuse_scrubbed(&self, reason: Refusal, event: &Draftable<'_>) -> Result<(), Refusal> {
+    fn refuse_scrubbed(&self, reason: Refusal, event: &Incoming<'_>) -> Result<(), Refusal> {
         let why = (reason == Refusal::ScrubPanicked).then(|| {
             let name = Text::<48>::new(event.name);
             Why::new(format_args!("event {name:?}"))
