@@ -6,7 +6,11 @@ use crate::diagnostic::DiagnosticKind;
 use crate::ring::HEADER;
 use crate::stats::Refusal;
 use crate::text::Why;
+#[cfg(feature = "std")]
+use crate::{encode::session_end, time::Timestamp};
 use alloc::format;
+#[cfg(feature = "std")]
+use core::task::Waker;
 use core::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -231,4 +235,20 @@ fn a_last_attempt_that_ends_with_the_stop_is_dropped_by_the_stop() {
     world.settle(&attempt, retryable());
     let dropped = world.engine.stats().dropped;
     assert_eq!((dropped.shutdown, dropped.retries_exhausted), (2, 0));
+}
+
+#[cfg(feature = "std")]
+#[test]
+fn a_fatal_exception_that_is_not_sent_ends_the_session_and_wakes_the_driver() {
+    for reason in [Refusal::Scrubbed, Refusal::ScrubPanicked] {
+        let mut world = World::new(|_| {});
+        assert!(matches!(world.engine.poll(world.now), Step::Wait(_)));
+        assert!(world.engine.park(Waker::noop().clone()).is_ok());
+        let tail = session_end(Timestamp::from_unix_micros(0), SECOND);
+        let (result, waker) = world.engine.refuse_fatal(reason, None, &tail);
+        assert_eq!(result, Err(reason));
+        assert!(waker.is_some(), "{reason:?}");
+        assert!(world.engine.stats().session_ended);
+        assert_eq!(world.deliver().names(), ["SESSION_END"]);
+    }
 }

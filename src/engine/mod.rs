@@ -227,12 +227,13 @@ impl Engine {
         why: Option<Why>,
         tail: &SessionEnd,
     ) -> (Result<(), Refusal>, Option<Waker>) {
-        let (result, _) = self.refuse_because(reason, why);
+        let (result, waker) = self.refuse_because(reason, why);
         if self.stop.is_none() {
             self.queue_end(tail);
             self.make_all_due();
         }
-        (result, self.driver.wake())
+        // A waker comes out once: the one from above must not get lost.
+        (result, waker.or_else(|| self.driver.wake()))
     }
 
     /// Counts an accepted event of which something was left out.
