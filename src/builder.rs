@@ -1,7 +1,7 @@
 //! How a session is put together.
 
 use crate::clock::Clock;
-use crate::config::{OptionError, Options};
+use crate::config::Options;
 use crate::diagnostic::{Diagnostic, Observer};
 use crate::driver::Driver;
 use crate::engine::Engine;
@@ -14,7 +14,7 @@ use crate::scratch;
 use crate::session::{FOOT, Identity, IdentityError, ProcessUuid, Session, SessionId, Str};
 use crate::shared::{Core, CoreRef, Parts, Shared};
 use crate::spawner::{Runtime, SpawnError};
-use crate::transport::{Body, LocalTransport, SetupError};
+use crate::transport::{Body, LocalTransport};
 use core::fmt;
 use core::time::Duration;
 use uuid::Uuid;
@@ -31,6 +31,10 @@ use crate::{
 use alloc::boxed::Box;
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use alloc::sync::Arc;
+
+mod error;
+
+pub use error::BuildError;
 
 /// Puts a session together: [`Reporter::builder`] begins, [`start`](Self::start) ends.
 ///
@@ -556,70 +560,5 @@ impl<T, C, S> fmt::Debug for Builder<T, C, S> {
             .field("identity", &self.identity)
             .field("options", &self.options)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why a session could not be opened. The message names what to change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// An option, or a combination of them.
-    Option(OptionError),
-    /// The session's id, platform or version.
-    Identity(IdentityError),
-    /// The transport's configuration.
-    Transport(SetupError),
-    /// There is no executor to run the driver.
-    Spawn(SpawnError),
-    /// The session cannot take events from its bus: its [`handler_id`](Options::handler_id) is taken, or the bus is the
-    /// parent process's.
-    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-    Attach(AttachError),
-    /// No randomness: the operating system has none, or none was given where there is no `std`.
-    NoEntropy,
-    /// The memory given is too small.
-    StorageTooSmall {
-        /// Which part: `queue` or `batch`.
-        what: &'static str,
-        /// The bytes it needs at least.
-        needed: usize,
-        /// The bytes it has.
-        given: usize,
-    },
-}
-
-impl fmt::Display for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Option(_) => f.write_str("telemetry cannot work with these options"),
-            Self::Identity(_) => f.write_str("telemetry cannot identify the session"),
-            Self::Transport(_) => f.write_str("the telemetry transport is not configured"),
-            Self::Spawn(_) => f.write_str("the telemetry driver cannot be started"),
-            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-            Self::Attach(_) => f.write_str("telemetry cannot take events from its bus"),
-            Self::NoEntropy => f.write_str("there is no randomness: give some with entropy()"),
-            Self::StorageTooSmall {
-                what,
-                needed,
-                given,
-            } => write!(
-                f,
-                "the {what} memory needs at least {needed} bytes, not {given}"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for BuildError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Option(error) => Some(error),
-            Self::Identity(error) => Some(error),
-            Self::Transport(error) => Some(error),
-            Self::Spawn(error) => Some(error),
-            #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-            Self::Attach(error) => Some(error),
-            Self::NoEntropy | Self::StorageTooSmall { .. } => None,
-        }
     }
 }

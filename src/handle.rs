@@ -322,15 +322,19 @@ impl Handle {
         wait.wait(sink, timer).await
     }
 
-    /// Starts a task on the session's executor, also when telemetry is switched off: the task is the application's.
+    /// Starts a task on the session's executor.
     ///
     /// # Errors
-    /// When there is no session ([`off`](Self::off)), when it was built without a spawner, or when its executor is gone,
-    /// as it is in the child of a `fork()`.
+    /// When telemetry is switched off, when the session was built without a spawner, or when its executor is gone, as it
+    /// is in the child of a `fork()`.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
+        if !self.is_enabled() {
+            return Err(SpawnError::new("telemetry is switched off"));
+        }
         self.spawn_boxed(alloc::boxed::Box::pin(task))
     }
 
+    /// Starts a task of the application's own: on the session's executor, also when telemetry is switched off.
     pub(crate) fn spawn_boxed(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
         if let Some(sink) = self.sink() {
             return sink.shared().spawn(task);

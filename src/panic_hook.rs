@@ -4,7 +4,7 @@ use crate::capture::{AsHandle, Panicked, Print, message};
 use crate::fork::PerProcess;
 use crate::handle::Handle;
 use crate::lock::Lock;
-use crate::origin;
+use crate::origin::{self, OwnWork};
 use crate::severity::Severity;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -44,8 +44,8 @@ pub fn install_panic_hook(reporter: &(impl AsHandle + ?Sized)) -> PanicHook {
 /// was last polled on, as in a runtime of one thread. There, and when the timeout is over, the flush has been asked for.
 ///
 /// A panic that a [`Capture`](crate::Capture) sees as well is logged once, by the hook. Not logged are panics of the
-/// session's own driver, as in a transport (they cost an attempt), and what never comes to a hook: stack overflows,
-/// aborts, and payloads given to `resume_unwind`.
+/// session's own driver, as in a transport (they cost an attempt), those of a scrub hook that looks at a panic, and what
+/// never comes to a hook: stack overflows, aborts, and payloads given to `resume_unwind`.
 ///
 /// What it costs: nothing, until there is a panic. Then a thread, so that nothing that runs for the event (a clock, a
 /// hook of the application's) can panic in the panicking thread, which would abort the process.
@@ -221,7 +221,7 @@ fn panicked(info: &PanicHookInfo<'_>) {
     std::thread_local! {
         static IS_BUSY: Cell<bool> = const { Cell::new(false) };
     }
-    if origin::is_driver() || IS_BUSY.get() {
+    if origin::is_own() || IS_BUSY.get() {
         return;
     }
     let entries = with_installed(|installed| installed.entries.clone());
@@ -236,6 +236,8 @@ fn panicked(info: &PanicHookInfo<'_>) {
     let panic = Panic::new(info);
     let (done, is_done) = mpsc::channel();
     let started = thread::Builder::new().spawn(move || {
+        // What panics here, as a scrub hook may, would come here again.
+        let _own = OwnWork::enter();
         let until = Instant::now() + patience;
         let logged = entries
             .iter()

@@ -9,7 +9,7 @@ use std::time::Instant;
 use tinkex_telemetry::collector::{Answer, Collector};
 use tinkex_telemetry::{
     Batch, Config, HttpTransport, PanicHook, Receipt, Reporter, Reqwest, SendError, Severity,
-    Thread, Tokio, Transport, Ureq, capture, init, install_panic_hook,
+    Thread, Tokio, Transport, Ureq, Verdict, capture, init, install_panic_hook,
 };
 
 fn run(test: &str, collector: &Collector, variables: &[(&str, &str)]) -> Output {
@@ -327,5 +327,39 @@ fn child_has_a_transport_that_panics() {
             .expect("it may block");
         assert!(drain.all_delivered());
         assert_eq!(telemetry.stats().accepted, 1);
+    }
+}
+
+#[test]
+fn a_scrub_hook_that_panics_harms_its_own_event_and_not_the_process() {
+    let collector = collector();
+    let output = run("child_has_a_scrub_hook_that_panics", &collector, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(messages(&collector), ["[scrubbed]"]);
+    assert!(!text(&output.stderr).contains("aborting"), "{output:?}");
+}
+
+#[test]
+fn child_has_a_scrub_hook_that_panics() {
+    if is_child() {
+        let over_http: OverHttp =
+            HttpTransport::new(Config::from_env().expect("it is set"), Ureq::new());
+        let telemetry = Reporter::builder(SESSION)
+            .transport(over_http)
+            .runtime(Thread)
+            .scrub(|event| {
+                assert_ne!(event.data()["error_message"], "unbearable");
+                event.data_mut()["error_message"] = "[scrubbed]".into();
+                Verdict::Keep
+            })
+            .start()
+            .expect("it starts");
+        let _ = install_panic_hook(&telemetry);
+        assert!(std::thread::spawn(|| panic!("unbearable")).join().is_err());
+        assert!(std::thread::spawn(|| panic!("secret")).join().is_err());
+        // The hook's own panic is one of a thread's as well, and has not been logged by way of itself.
+        assert_eq!(telemetry.stats().refused.scrub_panicked, 1);
+        let drain = telemetry.stop_blocking(BOUND).expect("it may block");
+        assert!(drain.all_delivered());
     }
 }
