@@ -320,3 +320,62 @@ impl<T, C> fmt::Debug for Driver<T, C> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+    use crate::{AlreadyDriven, Reporter};
+    use alloc::format;
+    use alloc::string::ToString as _;
+    use core::time::Duration;
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Instant {
+            Instant::ORIGIN
+        }
+
+        fn utc(&self) -> Timestamp {
+            Timestamp::from_unix_micros(0)
+        }
+
+        async fn sleep_until(&self, _: Instant) {
+            core::future::pending().await
+        }
+    }
+
+    struct Nowhere;
+
+    impl Transport for Nowhere {
+        async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
+            Ok(Receipt::delivered())
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_given_up_while_it_is_copied_is_not_sent_in_part() {
+        let builder = Reporter::builder("s").transport(Nowhere).clock(Still);
+        let (reporter, mut driver) = builder.enabled(true).build().unwrap();
+        let core = &driver.attachment.as_ref().unwrap().0;
+        reporter.flush();
+        let Step::Send(ticket) = next_step(core) else {
+            panic!("nothing to send");
+        };
+        let whole = fill(core, &mut driver.body, &ticket);
+        assert!(matches!(whole, Filled::Ready(_)));
+        drop(reporter.stop(Duration::ZERO));
+        assert_eq!(reporter.stats().dropped.shutdown, 2);
+        let rest = fill(core, &mut driver.body, &ticket);
+        assert!(matches!(rest, Filled::Gone));
+    }
+
+    #[test]
+    fn a_driver_and_its_refusal_say_what_they_are() {
+        let builder = Reporter::builder("s").transport(Nowhere).clock(Still);
+        let (_reporter, driver) = builder.enabled(true).build().unwrap();
+        assert_eq!(format!("{driver:?}"), "Driver { has_session: true, .. }");
+        assert!(AlreadyDriven.to_string().contains("one at a time"));
+    }
+}
