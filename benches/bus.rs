@@ -3,43 +3,16 @@
 //! `cargo bench --bench bus --features http` prints nanoseconds and a ratio for each row: the median of many rounds, in
 //! each of which all rows take their turn. A bus without handlers is what a program pays that does not want events.
 
-use core::future::Future;
+mod nowhere;
+
 use core::hint::black_box;
-use core::pin::{Pin, pin};
-use core::task::{Context, Waker};
+use core::pin::pin;
 use core::time::Duration;
 use std::time::Instant;
-use tinkex_telemetry::{
-    Batch, Bus, Clock, HttpEvents, Receipt, Reporter, SendError, Timestamp, Transport, fields,
-};
+use tinkex_telemetry::{Bus, HttpEvents, fields};
 
 const EVENTS: usize = 100;
 const ROUNDS: usize = 4_000;
-
-struct Swallow;
-
-impl Transport for Swallow {
-    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-        black_box(batch.body());
-        Ok(Receipt::delivered())
-    }
-}
-
-struct SystemClock(Instant);
-
-impl Clock for SystemClock {
-    fn now(&self) -> tinkex_telemetry::Instant {
-        tinkex_telemetry::Instant::from_micros(self.0.elapsed().as_micros() as u64)
-    }
-
-    fn utc(&self) -> Timestamp {
-        std::time::SystemTime::now().into()
-    }
-
-    async fn sleep_until(&self, _: tinkex_telemetry::Instant) {
-        core::future::pending().await
-    }
-}
 
 /// What an event says.
 struct Data {
@@ -93,21 +66,12 @@ fn main() {
         black_box(event);
     });
     attached.expect("it is free");
-    let (reporter, driver) = Reporter::builder("bench")
-        .transport(Swallow)
-        .clock(SystemClock(Instant::now()))
+    let (reporter, driver) = nowhere::session("bench")
         .bus(session.clone())
         .build()
         .expect("the defaults can work");
     let mut driver = pin!(driver.run());
-    let mut drain = || {
-        let mut context = Context::from_waker(Waker::noop());
-        reporter.flush();
-        while reporter.stats().queued > 0 {
-            let driver: Pin<&mut _> = driver.as_mut();
-            assert!(driver.poll(&mut context).is_pending());
-        }
-    };
+    let mut drain = || nowhere::drain(&reporter, driver.as_mut());
     let unheard = HttpEvents::on(&idle, "bench");
     let heard = HttpEvents::new(&reporter);
 

@@ -3,44 +3,18 @@
 //! `cargo bench --bench capture` prints what a captured block takes more than the same block by itself: the median of
 //! many rounds, in each of which all rows take their turn.
 
+mod nowhere;
+
 use core::future::Future;
 use core::hint::black_box;
 use core::num::ParseIntError;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
-use core::time::Duration;
 use std::time::Instant;
-use tinkex_telemetry::{
-    Batch, Clock, Handle, Receipt, Reporter, SendError, Severity, Timestamp, Transport, capture,
-};
+use tinkex_telemetry::{Handle, Severity, capture};
 
 const CALLS: usize = 1_000;
 const ROUNDS: usize = 2_000;
-
-struct Swallow;
-
-impl Transport for Swallow {
-    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-        black_box(batch.body());
-        Ok(Receipt::delivered())
-    }
-}
-
-struct SystemClock(Instant);
-
-impl Clock for SystemClock {
-    fn now(&self) -> tinkex_telemetry::Instant {
-        tinkex_telemetry::Instant::from_micros(self.0.elapsed().as_micros() as u64)
-    }
-
-    fn utc(&self) -> Timestamp {
-        std::time::SystemTime::now().into()
-    }
-
-    async fn sleep_until(&self, _: tinkex_telemetry::Instant) {
-        core::future::pending().await
-    }
-}
 
 #[inline(never)]
 fn work(n: u64) -> Result<u64, ParseIntError> {
@@ -78,20 +52,11 @@ fn main() {
         std::env::var_os("RUST_BACKTRACE").is_none_or(|wish| wish == "0"),
         "to be run with RUST_BACKTRACE=0"
     );
-    let (reporter, driver) = Reporter::builder("capture")
-        .transport(Swallow)
-        .clock(SystemClock(Instant::now()))
-        .flush_timeout(Duration::from_secs(1))
+    let (reporter, driver) = nowhere::session("capture")
         .build()
         .expect("the defaults can work");
     let mut driver = pin!(driver.run());
-    let mut context = Context::from_waker(Waker::noop());
-    let mut drain = |handle: &Handle| {
-        handle.flush();
-        while handle.stats().queued > 0 {
-            assert!(driver.as_mut().poll(&mut context).is_pending());
-        }
-    };
+    let mut drain = |handle: &Handle| nowhere::drain(handle, driver.as_mut());
     let handle = reporter.handle();
     let off = Handle::off();
     if let Some(row) = std::env::var_os("CAPTURE_ROW") {

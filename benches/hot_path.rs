@@ -4,16 +4,14 @@
 //! `cargo bench --bench hot_path` prints a ratio for each row: the median of many rounds, in each of which all rows take
 //! their turn. Everything `log` does is in its figure: clock, id, lock, ring.
 
-use core::future::Future;
+mod nowhere;
+
 use core::hint::black_box;
 use core::pin::pin;
-use core::task::{Context, Waker};
 use core::time::Duration;
 use serde::Serialize;
 use std::time::Instant;
-use tinkex_telemetry::{
-    Batch, Clock, Handle, Receipt, Reporter, SendError, Timestamp, Transport, fields,
-};
+use tinkex_telemetry::{Handle, fields};
 
 const EVENTS: usize = 100;
 const ROUNDS: usize = 4_000;
@@ -43,31 +41,6 @@ struct Ready<'a> {
     event_data: Data<'a>,
 }
 
-struct Swallow;
-
-impl Transport for Swallow {
-    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-        black_box(batch.body());
-        Ok(Receipt::delivered())
-    }
-}
-
-struct SystemClock(Instant);
-
-impl Clock for SystemClock {
-    fn now(&self) -> tinkex_telemetry::Instant {
-        tinkex_telemetry::Instant::from_micros(self.0.elapsed().as_micros() as u64)
-    }
-
-    fn utc(&self) -> Timestamp {
-        std::time::SystemTime::now().into()
-    }
-
-    async fn sleep_until(&self, _: tinkex_telemetry::Instant) {
-        core::future::pending().await
-    }
-}
-
 fn time(work: impl Fn()) -> Duration {
     let start = Instant::now();
     for _ in 0..EVENTS {
@@ -82,20 +55,11 @@ fn median(mut times: Vec<Duration>) -> f64 {
 }
 
 fn main() {
-    let (reporter, driver) = Reporter::builder("hot-path")
-        .transport(Swallow)
-        .clock(SystemClock(Instant::now()))
+    let (reporter, driver) = nowhere::session("hot-path")
         .build()
         .expect("the defaults can work");
     let mut driver = pin!(driver.run());
-    let mut context = Context::from_waker(Waker::noop());
-    // The driver takes its turn between rows, outside the clock.
-    let mut drain = |handle: &Handle| {
-        handle.flush();
-        while handle.stats().queued > 0 {
-            assert!(driver.as_mut().poll(&mut context).is_pending());
-        }
-    };
+    let mut drain = |handle: &Handle| nowhere::drain(handle, driver.as_mut());
 
     let handle = reporter.handle();
     let mut buffer = Vec::with_capacity(4_096);

@@ -3,45 +3,17 @@
 //! `cargo bench --bench tracing --features tracing` prints a ratio for each row: the median of many rounds, in each of
 //! which all rows take their turn.
 
-use core::future::Future;
+mod nowhere;
+
 use core::hint::black_box;
 use core::pin::pin;
-use core::task::{Context, Waker};
 use core::time::Duration;
 use std::time::Instant;
-use tinkex_telemetry::{
-    Batch, Clock, Handle, Receipt, Reporter, SendError, TelemetryLayer, Timestamp, Transport,
-    fields,
-};
+use tinkex_telemetry::{Handle, TelemetryLayer, fields};
 use tracing_subscriber::layer::SubscriberExt;
 
 const EVENTS: usize = 80;
 const ROUNDS: usize = 4_000;
-
-struct Swallow;
-
-impl Transport for Swallow {
-    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-        black_box(batch.body());
-        Ok(Receipt::delivered())
-    }
-}
-
-struct SystemClock(Instant);
-
-impl Clock for SystemClock {
-    fn now(&self) -> tinkex_telemetry::Instant {
-        tinkex_telemetry::Instant::from_micros(self.0.elapsed().as_micros() as u64)
-    }
-
-    fn utc(&self) -> Timestamp {
-        std::time::SystemTime::now().into()
-    }
-
-    async fn sleep_until(&self, _: tinkex_telemetry::Instant) {
-        core::future::pending().await
-    }
-}
 
 /// The same values for every row.
 fn values() -> (i64, bool, f64, &'static str) {
@@ -80,21 +52,11 @@ fn main() {
     // Fewer rounds are enough for a count of instructions.
     let rounds = std::env::args().find_map(|argument| argument.parse().ok());
     let rounds: usize = rounds.unwrap_or(ROUNDS);
-    let (reporter, driver) = Reporter::builder("tracing")
-        .transport(Swallow)
-        .clock(SystemClock(Instant::now()))
-        .enabled(true)
+    let (reporter, driver) = nowhere::session("tracing")
         .build()
         .expect("the defaults can work");
     let mut driver = pin!(driver.run());
-    let mut context = Context::from_waker(Waker::noop());
-    // The driver takes its turn between rows, outside the clock.
-    let mut drain = |handle: &Handle| {
-        handle.flush();
-        while handle.stats().queued > 0 {
-            assert!(driver.as_mut().poll(&mut context).is_pending());
-        }
-    };
+    let mut drain = |handle: &Handle| nowhere::drain(handle, driver.as_mut());
 
     let handle = reporter.handle();
     let filtered = TelemetryLayer::new(handle.clone()).filtered();

@@ -2,8 +2,8 @@
 
 use crate::Outcome;
 use crate::capture::Found;
-use crate::exception::{AnyError, Stack, sealed::Sealed};
-use core::error::Error;
+use crate::exception::Dynamic;
+use core::fmt;
 use std::backtrace::BacktraceStatus;
 
 /// The errors of anyhow.
@@ -13,29 +13,12 @@ pub enum ByAnyhow {}
 impl<T> Outcome<ByAnyhow> for Result<T, anyhow::Error> {
     fn error(&self, found: Found<'_>) {
         if let Err(error) = self {
-            found(&Anyhow(error));
-        }
-    }
-}
-
-struct Anyhow<'a>(&'a anyhow::Error);
-
-impl Sealed for Anyhow<'_> {}
-
-impl AnyError for Anyhow<'_> {
-    fn as_error(&self) -> &(dyn Error + 'static) {
-        self.0.as_ref()
-    }
-
-    fn type_name(&self) -> Option<&'static str> {
-        None
-    }
-
-    /// Where the error was made, if that is known.
-    fn stack(&self) -> Stack<'_> {
-        match self.0.backtrace().status() {
-            BacktraceStatus::Captured => Stack::Known(self.0.backtrace()),
-            _ => Stack::Here,
+            let stack = error.backtrace();
+            let has_stack = stack.status() == BacktraceStatus::Captured;
+            found(&Dynamic {
+                stack: has_stack.then_some(stack as &dyn fmt::Display),
+                ..Dynamic::new(error.as_ref())
+            });
         }
     }
 }

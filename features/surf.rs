@@ -5,13 +5,12 @@ use super::http::{
     of_text,
 };
 use crate::capture::Found;
-use crate::exception::{AnyError, sealed::Sealed};
+use crate::exception::Dynamic;
 use crate::{Fault, Outcome};
 use alloc::boxed::Box;
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::error::Error;
 use core::fmt;
 use futures::io::{AsyncReadExt as _, Cursor};
 use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
@@ -144,27 +143,12 @@ pub enum BySurf {}
 impl<T> Outcome<BySurf> for Result<T, surf::Error> {
     fn error(&self, found: Found<'_>) {
         if let Err(error) = self {
-            found(&Failed(error));
+            // surf's errors are none in the sense of the standard library.
+            found(&Dynamic {
+                fault: Some(Fault::status(error.status().into())),
+                ..Dynamic::new(error.as_ref())
+            });
         }
-    }
-}
-
-/// surf's errors are none in the sense of the standard library.
-struct Failed<'a>(&'a surf::Error);
-
-impl Sealed for Failed<'_> {}
-
-impl AnyError for Failed<'_> {
-    fn as_error(&self) -> &(dyn Error + 'static) {
-        self.0.as_ref()
-    }
-
-    fn type_name(&self) -> Option<&'static str> {
-        None
-    }
-
-    fn fault(&self) -> Option<Fault<'_>> {
-        Some(Fault::status(self.0.status().into()))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What capture sees in the value that a block or a future comes to.
 
 use crate::exception::AnyError;
+#[cfg(feature = "alloc")]
+use crate::exception::Dynamic;
 use core::error::Error;
 
 #[cfg(feature = "alloc")]
@@ -46,7 +48,7 @@ macro_rules! outcome_of_boxes {
         impl<T> Outcome<ByBox> for Result<T, Box<$object>> {
             fn error(&self, found: Found<'_>) {
                 if let Err(error) = self {
-                    found(&Dynamic(&**error));
+                    found(&Dynamic::new(&**error));
                 }
             }
         }
@@ -58,24 +60,6 @@ outcome_of_boxes!(
     dyn Error + Send + 'static,
     dyn Error + Send + Sync + 'static
 );
-
-/// An error of which only the trait object is known.
-#[cfg(feature = "alloc")]
-struct Dynamic<'a>(&'a (dyn Error + 'static));
-
-#[cfg(feature = "alloc")]
-impl crate::exception::sealed::Sealed for Dynamic<'_> {}
-
-#[cfg(feature = "alloc")]
-impl AnyError for Dynamic<'_> {
-    fn as_error(&self) -> &(dyn Error + 'static) {
-        self.0
-    }
-
-    fn type_name(&self) -> Option<&'static str> {
-        None
-    }
-}
 
 /// A block that never ends normally, or comes to nothing.
 #[derive(Debug)]

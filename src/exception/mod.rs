@@ -90,6 +90,50 @@ pub(crate) enum Described {
     Exception(serde_json::Map<alloc::string::String, serde_json::Value>),
 }
 
+/// An error of which only the trait object is known, and perhaps something beside it.
+#[cfg(feature = "alloc")]
+pub(crate) struct Dynamic<'a> {
+    pub(crate) error: &'a (dyn Error + 'static),
+    #[allow(dead_code, reason = "an adapter may know it")]
+    pub(crate) fault: Option<Fault<'a>>,
+    /// Where the error was made.
+    #[allow(dead_code, reason = "an adapter may know it")]
+    pub(crate) stack: Option<&'a dyn fmt::Display>,
+}
+
+#[cfg(feature = "alloc")]
+impl<'a> Dynamic<'a> {
+    pub(crate) const fn new(error: &'a (dyn Error + 'static)) -> Self {
+        Self {
+            error,
+            fault: None,
+            stack: None,
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl sealed::Sealed for Dynamic<'_> {}
+
+#[cfg(feature = "alloc")]
+impl AnyError for Dynamic<'_> {
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self.error
+    }
+
+    fn type_name(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn fault(&self) -> Option<Fault<'_>> {
+        self.fault
+    }
+
+    fn stack(&self) -> Stack<'_> {
+        self.stack.map_or(Stack::Here, Stack::Known)
+    }
+}
+
 /// How a session looks at errors.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ErrorRules {
