@@ -49,10 +49,20 @@ pub enum DiagnosticKind {
     ExceptionLogged,
     /// Events come in after a fatal exception has ended the session. They are sent all the same.
     LoggedAfterEnd,
+    /// The backend has something to say of the session; `why` is what.
+    BackendInfo,
+    /// A warning of the backend's; `why` is what it says.
+    BackendWarning,
+    /// An error that the backend tells of; `why` is what it says.
+    BackendError,
+    /// Requests wait in the backend's queue; `why` says for what.
+    QueuePaused,
+    /// The backend has not heard of the session for a while; `why` says for how long, or that it has given it up.
+    HeartbeatLost,
 }
 
 impl DiagnosticKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 15] = [
         Self::QueueFull,
         Self::EventTooLarge,
         Self::Unencodable,
@@ -63,6 +73,11 @@ impl DiagnosticKind {
         Self::Shutdown,
         Self::ExceptionLogged,
         Self::LoggedAfterEnd,
+        Self::BackendInfo,
+        Self::BackendWarning,
+        Self::BackendError,
+        Self::QueuePaused,
+        Self::HeartbeatLost,
     ];
 
     /// How the default observer tells it.
@@ -70,7 +85,8 @@ impl DiagnosticKind {
     pub const fn level(self) -> log::Level {
         match self {
             Self::AttemptFailed => log::Level::Debug,
-            Self::ExceptionLogged => log::Level::Info,
+            Self::ExceptionLogged | Self::BackendInfo => log::Level::Info,
+            Self::BackendError => log::Level::Error,
             _ => log::Level::Warn,
         }
     }
@@ -112,6 +128,11 @@ impl fmt::Display for Diagnostic<'_> {
             DiagnosticKind::LoggedAfterEnd => f.write_str(
                 "Telemetry events logged after a fatal exception ended the session; they are still sent",
             ),
+            DiagnosticKind::BackendInfo
+            | DiagnosticKind::BackendWarning
+            | DiagnosticKind::BackendError
+            | DiagnosticKind::QueuePaused
+            | DiagnosticKind::HeartbeatLost => f.write_str(why),
         }
     }
 }

@@ -25,6 +25,7 @@ use tokio::{
 
 use super::super::wire::check::Mode;
 use super::super::wire::violation::Violation;
+use super::backend::Backend;
 use super::connection;
 use super::record::{EventRecord, RequestRecord, SessionRecord};
 use super::script::Answer;
@@ -116,6 +117,11 @@ impl Collector {
             .iter()
             .filter_map(|request| request.violation().cloned())
             .collect()
+    }
+
+    /// Who answers the calls of clients: sessions, sampling, training.
+    pub fn backend(&self) -> &Backend {
+        self.state.backend()
     }
 
     /// Waits until `count` distinct events of the session are kept; `false` when `timeout` comes
