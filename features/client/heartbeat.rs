@@ -41,7 +41,7 @@ pub(super) async fn beat(link: Arc<Link>, handle: Handle, session_id: Box<str>) 
             begun = link.now();
             match link.exchange(&call, failures).await {
                 Ok(answer) if answer.status().is_success() => {
-                    (heard, failures, has_warned) = (link.now(), 0, false);
+                    (heard, failures, has_warned) = (begun, 0, false);
                     continue;
                 }
                 Ok(answer) if answer.status().as_u16() == 410 => {

@@ -1,4 +1,6 @@
 //! Clients of the backend itself, which report what they do without being asked.
+#![doc = ""]
+#![doc = include_str!("guide.md")]
 
 mod error;
 mod heartbeat;

@@ -68,15 +68,17 @@ impl Queue {
 impl Watched<'_> {
     pub(super) fn observe(&self, state: QueueState, reason: Option<&str>) {
         let queue = self.queue;
+        // Whoever is told may send it on.
+        let reason = reason.map(|reason| queue.link.excerpt(reason.as_bytes()));
+        let reason = reason.as_deref().filter(|reason| !reason.is_empty());
         let tracker = &queue.tracker;
         tracker.observe(self.request_id, state, reason, None);
         let Some(text) = pause_text(state, self.kind) else {
             return;
         };
         if queue.may_tell() {
-            let reason = reason.filter(|reason| !reason.is_empty()).unwrap_or(text);
-            let reason = queue.link.excerpt(reason.as_bytes());
-            let why = format!("{} is paused: {reason}", self.kind.name());
+            let why = reason.unwrap_or(text);
+            let why = format!("{} is paused: {why}", self.kind.name());
             let kind = DiagnosticKind::QueuePaused;
             queue.handle.tell(kind, &why, &queue.session_id);
         }

@@ -87,6 +87,8 @@ impl CallRecord {
 
 #[derive(Default)]
 struct Books {
+    /// What tells this backend's sessions from those of others.
+    name: String,
     calls: Vec<CallRecord>,
     scripts: BTreeMap<String, VecDeque<Answer>>,
     always: BTreeMap<String, Answer>,
@@ -101,9 +103,16 @@ struct Books {
 }
 
 impl Backend {
-    /// A backend that knows nobody yet.
+    /// A backend that knows nobody yet. Its sessions are `session-1` and so on.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A backend whose sessions can be told from those of others: they may have a bus in common.
+    pub(super) fn named(name: &str) -> Self {
+        let backend = Self::default();
+        backend.books().name = format!("{name}-");
+        backend
     }
 
     /// Appends to the script of a call, by the last part of its path (`asample`, `retrieve_future`, `finish`): each takes
@@ -228,7 +237,8 @@ impl Books {
             "get_server_capabilities" => Answer::json(&results::capabilities()),
             "create_session" => {
                 self.sessions += 1;
-                Answer::json(&json!({ "session_id": format!("session-{}", self.sessions) }))
+                let id = format!("session-{}{}", self.name, self.sessions);
+                Answer::json(&json!({ "session_id": id }))
             }
             "create_sampling_session" => {
                 self.samplers += 1;

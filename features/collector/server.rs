@@ -1,6 +1,12 @@
 //! The collector as its user holds it: how it is set up, what can be asked of it, its thread.
 
-use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
+use alloc::{
+    boxed::Box,
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
 use core::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
@@ -239,7 +245,8 @@ impl CollectorBuilder {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
-        let state = Arc::new(State::new(self.rules, self.on_event));
+        let backend = Backend::named(&addr.port().to_string());
+        let state = Arc::new(State::new(self.rules, backend, self.on_event));
         let worker = Worker::start(listener, Arc::clone(&state))?;
         Ok(Collector {
             addr,

@@ -152,10 +152,10 @@ pub(super) struct Ledger {
 }
 
 impl State {
-    pub(super) fn new(rules: Rules, on_event: Option<OnEvent>) -> Self {
+    pub(super) fn new(rules: Rules, backend: Backend, on_event: Option<OnEvent>) -> Self {
         Self {
             rules,
-            backend: Backend::new(),
+            backend,
             on_event: on_event.map(Mutex::new),
             ledger: Mutex::default(),
             changed: Condvar::new(),
