@@ -2,7 +2,6 @@
 //!
 //! `cargo run --example complete --features client,tokio,reqwest,collector`
 
-use core::time::Duration;
 use serde_json::json;
 use tinkex_telemetry::client::{
     AdamParams, Datum, LoraConfig, LossFn, ModelInput, SamplingParams, ServiceClient,
@@ -50,13 +49,14 @@ async fn main() -> Result<(), Box<dyn core::error::Error>> {
     }
 
     assert!(service.close().await.all_delivered());
-    assert!(collector.wait_for(service.session_id(), 1, Duration::from_secs(5)));
     let session = collector.session(service.session_id());
     for event in session.ok_or("nothing came")?.events() {
-        let value = event.value();
-        let more = value.get("event_name").or(value.get("error_message"));
-        let path = &value["event_data"]["metadata"]["path"];
-        println!("{} {} {path}", event.kind().as_str(), more.unwrap_or(path));
+        let (value, none) = (event.value(), json!(""));
+        let name = value.get("event_name").or(value.get("error_message"));
+        let metadata = &value["event_data"]["metadata"];
+        let what = metadata.get("path").or(metadata.get("to"));
+        let (name, what) = (name.unwrap_or(&none), what.unwrap_or(&none));
+        println!("{} {name} {what}", event.kind().as_str());
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What the guide says that each call reports is what it reports.
 
 use crate::worlds::{Site, ThreadUreq, data_of, site};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tinkex_telemetry::client::{
@@ -9,6 +10,9 @@ use tinkex_telemetry::client::{
 
 /// A row of the guide: the requests, and how many changes of the queue there are.
 type Row = (Vec<String>, u64);
+
+type ByService = fn(&Site<ThreadUreq>);
+type ByTraining<'a> = &'a dyn Fn(&Site<ThreadUreq>, &TrainingClient);
 
 fn rows() -> BTreeMap<(String, String), Row> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/features/client/guide.md");
@@ -54,16 +58,18 @@ impl Look {
     /// The requests since then, each of which has its end, and the changes of the queue.
     fn row(&self, before: (usize, usize)) -> Row {
         let session = self.site.close();
+        let changes = data_of(&session, "tinkex.queue.state_change").len() - before.1;
+        let path = |event: &Value| {
+            let path = event["metadata"]["path"].as_str().unwrap();
+            path.rsplit('/').next().unwrap().to_owned()
+        };
+        // Whether a heart beats meanwhile is a matter of time.
+        let is_asked = |name: &String| name != "session_heartbeat";
         let starts = data_of(&session, "tinkex.http.request.start");
         let stops = data_of(&session, "tinkex.http.request.stop");
-        assert_eq!(starts.len(), stops.len());
-        let names = starts[before.0..].iter().map(|start| {
-            let path = start["metadata"]["path"].as_str().unwrap();
-            path.rsplit('/').next().unwrap().to_owned()
-        });
-        // Whether a heart beats meanwhile is a matter of time.
-        let names = names.filter(|name| name != "session_heartbeat");
-        let changes = data_of(&session, "tinkex.queue.state_change").len() - before.1;
+        let count = |events: &[Value]| events.iter().map(path).filter(is_asked).count();
+        assert_eq!(count(&starts), count(&stops));
+        let names = starts[before.0..].iter().map(path).filter(is_asked);
         (names.collect(), changes as u64)
     }
 }
@@ -83,7 +89,7 @@ fn each_call_reports_what_the_guide_says() {
         assert_eq!(Some((requests, changes)), told, "{client}::{call}");
     };
 
-    let service: [(&str, fn(&Site<ThreadUreq>)); 5] = [
+    let service: [(&str, ByService); 5] = [
         ("connect", |_| {}),
         ("close", |_| {}),
         ("get_server_capabilities", |site| {
@@ -117,7 +123,7 @@ fn each_call_reports_what_the_guide_says() {
         check("SamplingClient", call, look.row(before));
     }
 
-    let training: [(&str, &dyn Fn(&Site<ThreadUreq>, &TrainingClient)); 8] = [
+    let training: [(&str, ByTraining<'_>); 8] = [
         ("get_info", &|site, client| {
             site.wait(client.get_info()).unwrap();
         }),
