@@ -12,7 +12,9 @@ use alloc::string::String;
 use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use core::convert::Infallible;
-use core::future::Future;
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
 use core::time::Duration;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -32,6 +34,8 @@ pub(super) struct Link {
     events: OnceLock<HttpEvents>,
     /// Nothing is ever sent in it: it is closed when the session is.
     closed: (Sender<Infallible>, Receiver<Infallible>),
+    /// As many as there are exchanges under way.
+    busy: (Sender<()>, Receiver<()>),
     fork: Fork,
 }
 
@@ -49,6 +53,17 @@ pub(super) struct Call {
     pub(super) timeout: Duration,
     /// The same in every attempt.
     pub(super) key: Option<Uuid>,
+    /// It waits for no other.
+    pub(super) is_urgent: bool,
+}
+
+/// An exchange that may be under way.
+struct Permit<'a>(&'a Receiver<()>);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
 }
 
 /// Headers of one kind of call.
@@ -71,13 +86,14 @@ pub(super) enum NoAnswer {
 pub(super) type Answer = core::result::Result<Response<Bytes>, NoAnswer>;
 
 impl Link {
-    pub(super) fn new(port: Box<dyn Port>, api: Api, random: Random) -> Self {
+    pub(super) fn new(port: Box<dyn Port>, api: Api, random: Random, most: usize) -> Self {
         Self {
             port,
             api,
             random: Mutex::new(random),
             events: OnceLock::new(),
             closed: async_channel::bounded(1),
+            busy: async_channel::bounded(most.max(1)),
             fork: Fork::here(),
         }
     }
@@ -138,15 +154,32 @@ impl Link {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        until(self.closed(), work)
-            .await
-            .unwrap_or(Err(Error::Closed))
+        let (mut closed, mut work) = (pin!(self.closed()), pin!(work));
+        poll_fn(|context| {
+            // What the end of the session makes of `work` is no failure of its own.
+            if closed.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(Error::Closed));
+            }
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Waits until there may be one more exchange.
+    async fn permit(&self) -> Permit<'_> {
+        // The receiver is here, so it is never closed.
+        let _ = self.busy.0.send(()).await;
+        Permit(&self.busy.1)
     }
 
     /// One attempt. `before`: how many there were before it.
     ///
     /// Dropped half way it gives the exchange up.
     pub(super) async fn exchange(&self, call: &Call, before: u32) -> Answer {
+        let _permit = match call.is_urgent {
+            true => None,
+            false => Some(self.permit().await),
+        };
         let mut request = self.request(call);
         request.extensions_mut().insert(RetryCount(before));
         let told = self

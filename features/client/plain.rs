@@ -74,6 +74,7 @@ impl Call {
             headers: Headers::None,
             timeout: TIMEOUT,
             key: Some(link.key()),
+            is_urgent: false,
         }
     }
 
@@ -87,6 +88,7 @@ impl Call {
             headers: Headers::None,
             timeout: TIMEOUT,
             key: None,
+            is_urgent: false,
         }
     }
 }

@@ -113,6 +113,12 @@ impl Submission {
         Self { kind, call }
     }
 
+    async fn submit_again(&mut self, link: &Link, busy: Option<&Backpressure>) -> Result<String> {
+        // Under the key that it had, it might be answered as it was.
+        self.call.key = Some(link.key());
+        self.submit(link, busy).await
+    }
+
     /// Submits it. The id under which the backend has it.
     pub(super) async fn submit(&self, link: &Link, busy: Option<&Backpressure>) -> Result<String> {
         let name = self.kind.name();
@@ -134,7 +140,7 @@ impl Submission {
 
     /// Waits for the result of a request that was submitted; when the backend loses it, it is submitted again.
     pub(super) async fn result<T: DeserializeOwned>(
-        &self,
+        mut self,
         link: &Link,
         queue: &Queue,
         busy: Option<&Backpressure>,
@@ -158,7 +164,7 @@ impl Submission {
             }
             drop(watched);
             submits += 1;
-            request_id = self.submit(link, busy).await?;
+            request_id = self.submit_again(link, busy).await?;
         }
     }
 

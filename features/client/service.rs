@@ -12,7 +12,7 @@ use super::training::TrainingClient;
 use crate::entropy::Random;
 use crate::park::block_on;
 use crate::{
-    Builder, Config, Drain, Entropy, Handle, HttpClient, HttpEvents, HttpTransport,
+    BuildError, Builder, Config, Drain, Entropy, Handle, HttpClient, HttpEvents, HttpTransport,
     QueueStateChange, QueueStateObserver, QueueStateTracker, Reporter, Runtime,
 };
 use alloc::boxed::Box;
@@ -40,6 +40,7 @@ pub struct ServiceBuilder<H, R> {
     sdk_version: String,
     observer: Option<Arc<dyn QueueStateObserver>>,
     close_timeout: Duration,
+    max_requests: usize,
     entropy: Option<Entropy>,
     http: H,
     runtime: R,
@@ -56,6 +57,7 @@ impl ServiceBuilder<(), ()> {
             sdk_version: env!("CARGO_PKG_VERSION").into(),
             observer: None,
             close_timeout: Duration::from_secs(10),
+            max_requests: 256,
             entropy: None,
             http: (),
             runtime: (),
@@ -101,6 +103,13 @@ impl<H, R> ServiceBuilder<H, R> {
         self
     }
 
+    /// The most requests that are under way at once; others wait. A poll for a result is one for up to 45 s. Each takes a
+    /// connection, and with `Ureq` a thread. Default: 256, and never less than one.
+    pub fn max_requests(mut self, requests: usize) -> Self {
+        self.max_requests = requests;
+        self
+    }
+
     /// The randomness of the idempotency keys. Default: the operating system's.
     pub fn entropy(mut self, entropy: Entropy) -> Self {
         self.entropy = Some(entropy);
@@ -116,6 +125,7 @@ impl<H, R> ServiceBuilder<H, R> {
             sdk_version: self.sdk_version,
             observer: self.observer,
             close_timeout: self.close_timeout,
+            max_requests: self.max_requests,
             entropy: self.entropy,
             http,
             runtime,
@@ -134,7 +144,8 @@ impl<R> ServiceBuilder<(), R> {
 }
 
 impl<H> ServiceBuilder<H, ()> {
-    /// Clock and spawner. It is bound to the executor of whoever first polls [`connect`](ServiceBuilder::connect).
+    /// Clock and spawner. It is bound to the executor of whoever first polls [`connect`](ServiceBuilder::connect). The
+    /// heartbeat is a task on it, and so is each training client: with `Thread`, a thread.
     pub fn runtime<R: Runtime>(self, runtime: R) -> ServiceBuilder<H, R> {
         let (builder, http, ()) = self.with((), ());
         builder.with(http, runtime).0
@@ -144,6 +155,7 @@ impl<H> ServiceBuilder<H, ()> {
 impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
     /// Sets options of the session's own telemetry, as in
     /// `.telemetry(|telemetry| telemetry.flush_interval(Duration::from_secs(1)))`. `enabled(false)` is one of them.
+    /// Of several calls the last counts.
     pub fn telemetry(
         mut self,
         adjust: impl FnOnce(TelemetryBuilder<H, R>) -> TelemetryBuilder<H, R> + Send + 'static,
@@ -166,13 +178,11 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         self.runtime.bind()?;
         let entropy = match self.entropy.take() {
             Some(entropy) => entropy,
-            None => Entropy::from_os().map_err(|_| {
-                let why = "the operating system has no randomness to give";
-                crate::SpawnError::new(why)
-            })?,
+            None => Entropy::from_os().map_err(|_| Error::Telemetry(BuildError::NoEntropy))?,
         };
         let world = World::new(self.http.clone(), self.runtime.clone());
-        let link = Arc::new(Link::new(Box::new(world), api, Random::new(entropy)));
+        let (random, most) = (Random::new(entropy), self.max_requests);
+        let link = Arc::new(Link::new(Box::new(world), api, random, most));
         let create = self.create(&link)?;
         let created: Created = link.ask(&create).await?;
 

@@ -163,6 +163,7 @@ impl Session {
         async move {
             if let Ok(mut call) = call {
                 call.timeout = FINISH_TIMEOUT;
+                call.is_urgent = true;
                 let _ = link.exchange(&call, 0).await;
             }
         }
@@ -176,7 +177,8 @@ impl Session {
         timeout: Duration,
     ) -> Drain {
         let begun = self.link.now();
-        if self.link.close() {
+        // In the child of a fork the session is the parent's.
+        if !self.link.is_forked() && self.link.close() {
             let finish = self.finish(reason, &detail);
             // Half of the time is for what the session has to report.
             let _ = until(self.link.sleep(timeout / 2), finish).await;
@@ -188,7 +190,6 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // In the child of a fork the session is the parent's.
         if self.link.is_forked() || !self.link.close() {
             return;
         }

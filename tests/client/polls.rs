@@ -3,6 +3,7 @@
 use crate::in_each_world;
 use crate::worlds::{KEY, Site, World, data_of, site, try_again};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use tinkex_telemetry::client::{Category, Error, Result, Sampled, SamplingParams};
 use tinkex_telemetry::collector::Answer;
 
@@ -155,6 +156,11 @@ fn a_lost_request_is_submitted_again_and_not_for_ever<W: World>() {
             .iter()
             .all(|call| call.body() == submitted[0].body())
     );
+    // Under another key, or it might be answered as it was.
+    let keys = submitted
+        .iter()
+        .filter_map(|call| call.header("x-idempotency-key"));
+    assert_eq!(keys.collect::<BTreeSet<_>>().len(), 3);
     let ids = site.backend.calls_of(POLL);
     let ids: Vec<_> = ids
         .iter()
@@ -194,6 +200,12 @@ fn a_wrong_poll_is_tried_three_times_more<W: World>() {
     let error = result.expect_err("it is refused");
     assert_eq!((error.status(), polls), (Some(400), 4));
     assert_eq!(error.category(), Category::User);
+    // An answer that is none is as good as a wrong poll.
+    let nonsense = || Answer::status(200).body("nonsense");
+    let answers = [nonsense(), nonsense(), nonsense(), nonsense()];
+    let (result, polls) = sample(&site, answers);
+    assert!(matches!(result, Err(Error::Answer { .. })), "{result:?}");
+    assert_eq!(polls, 4);
 }
 
 fn a_refused_poll_is_the_end<W: World>() {

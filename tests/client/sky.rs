@@ -32,6 +32,8 @@ struct State {
     /// Per mille of exchanges that come to nothing, and the state of the dice.
     storm: u64,
     dice: u64,
+    /// Exchanges under way, and the most that there were.
+    under_way: [usize; 2],
     /// What arrived at the backend, and when.
     arrived: Vec<(u64, String)>,
     events: Vec<Value>,
@@ -98,6 +100,11 @@ impl Sky {
         })
     }
 
+    /// The most exchanges, heartbeats apart, that were under way at once.
+    pub(crate) fn most_under_way(&self) -> usize {
+        self.with(|state| state.under_way[1])
+    }
+
     fn note_diagnostic(&self, diagnostic: &Diagnostic<'_>) {
         let at = self.passed().as_secs();
         let why = diagnostic.why.to_owned();
@@ -127,6 +134,7 @@ impl Sky {
             return Ok(Response::new(Bytes::from_static(b"{}")));
         }
         let at = self.passed().as_secs();
+        let _under_way = (name != "session_heartbeat").then(|| UnderWay::begin(&self));
         self.with(|state| state.arrived.push((at, name)));
         if self.passed() < self.with(|state| state.down_until) {
             return Err(HttpError::new("connection refused"));
@@ -184,6 +192,25 @@ impl Sky {
                     .on_diagnostic(move |diagnostic| sky.note_diagnostic(diagnostic))
             })
             .connect()
+    }
+}
+
+/// An exchange, until it ends or is given up.
+struct UnderWay(Sky);
+
+impl UnderWay {
+    fn begin(sky: &Sky) -> Self {
+        sky.with(|state| {
+            state.under_way[0] += 1;
+            state.under_way[1] = state.under_way[1].max(state.under_way[0]);
+        });
+        Self(sky.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.with(|state| state.under_way[0] -= 1);
     }
 }
 

@@ -288,7 +288,8 @@ fn a_call_that_is_dropped_polls_no_more_and_is_no_failure() {
         let sample = sampler.sample(vec![1], 1, one());
         let patience = pin!(sky.sleep(secs(20)));
         assert!(matches!(select(sample, patience).await, Either::Right(_)));
-        sky.sleep(secs(500)).await;
+        // And half a heartbeat, which the close would cancel as well.
+        sky.sleep(secs(495)).await;
         assert_eq!(sky.attempts(POLL), [0]);
         let _ = service.close().await;
         let kinds: Vec<_> = sky
@@ -326,6 +327,50 @@ fn a_request_that_is_dropped_before_its_turn_is_not_submitted_and_takes_no_numbe
             .map(|call| (call.body()["path"].clone(), call.body()["seq_id"].clone()));
         let expected = [("first", 1), ("last", 2)].map(|(path, id)| (json!(path), json!(id)));
         assert!(submitted.eq(expected));
+    });
+}
+
+#[test]
+fn no_more_requests_are_under_way_than_may_be_and_the_heart_beats_all_the_same() {
+    under(14, |sky, spawner| async move {
+        let service = sky.connect_with(&spawner, |builder| builder.max_requests(3));
+        let service = service.await.unwrap();
+        let sampler = service.create_sampling_client("small").await.unwrap();
+        sky.backend.script(POLL, (0..3).map(|_| Answer::stall()));
+        let samples = (0..10).map(|n| sampler.sample(vec![n], 1, one()));
+        let sampled = join_all(samples).await;
+        assert!(sampled.iter().all(Result::is_ok));
+        assert_eq!(sky.most_under_way(), 3);
+        // Three polls have had all there was for 45 s.
+        assert!(sky.passed() >= secs(45));
+        assert_eq!(sky.attempts("session_heartbeat"), [10, 20, 30, 40]);
+        let _ = service.close().await;
+    });
+}
+
+#[test]
+fn a_call_that_the_close_ends_is_no_failure_however_deep_it_is() {
+    under(15, |sky, spawner| async move {
+        let (service, sampler) = sampler(&sky, &spawner).await;
+        let training = service.create_training_client("small", LoraConfig::default());
+        let training = training.await.unwrap();
+        sky.outage(secs(1_000));
+        let logprobs = sampler.compute_logprobs(vec![1]);
+        let saved = training.save_weights_for_sampler("a");
+        let close = async {
+            sky.sleep(secs(20)).await;
+            service.close().await
+        };
+        let ((logprobs, saved), drain) = join(join(logprobs, saved), close).await;
+        assert_eq!(logprobs, Err(Error::Closed));
+        assert_eq!(saved, Err(Error::Closed));
+        assert!(drain.all_delivered());
+        let events = sky.events();
+        assert!(
+            !events
+                .iter()
+                .any(|event| event["event"] == "UNHANDLED_EXCEPTION")
+        );
     });
 }
 
