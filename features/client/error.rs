@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::fmt;
 
 /// The `Result` of a call.
-pub type Result<T, E = Error> = core::result::Result<T, E>;
+pub type Result<T, E = ClientError> = core::result::Result<T, E>;
 
 /// What a call fails with. No form of it shows the API key or the value of a configured header.
 ///
@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 /// event `user_error`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Error {
+pub enum ClientError {
     /// The configuration cannot work.
     Config(ConfigError),
     /// The session's telemetry cannot be started.
@@ -117,7 +117,7 @@ impl fmt::Display for Category {
     }
 }
 
-impl Error {
+impl ClientError {
     /// Whose fault it was.
     #[must_use]
     pub const fn category(&self) -> Category {
@@ -184,7 +184,7 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
@@ -205,7 +205,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl core::error::Error for Error {
+impl core::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             // Two of them speak for themselves.
@@ -217,13 +217,13 @@ impl core::error::Error for Error {
     }
 }
 
-impl From<ConfigError> for Error {
+impl From<ConfigError> for ClientError {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
     }
 }
 
-impl From<SpawnError> for Error {
+impl From<SpawnError> for ClientError {
     fn from(error: SpawnError) -> Self {
         Self::Spawn(error)
     }
@@ -234,16 +234,16 @@ mod tests {
     use super::*;
     use alloc::string::ToString;
 
-    fn status(status: u16) -> Error {
-        Error::Status {
+    fn status(status: u16) -> ClientError {
+        ClientError::Status {
             call: "sample",
             status,
             body: "why".into(),
         }
     }
 
-    fn failed(category: Category) -> Error {
-        Error::Failed {
+    fn failed(category: Category) -> ClientError {
+        ClientError::Failed {
             call: "sample",
             request_id: "r".into(),
             category,
@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn the_callers_own_faults_are_faults_and_nothing_else_is() {
-        let is_callers = |error: &Error| error.fault().is_some_and(|fault| fault.is_callers());
+        let is_callers =
+            |error: &ClientError| error.fault().is_some_and(|fault| fault.is_callers());
         for code in 300..600 {
             let expected = (400..500).contains(&code) && code != 408 && code != 429;
             assert_eq!(is_callers(&status(code)), expected, "{code}");
@@ -262,7 +263,7 @@ mod tests {
         assert!(is_callers(&failed(Category::User)));
         assert!(!is_callers(&failed(Category::Server)));
         assert!(!is_callers(&failed(Category::Unknown)));
-        assert!(!is_callers(&Error::Closed));
+        assert!(!is_callers(&ClientError::Closed));
     }
 
     #[test]

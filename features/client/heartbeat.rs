@@ -1,6 +1,7 @@
 //! The heartbeat, which tells the backend that a session lives.
 
 use super::link::{Call, Link};
+use super::port::caught;
 use crate::{DiagnosticKind, Handle, Instant};
 use alloc::boxed::Box;
 use alloc::format;
@@ -40,12 +41,13 @@ pub(super) async fn beat(link: Arc<Link>, handle: Handle, session_id: Box<str>) 
             let next = begun.checked_add(INTERVAL).unwrap_or(Instant::END);
             link.sleep_until(next).await;
             begun = link.now();
-            match link.exchange(&call, failures).await {
-                Ok(answer) if answer.status().is_success() => {
+            // A client that panics is as good as one without an answer.
+            match caught(link.exchange(&call, failures)).await {
+                Ok(Ok(answer)) if answer.status().is_success() => {
                     (heard, failures, has_warned) = (begun, 0, false);
                     continue;
                 }
-                Ok(answer) if answer.status().as_u16() == 410 => {
+                Ok(Ok(answer)) if answer.status().as_u16() == 410 => {
                     tell("the backend has given the session up, its heartbeat ends");
                     return Ok(());
                 }

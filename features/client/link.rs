@@ -1,6 +1,6 @@
 //! One exchange with the backend: headers, deadline, HTTP events.
 
-use super::error::{Error, Result};
+use super::error::{ClientError, Result};
 use super::port::{Boxed, Port, until};
 use crate::entropy::Random;
 use crate::features::http::{Api, Failure, HttpEvents, printable};
@@ -152,13 +152,13 @@ impl Link {
     /// Runs `work` while the session is not closed.
     pub(super) async fn while_open<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         if self.is_closed() {
-            return Err(Error::Closed);
+            return Err(ClientError::Closed);
         }
         let (mut closed, mut work) = (pin!(self.closed()), pin!(work));
         poll_fn(|context| {
             // What the end of the session makes of `work` is no failure of its own.
             if closed.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(Error::Closed));
+                return Poll::Ready(Err(ClientError::Closed));
             }
             work.as_mut().poll(context)
         })

@@ -21,7 +21,7 @@ mod training;
 mod turns;
 mod verdict;
 
-pub use error::{Category, Error, Result};
+pub use error::{Category, ClientError, Result};
 pub use input::{Chunk, ModelInput, SamplingParams, Stop};
 pub use output::{
     ForwardBackward, LoadedWeights, ModelData, ModelInfo, OptimStep, Sampled, SavedWeights,

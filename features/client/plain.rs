@@ -1,6 +1,6 @@
 //! Calls that are answered at once, and how often they are tried.
 
-use super::error::{Error, Result};
+use super::error::{ClientError, Result};
 use super::link::{Call, Headers, Link, NoAnswer};
 use crate::Instant;
 use alloc::boxed::Box;
@@ -56,7 +56,8 @@ impl Call {
         path: impl Into<Box<str>>,
         body: &impl Serialize,
     ) -> Result<Self> {
-        let body = serde_json::to_vec(body).map_err(|error| Error::unencodable(name, &error))?;
+        let body =
+            serde_json::to_vec(body).map_err(|error| ClientError::unencodable(name, &error))?;
         Ok(Self::with_body(link, name, path, body))
     }
 
@@ -133,14 +134,14 @@ impl Link {
         read(call.name, &body)
     }
 
-    pub(super) fn refused(&self, call: &'static str, status: u16, body: &[u8]) -> Error {
+    pub(super) fn refused(&self, call: &'static str, status: u16, body: &[u8]) -> ClientError {
         let body = self.excerpt(body);
-        Error::Status { call, status, body }
+        ClientError::Status { call, status, body }
     }
 
-    pub(super) fn unanswered(&self, call: &'static str, no_answer: &NoAnswer) -> Error {
+    pub(super) fn unanswered(&self, call: &'static str, no_answer: &NoAnswer) -> ClientError {
         let why = self.why(no_answer);
-        Error::NoAnswer { call, why }
+        ClientError::NoAnswer { call, why }
     }
 }
 
@@ -153,7 +154,7 @@ pub(super) fn read<T: DeserializeOwned>(call: &'static str, body: &[u8]) -> Resu
             _ => "it is not JSON",
         };
         let (line, column) = (error.line(), error.column());
-        Error::answer(call, format_args!("{what} (line {line}, column {column})"))
+        ClientError::answer(call, format_args!("{what} (line {line}, column {column})"))
     })
 }
 

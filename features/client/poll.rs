@@ -1,7 +1,7 @@
 //! Waiting for the result of a request that the backend has taken.
 
-use super::error::{Error, Result};
-use super::link::{Call, Headers, Link};
+use super::error::{ClientError, Result};
+use super::link::{Call, Headers, Link, MOST_BYTES};
 use super::plain::{Backpressure, backoff, read};
 use super::queue::Queue;
 use super::verdict::{Verdict, judge};
@@ -100,8 +100,8 @@ enum Kept {
 
 impl Submission {
     pub(super) fn new(link: &Link, kind: Kind, body: &impl Serialize) -> Result<Self> {
-        let body =
-            serde_json::to_vec(body).map_err(|error| Error::unencodable(kind.name(), &error))?;
+        let body = serde_json::to_vec(body)
+            .map_err(|error| ClientError::unencodable(kind.name(), &error))?;
         Ok(Self::with_body(link, kind, body))
     }
 
@@ -127,7 +127,7 @@ impl Submission {
             Ok(promise) => Ok(promise.request_id),
             // It may have failed at once.
             Err(error) => match judge(200, &body) {
-                Verdict::Failed { category, message } => Err(Error::Failed {
+                Verdict::Failed { category, message } => Err(ClientError::Failed {
                     call: name,
                     request_id: String::new(),
                     category,
@@ -158,7 +158,7 @@ impl Submission {
                 Kept::Expired if submits > MOST_SUBMITS => {
                     drop(watched);
                     let call = self.kind.name();
-                    return Err(Error::Expired { call, request_id });
+                    return Err(ClientError::Expired { call, request_id });
                 }
                 Kept::Expired => {}
             }
@@ -209,7 +209,7 @@ impl Submission {
                 }
                 Verdict::Failed { category, message } => {
                     watched.observe(QueueState::Active, None);
-                    return Err(Error::Failed {
+                    return Err(ClientError::Failed {
                         call: name,
                         request_id: request_id.into(),
                         category,
@@ -218,11 +218,14 @@ impl Submission {
                 }
                 Verdict::Expired => return Ok(Kept::Expired),
                 Verdict::Refused => return Err(link.refused(name, status, &body)),
+                Verdict::Odd if body.len() >= MOST_BYTES => {
+                    return Err(ClientError::answer(name, "it is longer than 64 MiB"));
+                }
                 Verdict::Odd if odd >= MOST_ODD && status == 400 => {
                     return Err(link.refused(name, status, &body));
                 }
                 Verdict::Odd if odd >= MOST_ODD => {
-                    return Err(Error::answer(name, "it is not a JSON object"));
+                    return Err(ClientError::answer(name, "it is not a JSON object"));
                 }
                 Verdict::Odd => {
                     odd += 1;

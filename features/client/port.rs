@@ -5,10 +5,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::future::{Future, poll_fn};
+use core::panic::AssertUnwindSafe;
 use core::pin::{Pin, pin};
 use core::task::Poll;
 use http::{Request, Response};
+use std::panic::catch_unwind;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 /// A future in a box.
 pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -110,5 +113,17 @@ pub(super) async fn until<T>(
         }
         end.as_mut().poll(context).map(|()| None)
     })
+    .await
+}
+
+/// Runs a future to its end, panic or not.
+pub(super) async fn caught<F: Future>(future: F) -> thread::Result<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        },
+    )
     .await
 }

@@ -1,6 +1,6 @@
 //! Sampling from a model.
 
-use super::error::{Error, Result};
+use super::error::{ClientError, Result};
 use super::input::{ModelInput, SamplingParams};
 use super::link::Call;
 use super::output::Sampled;
@@ -128,7 +128,7 @@ impl SamplingClient {
         let sampled = self.submit(prompt.into(), 1, params, true);
         // The call inside reports what it fails with, and this one the rest.
         self.0.session.run(async move {
-            let missing = || Error::answer("compute_logprobs", "it has no prompt_logprobs");
+            let missing = || ClientError::answer("compute_logprobs", "it has no prompt_logprobs");
             sampled.await?.prompt_logprobs.ok_or_else(missing)
         })
     }

@@ -1,6 +1,6 @@
 //! The service: a session at the backend, and the clients that it makes.
 
-use super::error::{Error, Result};
+use super::error::{ClientError, Result};
 use super::link::{Call, Link};
 use super::output::ServerCapabilities;
 use super::pending::Pending;
@@ -178,7 +178,9 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         self.runtime.bind()?;
         let entropy = match self.entropy.take() {
             Some(entropy) => entropy,
-            None => Entropy::from_os().map_err(|_| Error::Telemetry(BuildError::NoEntropy))?,
+            None => {
+                Entropy::from_os().map_err(|_| ClientError::Telemetry(BuildError::NoEntropy))?
+            }
         };
         let world = World::new(self.http.clone(), self.runtime.clone());
         let (random, most) = (Random::new(entropy), self.max_requests);
@@ -194,7 +196,7 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         if let Some(adjust) = self.telemetry {
             telemetry = adjust(telemetry);
         }
-        let reporter = telemetry.start().map_err(Error::Telemetry)?;
+        let reporter = telemetry.start().map_err(ClientError::Telemetry)?;
         let handle = reporter.handle();
         link.tell(HttpEvents::new(&handle));
         let mut tracker = QueueStateTracker::new(&handle);
@@ -294,7 +296,7 @@ impl ServiceClient {
             .run(TrainingClient::create(session, base, lora))
     }
 
-    /// Ends the session for all its clients: calls under way fail with [`Error::Closed`], the backend is told of the
+    /// Ends the session for all its clients: calls under way fail with [`ClientError::Closed`], the backend is told of the
     /// success, and the telemetry is sent. At most [`close_timeout`](ServiceBuilder::close_timeout), whatever the backend
     /// does. A second call waits for the telemetry only.
     pub fn close(&self) -> impl Future<Output = Drain> + Send + 'static + use<> {

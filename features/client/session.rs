@@ -4,7 +4,7 @@ use super::error::Result;
 use super::heartbeat;
 use super::link::{Call, Link};
 use super::pending::Pending;
-use super::port::until;
+use super::port::{caught, until};
 use super::queue::Queue;
 use crate::park::block_on;
 use crate::{DiagnosticKind, Drain, Handle, QueueStateTracker};
@@ -164,7 +164,8 @@ impl Session {
             if let Ok(mut call) = call {
                 call.timeout = FINISH_TIMEOUT;
                 call.is_urgent = true;
-                let _ = link.exchange(&call, 0).await;
+                // Nor does a panic of the HTTP client: a drop may be in one already.
+                let _ = caught(link.exchange(&call, 0)).await;
             }
         }
     }

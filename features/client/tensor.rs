@@ -3,9 +3,12 @@
 use super::input::ModelInput;
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use serde::de::Visitor;
+use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Numbers with a shape.
@@ -19,32 +22,109 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// assert_eq!(weights.floats().map(<[f32]>::len), Some(6));
 /// # Ok::<_, tinkex_telemetry::client::ShapeError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Wire")]
 pub struct TensorData {
-    #[serde(flatten)]
     numbers: Numbers,
     shape: Vec<usize>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "dtype", content = "data", rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq)]
 enum Numbers {
     Int64(Vec<i64>),
-    Float32(#[serde(serialize_with = "write_floats", deserialize_with = "read_floats")] Vec<f32>),
+    Float32(Vec<f32>),
 }
 
-/// NaN and infinities are null on the wire.
-fn write_floats<S: Serializer>(floats: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(floats)
+/// A tensor before its type is known.
+#[derive(Deserialize)]
+struct Wire {
+    data: Vec<Number>,
+    dtype: String,
+    #[serde(default)]
+    shape: Option<Vec<usize>>,
 }
 
-/// Null is NaN.
-fn read_floats<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
-    let floats = Vec::<Option<f32>>::deserialize(deserializer)?;
-    Ok(floats
-        .into_iter()
-        .map(|float| float.unwrap_or(f32::NAN))
-        .collect())
+/// A number of a type that is not known yet.
+#[derive(Clone, Copy)]
+enum Number {
+    Int(i64),
+    Float(f64),
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl Visitor<'_> for Reader {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or null")
+            }
+
+            fn visit_i64<E>(self, int: i64) -> Result<Number, E> {
+                Ok(Number::Int(int))
+            }
+
+            fn visit_u64<E>(self, int: u64) -> Result<Number, E> {
+                Ok(i64::try_from(int).map_or(Number::Float(int as f64), Number::Int))
+            }
+
+            fn visit_f64<E>(self, float: f64) -> Result<Number, E> {
+                Ok(Number::Float(float))
+            }
+
+            /// JSON has no word for what is no number.
+            fn visit_unit<E>(self) -> Result<Number, E> {
+                Ok(Number::Float(f64::NAN))
+            }
+        }
+
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+impl TryFrom<Wire> for TensorData {
+    type Error = String;
+
+    fn try_from(wire: Wire) -> Result<Self, String> {
+        let numbers = wire.data.iter();
+        let tensor = match &*wire.dtype {
+            "int64" => {
+                let ints = numbers.map(|number| match number {
+                    Number::Int(int) => Some(*int),
+                    Number::Float(_) => None,
+                });
+                let ints: Option<Vec<_>> = ints.collect();
+                Self::from(ints.ok_or("not all of an int64 tensor are integers")?)
+            }
+            "float32" => {
+                let floats = numbers.map(|number| match number {
+                    Number::Int(int) => *int as f32,
+                    Number::Float(float) => *float as f32,
+                });
+                Self::from(floats.collect::<Vec<_>>())
+            }
+            other => return Err(format!("unknown dtype {other:?}")),
+        };
+        match wire.shape {
+            Some(shape) => tensor.shaped(shape).map_err(|error| format!("{error}")),
+            None => Ok(tensor),
+        }
+    }
+}
+
+impl Serialize for TensorData {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut form = serializer.serialize_struct("TensorData", 3)?;
+        match &self.numbers {
+            Numbers::Int64(ints) => form.serialize_field("data", ints)?,
+            Numbers::Float32(floats) => form.serialize_field("data", floats)?,
+        }
+        form.serialize_field("dtype", self.dtype())?;
+        form.serialize_field("shape", &self.shape)?;
+        form.end()
+    }
 }
 
 /// A shape that is not that of so many numbers.
@@ -285,6 +365,20 @@ mod tests {
         assert_eq!(form["data"], json!([null, 1.0]));
         let back: TensorData = from_value(form).unwrap();
         assert!(back.floats().unwrap()[0].is_nan());
+    }
+
+    #[test]
+    fn a_tensor_that_contradicts_itself_is_none() {
+        for wrong in [
+            json!({ "data": [1.5], "dtype": "int64", "shape": [1] }),
+            json!({ "data": [1], "dtype": "int64", "shape": [2] }),
+            json!({ "data": [1], "dtype": "of tomorrow", "shape": [1] }),
+            json!({ "data": ["1"], "dtype": "float32", "shape": [1] }),
+        ] {
+            assert!(from_value::<TensorData>(wrong).is_err());
+        }
+        let bare = json!({ "data": [1, 2], "dtype": "int64" });
+        assert_eq!(from_value::<TensorData>(bare).unwrap().shape(), [2]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Training a model.
 
-use super::error::{Error, Result};
+use super::error::{ClientError, Result};
 use super::link::Call;
 use super::output::{
     ForwardBackward, LoadedWeights, ModelInfo, OptimStep, SavedForSampler, SavedWeights,
@@ -204,7 +204,8 @@ impl TrainingClient {
         let saved = self.submit::<SavedForSampler>(Kind::SaveWeightsForSampler, &body);
         self.0.session.run(async move {
             let path = saved.await?.path;
-            let missing = || Error::answer(Kind::SaveWeightsForSampler.name(), "it has no path");
+            let missing =
+                || ClientError::answer(Kind::SaveWeightsForSampler.name(), "it has no path");
             Ok(SavedWeights {
                 path: path.ok_or_else(missing)?,
             })
@@ -219,7 +220,7 @@ impl TrainingClient {
         self.0.session.run(async move {
             let id = saved.await?.sampling_session_id;
             let name = Kind::SaveWeightsForSampler.name();
-            let missing = || Error::answer(name, "it has no sampling_session_id");
+            let missing = || ClientError::answer(name, "it has no sampling_session_id");
             Ok(SamplingClient::new(session, id.ok_or_else(missing)?.into()))
         })
     }
@@ -249,7 +250,7 @@ impl TrainingClient {
     {
         let session = Arc::clone(&self.0.session);
         let body: Result<Vec<u8>> =
-            serde_json::to_vec(body).map_err(|error| Error::unencodable(kind.name(), &error));
+            serde_json::to_vec(body).map_err(|error| ClientError::unencodable(kind.name(), &error));
         let ticket = body.map(|body| self.0.turns.submit(kind, body));
         // The task that submits lives as long as somebody may still call.
         let inner = Arc::clone(&self.0);

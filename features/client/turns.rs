@@ -1,20 +1,16 @@
 //! The order of a model's requests: they are submitted one after the other, in the order of the calls.
 
-use super::error::{Error, Result};
+use super::error::{ClientError, Result};
 use super::link::Link;
 use super::poll::{Kind, Submission};
-use super::port::Boxed;
+use super::port::{Boxed, caught};
 use crate::SpawnError;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use async_channel::{Receiver, Sender, bounded, unbounded};
-use core::future::{Future, poll_fn};
-use core::panic::AssertUnwindSafe;
-use core::pin::pin;
-use core::task::Poll;
-use std::panic::{catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::thread;
 
 /// Takes what is to be submitted. Dropping it ends the task behind it, after what it has.
@@ -59,7 +55,7 @@ impl Ticket {
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => {
                 let why = "the executor has dropped the task that submits requests";
-                Err(Error::Spawn(SpawnError::new(why)))
+                Err(ClientError::Spawn(SpawnError::new(why)))
             }
         }
     }
@@ -92,16 +88,4 @@ fn with_seq_id(mut body: Vec<u8>, seq_id: u64) -> Vec<u8> {
         body.extend_from_slice(alloc::format!(",\"seq_id\":{seq_id}}}").as_bytes());
     }
     body
-}
-
-/// Runs a future to its end, panic or not.
-async fn caught<F: Future>(future: F) -> thread::Result<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(
-        |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
-        },
-    )
-    .await
 }

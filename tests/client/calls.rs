@@ -6,7 +6,7 @@ use serde_json::json;
 use std::time::Duration;
 use tinkex_telemetry::Config;
 use tinkex_telemetry::client::{
-    AdamParams, Datum, EndReason, Error, LoraConfig, Loss, LossFn, ModelInput, SamplingModel,
+    AdamParams, ClientError, Datum, EndReason, LoraConfig, Loss, LossFn, ModelInput, SamplingModel,
     SamplingParams, ServiceClient, StopReason,
 };
 use tinkex_telemetry::collector::{Answer, Collector};
@@ -194,7 +194,7 @@ fn logprobs_are_those_of_the_prompt<W: World>() {
     assert_eq!(body["num_samples"], 1);
     site.backend.result("Sample", json!({ "sequences": [] }));
     let error = site.wait(sampler.compute_logprobs(prompt())).unwrap_err();
-    assert!(matches!(error, Error::Answer { .. }), "{error}");
+    assert!(matches!(error, ClientError::Answer { .. }), "{error}");
 }
 
 fn a_model_is_made_with_its_adapter<W: World>() {

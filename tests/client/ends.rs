@@ -4,7 +4,7 @@ use crate::in_each_world;
 use crate::worlds::{KEY, ThreadUreq, World, builder, site, site_with};
 use std::thread;
 use std::time::Duration;
-use tinkex_telemetry::client::{Error, SamplingParams, ServiceClient};
+use tinkex_telemetry::client::{ClientError, SamplingParams, ServiceClient};
 use tinkex_telemetry::collector::{Answer, Collector};
 use tinkex_telemetry::{Config, Reqwest, Tokio};
 
@@ -29,7 +29,7 @@ fn a_close_ends_the_calls_under_way_at_once<W: World + Sync>() {
         assert!(site.backend.wait_for("retrieve_future", 1, PATIENCE));
         let session = site.close();
         assert!(session.has_ended());
-        assert_eq!(waits.join().unwrap(), Err(Error::Closed));
+        assert_eq!(waits.join().unwrap(), Err(ClientError::Closed));
     });
     site.only("finish");
 }
@@ -40,10 +40,13 @@ fn after_a_close_every_call_fails_and_nothing_is_sent<W: World>() {
     site.close();
     let calls = site.backend.calls().len();
     let sampled = sampler.sample(vec![1], 1, SamplingParams::new());
-    assert_eq!(site.wait(sampled), Err(Error::Closed));
-    assert_eq!(site.wait(training.save_weights("a")), Err(Error::Closed));
+    assert_eq!(site.wait(sampled), Err(ClientError::Closed));
+    assert_eq!(
+        site.wait(training.save_weights("a")),
+        Err(ClientError::Closed)
+    );
     let capabilities = site.service.get_server_capabilities();
-    assert_eq!(site.wait(capabilities), Err(Error::Closed));
+    assert_eq!(site.wait(capabilities), Err(ClientError::Closed));
     assert_eq!(site.backend.calls().len(), calls);
 }
 
@@ -130,7 +133,7 @@ fn without_telemetry_everything_else_works<W: World>() {
 #[test]
 fn what_cannot_work_is_an_error_that_names_it() {
     let wrong = Config::new("ftp://host", KEY).unwrap_err();
-    let shown = Error::from(wrong).to_string();
+    let shown = ClientError::from(wrong).to_string();
     assert_eq!(shown, "base_url is neither http:// nor https://");
     let config = Config::new("http://127.0.0.1:1", KEY).unwrap();
     let outside = ServiceClient::builder(config)
@@ -138,5 +141,5 @@ fn what_cannot_work_is_an_error_that_names_it() {
         .runtime(Tokio)
         .connect();
     // There is no tokio here to be bound to.
-    assert!(matches!(outside.wait(), Err(Error::Spawn(_))));
+    assert!(matches!(outside.wait(), Err(ClientError::Spawn(_))));
 }

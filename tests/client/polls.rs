@@ -4,7 +4,7 @@ use crate::in_each_world;
 use crate::worlds::{KEY, Site, World, data_of, site, try_again};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use tinkex_telemetry::client::{Category, Error, Result, Sampled, SamplingParams};
+use tinkex_telemetry::client::{Category, ClientError, Result, Sampled, SamplingParams};
 use tinkex_telemetry::collector::Answer;
 
 in_each_world! {
@@ -47,7 +47,10 @@ fn a_bare_result_or_a_completed_one_is_the_end<W: World>() {
         assert_eq!((tokens(result), polls), (vec![7], 1));
     }
     let (result, _) = sample(&site, [Answer::json(&json!({ "sequences": 5 }))]);
-    assert!(matches!(result, Err(Error::Answer { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(ClientError::Answer { .. })),
+        "{result:?}"
+    );
 }
 
 fn a_request_that_waits_is_polled_again_and_its_state_is_told<W: World>() {
@@ -170,7 +173,10 @@ fn a_lost_request_is_submitted_again_and_not_for_ever<W: World>() {
 
     site.backend.always(POLL, Answer::status(410));
     let (result, polls) = sample(&site, []);
-    assert!(matches!(result, Err(Error::Expired { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(ClientError::Expired { .. })),
+        "{result:?}"
+    );
     assert_eq!(polls, 4);
 }
 
@@ -204,7 +210,10 @@ fn a_wrong_poll_is_tried_three_times_more<W: World>() {
     let nonsense = || Answer::status(200).body("nonsense");
     let answers = [nonsense(), nonsense(), nonsense(), nonsense()];
     let (result, polls) = sample(&site, answers);
-    assert!(matches!(result, Err(Error::Answer { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(ClientError::Answer { .. })),
+        "{result:?}"
+    );
     assert_eq!(polls, 4);
 }
 

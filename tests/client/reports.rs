@@ -5,7 +5,7 @@ use crate::worlds::{KEY, World, data_of, names, site, site_with};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tinkex_telemetry::client::{AdamParams, Error, SamplingParams};
+use tinkex_telemetry::client::{AdamParams, ClientError, SamplingParams};
 use tinkex_telemetry::collector::{Answer, Collector};
 use tinkex_telemetry::{DiagnosticKind, QueueStateChange};
 
@@ -34,7 +34,7 @@ fn a_users_own_error_is_a_user_error_and_the_session_lives_on<W: World>() {
     let told = data_of(&session, "user_error");
     assert_eq!(told.len(), 2, "{told:?}");
     assert_eq!(told[0]["status_code"], 404);
-    assert_eq!(told[0]["error_type"], "Error");
+    assert_eq!(told[0]["error_type"], "ClientError");
     assert!(told[0].get("body").is_none());
     assert_eq!(told[1]["message"], "sample failed: your fault");
     let names = names(&session);
@@ -52,7 +52,7 @@ fn any_other_error_is_an_exception_and_the_session_lives_on<W: World>() {
     let failed = Answer::json(&failed);
     site.backend.script("retrieve_future", [failed]);
     let step = site.wait(training.optim_step(AdamParams::default()));
-    assert!(matches!(step, Err(Error::Failed { .. })));
+    assert!(matches!(step, Err(ClientError::Failed { .. })));
     assert!(site.wait(training.get_info()).is_ok());
     let session = site.close();
     let events = session.events().iter().map(|event| event.value());

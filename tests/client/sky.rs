@@ -29,6 +29,7 @@ pub(crate) struct Sky {
 struct State {
     down_until: Duration,
     is_telemetry_stalled: bool,
+    panics_in: &'static str,
     /// Per mille of exchanges that come to nothing, and the state of the dice.
     storm: u64,
     dice: u64,
@@ -73,6 +74,16 @@ impl Sky {
     /// So many of a thousand exchanges come to nothing.
     pub(crate) fn storm(&self, per_mille: u64, seed: u64) {
         self.with(|state| (state.storm, state.dice) = (per_mille, seed | 1));
+    }
+
+    /// The HTTP client panics in calls of this name.
+    pub(crate) fn panic_in(&self, name: &'static str) {
+        self.with(|state| state.panics_in = name);
+    }
+
+    /// Everything that has come, and when.
+    pub(crate) fn log(&self) -> String {
+        self.with(|state| format!("{:?} {:?}", state.arrived, state.events))
     }
 
     pub(crate) fn stall_telemetry(&self) {
@@ -136,6 +147,10 @@ impl Sky {
         let at = self.passed().as_secs();
         let _under_way = (name != "session_heartbeat").then(|| UnderWay::begin(&self));
         self.with(|state| state.arrived.push((at, name)));
+        if self.with(|state| state.arrived.last().map(|last| &*last.1) == Some(state.panics_in)) {
+            // As a panic would be, but for the message that the hook would print.
+            std::panic::resume_unwind(Box::new("simulated"));
+        }
         if self.passed() < self.with(|state| state.down_until) {
             return Err(HttpError::new("connection refused"));
         }

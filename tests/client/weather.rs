@@ -5,9 +5,10 @@ use crate::worlds::try_again;
 use futures::future::{Either, join, join_all, select};
 use serde_json::json;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tinkex_telemetry::client::{
-    AdamParams, Error, LoraConfig, ModelInput, SamplingClient, SamplingParams, ServiceClient,
+    AdamParams, ClientError, LoraConfig, ModelInput, SamplingClient, SamplingParams, ServiceClient,
 };
 use tinkex_telemetry::collector::Answer;
 use tinkex_telemetry::sim::SimSpawner;
@@ -98,7 +99,7 @@ fn a_plain_call_is_tried_for_five_minutes() {
         let name = "get_server_capabilities";
         sky.outage(secs(100_000));
         let error = service.get_server_capabilities().await.unwrap_err();
-        assert!(matches!(error, Error::NoAnswer { .. }), "{error}");
+        assert!(matches!(error, ClientError::NoAnswer { .. }), "{error}");
         assert!(error.is_retryable());
         let attempts = sky.attempts(name);
         assert_eq!(attempts[..7], [0, 1, 3, 7, 15, 31, 61]);
@@ -210,7 +211,7 @@ fn a_close_during_a_poll_ends_it_and_keeps_its_own_deadline() {
             (drain, begun, sky.passed())
         };
         let ((sampled, ended), (drain, begun, closed)) = join(sample, close).await;
-        assert_eq!(sampled, Err(Error::Closed));
+        assert_eq!(sampled, Err(ClientError::Closed));
         assert_eq!(ended, begun);
         // The backend was given five seconds to hear of it, and the telemetry has arrived.
         assert!(closed - begun <= secs(6), "{:?}", closed - begun);
@@ -362,8 +363,8 @@ fn a_call_that_the_close_ends_is_no_failure_however_deep_it_is() {
             service.close().await
         };
         let ((logprobs, saved), drain) = join(join(logprobs, saved), close).await;
-        assert_eq!(logprobs, Err(Error::Closed));
-        assert_eq!(saved, Err(Error::Closed));
+        assert_eq!(logprobs, Err(ClientError::Closed));
+        assert_eq!(saved, Err(ClientError::Closed));
         assert!(drain.all_delivered());
         let events = sky.events();
         assert!(
@@ -371,6 +372,19 @@ fn a_call_that_the_close_ends_is_no_failure_however_deep_it_is() {
                 .iter()
                 .any(|event| event["event"] == "UNHANDLED_EXCEPTION")
         );
+    });
+}
+
+#[test]
+fn a_heart_survives_a_client_that_panics() {
+    under(16, |sky, spawner| async move {
+        let service = sky.connect(&spawner).await.unwrap();
+        sky.panic_in("session_heartbeat");
+        sky.sleep(secs(145)).await;
+        assert_eq!(sky.attempts("session_heartbeat").len(), 14);
+        assert_eq!(sky.told(DiagnosticKind::HeartbeatLost).len(), 1);
+        sky.panic_in("finish");
+        assert!(service.close().await.all_delivered());
     });
 }
 
@@ -402,6 +416,22 @@ async fn voyage(sky: Sky, spawner: SimSpawner, seed: u64) {
     let stats = telemetry.stats();
     assert!(stats.is_balanced() && stats.refused.total() == 0);
     assert_eq!(sky.events().len() as u64, stats.accepted);
+}
+
+#[test]
+fn a_storm_is_the_same_every_time() {
+    for seed in 0..20 {
+        let run = || {
+            let log = Arc::new(Mutex::new(None));
+            let note = Arc::clone(&log);
+            under(seed, |sky, spawner| async move {
+                voyage(sky.clone(), spawner, seed + 1).await;
+                *note.lock().unwrap() = Some(sky.log());
+            });
+            log.lock().unwrap().take().expect("it has ended")
+        };
+        assert_eq!(run(), run());
+    }
 }
 
 #[test]
