@@ -1,5 +1,8 @@
 //! The adapters: everything that touches a runtime, a socket or a disk. One file or folder for each Cargo feature.
 
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+pub mod client;
 #[cfg(feature = "collector")]
 #[cfg_attr(docsrs, doc(cfg(feature = "collector")))]
 pub mod collector;
@@ -66,8 +69,8 @@ pub mod wire;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::http::{
-    Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError, HttpEvents, HttpTransport,
-    MAX_ANSWER_BYTES, Observed, RetryCount,
+    AnswerBounds, Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError, HttpEvents,
+    HttpTransport, MAX_ANSWER_BYTES, Observed, RetryCount,
 };
 #[cfg(all(feature = "thread", feature = "ureq"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "thread", feature = "ureq"))))]

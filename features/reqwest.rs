@@ -1,6 +1,6 @@
 //! reqwest: an asynchronous HTTP client, for tokio.
 
-use super::http::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+use super::http::{AnswerBounds, HttpClient, HttpError};
 use crate::Fault;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -74,6 +74,7 @@ impl HttpClient for Reqwest {
 }
 
 async fn exchange(client: &Client, request: Request<Bytes>) -> reqwest::Result<Response<Bytes>> {
+    let most = AnswerBounds::of(&request).max_bytes;
     let mut answer = client.execute(request.try_into()?).await?;
     let mut result = Response::new(Bytes::new());
     *result.status_mut() = answer.status();
@@ -81,7 +82,7 @@ async fn exchange(client: &Client, request: Request<Bytes>) -> reqwest::Result<R
     let mut body = answer.chunk().await?.unwrap_or_default();
     let mut longer = Vec::new();
     // Read to its end, the connection can be used again.
-    while body.len().max(longer.len()) < MAX_ANSWER_BYTES
+    while body.len().max(longer.len()) < most
         && let Some(chunk) = answer.chunk().await?
     {
         if longer.is_empty() {

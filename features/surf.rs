@@ -1,7 +1,7 @@
 //! surf: an asynchronous HTTP client with exchangeable backends.
 
 use super::http::{
-    HttpClient, HttpError, HttpEvents, MAX_ANSWER_BYTES, Marks, OwnRequest, RetryCount, of_error,
+    AnswerBounds, HttpClient, HttpError, HttpEvents, Marks, OwnRequest, RetryCount, of_error,
     of_text,
 };
 use crate::capture::Found;
@@ -9,6 +9,7 @@ use crate::exception::Dynamic;
 use crate::{Fault, Outcome};
 use alloc::boxed::Box;
 use alloc::string::ToString as _;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
@@ -36,10 +37,21 @@ use surf::{Client, Url};
 /// and this cannot change: it looks names up on the executor's thread, which stands still meanwhile, `http_timeout`
 /// with it; it refuses the answers of HTTP/1.0 servers; and it writes requests, the API key among them, to the `log`
 /// facade at level TRACE, target `async_h1`.
+///
+/// A clone makes clients of its own.
 pub struct Surf {
-    make: Box<dyn Fn() -> Client + Send>,
+    make: Arc<dyn Fn() -> Client + Send + Sync>,
     /// None while a call is under way, and after one that did not end well.
     client: Option<Client>,
+}
+
+impl Clone for Surf {
+    fn clone(&self) -> Self {
+        Self {
+            make: Arc::clone(&self.make),
+            client: None,
+        }
+    }
 }
 
 impl Surf {
@@ -49,9 +61,9 @@ impl Surf {
     /// backend puts the connection of such a request back into its pool, where the next request would take it, and the
     /// late answer for its own.
     #[must_use]
-    pub fn new(make: impl Fn() -> Client + Send + 'static) -> Self {
+    pub fn new(make: impl Fn() -> Client + Send + Sync + 'static) -> Self {
         Self {
-            make: Box::new(make),
+            make: Arc::new(make),
             client: None,
         }
     }
@@ -59,9 +71,10 @@ impl Surf {
 
 impl HttpClient for Surf {
     async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let most = AnswerBounds::of(&request).max_bytes;
         let request = convert(request)?;
-        let client = self.client.take().unwrap_or_else(&self.make);
-        let (answer, is_read) = exchange(&client, request).await?;
+        let client = self.client.take().unwrap_or_else(|| (self.make)());
+        let (answer, is_read) = exchange(&client, request, most).await?;
         self.client = is_read.then_some(client);
         Ok(answer)
     }
@@ -71,6 +84,7 @@ impl HttpClient for Surf {
 async fn exchange(
     client: &Client,
     request: surf::Request,
+    most: usize,
 ) -> Result<(Response<Bytes>, bool), HttpError> {
     let mut answer = client.send(request).await.map_err(HttpError::new)?;
     // surf takes the first head for the answer, though another one is to come.
@@ -97,16 +111,16 @@ async fn exchange(
     // Read to its end, the connection can be used again.
     answer
         .take_body()
-        .take(MAX_ANSWER_BYTES as u64)
+        .take(most as u64)
         .read_to_end(&mut body)
         .await
         .map_err(|error| HttpError::from_error(&error))?;
     // surf takes the end of the connection for the end of the body.
-    if body.len() < len.unwrap_or(0).min(MAX_ANSWER_BYTES) {
+    if body.len() < len.unwrap_or(0).min(most) {
         return Err(HttpError::new("the answer broke off"));
     }
     let has_end = len.is_some() || is_chunked;
-    let is_read = has_end && body.len() < MAX_ANSWER_BYTES;
+    let is_read = has_end && body.len() < most;
     *result.body_mut() = body.into();
     Ok((result, is_read))
 }

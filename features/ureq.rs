@@ -1,6 +1,6 @@
 //! ureq: a blocking HTTP client, on a thread that may block.
 
-use super::http::{Failure, HttpClient, HttpError, HttpEvents, MAX_ANSWER_BYTES, of_error, of_io};
+use super::http::{AnswerBounds, Failure, HttpClient, HttpError, HttpEvents, of_error, of_io};
 use crate::{Fault, origin};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -21,6 +21,8 @@ use ureq::{Agent, Body, Error, SendBody};
 /// keep deadlines; on any other executor they run on a worker thread, started at the first request and ended when this
 /// is dropped. The connection is kept between requests. A call that the session has given up is left to itself: the
 /// next one gets another thread and does not wait for it.
+///
+/// A clone shares the agent with its connections, and has threads of its own.
 ///
 /// ureq writes every byte that it sends, the API key among them, to the `log` facade at level TRACE, target
 /// `ureq_proto`: programs that log so much should leave that target out.
@@ -68,8 +70,9 @@ impl Ureq {
             .http_status_as_error(false)
             .input_buffer_size(INPUT_BUFFER)
             .output_buffer_size(OUTPUT_BUFFER)
-            .max_idle_connections(1)
-            .max_idle_connections_per_host(1);
+            // One after the other, the requests of a session need one; clones of this share them.
+            .max_idle_connections(MAX_THREADS)
+            .max_idle_connections_per_host(MAX_THREADS);
         Self::with_agent(config.build().new_agent())
     }
 
@@ -170,8 +173,16 @@ async fn call_here(call: Call) -> Result<(), Call> {
 
 /// Blocks. The request is dropped before the answer goes out, so that its body's buffer is free again.
 fn call(agent: &Agent, request: Request<Bytes>) -> Answer {
+    let bounds = AnswerBounds::of(&request);
     let (parts, body) = request.into_parts();
-    let request = Request::from_parts(parts, &body[..]);
+    let mut request = Request::from_parts(parts, &body[..]);
+    let own = agent.config().timeouts().recv_response;
+    if let (Some(asked), Some(own)) = (bounds.timeout, own)
+        && asked > own
+    {
+        let config = agent.configure_request(request);
+        request = config.timeout_recv_response(Some(asked)).build();
+    }
     let answer = agent
         .run(request)
         .map_err(|error| HttpError::from_error(&error))?;
@@ -179,7 +190,7 @@ fn call(agent: &Agent, request: Request<Bytes>) -> Answer {
     let mut bytes = Vec::new();
     // Read to its end, the connection can be used again.
     body.as_reader()
-        .take(MAX_ANSWER_BYTES as u64)
+        .take(bounds.max_bytes as u64)
         .read_to_end(&mut bytes)
         .map_err(|error| HttpError::from_error(&error))?;
     Ok(Response::from_parts(parts, bytes.into()))
@@ -221,6 +232,12 @@ fn failure(error: &Error) -> Failure {
         Error::Protocol(_) => Failure::error("the answer is not HTTP"),
         Error::Http(_) | Error::BadUri(_) => Failure::error("the request is not HTTP"),
         other => of_error(other),
+    }
+}
+
+impl Clone for Ureq {
+    fn clone(&self) -> Self {
+        Self::with_agent(self.agent.clone())
     }
 }
 

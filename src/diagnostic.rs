@@ -51,10 +51,20 @@ pub enum DiagnosticKind {
     LoggedAfterEnd,
     /// Events were refused because the scrub hook panicked; `why` names the first.
     ScrubPanicked,
+    /// The backend has something to say of the session; `why` is what.
+    BackendInfo,
+    /// A warning of the backend's; `why` is what it says.
+    BackendWarning,
+    /// An error that the backend tells of; `why` is what it says.
+    BackendError,
+    /// Requests wait in the backend's queue; `why` says for what.
+    QueuePaused,
+    /// The backend has not heard of the session for a while; `why` says for how long, or that it has given it up.
+    HeartbeatLost,
 }
 
 impl DiagnosticKind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 16] = [
         Self::QueueFull,
         Self::EventTooLarge,
         Self::Unencodable,
@@ -66,6 +76,11 @@ impl DiagnosticKind {
         Self::ExceptionLogged,
         Self::LoggedAfterEnd,
         Self::ScrubPanicked,
+        Self::BackendInfo,
+        Self::BackendWarning,
+        Self::BackendError,
+        Self::QueuePaused,
+        Self::HeartbeatLost,
     ];
 
     /// How the default observer tells it.
@@ -73,7 +88,8 @@ impl DiagnosticKind {
     pub const fn level(self) -> log::Level {
         match self {
             Self::AttemptFailed => log::Level::Debug,
-            Self::ExceptionLogged => log::Level::Info,
+            Self::ExceptionLogged | Self::BackendInfo => log::Level::Info,
+            Self::BackendError => log::Level::Error,
             _ => log::Level::Warn,
         }
     }
@@ -118,6 +134,11 @@ impl fmt::Display for Diagnostic<'_> {
             DiagnosticKind::LoggedAfterEnd => f.write_str(
                 "Telemetry events logged after a fatal exception ended the session; they are still sent",
             ),
+            DiagnosticKind::BackendInfo
+            | DiagnosticKind::BackendWarning
+            | DiagnosticKind::BackendError
+            | DiagnosticKind::QueuePaused
+            | DiagnosticKind::HeartbeatLost => f.write_str(why),
         }
     }
 }

@@ -245,6 +245,20 @@ impl Handle {
         }
     }
 
+    /// Tells the session's observer something, or the `log` facade where there is no session.
+    #[cfg(feature = "std")]
+    #[allow(dead_code, reason = "a client may have something to tell")]
+    pub(crate) fn tell(&self, kind: DiagnosticKind, why: &str, session_id: &str) {
+        let observer = self.sink().map(|sink| sink.shared().observer());
+        observer.unwrap_or(&Observer::Log).tell(&Diagnostic {
+            kind,
+            count: 1,
+            why,
+            session_id,
+            limit: 0,
+        });
+    }
+
     /// Whether nothing can be logged any more.
     #[cfg(feature = "std")]
     pub(crate) fn is_over(&self) -> bool {
@@ -402,6 +416,8 @@ impl Handle {
     }
 }
 
+#[cfg(feature = "std")]
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 #[cfg(feature = "std")]
 use crate::spawner::WouldDeadlock;
 

@@ -123,6 +123,7 @@
 //! | `eyre` | capture of `eyre::Report` |
 //! | `reqwest-middleware` | HTTP events of a reqwest client: `HttpEvents` is a middleware |
 //! | `tower` | HTTP events of services, client or server: `HttpEvents` is a layer |
+//! | `client` | `client`, the clients of the backend itself (`ServiceClient`, `SamplingClient`, `TrainingClient`), which report by themselves |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!

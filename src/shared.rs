@@ -375,6 +375,11 @@ impl Shared {
         encode::session_end(at, now.saturating_duration_since(self.started))
     }
 
+    #[allow(dead_code, reason = "a client may have something to tell")]
+    pub(crate) const fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
     /// Tells the observer what has happened; `all` also what should still be quiet.
     pub(crate) fn report(&self, now: Instant, all: bool) {
         #[cfg(feature = "std")]

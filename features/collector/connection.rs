@@ -12,7 +12,7 @@ use axum::{
     body::{Body, HttpBody},
     extract::{DefaultBodyLimit, FromRequest, Request, State as Shared},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{any, post},
 };
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -28,12 +28,14 @@ use super::script::{Answer, AnswerKind};
 use super::state::State;
 
 const ENDPOINT: &str = "/api/v1/telemetry";
+const CALLS: &str = "/api/v1/{*call}";
 const MAX_BODY_BYTES: usize = 64 << 20;
 
 /// The routes that every connection of a collector serves.
 pub(super) fn routes(state: Arc<State>) -> Router {
     Router::new()
         .route(ENDPOINT, post(receive))
+        .route(CALLS, any(call))
         .fallback(|| future::ready(problem(StatusCode::NOT_FOUND, "no such path")))
         .method_not_allowed_fallback(|| {
             future::ready(problem(
@@ -78,11 +80,18 @@ async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Respons
         let body = body.as_deref().map_err(Clone::clone);
         state.take(arrived, headers, body, scripted)
     };
-    if !answer.delay.is_zero() {
-        // Which takes a millisecond even for nothing.
-        tokio::time::sleep(answer.delay).await;
-    }
     give(answer).await
+}
+
+/// All the others.
+async fn call(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let head = Request::from_parts(parts.clone(), ());
+    match read(Request::from_parts(parts, body)).await {
+        Some(Ok(body)) => give(state.call(&head.map(|()| body))).await,
+        Some(Err(_)) => problem(StatusCode::PAYLOAD_TOO_LARGE, "too long"),
+        None => Hangup::after(Bytes::new()),
+    }
 }
 
 /// The body, or why it is not taken; `None` when the client did not send all of it.
@@ -103,6 +112,10 @@ async fn read(request: Request) -> Option<Result<Bytes, Violation>> {
 }
 
 async fn give(answer: Answer) -> Response {
+    if !answer.delay.is_zero() {
+        // Which takes a millisecond even for nothing.
+        tokio::time::sleep(answer.delay).await;
+    }
     match answer.kind {
         AnswerKind::Status(status) => respond(status, answer),
         AnswerKind::Stall => future::pending().await,

@@ -51,18 +51,26 @@
 //! A request that breaks a rule is answered with the [`Violation`]'s status and
 //! `{"error": "…", "field": "events[3].timestamp"}`, and none of its events are kept.
 //!
+//! # The rest of the backend
+//!
+//! A collector also takes the calls that clients make: sessions, sampling, training. [`Backend`] is
+//! who answers them, with results of the right form or as it is told.
+//!
 //! # Limits
 //!
 //! HTTP/1 without TLS, on loopback; bodies up to 64 MiB; everything is kept in memory until the
 //! collector is dropped.
 
+mod backend;
 mod connection;
 mod record;
+mod results;
 mod script;
 mod server;
 mod state;
 
 pub use super::wire::{Checked, CheckedEvent, EventKind, Mode, Violation, check};
+pub use backend::{Backend, CallRecord};
 pub use record::{EventRecord, RequestRecord, SessionRecord};
 pub use script::{Answer, AnswerKind};
 pub use server::{Collector, CollectorBuilder};

@@ -1,11 +1,13 @@
 //! The script: what a request is answered, faults included.
 
+use alloc::string::ToString;
 use core::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use serde_json::Value;
 
-/// What one request to the telemetry endpoint is answered.
+/// What one request to the telemetry endpoint, or one call of a [`Backend`](super::Backend), is answered.
 ///
 /// An answer also says whether the request's events are kept. By itself only a 2xx keeps them;
 /// [`keep`](Self::keep) makes any answer do so, which is what a client sees of a server that did the
@@ -75,6 +77,27 @@ impl Answer {
             r#"{"error":"scripted"}"#
         };
         Self::new(AnswerKind::Status(status), body)
+    }
+
+    /// 200 with this body.
+    pub fn json(body: &Value) -> Self {
+        Self::status(200).body(body.to_string())
+    }
+
+    /// The answer as a client would see it, without its delay; `None` where it is none.
+    #[must_use]
+    pub fn response(&self) -> Option<Response<Bytes>> {
+        let mut response = Response::new(self.body.clone());
+        *response.status_mut() = StatusCode::from_u16(self.status_code()?).ok()?;
+        response.headers_mut().clone_from(&self.headers);
+        Some(response)
+    }
+
+    pub(super) fn status_code(&self) -> Option<u16> {
+        match self.kind {
+            AnswerKind::Status(status) => Some(status),
+            _ => None,
+        }
     }
 
     /// Reads the request and never answers; the connection stays open until the client closes it or

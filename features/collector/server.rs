@@ -1,6 +1,12 @@
 //! The collector as its user holds it: how it is set up, what can be asked of it, its thread.
 
-use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
+use alloc::{
+    boxed::Box,
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
 use core::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
@@ -25,6 +31,7 @@ use tokio::{
 
 use super::super::wire::check::Mode;
 use super::super::wire::violation::Violation;
+use super::backend::Backend;
 use super::connection;
 use super::record::{EventRecord, RequestRecord, SessionRecord};
 use super::script::Answer;
@@ -116,6 +123,11 @@ impl Collector {
             .iter()
             .filter_map(|request| request.violation().cloned())
             .collect()
+    }
+
+    /// Who answers the calls of clients: sessions, sampling, training.
+    pub fn backend(&self) -> &Backend {
+        self.state.backend()
     }
 
     /// Waits until `count` distinct events of the session are kept; `false` when `timeout` comes
@@ -233,7 +245,8 @@ impl CollectorBuilder {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
-        let state = Arc::new(State::new(self.rules, self.on_event));
+        let backend = Backend::named(&addr.port().to_string());
+        let state = Arc::new(State::new(self.rules, backend, self.on_event));
         let worker = Worker::start(listener, Arc::clone(&state))?;
         Ok(Collector {
             addr,

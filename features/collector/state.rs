@@ -16,11 +16,13 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderName, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, header};
 
 use super::super::wire::check::{Envelope, Mode};
 use super::super::wire::form;
 use super::super::wire::violation::Violation;
+use super::backend::Backend;
 use super::record::{EventRecord, Order, RequestRecord, Sender, SessionRecord};
 use super::script::{Answer, AnswerKind};
 
@@ -131,6 +133,7 @@ struct Read {
 
 pub(super) struct State {
     rules: Rules,
+    backend: Backend,
     on_event: Option<Mutex<OnEvent>>,
     ledger: Mutex<Ledger>,
     changed: Condvar,
@@ -149,12 +152,25 @@ pub(super) struct Ledger {
 }
 
 impl State {
-    pub(super) fn new(rules: Rules, on_event: Option<OnEvent>) -> Self {
+    pub(super) fn new(rules: Rules, backend: Backend, on_event: Option<OnEvent>) -> Self {
         Self {
             rules,
+            backend,
             on_event: on_event.map(Mutex::new),
             ledger: Mutex::default(),
             changed: Condvar::new(),
+        }
+    }
+
+    pub(super) const fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Answers a call that has nothing to do with telemetry.
+    pub(super) fn call(&self, request: &Request<Bytes>) -> Answer {
+        match self.rules.check_api_key(request.headers()) {
+            Ok(()) => self.backend.answer(request),
+            Err(violation) => refusal(&violation),
         }
     }
 

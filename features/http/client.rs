@@ -7,10 +7,33 @@ use bytes::Bytes;
 use core::error::Error;
 use core::fmt;
 use core::future::Future;
+use core::time::Duration;
 use http::{Request, Response};
 
-/// The most that is wanted of an answer's body, in bytes.
+/// The most that is wanted of an answer's body, in bytes, where [`AnswerBounds`] do not say otherwise.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// How much of an answer is wanted and how long it may take, as an extension of the request. Without one it is
+/// [`MAX_ANSWER_BYTES`], and the client's own timeouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AnswerBounds {
+    /// The most that is wanted of the body, in bytes.
+    pub max_bytes: usize,
+    /// How long the caller waits before it gives the request up: a backstop of the client's own should be no shorter.
+    pub timeout: Option<Duration>,
+}
+
+impl AnswerBounds {
+    /// What a request asks for.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let own = request.extensions().get().copied();
+        own.unwrap_or(Self {
+            max_bytes: MAX_ANSWER_BYTES,
+            timeout: None,
+        })
+    }
+}
 
 /// An HTTP client, as [`HttpTransport`](crate::HttpTransport) uses it: one request at a time, with an absolute
 /// `http://` or `https://` URI and a body that is already there.
@@ -37,8 +60,8 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 ///
 /// * **The answer as it is**, whatever its status: no redirects followed (credentials must not travel), no retries, no
 ///   error for a status. Nothing needs to be decompressed.
-/// * **The body**, at least its first [`MAX_ANSWER_BYTES`] and not much more; the rest may be left unread. An answer
-///   that breaks off is an [`HttpError`].
+/// * **The body**, at least its first [`MAX_ANSWER_BYTES`] (or what [`AnswerBounds`] among the request's extensions
+///   say) and not much more; the rest may be left unread. An answer that breaks off is an [`HttpError`].
 /// * **The request as it is**: its headers are complete but for `host` and `content-length`. Let go of the body when
 ///   the answer is there: its buffer is then used again.
 /// * **Cancel safety.** The future is dropped when the session's `http_timeout` is over; the next request must not have
@@ -106,11 +129,11 @@ impl HttpError {
         }
     }
 
-    pub(super) fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         self.failure.unwrap_or_else(|| of_text(self.message()))
     }
 
-    pub(super) fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         self.why.as_str()
     }
 }

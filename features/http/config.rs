@@ -51,6 +51,17 @@ pub struct Config {
     parts: Result<Parts, ConfigError>,
 }
 
+/// What is the same in each call of the backend.
+#[allow(dead_code, reason = "there may be no client of the backend")]
+pub(crate) struct Api {
+    /// The URL of all calls, with a slash at its end.
+    pub(crate) base: Box<str>,
+    /// Without the idempotency key.
+    pub(crate) headers: HeaderMap,
+    /// What must not be repeated to anybody.
+    pub(crate) secrets: Vec<Box<[u8]>>,
+}
+
 /// All that is the same in each request.
 #[derive(Clone)]
 pub(super) struct Parts {
@@ -111,6 +122,19 @@ impl Config {
             parts.headers.insert(parsed, sensitive);
         }
         Ok(self)
+    }
+
+    /// What calls of the same backend have in common.
+    #[allow(dead_code, reason = "there may be no client of the backend")]
+    pub(crate) fn api(&self) -> Result<Api, ConfigError> {
+        let parts = self.parts.as_ref().map_err(Clone::clone)?;
+        let endpoint = format!("{}", parts.endpoint);
+        let telemetry = PATH.rsplit('/').next().unwrap_or_default();
+        Ok(Api {
+            base: endpoint.strip_suffix(telemetry).unwrap_or(&endpoint).into(),
+            headers: parts.headers.clone(),
+            secrets: parts.secrets.clone(),
+        })
     }
 
     pub(super) fn into_parts(self) -> Result<Parts, ConfigError> {

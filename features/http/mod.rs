@@ -6,10 +6,15 @@ mod events;
 mod reason;
 mod transport;
 
-pub use client::{HttpClient, HttpError, MAX_ANSWER_BYTES};
+pub use client::{AnswerBounds, HttpClient, HttpError, MAX_ANSWER_BYTES};
 pub use config::{Config, ConfigError, ConfigProblem};
 pub use events::{HttpCall, HttpEvents, Observed, RetryCount};
 pub use transport::HttpTransport;
+
+#[allow(unused_imports, reason = "there may be no feature that is switched on")]
+pub(crate) use config::Api;
+#[allow(unused_imports, reason = "there may be no feature that is switched on")]
+pub(crate) use transport::printable;
 
 #[allow(unused_imports, reason = "there may be no feature that is switched on")]
 pub(crate) use events::{Marks, OwnRequest};

@@ -68,6 +68,10 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
     }
 
     fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
+        #[cfg(feature = "client")]
+        if let Some(error) = error.downcast_ref::<crate::client::ClientError>() {
+            return error.fault();
+        }
         H::fault(error)
     }
 }
@@ -136,7 +140,7 @@ fn retry_after(value: &HeaderValue) -> Option<RetryAfter> {
 }
 
 /// The beginning of a text that came from outside: no secrets, no control characters, no runs of white space.
-fn printable<const N: usize>(bytes: &[u8], secrets: &[Box<[u8]>]) -> Text<N> {
+pub(crate) fn printable<const N: usize>(bytes: &[u8], secrets: &[Box<[u8]>]) -> Text<N> {
     let mut text = Text::default();
     let mut has_gap = false;
     for character in blot_out(bytes, secrets, N).trim().chars() {

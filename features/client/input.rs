@@ -1,0 +1,224 @@
+//! What a model is given, and how it is to sample.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// The input of a model: chunks, one behind the other.
+///
+/// ```
+/// use tinkex_telemetry::client::ModelInput;
+///
+/// let input = ModelInput::from_tokens([1, 2]).and_tokens([3]);
+/// assert_eq!(input.len(), 3);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ModelInput {
+    /// The chunks.
+    pub chunks: Vec<Chunk>,
+}
+
+/// A piece of a [`ModelInput`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Chunk {
+    /// Text in the tokens of the model.
+    EncodedText {
+        /// The tokens.
+        tokens: Vec<u32>,
+    },
+}
+
+impl ModelInput {
+    /// Nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { chunks: Vec::new() }
+    }
+
+    /// One chunk of text.
+    #[must_use]
+    pub fn from_tokens(tokens: impl Into<Vec<u32>>) -> Self {
+        Self::new().and_tokens(tokens)
+    }
+
+    /// With one more chunk of text.
+    #[must_use]
+    pub fn and_tokens(mut self, tokens: impl Into<Vec<u32>>) -> Self {
+        let tokens = tokens.into();
+        self.chunks.push(Chunk::EncodedText { tokens });
+        self
+    }
+
+    /// How many tokens there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let mut len = 0;
+        for Chunk::EncodedText { tokens } in &self.chunks {
+            len += tokens.len();
+        }
+        len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<Vec<u32>> for ModelInput {
+    fn from(tokens: Vec<u32>) -> Self {
+        Self::from_tokens(tokens)
+    }
+}
+
+/// How a model samples. What is not set is left to the backend.
+///
+/// ```
+/// use tinkex_telemetry::client::SamplingParams;
+///
+/// let params = SamplingParams::new().max_tokens(64).temperature(0.7).stop(["\n"]);
+/// assert_eq!(params.top_k, -1);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct SamplingParams {
+    /// The most tokens in a sequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// For results that can be repeated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Where a sequence ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+    /// From 0, the most probable token always. Default: 1.
+    pub temperature: f32,
+    /// Only the so many most probable tokens; -1, the default, is all of them.
+    pub top_k: i32,
+    /// Only the most probable tokens that have so much probability together. Default: 1.
+    pub top_p: f32,
+}
+
+/// What ends a sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Stop {
+    /// One of these tokens.
+    Tokens(Vec<u32>),
+    /// One of these texts.
+    Texts(Vec<String>),
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            max_tokens: None,
+            seed: None,
+            stop: None,
+            temperature: 1.0,
+            top_k: -1,
+            top_p: 1.0,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`max_tokens`](Self::max_tokens).
+    #[must_use]
+    pub fn max_tokens(mut self, tokens: u32) -> Self {
+        self.max_tokens = Some(tokens);
+        self
+    }
+
+    /// Sets [`seed`](Self::seed).
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Sets [`stop`](Self::stop) to texts.
+    #[must_use]
+    pub fn stop<T: Into<String>>(mut self, texts: impl IntoIterator<Item = T>) -> Self {
+        self.stop = Some(Stop::Texts(texts.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Sets [`stop`](Self::stop) to tokens.
+    #[must_use]
+    pub fn stop_tokens(mut self, tokens: impl Into<Vec<u32>>) -> Self {
+        self.stop = Some(Stop::Tokens(tokens.into()));
+        self
+    }
+
+    /// Sets [`temperature`](Self::temperature).
+    #[must_use]
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.temperature = temperature;
+        self
+    }
+
+    /// Sets [`top_k`](Self::top_k).
+    #[must_use]
+    pub fn top_k(mut self, tokens: i32) -> Self {
+        self.top_k = tokens;
+        self
+    }
+
+    /// Sets [`top_p`](Self::top_p).
+    #[must_use]
+    pub fn top_p(mut self, probability: f32) -> Self {
+        self.top_p = probability;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{from_value, json, to_value};
+
+    #[test]
+    fn a_prompt_is_chunks_of_encoded_text() {
+        let prompt = ModelInput::from_tokens([1, 2]).and_tokens([3]);
+        let form = json!({ "chunks": [
+            { "type": "encoded_text", "tokens": [1, 2] },
+            { "type": "encoded_text", "tokens": [3] },
+        ]});
+        assert_eq!(to_value(&prompt).unwrap(), form);
+        assert_eq!(from_value::<ModelInput>(form).unwrap(), prompt);
+        assert!(ModelInput::new().is_empty());
+    }
+
+    #[test]
+    fn params_have_their_defaults_and_leave_out_what_is_not_set() {
+        let form = json!({ "temperature": 1.0, "top_k": -1, "top_p": 1.0 });
+        assert_eq!(to_value(SamplingParams::new()).unwrap(), form);
+        let all = SamplingParams::new()
+            .max_tokens(5)
+            .seed(7)
+            .stop(["\n"])
+            .temperature(0.5)
+            .top_k(40)
+            .top_p(0.25);
+        let form = json!({
+            "max_tokens": 5, "seed": 7, "stop": ["\n"], "temperature": 0.5, "top_k": 40, "top_p": 0.25,
+        });
+        assert_eq!(to_value(&all).unwrap(), form);
+        assert_eq!(from_value::<SamplingParams>(form).unwrap(), all);
+        let tokens = SamplingParams::new().stop_tokens([2]);
+        assert_eq!(to_value(tokens).unwrap()["stop"], json!([2]));
+    }
+}

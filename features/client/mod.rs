@@ -1,0 +1,36 @@
+//! Clients of the backend itself, which report what they do without being asked.
+#![doc = ""]
+#![doc = include_str!("guide.md")]
+
+mod error;
+mod heartbeat;
+mod input;
+mod link;
+mod output;
+mod pending;
+mod plain;
+mod poll;
+mod port;
+mod queue;
+mod sampling;
+mod service;
+mod session;
+mod tensor;
+mod train;
+mod training;
+mod turns;
+mod verdict;
+
+pub use error::{Category, ClientError, Result};
+pub use input::{Chunk, ModelInput, SamplingParams, Stop};
+pub use output::{
+    ForwardBackward, LoadedWeights, ModelData, ModelInfo, OptimStep, Sampled, SavedWeights,
+    Sequence, ServerCapabilities, StopReason, SupportedModel,
+};
+pub use pending::Pending;
+pub use sampling::{SamplingClient, SamplingModel};
+pub use service::{ServiceBuilder, ServiceClient, TelemetryBuilder};
+pub use session::EndReason;
+pub use tensor::{Datum, LossFn, ShapeError, TensorData};
+pub use train::{AdamParams, LoraConfig, Loss};
+pub use training::TrainingClient;

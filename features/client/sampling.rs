@@ -1,0 +1,171 @@
+//! Sampling from a model.
+
+use super::error::{ClientError, Result};
+use super::input::{ModelInput, SamplingParams};
+use super::link::Call;
+use super::output::Sampled;
+use super::pending::Pending;
+use super::plain::Backpressure;
+use super::poll::{Kind, Submission};
+use super::session::Session;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use serde::{Deserialize, Serialize};
+
+/// What is sampled from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SamplingModel {
+    /// A base model, by its name.
+    Base(String),
+    /// Weights that were [saved for a sampler](super::TrainingClient::save_weights_for_sampler), by their path.
+    Path(String),
+}
+
+/// A base model; a path, if it begins with `tinker://`.
+impl From<&str> for SamplingModel {
+    fn from(name: &str) -> Self {
+        if name.starts_with("tinker://") {
+            Self::Path(name.into())
+        } else {
+            Self::Base(name.into())
+        }
+    }
+}
+
+/// Samples from a model. Clones are the same client. Dropping it ends neither the session nor calls under way.
+#[derive(Clone)]
+pub struct SamplingClient(Arc<Inner>);
+
+struct Inner {
+    session: Arc<Session>,
+    id: Box<str>,
+    seq: AtomicU64,
+    busy: Backpressure,
+}
+
+#[derive(Serialize)]
+struct NewSampler<'a> {
+    session_id: &'a str,
+    sampling_session_seq_id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_path: Option<&'a str>,
+    r#type: &'static str,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    sampling_session_id: Box<str>,
+}
+
+#[derive(Serialize)]
+struct Sample<'a> {
+    sampling_session_id: &'a str,
+    seq_id: u64,
+    num_samples: u32,
+    prompt: &'a ModelInput,
+    sampling_params: &'a SamplingParams,
+    prompt_logprobs: bool,
+    topk_prompt_logprobs: u32,
+    r#type: &'static str,
+}
+
+impl SamplingClient {
+    pub(super) async fn create(session: Arc<Session>, model: SamplingModel) -> Result<Self> {
+        let (base_model, model_path) = match &model {
+            SamplingModel::Base(name) => (Some(name.as_str()), None),
+            SamplingModel::Path(path) => (None, Some(path.as_str())),
+        };
+        let body = NewSampler {
+            session_id: &session.id,
+            sampling_session_seq_id: session.next_sampler(),
+            base_model,
+            model_path,
+            r#type: "create_sampling_session",
+        };
+        let name = "create_sampling_session";
+        let call = Call::post(&session.link, name, name, &body)?;
+        let created: Created = session.link.ask(&call).await?;
+        Ok(Self::new(session, created.sampling_session_id))
+    }
+
+    pub(super) fn new(session: Arc<Session>, id: Box<str>) -> Self {
+        Self(Arc::new(Inner {
+            session,
+            id,
+            seq: AtomicU64::new(0),
+            busy: Backpressure::default(),
+        }))
+    }
+
+    /// The id that the backend has given it.
+    #[must_use]
+    pub fn sampling_session_id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Samples `num_samples` sequences that go on from `prompt`.
+    ///
+    /// When the backend has too much to do, all samples of this client wait a moment before they are submitted.
+    pub fn sample(
+        &self,
+        prompt: impl Into<ModelInput>,
+        num_samples: u32,
+        params: SamplingParams,
+    ) -> Pending<Sampled> {
+        self.submit(prompt.into(), num_samples, params, false)
+    }
+
+    /// The logarithm of the probability of each token of `prompt`; the first has none.
+    pub fn compute_logprobs(&self, prompt: impl Into<ModelInput>) -> Pending<Vec<Option<f32>>> {
+        let params = SamplingParams::new().max_tokens(1);
+        let sampled = self.submit(prompt.into(), 1, params, true);
+        // The call inside reports what it fails with, and this one the rest.
+        self.0.session.run(async move {
+            let missing = || ClientError::answer("compute_logprobs", "it has no prompt_logprobs");
+            sampled.await?.prompt_logprobs.ok_or_else(missing)
+        })
+    }
+
+    fn submit(
+        &self,
+        prompt: ModelInput,
+        num_samples: u32,
+        params: SamplingParams,
+        prompt_logprobs: bool,
+    ) -> Pending<Sampled> {
+        let inner = Arc::clone(&self.0);
+        self.0.session.run(async move {
+            let (link, busy) = (&inner.session.link, Some(&inner.busy));
+            let body = Sample {
+                sampling_session_id: &inner.id,
+                seq_id: inner.seq.fetch_add(1, Ordering::Relaxed),
+                num_samples,
+                prompt: &prompt,
+                sampling_params: &params,
+                prompt_logprobs,
+                topk_prompt_logprobs: 0,
+                r#type: "sample",
+            };
+            let submission = Submission::new(link, Kind::Sample, &body)?;
+            drop(prompt);
+            let request_id = submission.submit(link, busy).await?;
+            let queue = &inner.session.queue;
+            submission.result(link, queue, busy, request_id).await
+        })
+    }
+}
+
+impl fmt::Debug for SamplingClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SamplingClient")
+            .field("sampling_session_id", &self.0.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,406 @@
+//! Numbers with a shape, and the data that a model is trained on.
+
+use super::input::ModelInput;
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use serde::de::Visitor;
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Numbers with a shape.
+///
+/// ```
+/// use tinkex_telemetry::client::TensorData;
+///
+/// let targets = TensorData::from(vec![1_i64, 2, 3]);
+/// assert_eq!(targets.shape(), [3]);
+/// let weights = TensorData::from(vec![0.5_f32; 6]).shaped([2, 3])?;
+/// assert_eq!(weights.floats().map(<[f32]>::len), Some(6));
+/// # Ok::<_, tinkex_telemetry::client::ShapeError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Wire")]
+pub struct TensorData {
+    numbers: Numbers,
+    shape: Vec<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Numbers {
+    Int64(Vec<i64>),
+    Float32(Vec<f32>),
+}
+
+/// A tensor before its type is known.
+#[derive(Deserialize)]
+struct Wire {
+    data: Vec<Number>,
+    dtype: String,
+    #[serde(default)]
+    shape: Option<Vec<usize>>,
+}
+
+/// A number of a type that is not known yet.
+#[derive(Clone, Copy)]
+enum Number {
+    Int(i64),
+    Float(f64),
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl Visitor<'_> for Reader {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or null")
+            }
+
+            fn visit_i64<E>(self, int: i64) -> Result<Number, E> {
+                Ok(Number::Int(int))
+            }
+
+            fn visit_u64<E>(self, int: u64) -> Result<Number, E> {
+                Ok(i64::try_from(int).map_or(Number::Float(int as f64), Number::Int))
+            }
+
+            fn visit_f64<E>(self, float: f64) -> Result<Number, E> {
+                Ok(Number::Float(float))
+            }
+
+            /// JSON has no word for what is no number.
+            fn visit_unit<E>(self) -> Result<Number, E> {
+                Ok(Number::Float(f64::NAN))
+            }
+        }
+
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+impl TryFrom<Wire> for TensorData {
+    type Error = String;
+
+    fn try_from(wire: Wire) -> Result<Self, String> {
+        let numbers = wire.data.iter();
+        let tensor = match &*wire.dtype {
+            "int64" => {
+                let ints = numbers.map(|number| match number {
+                    Number::Int(int) => Some(*int),
+                    Number::Float(_) => None,
+                });
+                let ints: Option<Vec<_>> = ints.collect();
+                Self::from(ints.ok_or("not all of an int64 tensor are integers")?)
+            }
+            "float32" => {
+                let floats = numbers.map(|number| match number {
+                    Number::Int(int) => *int as f32,
+                    Number::Float(float) => *float as f32,
+                });
+                Self::from(floats.collect::<Vec<_>>())
+            }
+            other => return Err(format!("unknown dtype {other:?}")),
+        };
+        match wire.shape {
+            Some(shape) => tensor.shaped(shape).map_err(|error| format!("{error}")),
+            None => Ok(tensor),
+        }
+    }
+}
+
+impl Serialize for TensorData {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut form = serializer.serialize_struct("TensorData", 3)?;
+        match &self.numbers {
+            Numbers::Int64(ints) => form.serialize_field("data", ints)?,
+            Numbers::Float32(floats) => form.serialize_field("data", floats)?,
+        }
+        form.serialize_field("dtype", self.dtype())?;
+        form.serialize_field("shape", &self.shape)?;
+        form.end()
+    }
+}
+
+/// A shape that is not that of so many numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShapeError {
+    /// The shape.
+    pub shape: Vec<usize>,
+    /// How many numbers there are.
+    pub len: usize,
+}
+
+impl fmt::Display for ShapeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} numbers have not the shape {:?}",
+            self.len, self.shape
+        )
+    }
+}
+
+impl core::error::Error for ShapeError {}
+
+impl TensorData {
+    /// The same numbers in another shape.
+    ///
+    /// # Errors
+    /// When the shape is that of more or fewer numbers.
+    pub fn shaped(mut self, shape: impl Into<Vec<usize>>) -> Result<Self, ShapeError> {
+        let (shape, len) = (shape.into(), self.len());
+        let wanted = shape
+            .iter()
+            .try_fold(1_usize, |product, side| product.checked_mul(*side));
+        if wanted != Some(len) {
+            return Err(ShapeError { shape, len });
+        }
+        self.shape = shape;
+        Ok(self)
+    }
+
+    /// The shape: its sides, the outermost first.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The name of the type of the numbers: `int64` or `float32`.
+    #[must_use]
+    pub const fn dtype(&self) -> &'static str {
+        match self.numbers {
+            Numbers::Int64(_) => "int64",
+            Numbers::Float32(_) => "float32",
+        }
+    }
+
+    /// The numbers, if they are integers.
+    #[must_use]
+    pub fn ints(&self) -> Option<&[i64]> {
+        match &self.numbers {
+            Numbers::Int64(ints) => Some(ints),
+            Numbers::Float32(_) => None,
+        }
+    }
+
+    /// The numbers, if they are floats. What the backend could not write is NaN.
+    #[must_use]
+    pub fn floats(&self) -> Option<&[f32]> {
+        match &self.numbers {
+            Numbers::Int64(_) => None,
+            Numbers::Float32(floats) => Some(floats),
+        }
+    }
+
+    /// How many numbers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.numbers {
+            Numbers::Int64(ints) => ints.len(),
+            Numbers::Float32(floats) => floats.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// In one dimension.
+impl From<Vec<i64>> for TensorData {
+    fn from(ints: Vec<i64>) -> Self {
+        Self {
+            shape: Vec::from([ints.len()]),
+            numbers: Numbers::Int64(ints),
+        }
+    }
+}
+
+/// In one dimension.
+impl From<Vec<f32>> for TensorData {
+    fn from(floats: Vec<f32>) -> Self {
+        Self {
+            shape: Vec::from([floats.len()]),
+            numbers: Numbers::Float32(floats),
+        }
+    }
+}
+
+/// One example to train on: what the model is given, and what the loss function needs besides.
+///
+/// ```
+/// use tinkex_telemetry::client::{Datum, ModelInput};
+///
+/// let datum = Datum::new(ModelInput::from_tokens([1, 2, 3]))
+///     .input("target_tokens", vec![2_i64, 3, 4])
+///     .input("weights", vec![0.0_f32, 1.0, 1.0]);
+/// assert_eq!(datum.loss_fn_inputs.len(), 2);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Datum {
+    /// What the model is given.
+    pub model_input: ModelInput,
+    /// What the loss function needs, by its own names.
+    pub loss_fn_inputs: BTreeMap<String, TensorData>,
+}
+
+impl Datum {
+    /// An example without inputs of the loss function.
+    #[must_use]
+    pub const fn new(model_input: ModelInput) -> Self {
+        Self {
+            model_input,
+            loss_fn_inputs: BTreeMap::new(),
+        }
+    }
+
+    /// With an input of the loss function.
+    #[must_use]
+    pub fn input(mut self, name: impl Into<String>, tensor: impl Into<TensorData>) -> Self {
+        self.loss_fn_inputs.insert(name.into(), tensor.into());
+        self
+    }
+}
+
+/// A loss function of the backend's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LossFn {
+    /// `cross_entropy`.
+    CrossEntropy,
+    /// `importance_sampling`.
+    ImportanceSampling,
+    /// `ppo`.
+    Ppo,
+    /// `cispo`.
+    Cispo,
+    /// `dro`.
+    Dro,
+    /// One that is not known here, by its name.
+    Named(String),
+}
+
+impl LossFn {
+    const KNOWN: [Self; 5] = [
+        Self::CrossEntropy,
+        Self::ImportanceSampling,
+        Self::Ppo,
+        Self::Cispo,
+        Self::Dro,
+    ];
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::CrossEntropy => "cross_entropy",
+            Self::ImportanceSampling => "importance_sampling",
+            Self::Ppo => "ppo",
+            Self::Cispo => "cispo",
+            Self::Dro => "dro",
+            Self::Named(name) => name,
+        }
+    }
+}
+
+impl From<&str> for LossFn {
+    fn from(name: &str) -> Self {
+        let mut known = Self::KNOWN.into_iter();
+        known
+            .find(|known| known.as_str() == name)
+            .unwrap_or_else(|| Self::Named(name.to_owned()))
+    }
+}
+
+impl fmt::Display for LossFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for LossFn {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for LossFn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::from(String::deserialize(deserializer)?.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+    use serde_json::{from_value, json, to_value};
+
+    #[test]
+    fn a_tensor_is_data_type_and_shape_and_is_read_back() {
+        let ints = TensorData::from(vec![1_i64, -2]);
+        let form = json!({ "data": [1, -2], "dtype": "int64", "shape": [2] });
+        assert_eq!(to_value(&ints).unwrap(), form);
+        assert_eq!(from_value::<TensorData>(form).unwrap(), ints);
+        let floats = TensorData::from(vec![0.5_f32, 2.0]);
+        let form = json!({ "data": [0.5, 2], "dtype": "float32", "shape": [2] });
+        assert_eq!(from_value::<TensorData>(form).unwrap(), floats);
+    }
+
+    #[test]
+    fn what_json_has_no_number_for_is_null_there_and_nan_here() {
+        let floats = TensorData::from(vec![f32::NAN, 1.0]);
+        let form = to_value(&floats).unwrap();
+        assert_eq!(form["data"], json!([null, 1.0]));
+        let back: TensorData = from_value(form).unwrap();
+        assert!(back.floats().unwrap()[0].is_nan());
+    }
+
+    #[test]
+    fn a_tensor_that_contradicts_itself_is_none() {
+        for wrong in [
+            json!({ "data": [1.5], "dtype": "int64", "shape": [1] }),
+            json!({ "data": [1], "dtype": "int64", "shape": [2] }),
+            json!({ "data": [1], "dtype": "of tomorrow", "shape": [1] }),
+            json!({ "data": ["1"], "dtype": "float32", "shape": [1] }),
+        ] {
+            assert!(from_value::<TensorData>(wrong).is_err());
+        }
+        let bare = json!({ "data": [1, 2], "dtype": "int64" });
+        assert_eq!(from_value::<TensorData>(bare).unwrap().shape(), [2]);
+    }
+
+    #[test]
+    fn a_shape_is_that_of_the_numbers() {
+        let six = || TensorData::from(vec![0_i64; 6]);
+        assert_eq!(six().shaped([2, 3]).unwrap().shape(), [2, 3]);
+        for wrong in [vec![2, 2], vec![], vec![7], vec![usize::MAX, 2]] {
+            assert!(six().shaped(wrong).is_err());
+        }
+        let error = six().shaped([4]).unwrap_err();
+        assert_eq!(error.to_string(), "6 numbers have not the shape [4]");
+        assert!(TensorData::from(vec![1.5_f32]).shaped([]).is_ok());
+    }
+
+    #[test]
+    fn a_loss_function_is_its_name_known_or_not() {
+        for loss in LossFn::KNOWN {
+            assert_eq!(LossFn::from(loss.as_str()), loss);
+        }
+        let form = json!("of_tomorrow");
+        let loss: LossFn = from_value(form.clone()).unwrap();
+        assert_eq!(loss, LossFn::Named("of_tomorrow".into()));
+        assert_eq!(to_value(&loss).unwrap(), form);
+    }
+}

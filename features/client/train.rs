@@ -1,0 +1,205 @@
+//! How a model is made and how it is trained.
+
+use super::tensor::LossFn;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use serde::{Deserialize, Serialize};
+
+/// The adapter that is trained on top of a base model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct LoraConfig {
+    /// Its rank. Default: 32.
+    pub rank: u32,
+    /// For weights that can be repeated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Whether the unembedding is trained. Default: yes.
+    pub train_unembed: bool,
+    /// Whether the MLP layers are trained. Default: yes.
+    pub train_mlp: bool,
+    /// Whether the attention layers are trained. Default: yes.
+    pub train_attn: bool,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 32,
+            seed: None,
+            train_unembed: true,
+            train_mlp: true,
+            train_attn: true,
+        }
+    }
+}
+
+impl LoraConfig {
+    /// The defaults with this rank.
+    #[must_use]
+    pub fn rank(rank: u32) -> Self {
+        Self {
+            rank,
+            ..Self::default()
+        }
+    }
+
+    /// Sets [`seed`](Self::seed).
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Sets what is trained: unembedding, MLP layers, attention layers.
+    #[must_use]
+    pub fn layers(mut self, unembed: bool, mlp: bool, attn: bool) -> Self {
+        (self.train_unembed, self.train_mlp, self.train_attn) = (unembed, mlp, attn);
+        self
+    }
+}
+
+/// A step of the optimizer Adam.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct AdamParams {
+    /// Default: 0.0001.
+    pub learning_rate: f64,
+    /// How much of the mean gradient stays. Default: 0.9.
+    pub beta1: f64,
+    /// How much of the mean square of the gradient stays. Default: 0.95.
+    pub beta2: f64,
+    /// Default: 1e-12.
+    pub eps: f64,
+    /// How much weights decay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+    /// The largest norm that a gradient may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grad_clip_norm: Option<f64>,
+}
+
+impl Default for AdamParams {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-4,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-12,
+            weight_decay: None,
+            grad_clip_norm: None,
+        }
+    }
+}
+
+impl AdamParams {
+    /// The defaults with this learning rate.
+    #[must_use]
+    pub fn learning_rate(learning_rate: f64) -> Self {
+        Self {
+            learning_rate,
+            ..Self::default()
+        }
+    }
+
+    /// Sets [`beta1`](Self::beta1) and [`beta2`](Self::beta2).
+    #[must_use]
+    pub fn betas(mut self, beta1: f64, beta2: f64) -> Self {
+        (self.beta1, self.beta2) = (beta1, beta2);
+        self
+    }
+
+    /// Sets [`eps`](Self::eps).
+    #[must_use]
+    pub fn eps(mut self, eps: f64) -> Self {
+        self.eps = eps;
+        self
+    }
+
+    /// Sets [`weight_decay`](Self::weight_decay).
+    #[must_use]
+    pub fn weight_decay(mut self, weight_decay: f64) -> Self {
+        self.weight_decay = Some(weight_decay);
+        self
+    }
+
+    /// Sets [`grad_clip_norm`](Self::grad_clip_norm).
+    #[must_use]
+    pub fn grad_clip_norm(mut self, norm: f64) -> Self {
+        self.grad_clip_norm = Some(norm);
+        self
+    }
+}
+
+/// What a model is trained for: a loss function, and numbers that it may be given.
+///
+/// ```
+/// use tinkex_telemetry::client::{Loss, LossFn};
+///
+/// let loss = Loss::from(LossFn::Ppo).config("clip_low_threshold", 0.8);
+/// # drop(loss);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Loss {
+    /// The function.
+    pub function: LossFn,
+    /// Its numbers, by its own names.
+    pub config: BTreeMap<String, f64>,
+}
+
+impl Loss {
+    /// With a number for the function.
+    #[must_use]
+    pub fn config(mut self, name: impl Into<String>, value: f64) -> Self {
+        self.config.insert(name.into(), value);
+        self
+    }
+}
+
+impl From<LossFn> for Loss {
+    fn from(function: LossFn) -> Self {
+        Self {
+            function,
+            config: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{from_value, json, to_value};
+
+    #[test]
+    fn an_adapter_has_its_defaults_and_leaves_out_what_is_not_set() {
+        let form =
+            json!({ "rank": 8, "train_unembed": true, "train_mlp": true, "train_attn": true });
+        assert_eq!(to_value(LoraConfig::rank(8)).unwrap(), form);
+        let all = LoraConfig::rank(4).seed(9).layers(false, true, false);
+        let form = json!({
+            "rank": 4, "seed": 9, "train_unembed": false, "train_mlp": true, "train_attn": false,
+        });
+        assert_eq!(to_value(&all).unwrap(), form);
+        assert_eq!(from_value::<LoraConfig>(form).unwrap(), all);
+    }
+
+    #[test]
+    fn a_step_has_its_defaults_and_leaves_out_what_is_not_set() {
+        let form = json!({ "learning_rate": 0.5, "beta1": 0.9, "beta2": 0.95, "eps": 1e-12 });
+        assert_eq!(to_value(AdamParams::learning_rate(0.5)).unwrap(), form);
+        let all = AdamParams::default()
+            .betas(0.1, 0.2)
+            .eps(0.25)
+            .weight_decay(0.75)
+            .grad_clip_norm(1.0);
+        let form = json!({
+            "learning_rate": 1e-4, "beta1": 0.1, "beta2": 0.2, "eps": 0.25,
+            "weight_decay": 0.75, "grad_clip_norm": 1.0,
+        });
+        assert_eq!(to_value(&all).unwrap(), form);
+        assert_eq!(from_value::<AdamParams>(form).unwrap(), all);
+    }
+}

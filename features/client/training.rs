@@ -1,0 +1,280 @@
+//! Training a model.
+
+use super::error::{ClientError, Result};
+use super::link::Call;
+use super::output::{
+    ForwardBackward, LoadedWeights, ModelInfo, OptimStep, SavedForSampler, SavedWeights,
+};
+use super::pending::Pending;
+use super::poll::{Kind, Submission};
+use super::sampling::SamplingClient;
+use super::session::Session;
+use super::tensor::{Datum, LossFn};
+use super::train::{AdamParams, LoraConfig, Loss};
+use super::turns::Turns;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Trains a model. Clones are the same client. Dropping it ends neither the session nor calls under way.
+///
+/// Requests go to the backend in the order of the calls, each when the one before is submitted, and need not be awaited
+/// for that:
+///
+/// ```
+/// # use tinkex_telemetry::client::{AdamParams, Datum, LossFn, Result, TrainingClient};
+/// # async fn step(training: &TrainingClient, data: Vec<Datum>) -> Result<()> {
+/// let gradients = training.forward_backward(data, LossFn::CrossEntropy);
+/// let step = training.optim_step(AdamParams::learning_rate(1e-4));
+/// println!("{:?}", gradients.await?.metrics);
+/// step.await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A call that is dropped before its turn is not submitted; one that the backend has already is not taken back.
+#[derive(Clone)]
+pub struct TrainingClient(Arc<Inner>);
+
+struct Inner {
+    session: Arc<Session>,
+    id: Box<str>,
+    turns: Turns,
+}
+
+#[derive(Serialize)]
+struct NewModel<'a> {
+    session_id: &'a str,
+    model_seq_id: u64,
+    base_model: &'a str,
+    lora_config: &'a LoraConfig,
+    r#type: &'static str,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    model_id: Box<str>,
+}
+
+#[derive(Serialize)]
+struct GetInfo<'a> {
+    model_id: &'a str,
+    r#type: &'static str,
+}
+
+#[derive(Serialize)]
+struct Pass<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forward_input: Option<PassInput<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forward_backward_input: Option<PassInput<'a>>,
+    model_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct PassInput<'a> {
+    data: &'a [Datum],
+    loss_fn: &'a LossFn,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    loss_fn_config: &'a BTreeMap<String, f64>,
+}
+
+#[derive(Serialize)]
+struct Step<'a> {
+    adam_params: &'a AdamParams,
+    model_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Save<'a> {
+    model_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sampling_session_seq_id: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Load<'a> {
+    model_id: &'a str,
+    path: &'a str,
+    optimizer: bool,
+}
+
+impl TrainingClient {
+    pub(super) async fn create(
+        session: Arc<Session>,
+        base_model: String,
+        lora: LoraConfig,
+    ) -> Result<Self> {
+        let link = &session.link;
+        let body = NewModel {
+            session_id: &session.id,
+            model_seq_id: session.next_model(),
+            base_model: &base_model,
+            lora_config: &lora,
+            r#type: "create_model",
+        };
+        let submission = Submission::new(link, Kind::CreateModel, &body)?;
+        let id = submission.submit(link, None).await?;
+        let created = submission.result(link, &session.queue, None, id);
+        let Created { model_id } = created.await?;
+        let turns = Turns::start(link)?;
+        Ok(Self(Arc::new(Inner {
+            session,
+            id: model_id,
+            turns,
+        })))
+    }
+
+    /// The id that the backend has given the model.
+    #[must_use]
+    pub fn model_id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// What is trained.
+    pub fn get_info(&self) -> Pending<ModelInfo> {
+        let inner = Arc::clone(&self.0);
+        self.0.session.run(async move {
+            let body = GetInfo {
+                model_id: &inner.id,
+                r#type: "get_info",
+            };
+            let link = &inner.session.link;
+            link.ask(&Call::post(link, "get_info", "get_info", &body)?)
+                .await
+        })
+    }
+
+    /// Computes the loss of `data`, without gradients.
+    pub fn forward(
+        &self,
+        data: impl AsRef<[Datum]>,
+        loss: impl Into<Loss>,
+    ) -> Pending<ForwardBackward> {
+        let loss = loss.into();
+        let body = Pass {
+            forward_input: Some(pass(data.as_ref(), &loss)),
+            forward_backward_input: None,
+            model_id: &self.0.id,
+        };
+        self.submit(Kind::Forward, &body)
+    }
+
+    /// Computes the loss of `data`, and adds its gradients to those that are there.
+    pub fn forward_backward(
+        &self,
+        data: impl AsRef<[Datum]>,
+        loss: impl Into<Loss>,
+    ) -> Pending<ForwardBackward> {
+        let loss = loss.into();
+        let body = Pass {
+            forward_input: None,
+            forward_backward_input: Some(pass(data.as_ref(), &loss)),
+            model_id: &self.0.id,
+        };
+        self.submit(Kind::ForwardBackward, &body)
+    }
+
+    /// Takes a step along the gradients.
+    pub fn optim_step(&self, params: AdamParams) -> Pending<OptimStep> {
+        let body = Step {
+            adam_params: &params,
+            model_id: &self.0.id,
+        };
+        self.submit(Kind::OptimStep, &body)
+    }
+
+    /// Saves the weights and the state of the optimizer under a name; [`load_weights`](Self::load_weights) takes the path
+    /// that it comes to.
+    pub fn save_weights(&self, name: &str) -> Pending<SavedWeights> {
+        self.submit(Kind::SaveWeights, &self.save(Some(name), None))
+    }
+
+    /// Saves the weights under a name, for samplers: [`SamplingModel::Path`](super::SamplingModel::Path) is the path that
+    /// it comes to.
+    pub fn save_weights_for_sampler(&self, name: &str) -> Pending<SavedWeights> {
+        let body = self.save(Some(name), None);
+        let saved = self.submit::<SavedForSampler>(Kind::SaveWeightsForSampler, &body);
+        self.0.session.run(async move {
+            let path = saved.await?.path;
+            let missing =
+                || ClientError::answer(Kind::SaveWeightsForSampler.name(), "it has no path");
+            Ok(SavedWeights {
+                path: path.ok_or_else(missing)?,
+            })
+        })
+    }
+
+    /// A client that samples from the weights as they are now.
+    pub fn create_sampling_client(&self) -> Pending<SamplingClient> {
+        let session = Arc::clone(&self.0.session);
+        let body = self.save(None, Some(session.next_sampler()));
+        let saved = self.submit::<SavedForSampler>(Kind::SaveWeightsForSampler, &body);
+        self.0.session.run(async move {
+            let id = saved.await?.sampling_session_id;
+            let name = Kind::SaveWeightsForSampler.name();
+            let missing = || ClientError::answer(name, "it has no sampling_session_id");
+            Ok(SamplingClient::new(session, id.ok_or_else(missing)?.into()))
+        })
+    }
+
+    /// Loads weights that were [saved](Self::save_weights); with `optimizer` also the state of the optimizer.
+    pub fn load_weights(&self, path: &str, optimizer: bool) -> Pending<LoadedWeights> {
+        let body = Load {
+            model_id: &self.0.id,
+            path,
+            optimizer,
+        };
+        self.submit(Kind::LoadWeights, &body)
+    }
+
+    fn save<'a>(&'a self, path: Option<&'a str>, sampler: Option<u64>) -> Save<'a> {
+        Save {
+            model_id: &self.0.id,
+            path,
+            sampling_session_seq_id: sampler,
+        }
+    }
+
+    /// Queues a request at once, and waits for its result when it is awaited.
+    fn submit<T>(&self, kind: Kind, body: &impl Serialize) -> Pending<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let session = Arc::clone(&self.0.session);
+        let body: Result<Vec<u8>> =
+            serde_json::to_vec(body).map_err(|error| ClientError::unencodable(kind.name(), &error));
+        let ticket = body.map(|body| self.0.turns.submit(kind, body));
+        // The task that submits lives as long as somebody may still call.
+        let inner = Arc::clone(&self.0);
+        self.0.session.run(async move {
+            let (submission, request_id) = ticket?.taken().await?;
+            drop(inner);
+            let result = submission.result(&session.link, &session.queue, None, request_id);
+            result.await
+        })
+    }
+}
+
+fn pass<'a>(data: &'a [Datum], loss: &'a Loss) -> PassInput<'a> {
+    PassInput {
+        data,
+        loss_fn: &loss.function,
+        loss_fn_config: &loss.config,
+    }
+}
+
+impl fmt::Debug for TrainingClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrainingClient")
+            .field("model_id", &self.0.id)
+            .finish_non_exhaustive()
+    }
+}

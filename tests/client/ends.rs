@@ -1,0 +1,145 @@
+//! How a session ends: by a close, by the last drop, and what that does to calls under way.
+
+use crate::in_each_world;
+use crate::worlds::{KEY, ThreadUreq, World, builder, site, site_with};
+use std::thread;
+use std::time::Duration;
+use tinkex_telemetry::client::{ClientError, SamplingParams, ServiceClient};
+use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::{Config, Reqwest, Tokio};
+
+in_each_world! {
+    a_close_ends_the_calls_under_way_at_once,
+    after_a_close_every_call_fails_and_nothing_is_sent,
+    no_client_that_goes_takes_the_session_with_it,
+    the_last_client_that_goes_ends_the_session,
+    a_close_keeps_its_deadline_whatever_the_backend_does,
+    without_telemetry_everything_else_works,
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn a_close_ends_the_calls_under_way_at_once<W: World + Sync>() {
+    let site = site::<W>();
+    let sampler = site.sampler();
+    site.backend.always("retrieve_future", Answer::stall());
+    let call = sampler.sample(vec![1], 1, SamplingParams::new());
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| site.wait(call));
+        assert!(site.backend.wait_for("retrieve_future", 1, PATIENCE));
+        let session = site.close();
+        assert!(session.has_ended());
+        assert_eq!(waits.join().unwrap(), Err(ClientError::Closed));
+    });
+    site.only("finish");
+}
+
+fn after_a_close_every_call_fails_and_nothing_is_sent<W: World>() {
+    let site = site::<W>();
+    let (sampler, training) = (site.sampler(), site.trainer());
+    site.close();
+    let calls = site.backend.calls().len();
+    let sampled = sampler.sample(vec![1], 1, SamplingParams::new());
+    assert_eq!(site.wait(sampled), Err(ClientError::Closed));
+    assert_eq!(
+        site.wait(training.save_weights("a")),
+        Err(ClientError::Closed)
+    );
+    let capabilities = site.service.get_server_capabilities();
+    assert_eq!(site.wait(capabilities), Err(ClientError::Closed));
+    assert_eq!(site.backend.calls().len(), calls);
+}
+
+fn no_client_that_goes_takes_the_session_with_it<W: World>() {
+    let site = site::<W>();
+    let telemetry = site.service.telemetry().unwrap();
+    let (sampler, training) = (site.sampler(), site.trainer());
+    drop(training);
+    assert!(telemetry.log("still", ()));
+    // The service itself goes, and a sampler is left.
+    let (world, backend, collector) = (site.world, site.backend, site.collector);
+    drop(site.service);
+    assert!(telemetry.log("still", ()));
+    let sampled = sampler.sample(vec![1], 1, SamplingParams::new());
+    drop(sampler);
+    // Only the call is left.
+    assert!(world.wait(sampled).is_ok());
+    assert!(backend.wait_for("finish", 1, PATIENCE));
+    let id = telemetry.session_id().unwrap().to_owned();
+    assert!(collector.wait_for(&id, 10, PATIENCE));
+}
+
+fn the_last_client_that_goes_ends_the_session<W: World>() {
+    let site = site::<W>();
+    let telemetry = site.service.telemetry().unwrap();
+    let id = site.service.session_id().to_owned();
+    drop(site.service);
+    assert!(!telemetry.log("over", ()));
+    assert!(site.backend.wait_for("finish", 1, PATIENCE));
+    let finish = &site.backend.calls_of("finish")[0];
+    assert_eq!(finish.body()["reason"]["type"], "success");
+    // The start and the end.
+    assert!(site.collector.wait_for(&id, 2, PATIENCE));
+}
+
+#[test]
+fn where_tasks_have_threads_a_drop_waits_until_all_is_told() {
+    let site = site::<ThreadUreq>();
+    let id = site.service.session_id().to_owned();
+    site.sampler();
+    drop(site.service);
+    assert!(site.collector.session(&id).unwrap().has_ended());
+    assert_eq!(site.backend.calls_of("finish").len(), 1);
+}
+
+#[test]
+fn a_panic_that_drops_the_service_is_the_reason_of_its_end() {
+    let site = site::<ThreadUreq>();
+    let service = site.service;
+    let thread = thread::spawn(move || {
+        let _service = service;
+        std::panic::resume_unwind(Box::new("simulated"));
+    });
+    assert!(thread.join().is_err());
+    let finish = &site.backend.calls_of("finish")[0];
+    assert_eq!(finish.body()["reason"]["type"], "errored");
+}
+
+fn a_close_keeps_its_deadline_whatever_the_backend_does<W: World>() {
+    let short = Duration::from_secs(4);
+    let collector = Collector::start().unwrap();
+    let site = site_with::<W>(collector, |builder| builder.close_timeout(short));
+    site.collector.always(Answer::stall());
+    site.backend.always("finish", Answer::stall());
+    let drain = site.world.block_on(site.service.close());
+    // That it comes back at all is the point: neither answer ever does.
+    assert!(!drain.is_drained());
+}
+
+fn without_telemetry_everything_else_works<W: World>() {
+    let collector = Collector::start().unwrap();
+    let off = builder::<W>(&collector).telemetry(|telemetry| telemetry.enabled(false));
+    let world = W::default();
+    let service = world.wait(off.connect()).unwrap();
+    assert!(service.telemetry().is_none());
+    let sampler = world.wait(service.create_sampling_client("small")).unwrap();
+    let sampled = sampler.sample(vec![1], 1, SamplingParams::new());
+    assert_eq!(world.wait(sampled).unwrap().sequences.len(), 1);
+    assert_eq!(world.block_on(service.close()), Default::default());
+    assert_eq!(collector.requests().len(), 0);
+    assert_eq!(collector.backend().calls_of("finish").len(), 1);
+}
+
+#[test]
+fn what_cannot_work_is_an_error_that_names_it() {
+    let wrong = Config::new("ftp://host", KEY).unwrap_err();
+    let shown = ClientError::from(wrong).to_string();
+    assert_eq!(shown, "base_url is neither http:// nor https://");
+    let config = Config::new("http://127.0.0.1:1", KEY).unwrap();
+    let outside = ServiceClient::builder(config)
+        .http(Reqwest::new().unwrap())
+        .runtime(Tokio)
+        .connect();
+    // There is no tokio here to be bound to.
+    assert!(matches!(outside.wait(), Err(ClientError::Spawn(_))));
+}

@@ -1,0 +1,123 @@
+//! Training requests keep the order of their calls, whoever waits for what.
+
+use crate::in_each_world;
+use crate::worlds::{World, site};
+use bytes::Bytes;
+use http::Request;
+use serde_json::json;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use tinkex_telemetry::client::{AdamParams, LoraConfig, ServiceClient};
+use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::{Config, HttpClient as _};
+
+in_each_world! {
+    requests_are_submitted_in_the_order_of_the_calls_and_awaited_in_any,
+    nobody_need_wait_for_a_request_to_be_submitted,
+    a_refused_request_keeps_none_behind_it,
+    a_panic_in_a_submission_goes_on_in_whoever_waits_and_harms_no_other,
+}
+
+fn requests_are_submitted_in_the_order_of_the_calls_and_awaited_in_any<W: World>() {
+    let site = site::<W>();
+    let training = site.trainer();
+    // The first needs three attempts, and all the others wait for it.
+    let unable = [Answer::status(503), Answer::status(503)];
+    site.backend.script("save_weights", unable);
+    let calls: Vec<_> = (0..5)
+        .map(|n| training.save_weights(&n.to_string()))
+        .collect();
+    for (n, call) in calls.into_iter().enumerate().rev() {
+        let path = site.wait(call).unwrap().path;
+        assert_eq!(path, format!("tinker://model-1/weights/{n}"));
+    }
+    let submitted = site.backend.calls_of("save_weights");
+    let order = submitted
+        .iter()
+        .map(|call| (call.body()["seq_id"].clone(), call.body()["path"].clone()));
+    let expected = [
+        (1, "0"),
+        (1, "0"),
+        (1, "0"),
+        (2, "1"),
+        (3, "2"),
+        (4, "3"),
+        (5, "4"),
+    ];
+    let expected = expected.map(|(seq_id, path)| (json!(seq_id), json!(path)));
+    assert_eq!(order.collect::<Vec<_>>(), expected);
+}
+
+fn nobody_need_wait_for_a_request_to_be_submitted<W: World>() {
+    let site = site::<W>();
+    let training = site.trainer();
+    let first = training.save_weights("a");
+    let second = training.save_weights("b");
+    let patience = std::time::Duration::from_secs(60);
+    assert!(site.backend.wait_for("save_weights", 2, patience));
+    // Only the client that trains has asked for results so far.
+    assert_eq!(site.backend.calls_of("retrieve_future").len(), 1);
+    drop(training);
+    site.wait(second).unwrap();
+    site.wait(first).unwrap();
+}
+
+fn a_refused_request_keeps_none_behind_it<W: World>() {
+    let site = site::<W>();
+    let training = site.trainer();
+    let refusal = Answer::status(422).body(r#"{"error":"no"}"#);
+    site.backend.script("load_weights", [refusal]);
+    // The number of the refused one is used up, so this backend would not take what comes behind it.
+    let promise = json!({ "request_id": "request-1" });
+    site.backend
+        .script("save_weights", [Answer::json(&promise)]);
+    site.backend.result("SaveWeights", json!({ "path": "x" }));
+    let refused = training.load_weights("tinker://x", false);
+    let behind = training.save_weights("b");
+    assert_eq!(site.wait(behind).unwrap().path, "x");
+    assert_eq!(site.wait(refused).unwrap_err().status(), Some(422));
+    assert_eq!(site.only("save_weights").body()["seq_id"], 2);
+}
+
+fn a_panic_in_a_submission_goes_on_in_whoever_waits_and_harms_no_other<W: World>() {
+    let collector = Collector::builder().events_after_end().start().unwrap();
+    let config = Config::new(&collector.url(), "any key").unwrap();
+    let inner = W::http();
+    let http = move |request: Request<Bytes>| {
+        let mut inner = inner.clone();
+        async move {
+            if request.uri().path().ends_with("optim_step") {
+                // As a panic would be, but for the message that the hook would print.
+                resume_unwind(Box::new("simulated"));
+            }
+            inner.send(request).await
+        }
+    };
+    let world = W::default();
+    let service = ServiceClient::builder(config)
+        .http(http)
+        .runtime(W::runtime())
+        .telemetry(|telemetry| telemetry.enabled(true));
+    let service = world.wait(service.connect()).unwrap();
+    let training = service.create_training_client("small", LoraConfig::default());
+    let training = world.wait(training).unwrap();
+    let step = training.optim_step(AdamParams::default());
+    let panic = catch_unwind(AssertUnwindSafe(|| world.wait(step))).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"simulated"));
+    // The task that submits lives, and so does the session: only its telemetry has had its end.
+    let info = world.wait(training.get_info()).unwrap();
+    assert_eq!(info.model_id, "model-1");
+    let _ = world.block_on(service.close());
+    let session = collector.session(service.session_id()).unwrap();
+    let events: Vec<_> = session.events().iter().map(|event| event.value()).collect();
+    let fatal = events
+        .iter()
+        .position(|event| event["event"] == "UNHANDLED_EXCEPTION");
+    let fatal = fatal.expect("the panic is reported");
+    assert_eq!(events[fatal]["error_message"], "simulated");
+    assert!(
+        events[fatal..]
+            .iter()
+            .any(|event| event["event"] == "SESSION_END")
+    );
+    assert!(session.has_ended());
+}

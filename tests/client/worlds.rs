@@ -1,0 +1,252 @@
+//! Runtimes and HTTP clients whose time passes twenty times as fast, so that waits need no patience.
+
+use serde_json::{Value, json};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tinkex_telemetry::client::{
+    LoraConfig, Pending, SamplingClient, ServiceBuilder, ServiceClient, TrainingClient,
+};
+use tinkex_telemetry::collector::{Answer, Backend, CallRecord, Collector, SessionRecord};
+use tinkex_telemetry::{
+    Clock, Config, HttpClient, Instant, Placement, Reqwest, Runtime, Smol, SpawnError, Spawner,
+    Surf, Thread, Timestamp, Tokio, Ureq, WouldDeadlock,
+};
+
+pub(crate) const KEY: &str = "sk-sentinel-0123456789";
+const SPEED: u32 = 20;
+
+/// A runtime in a hurry.
+#[derive(Clone)]
+pub(crate) struct Fast<R>(R);
+
+impl<R: Clock> Clock for Fast<R> {
+    fn now(&self) -> Instant {
+        Instant::from_micros(self.0.now().as_micros() * u64::from(SPEED))
+    }
+
+    fn utc(&self) -> Timestamp {
+        self.0.utc()
+    }
+
+    async fn sleep_until(&self, at: Instant) {
+        let at = Instant::from_micros(at.as_micros().div_ceil(u64::from(SPEED)));
+        self.0.sleep_until(at).await;
+    }
+}
+
+impl<R: Spawner> Spawner for Fast<R> {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
+        self.0.spawn(task)
+    }
+
+    fn placement(&self) -> Placement {
+        self.0.placement()
+    }
+
+    fn block_in_place(
+        &self,
+        is_on_this_thread: bool,
+        wait: &mut dyn FnMut(),
+    ) -> Result<(), WouldDeadlock> {
+        self.0.block_in_place(is_on_this_thread, wait)
+    }
+}
+
+impl<R: Runtime> Runtime for Fast<R> {
+    fn bind(&mut self) -> Result<(), SpawnError> {
+        self.0.bind()
+    }
+}
+
+/// A runtime and an HTTP client.
+pub(crate) trait World: Default {
+    type Http: HttpClient + Clone;
+    type Runtime: Runtime;
+
+    fn http() -> Self::Http;
+    fn runtime() -> Self::Runtime;
+    /// Waits for a call in the way that programs of this kind do.
+    fn wait<T>(&self, call: Pending<T>) -> tinkex_telemetry::client::Result<T>;
+    /// Waits for anything else.
+    fn block_on<F: Future>(&self, future: F) -> F::Output;
+}
+
+pub(crate) struct TokioReqwest(tokio::runtime::Runtime);
+
+impl Default for TokioReqwest {
+    fn default() -> Self {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        Self(builder.worker_threads(2).enable_all().build().unwrap())
+    }
+}
+
+impl World for TokioReqwest {
+    type Http = Reqwest;
+    type Runtime = Fast<Tokio>;
+
+    fn http() -> Reqwest {
+        Reqwest::new().unwrap()
+    }
+
+    fn runtime() -> Fast<Tokio> {
+        Fast(Tokio)
+    }
+
+    fn wait<T>(&self, call: Pending<T>) -> tinkex_telemetry::client::Result<T> {
+        self.0.block_on(call)
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.0.block_on(future)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct ThreadUreq;
+
+impl World for ThreadUreq {
+    type Http = Ureq;
+    type Runtime = Fast<Thread>;
+
+    fn http() -> Ureq {
+        Ureq::new()
+    }
+
+    fn runtime() -> Fast<Thread> {
+        Fast(Thread)
+    }
+
+    fn wait<T>(&self, call: Pending<T>) -> tinkex_telemetry::client::Result<T> {
+        call.wait()
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        smol::block_on(future)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct SmolSurf;
+
+impl World for SmolSurf {
+    type Http = Surf;
+    type Runtime = Fast<Smol>;
+
+    fn http() -> Surf {
+        Surf::new(surf::Client::new)
+    }
+
+    fn runtime() -> Fast<Smol> {
+        Fast(Smol)
+    }
+
+    fn wait<T>(&self, call: Pending<T>) -> tinkex_telemetry::client::Result<T> {
+        smol::block_on(call)
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        smol::block_on(future)
+    }
+}
+
+/// A backend, and a service that is connected to it.
+pub(crate) struct Site<W: World> {
+    pub(crate) service: ServiceClient,
+    pub(crate) backend: Backend,
+    pub(crate) collector: Collector,
+    pub(crate) world: W,
+}
+
+pub(crate) fn site<W: World>() -> Site<W> {
+    site_with(Collector::start().unwrap(), |builder| builder)
+}
+
+pub(crate) fn site_with<W: World>(
+    collector: Collector,
+    adjust: impl FnOnce(ServiceBuilder<W::Http, W::Runtime>) -> ServiceBuilder<W::Http, W::Runtime>,
+) -> Site<W> {
+    let world = W::default();
+    let builder = builder::<W>(&collector);
+    let service = world.wait(adjust(builder).connect()).expect("it connects");
+    Site {
+        service,
+        backend: collector.backend().clone(),
+        collector,
+        world,
+    }
+}
+
+/// Its telemetry has time enough in a machine that is busy.
+pub(crate) fn builder<W: World>(collector: &Collector) -> ServiceBuilder<W::Http, W::Runtime> {
+    let config = Config::new(&collector.url(), KEY).unwrap();
+    ServiceClient::builder(config)
+        .http(W::http())
+        .runtime(W::runtime())
+        .close_timeout(Duration::from_secs(600))
+        .telemetry(|telemetry| {
+            telemetry
+                .enabled(true)
+                .http_timeout(Duration::from_secs(400))
+        })
+}
+
+impl<W: World> Site<W> {
+    pub(crate) fn sampler(&self) -> SamplingClient {
+        let call = self.service.create_sampling_client("small");
+        self.world.wait(call).expect("a sampler")
+    }
+
+    pub(crate) fn trainer(&self) -> TrainingClient {
+        let call = self
+            .service
+            .create_training_client("small", LoraConfig::rank(8));
+        self.world.wait(call).expect("a model")
+    }
+
+    pub(crate) fn wait<T>(&self, call: Pending<T>) -> tinkex_telemetry::client::Result<T> {
+        self.world.wait(call)
+    }
+
+    /// The only call of this name.
+    pub(crate) fn only(&self, name: &str) -> CallRecord {
+        let calls = self.backend.calls_of(name);
+        assert_eq!(calls.len(), 1, "{name}: {calls:?}");
+        calls.into_iter().next().unwrap()
+    }
+
+    /// Ends the session. What came of its telemetry.
+    pub(crate) fn close(&self) -> Arc<SessionRecord> {
+        let drain = self.world.block_on(self.service.close());
+        assert!(drain.all_delivered(), "{drain:?}");
+        let session = self.collector.session(self.service.session_id());
+        session.expect("something came")
+    }
+}
+
+/// What the events of a session are called.
+pub(crate) fn names(session: &SessionRecord) -> Vec<String> {
+    let events = session.events().iter();
+    events
+        .map(|event| match event.value()["event_name"].as_str() {
+            Some(name) => name.to_owned(),
+            None => event.kind().as_str().to_owned(),
+        })
+        .collect()
+}
+
+/// What is in the data of the events of one name.
+pub(crate) fn data_of(session: &SessionRecord, name: &str) -> Vec<Value> {
+    let events = session.events().iter().map(|event| event.value());
+    let events = events.filter(|event| event["event_name"] == name);
+    events.map(|event| event["event_data"].clone()).collect()
+}
+
+/// `{"type": "try_again", …}`.
+pub(crate) fn try_again(state: &str, more: &Value) -> Answer {
+    let mut body = json!({ "type": "try_again", "request_id": "r", "queue_state": state });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        body[key] = value.clone();
+    }
+    Answer::json(&body)
+}
