@@ -41,7 +41,7 @@ struct Idle<H> {
 }
 
 /// More that have nothing to do are not kept.
-const MOST_IDLE: usize = 16;
+const MOST_IDLE: usize = 8;
 
 impl<H: HttpClient + Clone> Clients<H> {
     fn with<T>(&self, work: impl FnOnce(&mut Idle<H>) -> T) -> T {
