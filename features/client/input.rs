@@ -185,6 +185,74 @@ impl SamplingParams {
     }
 }
 
+/// Everything that a sample can be asked for with [`sample_with`](super::SamplingClient::sample_with).
+///
+/// ```
+/// use tinkex_telemetry::client::{ModelInput, SampleRequest};
+///
+/// let request = SampleRequest::new(ModelInput::from_tokens([1, 2]))
+///     .num_samples(4)
+///     .topk_prompt_logprobs(3);
+/// assert!(request.prompt_logprobs);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SampleRequest {
+    /// What the sequences go on from.
+    pub prompt: ModelInput,
+    /// How many sequences. Default: 1.
+    pub num_samples: u32,
+    /// How they are sampled.
+    pub params: SamplingParams,
+    /// Whether to tell how probable the prompt itself is. Default: no.
+    pub prompt_logprobs: bool,
+    /// How many of the most probable tokens to tell at each place of the prompt. Default: 0.
+    pub topk_prompt_logprobs: u32,
+}
+
+impl SampleRequest {
+    /// One sequence, with the defaults.
+    #[must_use]
+    pub fn new(prompt: impl Into<ModelInput>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            num_samples: 1,
+            params: SamplingParams::new(),
+            prompt_logprobs: false,
+            topk_prompt_logprobs: 0,
+        }
+    }
+
+    /// Sets [`num_samples`](Self::num_samples).
+    #[must_use]
+    pub fn num_samples(mut self, sequences: u32) -> Self {
+        self.num_samples = sequences;
+        self
+    }
+
+    /// Sets [`params`](Self::params).
+    #[must_use]
+    pub fn params(mut self, params: SamplingParams) -> Self {
+        self.params = params;
+        self
+    }
+
+    /// Sets [`prompt_logprobs`](Self::prompt_logprobs).
+    #[must_use]
+    pub fn prompt_logprobs(mut self, wanted: bool) -> Self {
+        self.prompt_logprobs = wanted;
+        self
+    }
+
+    /// Sets [`topk_prompt_logprobs`](Self::topk_prompt_logprobs), and asks for
+    /// [`prompt_logprobs`](Self::prompt_logprobs) as well.
+    #[must_use]
+    pub fn topk_prompt_logprobs(mut self, tokens: u32) -> Self {
+        self.topk_prompt_logprobs = tokens;
+        self.prompt_logprobs(true)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

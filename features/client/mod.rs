@@ -22,15 +22,15 @@ mod turns;
 mod verdict;
 
 pub use error::{Category, ClientError, Result};
-pub use input::{Chunk, ModelInput, SamplingParams, Stop};
+pub use input::{Chunk, ModelInput, SampleRequest, SamplingParams, Stop};
 pub use output::{
     ForwardBackward, LoadedWeights, ModelData, ModelInfo, OptimStep, Sampled, SavedWeights,
-    Sequence, ServerCapabilities, StopReason, SupportedModel,
+    Sequence, ServerCapabilities, StopReason, SupportedModel, TopTokens,
 };
 pub use pending::Pending;
 pub use sampling::{SamplingClient, SamplingModel};
 pub use service::{ServiceBuilder, ServiceClient, TelemetryBuilder};
 pub use session::EndReason;
 pub use tensor::{Datum, LossFn, ShapeError, TensorData};
-pub use train::{AdamParams, LoraConfig, Loss};
+pub use train::{AdamParams, LoraConfig, Loss, NewModel};
 pub use training::TrainingClient;

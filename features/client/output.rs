@@ -40,7 +40,13 @@ pub struct Sampled {
     /// The logarithm of the probability of each token of the prompt, where it was asked for; the first has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_logprobs: Option<Vec<Option<f32>>>,
+    /// The most probable tokens at each place of the prompt, where they were asked for; the first has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topk_prompt_logprobs: Option<Vec<Option<TopTokens>>>,
 }
+
+/// Tokens, each with the logarithm of its probability.
+pub type TopTokens = Vec<(u32, f32)>;
 
 /// A sequence that was sampled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,6 +175,7 @@ mod tests {
                 { "tokens": [], "stop_reason": "of tomorrow" },
             ],
             "prompt_logprobs": [null, -1.5],
+            "topk_prompt_logprobs": [null, [[7, -0.25]]],
         }))
         .unwrap();
         let reasons = sampled
@@ -178,6 +185,8 @@ mod tests {
         let expected = [StopReason::Stop, StopReason::Length, StopReason::Unknown];
         assert!(reasons.eq(expected));
         assert_eq!(sampled.prompt_logprobs.unwrap(), [None, Some(-1.5)]);
+        let tops = [None, Some(TopTokens::from([(7, -0.25)]))];
+        assert_eq!(sampled.topk_prompt_logprobs.unwrap(), tops);
 
         let models = json!({ "supported_models": [{ "model_name": "m", "colour": "blue" }] });
         let models: ServerCapabilities = from_value(models).unwrap();

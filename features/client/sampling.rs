@@ -1,7 +1,7 @@
 //! Sampling from a model.
 
 use super::error::{ClientError, Result};
-use super::input::{ModelInput, SamplingParams};
+use super::input::{ModelInput, SampleRequest, SamplingParams};
 use super::link::Call;
 use super::output::Sampled;
 use super::pending::Pending;
@@ -119,13 +119,16 @@ impl SamplingClient {
         num_samples: u32,
         params: SamplingParams,
     ) -> Pending<Sampled> {
-        self.submit(prompt.into(), num_samples, params, false)
+        let request = SampleRequest::new(prompt);
+        self.sample_with(request.num_samples(num_samples).params(params))
     }
 
     /// The logarithm of the probability of each token of `prompt`; the first has none.
     pub fn compute_logprobs(&self, prompt: impl Into<ModelInput>) -> Pending<Vec<Option<f32>>> {
-        let params = SamplingParams::new().max_tokens(1);
-        let sampled = self.submit(prompt.into(), 1, params, true);
+        let request = SampleRequest::new(prompt)
+            .params(SamplingParams::new().max_tokens(1))
+            .prompt_logprobs(true);
+        let sampled = self.sample_with(request);
         // The call inside reports what it fails with, and this one the rest.
         self.0.session.run(async move {
             let missing = || ClientError::answer("compute_logprobs", "it has no prompt_logprobs");
@@ -133,28 +136,23 @@ impl SamplingClient {
         })
     }
 
-    fn submit(
-        &self,
-        prompt: ModelInput,
-        num_samples: u32,
-        params: SamplingParams,
-        prompt_logprobs: bool,
-    ) -> Pending<Sampled> {
+    /// [`sample`](Self::sample), with all that can be asked for.
+    pub fn sample_with(&self, request: SampleRequest) -> Pending<Sampled> {
         let inner = Arc::clone(&self.0);
         self.0.session.run(async move {
             let (link, busy) = (&inner.session.link, Some(&inner.busy));
             let body = Sample {
                 sampling_session_id: &inner.id,
                 seq_id: inner.seq.fetch_add(1, Ordering::Relaxed),
-                num_samples,
-                prompt: &prompt,
-                sampling_params: &params,
-                prompt_logprobs,
-                topk_prompt_logprobs: 0,
+                num_samples: request.num_samples,
+                prompt: &request.prompt,
+                sampling_params: &request.params,
+                prompt_logprobs: request.prompt_logprobs,
+                topk_prompt_logprobs: request.topk_prompt_logprobs,
                 r#type: "sample",
             };
             let submission = Submission::new(link, Kind::Sample, &body)?;
-            drop(prompt);
+            drop(request);
             let request_id = submission.submit(link, busy).await?;
             let queue = &inner.session.queue;
             submission.result(link, queue, busy, request_id).await

@@ -7,7 +7,7 @@ use super::pending::Pending;
 use super::port::World;
 use super::sampling::{SamplingClient, SamplingModel};
 use super::session::{Created, EndReason, NewSession, Session};
-use super::train::LoraConfig;
+use super::train::NewModel;
 use super::training::TrainingClient;
 use crate::entropy::Random;
 use crate::park::block_on;
@@ -289,11 +289,12 @@ impl ServiceClient {
     pub fn create_training_client(
         &self,
         base_model: impl Into<String>,
-        lora: LoraConfig,
+        model: impl Into<NewModel>,
     ) -> Pending<TrainingClient> {
         let (session, base) = (Arc::clone(&self.session), base_model.into());
+        let model = model.into();
         self.session
-            .run(TrainingClient::create(session, base, lora))
+            .run(TrainingClient::create(session, base, model))
     }
 
     /// Ends the session for all its clients: calls under way fail with [`ClientError::Closed`], the backend is told of the

@@ -60,6 +60,41 @@ impl LoraConfig {
     }
 }
 
+/// A model that is to be made: its adapter, and what it is to be known by.
+///
+/// ```
+/// use tinkex_telemetry::client::{LoraConfig, NewModel};
+///
+/// let model = NewModel::from(LoraConfig::rank(8)).user_metadata("run", "7");
+/// # drop(model);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewModel {
+    /// The adapter that is trained.
+    pub lora: LoraConfig,
+    /// What the model is to be known by.
+    pub user_metadata: BTreeMap<String, String>,
+}
+
+impl NewModel {
+    /// With something that the model is to be known by.
+    #[must_use]
+    pub fn user_metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.user_metadata.insert(name.into(), value.into());
+        self
+    }
+}
+
+impl From<LoraConfig> for NewModel {
+    fn from(lora: LoraConfig) -> Self {
+        Self {
+            lora,
+            user_metadata: BTreeMap::new(),
+        }
+    }
+}
+
 /// A step of the optimizer Adam.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -10,7 +10,7 @@ use super::poll::{Kind, Submission};
 use super::sampling::SamplingClient;
 use super::session::Session;
 use super::tensor::{Datum, LossFn};
-use super::train::{AdamParams, LoraConfig, Loss};
+use super::train::{AdamParams, LoraConfig, Loss, NewModel};
 use super::turns::Turns;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -48,11 +48,13 @@ struct Inner {
 }
 
 #[derive(Serialize)]
-struct NewModel<'a> {
+struct CreateModel<'a> {
     session_id: &'a str,
     model_seq_id: u64,
     base_model: &'a str,
     lora_config: &'a LoraConfig,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    user_metadata: &'a BTreeMap<String, String>,
     r#type: &'static str,
 }
 
@@ -110,14 +112,15 @@ impl TrainingClient {
     pub(super) async fn create(
         session: Arc<Session>,
         base_model: String,
-        lora: LoraConfig,
+        model: NewModel,
     ) -> Result<Self> {
         let link = &session.link;
-        let body = NewModel {
+        let body = CreateModel {
             session_id: &session.id,
             model_seq_id: session.next_model(),
             base_model: &base_model,
-            lora_config: &lora,
+            lora_config: &model.lora,
+            user_metadata: &model.user_metadata,
             r#type: "create_model",
         };
         let submission = Submission::new(link, Kind::CreateModel, &body)?;

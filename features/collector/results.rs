@@ -65,6 +65,15 @@ fn sampled(request: &Value) -> Value {
             .map(|at| if at == 0 { Value::Null } else { json!(-0.25) })
             .collect();
         result["prompt_logprobs"] = logprobs.into();
+        let most = request["topk_prompt_logprobs"]
+            .as_u64()
+            .unwrap_or(0)
+            .min(64);
+        if most > 0 {
+            let tokens: Vec<_> = (1..=most).map(|token| json!([token, -0.25])).collect();
+            let tops = (0..len).map(|at| if at == 0 { Value::Null } else { json!(tokens) });
+            result["topk_prompt_logprobs"] = tops.collect::<Vec<_>>().into();
+        }
     }
     result
 }

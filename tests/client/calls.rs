@@ -6,8 +6,8 @@ use serde_json::json;
 use std::time::Duration;
 use tinkex_telemetry::Config;
 use tinkex_telemetry::client::{
-    AdamParams, ClientError, Datum, EndReason, LoraConfig, Loss, LossFn, ModelInput, SamplingModel,
-    SamplingParams, ServiceClient, StopReason,
+    AdamParams, ClientError, Datum, EndReason, LoraConfig, Loss, LossFn, ModelInput, NewModel,
+    SampleRequest, SamplingModel, SamplingParams, ServiceClient, StopReason,
 };
 use tinkex_telemetry::collector::{Answer, Collector};
 
@@ -192,6 +192,13 @@ fn logprobs_are_those_of_the_prompt<W: World>() {
     let body = site.only("asample").body().clone();
     assert_eq!(body["prompt_logprobs"], true);
     assert_eq!(body["num_samples"], 1);
+    let request = SampleRequest::new(prompt()).num_samples(2);
+    let sampled = site.wait(sampler.sample_with(request.topk_prompt_logprobs(3)));
+    let tops = sampled.unwrap().topk_prompt_logprobs.unwrap();
+    assert_eq!(tops[1].as_ref().map(Vec::len), Some(3));
+    let body = site.backend.calls_of("asample")[1].body().clone();
+    assert_eq!(body["prompt_logprobs"], true);
+    assert_eq!(body["topk_prompt_logprobs"], 3);
     site.backend.result("Sample", json!({ "sequences": [] }));
     let error = site.wait(sampler.compute_logprobs(prompt())).unwrap_err();
     assert!(matches!(error, ClientError::Answer { .. }), "{error}");
@@ -200,7 +207,8 @@ fn logprobs_are_those_of_the_prompt<W: World>() {
 fn a_model_is_made_with_its_adapter<W: World>() {
     let site = site::<W>();
     let lora = LoraConfig::rank(4).seed(7).layers(false, true, true);
-    let call = site.service.create_training_client("large", lora);
+    let model = NewModel::from(lora).user_metadata("run", "7");
+    let call = site.service.create_training_client("large", model);
     let training = site.wait(call).unwrap();
     assert_eq!(training.model_id(), "model-1");
     assert_eq!(
@@ -210,7 +218,7 @@ fn a_model_is_made_with_its_adapter<W: World>() {
             "lora_config": {
                 "rank": 4, "seed": 7, "train_unembed": false, "train_mlp": true, "train_attn": true,
             },
-            "type": "create_model",
+            "user_metadata": { "run": "7" }, "type": "create_model",
         })
     );
     let poll = site.only("retrieve_future");

@@ -5,7 +5,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tinkex_telemetry::client::{
-    AdamParams, Datum, LoraConfig, LossFn, ModelInput, SamplingParams, TrainingClient,
+    AdamParams, Datum, LoraConfig, LossFn, ModelInput, SampleRequest, SamplingParams,
+    TrainingClient,
 };
 
 /// A row of the guide: the requests, and how many changes of the queue there are.
@@ -108,7 +109,7 @@ fn each_call_reports_what_the_guide_says() {
         check("ServiceClient", call, look.row((0, 0)));
     }
 
-    for call in ["sample", "compute_logprobs"] {
+    for call in ["sample", "sample_with", "compute_logprobs"] {
         let look = Look::new();
         let sampler = look.site.sampler();
         let before = look.counts();
@@ -118,6 +119,10 @@ fn each_call_reports_what_the_guide_says() {
                     .wait(sampler.sample(prompt(), 1, params()))
                     .unwrap(),
             ),
+            "sample_with" => {
+                let request = SampleRequest::new(prompt());
+                drop(look.site.wait(sampler.sample_with(request)).unwrap());
+            }
             _ => drop(look.site.wait(sampler.compute_logprobs(prompt())).unwrap()),
         }
         check("SamplingClient", call, look.row(before));
