@@ -140,24 +140,21 @@ impl Link {
         self.closed.0.close()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.0.is_closed()
-    }
-
     /// Waits until the session is closed.
     pub(super) async fn closed(&self) {
         while self.closed.1.recv().await.is_ok() {}
     }
 
-    /// Runs `work` while the session is not closed.
+    /// Runs `work` while the session is not closed, and in the process that it was made in: in the child of a fork it is
+    /// the parent's, numbers and locks included.
     pub(super) async fn while_open<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        if self.is_closed() {
+        if self.is_forked() {
             return Err(ClientError::Closed);
         }
         let (mut closed, mut work) = (pin!(self.closed()), pin!(work));
         poll_fn(|context| {
             // What the end of the session makes of `work` is no failure of its own.
-            if closed.as_mut().poll(context).is_ready() {
+            if self.is_forked() || closed.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Err(ClientError::Closed));
             }
             work.as_mut().poll(context)

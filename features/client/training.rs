@@ -254,7 +254,11 @@ impl TrainingClient {
         let session = Arc::clone(&self.0.session);
         let body: Result<Vec<u8>> =
             serde_json::to_vec(body).map_err(|error| ClientError::unencodable(kind.name(), &error));
-        let ticket = body.map(|body| self.0.turns.submit(kind, body));
+        // In the child of a fork nothing takes turns.
+        let ticket = match session.link.is_forked() {
+            true => Err(ClientError::Closed),
+            false => body.map(|body| self.0.turns.submit(kind, body)),
+        };
         // The task that submits lives as long as somebody may still call.
         let inner = Arc::clone(&self.0);
         self.0.session.run(async move {

@@ -18,6 +18,8 @@
 
 mod calls;
 mod ends;
+#[cfg(unix)]
+mod forks;
 mod order;
 mod polls;
 mod reports;
