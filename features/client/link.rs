@@ -145,8 +145,8 @@ impl Link {
         while self.closed.1.recv().await.is_ok() {}
     }
 
-    /// Runs `work` while the session is not closed, and in the process that it was made in: in the child of a fork it is
-    /// the parent's, numbers and locks included.
+    /// Runs `work` while the session is not closed, and in the process that it was made in: in the child of a fork it
+    /// is the parent's, numbers and locks included.
     pub(super) async fn while_open<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         if self.is_forked() {
             return Err(ClientError::Closed);

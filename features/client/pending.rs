@@ -15,7 +15,8 @@ use core::task::{Context, Poll};
 /// submitted in the order of the calls whether anybody waits or not.
 ///
 /// # Cancel safety
-/// Dropping it cancels the call: nothing more is sent for it. What the backend has taken already it may still carry out.
+/// Dropping it cancels the call: nothing more is sent for it, but for the submission of a request that is under way,
+/// which goes to its end. What the backend has taken already it may still carry out.
 #[must_use = "a call is carried out when it is awaited"]
 pub struct Pending<T>(Boxed<'static, Result<T>>);
 

@@ -103,8 +103,8 @@ impl<H, R> ServiceBuilder<H, R> {
         self
     }
 
-    /// The most requests that are under way at once; others wait. A poll for a result is one for up to 45 s. Each takes a
-    /// connection, and with `Ureq` a thread. Default: 256, and never less than one.
+    /// The most requests that are under way at once; others wait. A poll for a result is one for up to 45 s. Each takes
+    /// a connection, and with `Ureq` a thread. Default: 256, and never less than one.
     pub fn max_requests(mut self, requests: usize) -> Self {
         self.max_requests = requests;
         self
@@ -239,8 +239,8 @@ impl<H, R> fmt::Debug for ServiceBuilder<H, R> {
 /// A session at the backend, and the maker of the other clients. Clones are the same session.
 ///
 /// The session lives until it is [closed](Self::close), or until its last client is dropped, this one or another, and
-/// its last call. A drop does what it can: where the runtime has threads of its own (`Thread`) it waits until the backend
-/// is told and the telemetry is sent, at most 2 s and `drop_timeout`; elsewhere it only asks for both.
+/// its last call. A drop does what it can: where the runtime has threads of its own (`Thread`) it waits until the
+/// backend is told and the telemetry is sent, at most 2 s and `drop_timeout`; elsewhere it only asks for both.
 #[derive(Clone)]
 pub struct ServiceClient {
     session: Arc<Session>,
