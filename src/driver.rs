@@ -1,7 +1,7 @@
 //! The loop between engine, clock and transport.
 
 use crate::clock::Clock;
-use crate::engine::{Outcome, Step, Ticket, Wakers};
+use crate::engine::{Outcome, SendId, Step, Ticket, Wakers};
 use crate::lock::{self, COPY_PIECE};
 use crate::panics;
 use crate::scratch;
@@ -26,9 +26,10 @@ use core::task::{Context, Poll};
 /// ends at its next poll and sends nothing.
 #[must_use = "nothing is sent unless the driver runs"]
 pub struct Driver<T, C: 'static> {
-    attachment: Option<Attachment<C>>,
     transport: T,
     body: Body,
+    // The last to be dropped: nothing of the driver's is left when it is told to be gone.
+    attachment: Option<Attachment<C>>,
 }
 
 /// A driver's hold on its session, let go when it is dropped.
@@ -43,7 +44,7 @@ impl<C> Drop for Attachment<C> {
 }
 
 /// How many steps the driver takes before it lets others have a turn, though it has more to do.
-const STEPS_PER_TURN: u64 = 16;
+const STEPS_PER_TURN: u8 = 16;
 
 /// The largest buffer that is kept while nothing is to be sent.
 const IDLE_BODY: usize = 64 * 1024;
@@ -74,48 +75,72 @@ impl<T: LocalTransport, C: Clock> Driver<T, C> {
 }
 
 /// Marks what the driver does as its own.
+#[cfg(feature = "std")]
 async fn marked(drive: impl Future<Output = ()>) {
-    #[cfg(feature = "std")]
-    {
-        let mut drive = pin!(drive);
-        poll_fn(|context| {
-            let _driving = crate::origin::Driving::enter();
-            drive.as_mut().poll(context)
-        })
-        .await;
-    }
-    #[cfg(not(feature = "std"))]
-    drive.await;
+    let mut drive = pin!(drive);
+    poll_fn(|context| {
+        let _driving = crate::origin::Driving::enter();
+        drive.as_mut().poll(context)
+    })
+    .await;
 }
 
-async fn drive<T: LocalTransport, C: Clock>(driver: Driver<T, C>) {
-    let Driver {
-        attachment,
-        mut transport,
-        mut body,
-    } = driver;
-    let Some(Attachment(core)) = &attachment else {
-        return;
-    };
-    let core: &Core<C> = core;
-    for step in 1_u64.. {
-        // A transport that is always ready would keep a single-threaded executor to itself.
-        if step.is_multiple_of(STEPS_PER_TURN) {
-            yield_now().await;
-        }
-        match next_step(core) {
-            Step::Send(ticket) => attempt(core, &mut transport, &mut body, &ticket).await,
-            Step::Again => {}
-            Step::Wait(until) => {
-                if until.is_none() {
-                    body.trim(IDLE_BODY);
-                }
-                sleep(core, until).await;
+/// Without `std` nobody asks; and a future around it would be as large once more.
+#[cfg(not(feature = "std"))]
+fn marked<F: Future<Output = ()>>(drive: F) -> F {
+    drive
+}
+
+#[expect(
+    clippy::manual_async_fn,
+    reason = "that would keep the parts of what it is given beside the whole"
+)]
+fn drive<T: LocalTransport, C: Clock>(mut driver: Driver<T, C>) -> impl Future<Output = ()> {
+    async move {
+        let Some(Attachment(core)) = &driver.attachment else {
+            return;
+        };
+        let core: &Core<C> = core;
+        let mut steps: u8 = 0;
+        loop {
+            // A transport that is always ready would keep a single-threaded executor to itself.
+            steps += 1;
+            if steps == STEPS_PER_TURN {
+                steps = 0;
+                yield_now().await;
             }
-            Step::Done => break,
+            match next_step(core) {
+                Step::Send(ticket) => {
+                    // Nothing but the attempt's future and its id is kept while it is under way.
+                    let id = ticket.id;
+                    let Some(head) = prepare(core, &mut driver.body, ticket) else {
+                        continue;
+                    };
+                    let (body, head) = (&mut driver.body, &head);
+                    let mut sending = pin!(None);
+                    match catch(|| driver.transport.send(Batch { body, head })) {
+                        Ok(future) => sending.set(Some(future)),
+                        Err(panicked) => {
+                            settle(core, id, outcome(core, Err(panicked)));
+                            continue;
+                        }
+                    }
+                    if let Some(result) = send(core, sending.as_mut()).await {
+                        settle(core, id, outcome(core, result));
+                    }
+                }
+                Step::Again => {}
+                Step::Wait(until) => {
+                    if until.is_none() {
+                        driver.body.trim(IDLE_BODY);
+                    }
+                    sleep(core, until).await;
+                }
+                Step::Done => break,
+            }
         }
+        core.shared.report(core.clock.now(), true);
     }
-    core.shared.report(core.clock.now(), true);
 }
 
 fn next_step<C: Clock>(core: &Core<C>) -> Step {
@@ -159,38 +184,33 @@ fn is_dirty<C>(core: &Core<C>, context: &Context<'_>) -> bool {
     matches!(parked, Ok(Err(_)))
 }
 
-/// One attempt at one batch.
-async fn attempt<T: LocalTransport, C: Clock>(
-    core: &Core<C>,
-    transport: &mut T,
+/// Puts the bytes of one attempt's batch into the body. `None` when there is nothing to send after all.
+fn prepare<'a, C: Clock>(
+    core: &'a Core<C>,
     body: &mut Body,
-    ticket: &Ticket,
-) {
-    let outcome = match fill(core, body, ticket) {
-        Filled::Ready(array) => {
-            let batch = Batch {
-                body,
-                head: BatchHead {
-                    session: core.shared.session.id(),
-                    first_index: ticket.first_index,
-                    events: ticket.events,
-                    attempt: ticket.attempt,
-                    key: ticket.key,
-                    array,
-                },
-            };
-            match send(core, transport, batch).await {
-                Some(result) => outcome(core, result),
-                None => return,
-            }
+    ticket: Ticket,
+) -> Option<BatchHead<'a>> {
+    match fill(core, body, &ticket) {
+        Filled::Ready(array) => Some(BatchHead {
+            session: core.shared.session.id(),
+            first_index: ticket.first_index,
+            events: ticket.events,
+            attempt: ticket.attempt,
+            key: ticket.key,
+            array,
+        }),
+        Filled::NoMemory => {
+            let why = Why::new("no memory for the request's body");
+            settle(core, ticket.id, Outcome::Retryable(None, why));
+            None
         }
-        Filled::NoMemory => Outcome::Retryable(None, Why::new("no memory for the request's body")),
-        Filled::Gone => return,
-    };
+        Filled::Gone => None,
+    }
+}
+
+fn settle<C: Clock>(core: &Core<C>, id: SendId, outcome: Outcome) {
     let now = core.clock.now();
-    let settled = core
-        .shared
-        .with(|engine| engine.settle(ticket.id, outcome, now));
+    let settled = core.shared.with(|engine| engine.settle(id, outcome, now));
     if let Ok(wakers) = settled {
         wakers.wake();
     }
@@ -229,16 +249,10 @@ fn fill<C>(core: &Core<C>, body: &mut Body, ticket: &Ticket) -> Filled {
 }
 
 /// Sends, within the deadline, which a stop may bring forward. `None` when the batch is no longer in flight.
-async fn send<T: LocalTransport, C: Clock>(
+async fn send<C: Clock>(
     core: &Core<C>,
-    transport: &mut T,
-    batch: Batch<'_>,
+    mut sending: Pin<&mut Option<impl Future<Output = Result<Receipt, SendError>>>>,
 ) -> Option<Result<Receipt, SendError>> {
-    let sending = match catch(move || transport.send(batch)) {
-        Ok(sending) => sending,
-        Err(panicked) => return Some(Err(panicked)),
-    };
-    let mut sending = pin!(Some(sending));
     let mut timer = pin!(None);
     let mut armed = None;
     let result = poll_fn(|context| {

@@ -19,7 +19,7 @@ use alloc::sync::Arc;
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use core::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(feature = "alloc")]
-use core::{future::Future, time::Duration};
+use core::{future::Future, pin::pin, time::Duration};
 
 /// A handle on a session: cheap to clone, the same type whatever transport, clock and executor the session has.
 ///
@@ -197,7 +197,7 @@ impl Handle {
         let tail = shared.session_end(sink.now(), at);
         // Refused only after a stop or when the reserve is used up; counted either way.
         let _ = shared.log_error(at, error, severity, Kind::Fatal(&tail));
-        let wait = Wait::for_flush(sink, shared.flush_timeout);
+        let wait = Wait::for_flush(sink, shared.flush_timeout());
         Some(before.map_or(wait, |before| wait.since(before)))
     }
 
@@ -209,7 +209,7 @@ impl Handle {
         let ended = shared.with(|engine| (engine.stats(), engine.end(&tail)));
         let (before, waker) = ended.ok()?;
         waker.into_iter().for_each(wake);
-        Some(Wait::for_flush(sink, shared.flush_timeout).since(before))
+        Some(Wait::for_flush(sink, shared.flush_timeout()).since(before))
     }
 
     /// Asks for everything accepted so far to be sent now. Returns at once.
@@ -324,15 +324,15 @@ impl Handle {
     }
 
     pub(crate) async fn finish(self, wait: Option<Wait>) -> Drain {
-        let (Some(sink), Some(wait)) = (self.sink(), wait) else {
+        let (Some(sink), Some(wait)) = (self.sink(), &wait) else {
             return Drain::default();
         };
-        let timer = async {
+        let timer = pin!(async {
             match wait.deadline {
                 Some(deadline) => sink.sleep_until(deadline).await,
                 None => core::future::pending().await,
             }
-        };
+        });
         wait.wait(sink, timer).await
     }
 
@@ -403,7 +403,7 @@ impl Handle {
     }
 
     pub(crate) fn block(&self, wait: Option<Wait>) -> Result<Drain, WouldDeadlock> {
-        let (Some(sink), Some(wait)) = (self.sink(), wait) else {
+        let (Some(sink), Some(wait)) = (self.sink(), &wait) else {
             return Ok(Drain::default());
         };
         if let Some(drain) = wait.result_now(sink) {

@@ -151,6 +151,13 @@
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    all(feature = "alloc", not(target_has_atomic = "ptr")),
+    allow(
+        dead_code,
+        reason = "without shared handles a session lives in memory that is given"
+    )
+)]
 
 #[cfg(any(feature = "alloc", test))]
 extern crate alloc;
@@ -202,6 +209,13 @@ mod wait;
 
 #[path = "../features/mod.rs"]
 mod features;
+
+/// Pages that are about more than one item.
+pub mod docs {
+    // Its code is compiled, and run, by `tests/embedded`.
+    #[cfg_attr(not(doctest), doc = include_str!("../docs/bare-metal.md"))]
+    pub mod bare_metal {}
+}
 
 pub use builder::{BuildError, Builder, Memory};
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]

@@ -209,7 +209,7 @@ impl Entry {
     fn patience(&self) -> Duration {
         match self.handle.sink() {
             Some(sink) if !sink.shared().is_driven_here() => {
-                self.timeout.unwrap_or(sink.shared().drop_timeout)
+                self.timeout.unwrap_or(sink.shared().drop_timeout())
             }
             _ => Duration::ZERO,
         }

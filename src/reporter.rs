@@ -1,6 +1,7 @@
 //! The owner of a running session.
 
 use crate::builder::Builder;
+#[cfg(any(not(feature = "alloc"), target_has_atomic = "ptr"))]
 use crate::clock::Clock;
 use crate::handle::Handle;
 use crate::session::SessionId;
@@ -15,7 +16,7 @@ use crate::{driver::Driver, engine::AlreadyDriven, transport::Body};
 #[cfg(not(feature = "alloc"))]
 use crate::{exception::AnyError, severity::Severity, stats::Drain};
 #[cfg(not(feature = "alloc"))]
-use core::time::Duration;
+use core::{pin::pin, time::Duration};
 
 /// A running session: transport `T`, clock `C`, spawner `S`. It derefs to its [`Handle`], which has the operations.
 ///
@@ -108,15 +109,15 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
     }
 
     async fn finish(&self, wait: Option<Wait>) -> Drain {
-        let (Some(core), Some(sink), Some(wait)) = (&self.core, self.sink(), wait) else {
+        let (Some(core), Some(sink), Some(wait)) = (&self.core, self.sink(), &wait) else {
             return Drain::default();
         };
-        let timer = async {
+        let timer = pin!(async {
             match wait.deadline {
                 Some(deadline) => core.clock.sleep_until(deadline).await,
                 None => core::future::pending().await,
             }
-        };
+        });
         wait.wait(sink, timer).await
     }
 }
@@ -134,7 +135,7 @@ impl<T, C, S> Drop for Reporter<T, C, S> {
         let Some(sink) = self.handle.sink() else {
             return;
         };
-        let timeout = sink.shared().drop_timeout;
+        let timeout = sink.shared().drop_timeout();
         #[cfg(feature = "std")]
         if sink.shared().has_dedicated_thread() {
             // On the driver's own thread it is only asked for.

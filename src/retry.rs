@@ -37,22 +37,17 @@ impl RetryAfter {
     }
 }
 
-/// The delay before retry `n` (from 0): `base` × 2ⁿ plus up to a tenth of that, never above `cap`.
+/// The delay before retry `n` (from 0), in microseconds: `base` × 2ⁿ plus up to a tenth of that, never above `cap`.
 ///
-/// `jitter` picks a number of microseconds below its argument.
-pub(crate) fn backoff(
-    base: Duration,
-    cap: Duration,
-    n: u32,
-    jitter: impl FnOnce(u64) -> u64,
-) -> Duration {
-    let doubled = base
-        .checked_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX))
+/// `jitter` picks a number below its argument.
+pub(crate) fn backoff(base: u64, cap: u64, n: u32, jitter: impl FnOnce(u64) -> u64) -> u64 {
+    let doubled = 1_u64
+        .checked_shl(n)
+        .and_then(|times| base.checked_mul(times))
         .unwrap_or(cap)
         .min(cap);
-    let spread = u64::try_from(doubled.as_micros() / 10).unwrap_or(u64::MAX);
     doubled
-        .saturating_add(Duration::from_micros(jitter(spread.saturating_add(1))))
+        .saturating_add(jitter((doubled / 10).saturating_add(1)))
         .min(cap)
 }
 
@@ -60,37 +55,30 @@ pub(crate) fn backoff(
 mod tests {
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
     fn backoff_doubles_up_to_its_cap() {
         let delays: [u64; 8] =
-            core::array::from_fn(|n| backoff(SECOND, MINUTE, n as u32, |_| 0).as_secs());
+            core::array::from_fn(|n| backoff(1_000_000, 60_000_000, n as u32, |_| 0) / 1_000_000);
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
         for n in [31, 32, 63, 64, u32::MAX] {
-            assert_eq!(backoff(SECOND, MINUTE, n, |_| 0), MINUTE);
+            assert_eq!(backoff(1_000_000, 60_000_000, n, |_| 0), 60_000_000);
         }
     }
 
     #[test]
     fn jitter_adds_at_most_a_tenth_and_never_passes_the_cap() {
-        let most = |n| backoff(SECOND, MINUTE, n, |bound| bound - 1);
-        assert_eq!(most(0), Duration::from_millis(1_100));
-        assert_eq!(most(3), Duration::from_millis(8_800));
-        assert_eq!(most(9), MINUTE);
+        let most = |n| backoff(1_000_000, 60_000_000, n, |bound| bound - 1);
+        assert_eq!(most(0), 1_100_000);
+        assert_eq!(most(3), 8_800_000);
+        assert_eq!(most(9), 60_000_000);
     }
 
     #[test]
     fn extreme_delays_do_not_overflow() {
-        assert_eq!(
-            backoff(Duration::MAX, Duration::MAX, 5, |bound| bound - 1),
-            Duration::MAX
-        );
-        assert_eq!(
-            backoff(Duration::ZERO, MINUTE, 5, |bound| bound - 1),
-            Duration::ZERO
-        );
+        assert_eq!(backoff(u64::MAX, u64::MAX, 5, |bound| bound - 1), u64::MAX);
+        assert_eq!(backoff(0, 60_000_000, 5, |bound| bound - 1), 0);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The queue's bytes: one ring of records, bounded by its capacity. It knows nothing of telemetry.
 //!
 //! A record is a header (`length u32, tag u64`, little-endian) and a payload. Offsets are counted from the oldest
-//! record, so they stay right when the ring moves to a larger buffer.
+//! record, so they stay right when the ring moves to a larger buffer. The length's highest bit says that the payload is
+//! still being written.
 
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
@@ -10,7 +11,11 @@ use alloc::vec::Vec;
 pub(crate) const HEADER: usize = 12;
 
 /// The longest front of a record that is written in place.
+#[cfg(any(test, feature = "std"))]
 pub(crate) const MAX_FRONT: usize = 128;
+
+/// In a record's length: the payload is not complete.
+const UNFINISHED: u32 = 1 << 31;
 
 /// The capacity a growing ring starts with and returns to.
 #[cfg(feature = "alloc")]
@@ -61,6 +66,7 @@ impl Storage {
     }
 
     /// These bytes, if they have been written before and lie in one piece.
+    #[cfg(any(test, feature = "std"))]
     #[inline]
     fn touched(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
         match self {
@@ -70,10 +76,30 @@ impl Storage {
         }
     }
 
+    /// Makes bytes within the capacity ones that were touched; `at` is at most one past those touched so far.
+    #[cfg(any(test, not(feature = "std")))]
+    #[cfg_attr(not(feature = "alloc"), expect(unused_variables))]
+    fn touch(&mut self, at: usize, len: usize) {
+        match self {
+            Self::Static(_) => {}
+            #[cfg(feature = "alloc")]
+            Self::Boxed { bytes, .. } => {
+                let end = (at + len).min(bytes.capacity());
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+            }
+        }
+    }
+
     /// Writes within the capacity; `at` is at most one past the bytes written so far.
     fn write(&mut self, at: usize, data: &[u8]) {
         match self {
-            Self::Static(bytes) => bytes[at..at + data.len()].copy_from_slice(data),
+            Self::Static(bytes) => {
+                if let Some(space) = bytes.get_mut(at..at + data.len()) {
+                    space.copy_from_slice(data);
+                }
+            }
             #[cfg(feature = "alloc")]
             Self::Boxed { bytes, .. } => {
                 let over = (bytes.len() - at).min(data.len());
@@ -93,6 +119,16 @@ pub(crate) struct NoRoom;
 pub(crate) struct Record {
     pub(crate) len: usize,
     pub(crate) tag: u64,
+    pub(crate) is_finished: bool,
+}
+
+/// A record's place, while its payload is written in pieces.
+#[derive(Debug)]
+#[cfg(any(test, not(feature = "std")))]
+pub(crate) struct Reserved {
+    /// Where the record begins, counted in bytes since the ring was made.
+    start: usize,
+    written: usize,
 }
 
 pub(crate) struct Ring {
@@ -102,6 +138,9 @@ pub(crate) struct Ring {
     head: usize,
     used: usize,
     records: usize,
+    /// The bytes of all records that are gone. It wraps around.
+    #[cfg(any(test, not(feature = "std")))]
+    gone: usize,
 }
 
 impl Ring {
@@ -112,6 +151,8 @@ impl Ring {
             head: 0,
             used: 0,
             records: 0,
+            #[cfg(any(test, not(feature = "std")))]
+            gone: 0,
         }
     }
 
@@ -125,6 +166,7 @@ impl Ring {
     }
 
     /// Appends a record whose payload is `front_len` bytes that `write_front` writes, followed by `back`.
+    #[cfg(any(test, feature = "std"))]
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -162,6 +204,7 @@ impl Ring {
         Ok(())
     }
 
+    #[cfg(any(test, feature = "std"))]
     fn append(&mut self, data: &[u8]) {
         let at = self.position(self.used);
         let before_end = (self.capacity - at).min(data.len());
@@ -180,9 +223,11 @@ impl Ring {
         let mut header = [0; HEADER];
         self.read(offset, &mut header);
         let [a, b, c, d, tag @ ..] = header;
+        let len = u32::from_le_bytes([a, b, c, d]);
         Some(Record {
-            len: u32::from_le_bytes([a, b, c, d]) as usize,
+            len: (len & !UNFINISHED) as usize,
             tag: u64::from_le_bytes(tag),
+            is_finished: len & UNFINISHED == 0,
         })
     }
 
@@ -202,15 +247,23 @@ impl Ring {
     fn read_around(&self, at: usize, out: &mut [u8]) {
         let bytes = self.storage.bytes();
         let before_end = (self.capacity - at).min(out.len());
-        let (first, second) = out.split_at_mut(before_end);
-        first.copy_from_slice(&bytes[at..at + first.len()]);
-        second.copy_from_slice(&bytes[..second.len()]);
+        if let Some((first, second)) = out.split_at_mut_checked(before_end)
+            && let Some(from) = bytes.get(at..at + first.len())
+            && let Some(around) = bytes.get(..second.len())
+        {
+            first.copy_from_slice(from);
+            second.copy_from_slice(around);
+        }
     }
 
     /// Forgets the oldest records: `records` of them, `bytes` in all.
     pub(crate) fn release(&mut self, records: usize, bytes: usize) {
         self.records -= records;
         self.used -= bytes;
+        #[cfg(any(test, not(feature = "std")))]
+        {
+            self.gone = self.gone.wrapping_add(bytes);
+        }
         // An empty ring starts over at its beginning, which keeps the memory it touches small.
         self.head = if self.used == 0 {
             0
@@ -224,17 +277,17 @@ impl Ring {
     }
 
     /// Whether [`shrink`](Self::shrink) would give memory back.
+    #[cfg(feature = "alloc")]
     pub(crate) fn is_oversized(&self) -> bool {
         match &self.storage {
             Storage::Static(_) => false,
-            #[cfg(feature = "alloc")]
             Storage::Boxed { bytes, .. } => bytes.capacity() > INITIAL,
         }
     }
 
     /// Gives the memory of an empty ring back.
+    #[cfg(feature = "alloc")]
     pub(crate) fn shrink(&mut self) {
-        #[cfg(feature = "alloc")]
         if self.used == 0
             && let Storage::Boxed { bytes, .. } = &mut self.storage
         {
@@ -284,6 +337,62 @@ impl Ring {
     }
 }
 
+/// Records that are written in pieces: what is locked meanwhile is free between them.
+#[cfg(any(test, not(feature = "std")))]
+impl Ring {
+    /// Appends a record that is to have a payload of `len` bytes.
+    pub(crate) fn reserve(&mut self, tag: u64, len: usize) -> Result<Reserved, NoRoom> {
+        let size = HEADER + len;
+        if self.capacity - self.used < size {
+            self.grow(self.used + size)?;
+        }
+        let mut header = [0; HEADER];
+        let len = u32::try_from(len).map_err(|_| NoRoom)?;
+        header[..4].copy_from_slice(&(len | UNFINISHED).to_le_bytes());
+        header[4..].copy_from_slice(&tag.to_le_bytes());
+        let at = self.position(self.used);
+        self.storage.touch(at, size);
+        let start = self.gone.wrapping_add(self.used);
+        self.overwrite(self.used, &header);
+        self.used += size;
+        self.records += 1;
+        Ok(Reserved { start, written: 0 })
+    }
+
+    /// Writes the next piece of its payload, if it is still there.
+    pub(crate) fn fill(&mut self, reserved: &mut Reserved, piece: &[u8]) {
+        if let Some(offset) = self.offset(reserved) {
+            self.overwrite(offset + HEADER + reserved.written, piece);
+            reserved.written += piece.len();
+        }
+    }
+
+    /// Its payload is complete.
+    pub(crate) fn finish(&mut self, reserved: &Reserved) {
+        if let Some(offset) = self.offset(reserved)
+            && let Some(record) = self.record(offset)
+        {
+            self.overwrite(offset, &(record.len as u32).to_le_bytes());
+        }
+    }
+
+    /// Where it is now; `None` when the ring was cleared meanwhile.
+    fn offset(&self, reserved: &Reserved) -> Option<usize> {
+        let offset = reserved.start.wrapping_sub(self.gone);
+        (offset < self.used).then_some(offset)
+    }
+
+    /// Writes to bytes that were touched before.
+    fn overwrite(&mut self, offset: usize, data: &[u8]) {
+        let at = self.position(offset);
+        let before_end = (self.capacity - at).min(data.len());
+        if let Some((first, second)) = data.split_at_checked(before_end) {
+            self.storage.write(at, first);
+            self.storage.write(0, second);
+        }
+    }
+}
+
 #[cfg(all(test, feature = "alloc"))]
 mod tests {
     use super::*;
@@ -306,6 +415,8 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Op {
         Push(Vec<u8>, usize),
+        /// In pieces of so many bytes.
+        Reserve(Vec<u8>, usize),
         Release(usize),
         Shrink,
     }
@@ -314,6 +425,8 @@ mod tests {
         prop_oneof![
             4 => (prop::collection::vec(any::<u8>(), 0..90), 0..90usize)
                 .prop_map(|(payload, split)| Op::Push(payload, split)),
+            4 => (prop::collection::vec(any::<u8>(), 0..90), 1..90usize)
+                .prop_map(|(payload, piece)| Op::Reserve(payload, piece)),
             2 => (0..6usize).prop_map(Op::Release),
             1 => Just(Op::Shrink),
         ]
@@ -335,6 +448,21 @@ mod tests {
                     let write = |out: &mut [u8]| out.copy_from_slice(front);
                     assert_eq!(ring.push(tag, front.len(), write, back).is_ok(), fits);
                     if fits {
+                        model.push_back((tag, payload));
+                    }
+                }
+                Op::Reserve(payload, piece) => {
+                    let fits = size(&model) + HEADER + payload.len() <= limit;
+                    let reserved = ring.reserve(tag, payload.len());
+                    assert_eq!(reserved.is_ok(), fits);
+                    if let Ok(mut reserved) = reserved {
+                        let offset = size(&model);
+                        for piece in payload.chunks(piece) {
+                            assert!(ring.record(offset).is_some_and(|it| !it.is_finished));
+                            ring.fill(&mut reserved, piece);
+                        }
+                        ring.finish(&reserved);
+                        assert!(ring.record(offset).is_some_and(|it| it.is_finished));
                         model.push_back((tag, payload));
                     }
                 }

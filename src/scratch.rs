@@ -94,7 +94,7 @@ impl<'a> Scratch<'a> {
 
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.out.bytes[..self.out.len]
+        self.out.bytes.get(..self.out.len).unwrap_or_default()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -382,7 +382,8 @@ pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut Scratch<'_>) -> R) ->
     }
     let mut bytes = [0; STACK];
     let limit = limit.min(STACK);
-    work(&mut Scratch::new(&mut bytes[..limit], &mut last_second))
+    let bytes = bytes.get_mut(..limit).unwrap_or_default();
+    work(&mut Scratch::new(bytes, &mut last_second))
 }
 
 /// What `encode` writes, within a limit.

@@ -8,7 +8,6 @@
 
 use crate::entropy::Random;
 use crate::scratch::Scratch;
-use crate::text::Text;
 use core::fmt;
 use uuid::Uuid;
 
@@ -75,16 +74,39 @@ impl From<&String> for SessionId {
 /// What the head of every request says.
 #[derive(Debug)]
 pub(crate) struct Session {
-    id: ResolvedId,
+    id: Str,
     platform: Str,
     sdk_version: Str,
     process_uuid: Option<Uuid>,
 }
 
-#[derive(Debug)]
-enum ResolvedId {
-    Given(Str),
-    Sessionless(Text<48>),
+/// Where the id of a session without one is kept: in a string of its own.
+#[cfg(feature = "alloc")]
+pub(crate) struct IdPlace;
+/// Where the id of a session without one is kept: of the memory that the program gave for its queue.
+#[cfg(not(feature = "alloc"))]
+pub(crate) type IdPlace = &'static mut [u8];
+
+/// `sessionless-` and a UUID.
+pub(crate) const ID_BYTES: usize = 48;
+
+#[cfg(feature = "alloc")]
+fn sessionless(uuid: Uuid, _: IdPlace) -> Str {
+    Cow::Owned(alloc::format!("sessionless-{uuid}"))
+}
+
+#[cfg(not(feature = "alloc"))]
+fn sessionless(uuid: Uuid, place: IdPlace) -> Str {
+    const PREFIX: &[u8] = b"sessionless-";
+    if let Some((prefix, rest)) = place.split_at_mut_checked(PREFIX.len()) {
+        prefix.copy_from_slice(PREFIX);
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        uuid.hyphenated().encode_lower(&mut text);
+        for (to, from) in rest.iter_mut().zip(text) {
+            *to = from;
+        }
+    }
+    core::str::from_utf8(place).unwrap_or("sessionless")
 }
 
 /// What the builder collects about the session, with defaults not yet filled in.
@@ -116,7 +138,11 @@ impl Identity {
     }
 
     /// Checks the strings and fills the defaults in.
-    pub(crate) fn resolve(self, random: &mut Random) -> Result<Session, IdentityError> {
+    pub(crate) fn resolve(
+        self,
+        random: &mut Random,
+        id: IdPlace,
+    ) -> Result<Session, IdentityError> {
         let platform = self.platform.unwrap_or_else(host_platform);
         if let Id::Given(id) = &self.id.0 {
             check("session id", id)?;
@@ -125,11 +151,8 @@ impl Identity {
         check("sdk_version", &self.sdk_version)?;
         Ok(Session {
             id: match self.id.0 {
-                Id::Given(id) => ResolvedId::Given(id),
-                Id::Sessionless => ResolvedId::Sessionless(Text::new(format_args!(
-                    "sessionless-{}",
-                    random.uuid()
-                ))),
+                Id::Given(given) => given,
+                Id::Sessionless => sessionless(random.uuid(), id),
             },
             platform,
             sdk_version: self.sdk_version,
@@ -151,10 +174,7 @@ impl Session {
     };
 
     pub(crate) fn id(&self) -> &str {
-        match &self.id {
-            ResolvedId::Given(id) => id,
-            ResolvedId::Sessionless(id) => id.as_str(),
-        }
+        &self.id
     }
 
     /// Writes a request's body up to the opening bracket of its events.

@@ -2,13 +2,15 @@
 
 use crate::clock::Clock;
 use crate::config::Options;
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
+use crate::diagnostic::{Diagnostic, Observer};
 use crate::encode::{self, Front, SessionEnd};
 use crate::engine::{Engine, Kind, wake};
 use crate::exception::{AnyError, ErrorRules};
 use crate::fork::{Fork, Forked};
 use crate::handle::Handle;
 use crate::limits::{DataLimits, Limited};
+#[cfg(not(feature = "std"))]
+use crate::lock::COPY_PIECE;
 use crate::lock::Lock;
 use crate::panics;
 use crate::scratch::{self, EncodeError, Failed, Scratch};
@@ -16,7 +18,7 @@ use crate::session::Session;
 use crate::severity::Severity;
 use crate::stats::{Refusal, Stats};
 use crate::text::{Text, Why};
-use crate::time::{Instant, Timestamp};
+use crate::time::{self, Instant, Timestamp};
 use core::cell::Cell;
 use core::ops::Deref;
 use core::time::Duration;
@@ -25,7 +27,9 @@ use serde::Serialize;
 #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
 use crate::bus::{Bus, OnBus};
 #[cfg(feature = "alloc")]
-use crate::spawner::{SpawnError, Spawner};
+use crate::spawner::SpawnError;
+#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+use crate::spawner::Spawner;
 #[cfg(feature = "std")]
 use crate::{
     encode::WriteJson,
@@ -63,10 +67,10 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// The length of a request's body up to its events.
     pub(crate) head_len: usize,
-    pub(crate) flush_timeout: Duration,
-    pub(crate) drop_timeout: Duration,
+    /// In microseconds, which take half the memory.
+    flush_timeout: u64,
+    drop_timeout: u64,
     pub(crate) max_event_bytes: usize,
-    limits: Limits,
     pub(crate) data_limits: DataLimits,
     #[cfg(feature = "std")]
     scrub: Option<Scrub>,
@@ -80,12 +84,6 @@ pub(crate) struct Shared {
     driver_thread: Lock<Option<std::thread::ThreadId>>,
     #[cfg(feature = "alloc")]
     spawner: Option<Box<dyn AnySpawner>>,
-}
-
-/// What diagnostics name.
-struct Limits {
-    queue: usize,
-    retries: usize,
 }
 
 /// What [`Shared::new`] needs besides the engine.
@@ -122,13 +120,9 @@ impl Shared {
             #[cfg(feature = "std")]
             refused_forked: AtomicUsize::new(0),
             started,
-            flush_timeout: options.flush_timeout,
-            drop_timeout: options.drop_timeout,
+            flush_timeout: time::micros(options.flush_timeout).unwrap_or(u64::MAX),
+            drop_timeout: time::micros(options.drop_timeout).unwrap_or(u64::MAX),
             max_event_bytes: options.max_event_bytes,
-            limits: Limits {
-                queue: options.max_queue_size,
-                retries: options.max_retries as usize,
-            },
             data_limits,
             #[cfg(feature = "std")]
             scrub: parts.scrub,
@@ -142,6 +136,14 @@ impl Shared {
             #[cfg(feature = "alloc")]
             spawner: parts.spawner,
         }
+    }
+
+    pub(crate) const fn flush_timeout(&self) -> Duration {
+        Duration::from_micros(self.flush_timeout)
+    }
+
+    pub(crate) const fn drop_timeout(&self) -> Duration {
+        Duration::from_micros(self.drop_timeout)
     }
 
     /// Runs `work` on the session's state, unless this is the child of a fork.
@@ -208,7 +210,8 @@ impl Shared {
         data: D,
         severity: Severity,
     ) -> Result<(), Refusal> {
-        if self.looks_at_data {
+        // Where code is scarce there is one way for all.
+        if cfg!(not(feature = "alloc")) || self.looks_at_data {
             return self.log_looking(&at, name, data, severity);
         }
         self.with_scratch(
@@ -344,12 +347,34 @@ impl Shared {
         result
     }
 
+    #[cfg(feature = "std")]
     fn push(&self, body: &[u8], kind: Kind<'_>) -> Result<(), Refusal> {
         let (result, waker) = self
             .with(|engine| engine.push(body, kind))
             .map_err(|Forked| self.refuse_forked())?;
         waker.into_iter().for_each(wake);
         result
+    }
+
+    /// In pieces: no interrupt is to wait for the copy of a whole event.
+    #[cfg(not(feature = "std"))]
+    fn push(&self, body: &[u8], kind: Kind<'_>) -> Result<(), Refusal> {
+        let forked = |Forked| self.refuse_forked();
+        let (result, waker) = self
+            .with(|engine| engine.reserve(body.len(), kind))
+            .map_err(forked)?;
+        waker.into_iter().for_each(wake);
+        let (mut event, front) = result?;
+        let mut bytes = [0; Front::MAX];
+        let bytes = bytes.get_mut(..front.len()).unwrap_or_default();
+        front.write(bytes);
+        for piece in core::iter::once(&*bytes).chain(body.chunks(COPY_PIECE)) {
+            self.with(|engine| engine.fill(&mut event, piece))
+                .map_err(forked)?;
+        }
+        let waker = self.with(|engine| engine.finish(&event)).map_err(forked)?;
+        waker.into_iter().for_each(wake);
+        Ok(())
     }
 
     #[cold]
@@ -359,7 +384,7 @@ impl Shared {
             EncodeError::Unencodable(why) => {
                 // A long name must not push the reason out.
                 let name = Text::<48>::new(name);
-                let why = Why::new(format_args!("event {name:?}: {why}"));
+                let why = Why::new(format_args!("event \"{name}\": {why}"));
                 (Refusal::Unencodable, Some(why))
             }
         };
@@ -384,18 +409,13 @@ impl Shared {
     pub(crate) fn report(&self, now: Instant, all: bool) {
         #[cfg(feature = "std")]
         let _own = crate::origin::OwnWork::enter();
-        while let Ok(Some(notice)) = self.with(|engine| engine.next_notice(now, all)) {
+        while let Ok(Some((notice, limit))) = self.with(|engine| engine.next_notice(now, all)) {
             self.observer.tell(&Diagnostic {
                 kind: notice.kind,
                 count: notice.count,
                 why: notice.why.as_str(),
                 session_id: self.session.id(),
-                limit: match notice.kind {
-                    DiagnosticKind::QueueFull => self.limits.queue,
-                    DiagnosticKind::EventTooLarge => self.max_event_bytes,
-                    DiagnosticKind::RetriesExhausted => self.limits.retries,
-                    _ => 0,
-                },
+                limit,
             });
         }
     }

@@ -152,19 +152,6 @@ impl Refused {
             + self.scrubbed
             + self.scrub_panicked
     }
-
-    pub(crate) fn add(&mut self, reason: Refusal) {
-        *match reason {
-            Refusal::QueueFull => &mut self.queue_full,
-            Refusal::EventTooLarge => &mut self.event_too_large,
-            Refusal::Unencodable => &mut self.unencodable,
-            Refusal::SessionEnded => &mut self.session_ended,
-            Refusal::Disabled => &mut self.disabled,
-            Refusal::Forked => &mut self.forked,
-            Refusal::Scrubbed => &mut self.scrubbed,
-            Refusal::ScrubPanicked => &mut self.scrub_panicked,
-        } += 1;
-    }
 }
 
 /// What a wait or a stop came to.

@@ -4,7 +4,7 @@ use core::fmt::{self, Write};
 
 /// At most `N` bytes of UTF-8; what does not fit is cut off at a character boundary.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Text<const N: usize>(heapless::String<N>);
+pub(crate) struct Text<const N: usize>(heapless::String<N, u16>);
 
 /// The reason in an error or a diagnostic: at most 160 bytes, 64 where memory is scarce.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -1,46 +1,66 @@
 //! The two times the crate knows: a monotonic instant and a wall-clock timestamp.
 
 use core::fmt;
+use core::num::NonZero;
 use core::time::Duration;
 
 /// A point on a session's monotonic clock: microseconds since an origin of the clock's own choosing.
 ///
 /// Only differences mean anything, and only between instants of one [`Clock`](crate::Clock).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(NonZero<u64>);
 
 impl Instant {
     /// The clock's origin.
-    pub const ORIGIN: Self = Self(0);
+    pub const ORIGIN: Self = Self::from_micros(0);
 
     /// The last instant there is.
-    pub(crate) const END: Self = Self(u64::MAX);
+    pub(crate) const END: Self = Self::from_micros(u64::MAX);
 
-    /// An instant this many microseconds after the clock's origin.
+    /// An instant this many microseconds after the clock's origin, at most 2⁶⁴ − 2.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
+        // One more than the microseconds, so that an instant that may be missing takes no more memory.
+        Self(NonZero::<u64>::MIN.saturating_add(micros))
     }
 
     /// Microseconds since the clock's origin.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// This much later, rounded up to a whole microsecond; `None` where the clock would overflow.
     #[must_use]
     pub fn checked_add(self, duration: Duration) -> Option<Self> {
-        let micros = duration.as_secs().checked_mul(1_000_000)?;
-        let micros = micros.checked_add(u64::from(duration.subsec_nanos().div_ceil(1_000)))?;
-        self.0.checked_add(micros).map(Self)
+        self.after(micros(duration)?)
+    }
+
+    /// So many microseconds later; `None` where the clock would overflow.
+    pub(crate) const fn after(self, micros: u64) -> Option<Self> {
+        match self.0.checked_add(micros) {
+            Some(later) => Some(Self(later)),
+            None => None,
+        }
     }
 
     /// The time since `earlier`; zero when `earlier` is in fact later.
     #[must_use]
     pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
     }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Instant").field(&self.as_micros()).finish()
+    }
+}
+
+/// Microseconds, rounded up; `None` where they are too many.
+pub(crate) fn micros(duration: Duration) -> Option<u64> {
+    let micros = duration.as_secs().checked_mul(1_000_000)?;
+    micros.checked_add(u64::from(duration.subsec_nanos().div_ceil(1_000)))
 }
 
 /// Wall-clock time: microseconds since the Unix epoch, UTC, clamped to the years 1970 to 9999.
@@ -167,8 +187,11 @@ pub(crate) fn digits(out: &mut [u8], value: impl Into<u64>) {
 
 /// Two digits, of a number below a hundred.
 #[inline]
-const fn pair(value: u32) -> [u8; 2] {
-    PAIRS[value as usize]
+fn pair(value: u32) -> [u8; 2] {
+    match PAIRS.get(value as usize) {
+        Some(pair) => *pair,
+        None => [b'?'; 2],
+    }
 }
 
 static PAIRS: [[u8; 2]; 100] = {

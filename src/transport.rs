@@ -208,7 +208,8 @@ impl core::error::Error for SetupError {}
 /// One attempt at one batch, as a [`Transport`] sees it.
 pub struct Batch<'a> {
     pub(crate) body: &'a mut Body,
-    pub(crate) head: BatchHead<'a>,
+    /// Elsewhere: a transport's future is often as large as what it is given, twice.
+    pub(crate) head: &'a BatchHead<'a>,
 }
 
 /// What is known of a batch besides its bytes.

@@ -6,7 +6,7 @@ use crate::shared::{Shared, Sink};
 use crate::stats::{Drain, Stats};
 use crate::time::Instant;
 use core::future::{Future, poll_fn};
-use core::pin::pin;
+use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
@@ -15,12 +15,35 @@ use core::time::Duration;
 pub(crate) struct Wait {
     id: WaiterId,
     target: Target,
-    before: Stats,
+    before: Mark,
     #[cfg(feature = "std")]
     timeout: Duration,
     /// `None`: beyond the clock's end.
     pub(crate) deadline: Option<Instant>,
     is_stop: bool,
+}
+
+/// What the ledger said when a wait began, as far as the wait has to know.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    arrived: u64,
+    given_up: u64,
+    caught: u64,
+}
+
+impl Mark {
+    const fn new(stats: &Stats) -> Self {
+        let caught = stats.dropped.shutdown;
+        Self {
+            arrived: stats.delivered + stats.handed_over,
+            given_up: stats.dropped.total() - caught,
+            caught,
+        }
+    }
+
+    const fn settled(&self) -> u64 {
+        self.arrived + self.given_up + self.caught
+    }
 }
 
 impl Wait {
@@ -37,7 +60,7 @@ impl Wait {
         Self {
             id,
             target,
-            before,
+            before: Mark::new(&before),
             #[cfg(feature = "std")]
             timeout,
             deadline,
@@ -47,7 +70,10 @@ impl Wait {
 
     /// The same wait, which counts from an earlier moment.
     pub(crate) fn since(self, before: Stats) -> Self {
-        Self { before, ..self }
+        Self {
+            before: Mark::new(&before),
+            ..self
+        }
     }
 
     /// Asks for a stop.
@@ -73,7 +99,7 @@ impl Wait {
         Self {
             id,
             target,
-            before,
+            before: Mark::new(&before),
             #[cfg(feature = "std")]
             timeout,
             deadline,
@@ -88,7 +114,7 @@ impl Wait {
         Self {
             id: WaiterId::default(),
             target: Target(before.accepted),
-            before,
+            before: Mark::new(&before),
             #[cfg(feature = "std")]
             timeout: Duration::ZERO,
             deadline: None,
@@ -135,37 +161,38 @@ impl Wait {
         if self.is_stop {
             shared.report(now, true);
         }
-        self.drain(&after)
+        self.drain(Mark::new(&after))
     }
 
     /// What was known when the process was forked. It never says that all is done: nothing is, from then on.
     #[cold]
     fn conclude_in_child(&self, shared: &Shared) -> Drain {
-        let after = shared.ledger_at_fork().unwrap_or(self.before);
-        let drain = self.drain(&after);
+        let after = shared.ledger_at_fork();
+        let drain = self.drain(after.as_ref().map_or(self.before, Mark::new));
         Drain {
             remaining: drain.remaining.max(1),
             ..drain
         }
     }
 
-    fn drain(&self, after: &Stats) -> Drain {
+    fn drain(&self, after: Mark) -> Drain {
         let before = &self.before;
-        let arrived = |stats: &Stats| stats.delivered + stats.handed_over;
-        let given_up = |stats: &Stats| stats.dropped.total() - stats.dropped.shutdown;
-        let caught = after.dropped.shutdown - before.dropped.shutdown;
         let open = self.target.0.saturating_sub(after.settled());
+        let caught = after.caught - before.caught;
         Drain {
-            delivered: arrived(after) - arrived(before),
-            dropped: given_up(after) - given_up(before),
+            delivered: after.arrived - before.arrived,
+            dropped: after.given_up - before.given_up,
             remaining: (open + caught).min(self.target.0.saturating_sub(before.settled())),
         }
     }
 
-    /// Waits, with a timer for the deadline.
-    pub(crate) async fn wait(self, sink: &dyn Sink, timer: impl Future<Output = ()>) -> Drain {
+    /// Waits, with a timer for the deadline. It borrows both, for what an `async` function is given it stores twice.
+    pub(crate) async fn wait(
+        &self,
+        sink: &dyn Sink,
+        mut timer: Pin<&mut impl Future<Output = ()>>,
+    ) -> Drain {
         let _gone = Gone { sink, id: self.id };
-        let mut timer = pin!(timer);
         poll_fn(|context| {
             if let Poll::Ready(drain) = self.poll(sink, context) {
                 return Poll::Ready(drain);

@@ -21,8 +21,7 @@ pub enum BuildError {
     Transport(SetupError),
     /// There is no executor to run the driver.
     Spawn(SpawnError),
-    /// The session cannot take events from its bus: its [`handler_id`](Options::handler_id) is taken, or the bus is the
-    /// parent process's.
+    /// The session cannot take events from its bus: its `handler_id` is taken, or the bus is the parent process's.
     #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
     Attach(AttachError),
     /// No randomness: the operating system has none, or none was given where there is no `std`.

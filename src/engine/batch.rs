@@ -4,6 +4,7 @@ use super::stopping::End;
 use super::{Engine, SendId, Step, earliest};
 use crate::ring::HEADER;
 use crate::time::Instant;
+use core::num::NonZero;
 use uuid::Uuid;
 
 /// Which events a batch has: those at the head of the queue.
@@ -35,7 +36,6 @@ impl Shape {
 pub(super) struct InFlight {
     pub(super) shape: Shape,
     pub(super) key: Uuid,
-    pub(super) first_index: u64,
     pub(super) attempt: u32,
     pub(super) phase: Phase,
 }
@@ -61,7 +61,7 @@ impl InFlight {
 /// A batch was too large: until `end`, batches have at most `cap` events.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Split {
-    cap: u64,
+    cap: NonZero<u64>,
     end: u64,
 }
 
@@ -116,11 +116,15 @@ impl Engine {
             let event = if shape.events() >= cap || shape.with_end {
                 None
             } else if before_end == Some(shape.records as u64) {
-                self.end.queued_bytes_on_wire()
+                Some(self.end_json().len())
             } else {
-                self.ring.record(shape.ring_bytes).map(|record| record.len)
+                self.ring
+                    .record(shape.ring_bytes)
+                    .filter(|record| record.is_finished)
+                    .map(|record| record.len)
             };
             match event.filter(|len| shape.with_event(*len) <= self.batch_budget) {
+                None if shape.events() == 0 => return self.wait_for_event(),
                 None => return self.send_formed(shape, now),
                 Some(len) => {
                     shape.json_bytes = shape.with_event(len);
@@ -137,9 +141,18 @@ impl Engine {
         Step::Again
     }
 
+    /// The next event is still being written, by somebody whom the driver has interrupted.
+    fn wait_for_event(&mut self) -> Step {
+        self.is_held_up = true;
+        Step::Wait(earliest([self.stop_deadline(), self.notices.due()]))
+    }
+
     fn send_formed(&mut self, shape: Shape, now: Instant) -> Step {
         self.forming = Shape::default();
-        self.idle_since = None;
+        #[cfg(feature = "alloc")]
+        {
+            self.idle_since = None;
+        }
         if shape.events() == self.queued() {
             self.flush_at = None;
             self.fresh_bytes = 0;
@@ -148,10 +161,6 @@ impl Engine {
         self.in_flight = Some(InFlight {
             shape,
             key: self.random.uuid(),
-            first_index: match self.ring.record(0) {
-                Some(record) if shape.records > 0 => record.tag,
-                _ => self.end.index(),
-            },
             attempt: 0,
             phase: Phase::Retry {
                 until: now,
@@ -166,7 +175,7 @@ impl Engine {
         let settled = self.ledger.settled();
         self.split = self.split.filter(|split| split.end > settled);
         match self.split {
-            Some(split) => split.cap.min(split.end - settled),
+            Some(split) => split.cap.get().min(split.end - settled),
             None => self.options.max_batch_size as u64,
         }
     }
@@ -184,8 +193,8 @@ impl Engine {
             return Step::Again;
         };
         let id = SendId(self.next_send);
-        self.next_send += 1;
-        let deadline = now.checked_add(self.options.http_timeout);
+        self.next_send = self.next_send.wrapping_add(1);
+        let deadline = now.after(self.options.http_timeout);
         in_flight.phase = Phase::Sending {
             id,
             deadline: deadline.unwrap_or(Instant::END),
@@ -193,7 +202,10 @@ impl Engine {
         Step::Send(Ticket {
             id,
             key: in_flight.key,
-            first_index: in_flight.first_index,
+            first_index: match self.ring.record(0) {
+                Some(record) if in_flight.shape.records > 0 => record.tag,
+                _ => self.end.index(),
+            },
             events: in_flight.shape.events() as usize,
             json_bytes: in_flight.shape.json_bytes,
             attempt: in_flight.attempt,
@@ -255,7 +267,7 @@ impl Engine {
     }
 
     fn copy_end(&self, at: &mut Cursor, out: &mut [u8]) -> usize {
-        let json = self.end.json();
+        let json = self.end_json();
         if at.end_at == 0 && at.records > 0 {
             at.end_at = 1;
             return comma(true, out);
@@ -272,10 +284,8 @@ impl Engine {
         let end = self
             .split
             .map_or(self.ledger.settled() + shape.events(), |split| split.end);
-        self.split = Some(Split {
-            cap: shape.events().div_ceil(2),
-            end,
-        });
+        let half = NonZero::new(shape.events().div_ceil(2)).unwrap_or(NonZero::<u64>::MIN);
+        self.split = Some(Split { cap: half, end });
         // Whatever made the batch due has been answered by it; its pieces are due for that very reason.
         self.flush_target.0 = self.flush_target.0.max(end);
     }

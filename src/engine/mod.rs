@@ -6,6 +6,8 @@
 mod batch;
 #[cfg(all(test, feature = "std"))]
 mod ending_tests;
+#[cfg(any(test, not(feature = "std")))]
+mod pieces;
 #[cfg(all(test, feature = "std"))]
 mod properties;
 mod stopping;
@@ -23,14 +25,15 @@ use crate::diagnostic::{DiagnosticKind, Notice, Notices};
 use crate::encode::{Front, SessionEnd};
 use crate::entropy::Random;
 use crate::retry;
-use crate::ring::{HEADER, Ring};
+use crate::ring::{HEADER, NoRoom, Ring};
 use crate::stats::{DropReason, Dropped, Refusal, Refused, Stats};
 use crate::text::Why;
-use crate::time::Instant;
+use crate::time::{self, Instant};
 use batch::{InFlight, Phase, Shape, Split};
 use core::task::Waker;
 use core::time::Duration;
-use stopping::{End, Stop};
+use stopping::End;
+pub(crate) use stopping::{END_BYTES, EndSlot};
 use wakers::{DriverSlot, Waiters};
 
 /// A position in the sequence of accepted events: everything before it is settled when that many are.
@@ -39,7 +42,7 @@ pub(crate) struct Target(pub(crate) u64);
 
 /// Names one attempt. A result that comes with an old one is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SendId(u64);
+pub(crate) struct SendId(u32);
 
 /// What an event is to the queue.
 #[derive(Clone, Copy, Debug)]
@@ -90,16 +93,19 @@ impl core::error::Error for AlreadyDriven {}
 
 /// The state of one session.
 pub(crate) struct Engine {
-    options: Options,
+    options: Rules,
     /// What a request's body may spend on events.
     batch_budget: usize,
     ring: Ring,
     random: Random,
     ledger: Ledger,
     next_index: u64,
-    next_send: u64,
+    next_send: u32,
     end: End,
-    stop: Option<Stop>,
+    end_slot: EndSlot,
+    is_stopping: bool,
+    /// When a stop gives up.
+    stop_deadline: Option<Instant>,
     in_flight: Option<InFlight>,
     /// A batch that is being put together, and one that was too large.
     forming: Shape,
@@ -107,16 +113,51 @@ pub(crate) struct Engine {
     /// Everything before it is due now, and what has come in since it was set.
     flush_target: Target,
     fresh_bytes: usize,
+    /// The next event is due and unfinished: whoever finishes it is to wake the driver.
+    is_held_up: bool,
     /// When what is queued is due at the latest.
     flush_at: Option<Instant>,
     /// When the last batch took all that was queued: what is queued now came later.
     emptied_at: Option<Instant>,
     /// Since when an oversized ring has been empty.
+    #[cfg(feature = "alloc")]
     idle_since: Option<Instant>,
     driver: DriverSlot,
     waiters: Waiters,
     notices: Notices,
     is_after_end_told: bool,
+}
+
+/// The options that the engine goes by. Times are microseconds, which take half the memory.
+struct Rules {
+    flush_interval: u64,
+    http_timeout: u64,
+    retry_base_delay: u64,
+    retry_max_delay: u64,
+    flush_threshold: usize,
+    max_queue_size: usize,
+    max_queue_bytes: usize,
+    max_batch_size: usize,
+    max_event_bytes: usize,
+    max_retries: u32,
+}
+
+impl Rules {
+    fn new(options: &Options) -> Self {
+        let micros = |duration| time::micros(duration).unwrap_or(u64::MAX);
+        Self {
+            flush_interval: micros(options.flush_interval),
+            http_timeout: micros(options.http_timeout),
+            retry_base_delay: micros(options.retry_base_delay),
+            retry_max_delay: micros(options.retry_max_delay),
+            flush_threshold: options.flush_threshold,
+            max_queue_size: options.max_queue_size,
+            max_queue_bytes: options.max_queue_bytes,
+            max_batch_size: options.max_batch_size,
+            max_event_bytes: options.max_event_bytes,
+            max_retries: options.max_retries,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -125,8 +166,50 @@ struct Ledger {
     delivered: u64,
     handed_over: u64,
     dropped: Dropped,
-    refused: Refused,
+    refused: Counted,
     truncated: u64,
+}
+
+/// What the engine refuses. Other refusals never get here.
+#[derive(Default)]
+struct Counted {
+    queue_full: u64,
+    event_too_large: u64,
+    unencodable: u64,
+    session_ended: u64,
+    #[cfg(feature = "std")]
+    scrubbed: u64,
+    #[cfg(feature = "std")]
+    scrub_panicked: u64,
+}
+
+impl Counted {
+    fn of(&mut self, reason: Refusal) -> &mut u64 {
+        match reason {
+            Refusal::QueueFull => &mut self.queue_full,
+            Refusal::EventTooLarge => &mut self.event_too_large,
+            Refusal::Unencodable => &mut self.unencodable,
+            #[cfg(feature = "std")]
+            Refusal::Scrubbed => &mut self.scrubbed,
+            #[cfg(feature = "std")]
+            Refusal::ScrubPanicked => &mut self.scrub_panicked,
+            _ => &mut self.session_ended,
+        }
+    }
+
+    fn all(&self) -> Refused {
+        Refused {
+            queue_full: self.queue_full,
+            event_too_large: self.event_too_large,
+            unencodable: self.unencodable,
+            session_ended: self.session_ended,
+            #[cfg(feature = "std")]
+            scrubbed: self.scrubbed,
+            #[cfg(feature = "std")]
+            scrub_panicked: self.scrub_panicked,
+            ..Refused::default()
+        }
+    }
 }
 
 impl Ledger {
@@ -137,27 +220,38 @@ impl Ledger {
 
 impl Engine {
     /// How long an oversized ring stays empty before its memory is given back.
+    #[cfg(feature = "alloc")]
     const IDLE_GRACE: Duration = Duration::from_secs(1);
 
     /// An engine for checked options; a request's body spends `overhead` bytes beside its events.
-    pub(crate) fn new(options: Options, overhead: usize, ring: Ring, random: Random) -> Self {
+    pub(crate) fn new(
+        options: &Options,
+        overhead: usize,
+        ring: Ring,
+        end_slot: EndSlot,
+        random: Random,
+    ) -> Self {
         Self {
             batch_budget: options.max_batch_bytes - overhead,
-            options,
+            options: Rules::new(options),
             ring,
             random,
             ledger: Ledger::default(),
             next_index: 0,
             next_send: 0,
             end: End::Open,
-            stop: None,
+            end_slot,
+            is_stopping: false,
+            stop_deadline: None,
             in_flight: None,
             forming: Shape::default(),
             split: None,
             flush_target: Target(0),
             fresh_bytes: 0,
+            is_held_up: false,
             flush_at: None,
             emptied_at: None,
+            #[cfg(feature = "alloc")]
             idle_since: None,
             driver: DriverSlot::default(),
             waiters: Waiters::default(),
@@ -167,19 +261,35 @@ impl Engine {
     }
 
     /// Takes an event: everything of its JSON behind id and index. The waker, if any, is to be woken.
+    #[cfg(any(test, feature = "std"))]
     pub(crate) fn push(
         &mut self,
         body: &[u8],
         kind: Kind<'_>,
     ) -> (Result<(), Refusal>, Option<Waker>) {
-        if self.stop.is_some() {
-            return self.refuse(Refusal::SessionEnded);
+        self.take(body.len(), kind, |ring, front| {
+            ring.push(front.index, front.len(), |out| front.write(out), body)
+        })
+    }
+
+    /// Takes an event that `put` puts into the ring.
+    #[inline]
+    fn take<R>(
+        &mut self,
+        body_len: usize,
+        kind: Kind<'_>,
+        put: impl FnOnce(&mut Ring, Front) -> Result<R, NoRoom>,
+    ) -> (Result<R, Refusal>, Option<Waker>) {
+        if self.is_stopping {
+            self.note_refused(Refusal::SessionEnded, None);
+            return (Err(Refusal::SessionEnded), None);
         }
         let index = self.next_index;
-        let result = self.admit(body, index, matches!(kind, Kind::Fatal(_)));
+        let is_fatal = matches!(kind, Kind::Fatal(_));
+        let result = self.admit(body_len, index, is_fatal, put);
         self.next_index += 1;
         let news = match result {
-            Ok(()) => self.note_accepted(),
+            Ok(_) => self.note_accepted(),
             Err(reason) => self.note_refused(reason, None),
         };
         if let Kind::Fatal(tail) = kind {
@@ -195,18 +305,13 @@ impl Engine {
         (result, self.driver.wake())
     }
 
-    /// Counts an event that did not get so far as to be pushed.
-    pub(crate) fn refuse(&mut self, reason: Refusal) -> (Result<(), Refusal>, Option<Waker>) {
-        self.refuse_because(reason, None)
-    }
-
-    /// Counts an event that could not be encoded, and says why.
+    /// Counts an event that did not get so far as to be pushed, and says why it could not be encoded.
     pub(crate) fn refuse_because(
         &mut self,
         reason: Refusal,
         why: Option<Why>,
     ) -> (Result<(), Refusal>, Option<Waker>) {
-        let reason = if self.stop.is_some() {
+        let reason = if self.is_stopping {
             Refusal::SessionEnded
         } else {
             reason
@@ -228,7 +333,7 @@ impl Engine {
         tail: &SessionEnd,
     ) -> (Result<(), Refusal>, Option<Waker>) {
         let (result, waker) = self.refuse_because(reason, why);
-        if self.stop.is_none() {
+        if !self.is_stopping {
             self.queue_end(tail);
             self.make_all_due();
         }
@@ -242,9 +347,16 @@ impl Engine {
     }
 
     /// Puts an event into the ring, unless a limit forbids it. A fatal exception may use the reserve.
-    fn admit(&mut self, body: &[u8], index: u64, is_fatal: bool) -> Result<(), Refusal> {
+    #[inline]
+    fn admit<R>(
+        &mut self,
+        body_len: usize,
+        index: u64,
+        is_fatal: bool,
+        put: impl FnOnce(&mut Ring, Front) -> Result<R, NoRoom>,
+    ) -> Result<R, Refusal> {
         let front = Front::new(self.random.uuid(), index);
-        let len = front.len() + body.len();
+        let len = front.len() + body_len;
         if len > self.options.max_event_bytes {
             return Err(Refusal::EventTooLarge);
         }
@@ -256,11 +368,9 @@ impl Engine {
         if self.ring.records() >= size || self.ring.used() + HEADER + len > bytes {
             return Err(Refusal::QueueFull);
         }
-        self.ring
-            .push(index, front.len(), |out| front.write(out), body)
-            .map_err(|_| Refusal::QueueFull)?;
+        let put = put(&mut self.ring, front).map_err(|_| Refusal::QueueFull)?;
         self.fresh_bytes += len;
-        Ok(())
+        Ok(put)
     }
 
     /// Counts an accepted event. True when the driver should look.
@@ -284,7 +394,7 @@ impl Engine {
 
     /// Counts a refused event. True when the driver should tell.
     fn note_refused(&mut self, reason: Refusal, why: Option<Why>) -> bool {
-        self.ledger.refused.add(reason);
+        *self.ledger.refused.of(reason) += 1;
         match (reason, why) {
             (Refusal::QueueFull, _) => self.notices.add(DiagnosticKind::QueueFull, 1),
             (Refusal::EventTooLarge, _) => self.notices.add(DiagnosticKind::EventTooLarge, 1),
@@ -318,7 +428,7 @@ impl Engine {
                 Phase::Retry { until, .. } => Some(until),
             },
             None if self.is_due(now) => return self.form(now),
-            None if self.stop.is_some() && self.queued() == 0 => return Step::Done,
+            None if self.is_stopping && self.queued() == 0 => return Step::Done,
             None => self.idle_until(now),
         };
         Step::Wait(earliest([until, self.stop_deadline(), self.notices.due()]))
@@ -327,22 +437,31 @@ impl Engine {
     fn is_due(&self, now: Instant) -> bool {
         self.queued() > 0
             && (self.settled() < self.flush_target
-                || self.stop.is_some()
+                || self.is_stopping
                 || self.flush_at.is_some_and(|at| at <= now))
     }
 
     /// Arms the flush timer of a queue, or lets an idle one give its memory back.
     fn idle_until(&mut self, now: Instant) -> Option<Instant> {
         if self.queued() > 0 {
-            self.idle_since = None;
-            if self.flush_at.is_none() && !self.options.flush_interval.is_zero() {
+            #[cfg(feature = "alloc")]
+            {
+                self.idle_since = None;
+            }
+            if self.flush_at.is_none() && self.options.flush_interval > 0 {
                 let since = self.emptied_at.take().unwrap_or(now);
-                self.flush_at = since.checked_add(self.options.flush_interval);
+                self.flush_at = since.after(self.options.flush_interval);
             }
             return self.flush_at;
         }
         self.flush_at = None;
         self.emptied_at = None;
+        self.shrink_when_idle(now)
+    }
+
+    /// Gives an oversized ring's memory back when it has been empty for a while; when to look again.
+    #[cfg(feature = "alloc")]
+    fn shrink_when_idle(&mut self, now: Instant) -> Option<Instant> {
         if !self.ring.is_oversized() {
             return None;
         }
@@ -353,6 +472,15 @@ impl Engine {
         }
         self.idle_since = None;
         self.ring.shrink();
+        None
+    }
+
+    #[cfg(not(feature = "alloc"))]
+    #[expect(
+        clippy::unused_self,
+        reason = "a ring of a fixed size gives nothing back"
+    )]
+    fn shrink_when_idle(&self, _now: Instant) -> Option<Instant> {
         None
     }
 
@@ -392,17 +520,17 @@ impl Engine {
         why: Why,
         now: Instant,
     ) -> Wakers {
-        let Options {
+        let Rules {
             retry_base_delay: base,
             retry_max_delay: cap,
             ..
         } = self.options;
         let random = &mut self.random;
         let delay = match wish {
-            Some(wish) => wish.min(cap),
+            Some(wish) => time::micros(wish).unwrap_or(u64::MAX).min(cap),
             None => retry::backoff(base, cap, in_flight.attempt, |bound| random.below(bound)),
         };
-        let until = now.checked_add(delay).unwrap_or(Instant::END);
+        let until = now.after(delay).unwrap_or(Instant::END);
         in_flight.attempt += 1;
         in_flight.phase = Phase::Retry {
             until,
@@ -500,9 +628,16 @@ impl Engine {
         self.waiters.unregister(waiter)
     }
 
-    /// The next thing to tell the observer; `all` tells also what should still be quiet.
-    pub(crate) fn next_notice(&mut self, now: Instant, all: bool) -> Option<Notice> {
-        self.notices.next(now, all)
+    /// The next thing to tell the observer, and the limit that was met; `all` tells also what should still be quiet.
+    pub(crate) fn next_notice(&mut self, now: Instant, all: bool) -> Option<(Notice, usize)> {
+        let notice = self.notices.next(now, all)?;
+        let limit = match notice.kind {
+            DiagnosticKind::QueueFull => self.options.max_queue_size,
+            DiagnosticKind::EventTooLarge => self.options.max_event_bytes,
+            DiagnosticKind::RetriesExhausted => self.options.max_retries as usize,
+            _ => 0,
+        };
+        Some((notice, limit))
     }
 
     /// The ledger, and the state of the session.
@@ -512,10 +647,10 @@ impl Engine {
             delivered: self.ledger.delivered,
             handed_over: self.ledger.handed_over,
             dropped: self.ledger.dropped,
-            refused: self.ledger.refused,
+            refused: self.ledger.refused.all(),
             truncated: self.ledger.truncated,
             queued: self.queued(),
-            queued_bytes: self.ring.used() + self.end.queued_bytes(),
+            queued_bytes: self.ring.used() + self.end_json().len(),
             session_ended: !self.end.is_open(),
             driver_alive: self.driver.is_attached,
         }

@@ -7,20 +7,15 @@ use crate::stats::DropReason;
 use crate::time::Instant;
 use core::task::Waker;
 
-/// `SESSION_END`: a slot beside the ring, so that a full queue cannot refuse it, and one alone, so that there is never
+/// `SESSION_END`: not a record of the ring, so that a full queue cannot refuse it, and one alone, so that there is never
 /// a second.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the slot is there from the start, so that nothing can take its memory away"
-)]
 pub(super) enum End {
     Open,
     /// Its place among the accepted events.
     Queued {
         position: u64,
         index: u64,
-        json: heapless::Vec<u8, 256>,
     },
     Settled,
 }
@@ -34,21 +29,6 @@ impl End {
         matches!(self, Self::Queued { .. })
     }
 
-    pub(super) fn json(&self) -> &[u8] {
-        match self {
-            Self::Queued { json, .. } => json,
-            Self::Open | Self::Settled => &[],
-        }
-    }
-
-    pub(super) fn queued_bytes(&self) -> usize {
-        self.json().len()
-    }
-
-    pub(super) fn queued_bytes_on_wire(&self) -> Option<usize> {
-        self.is_queued().then(|| self.json().len())
-    }
-
     pub(super) fn index(&self) -> u64 {
         match self {
             Self::Queued { index, .. } => *index,
@@ -57,10 +37,52 @@ impl End {
     }
 }
 
-/// A stop that has begun.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stop {
-    pub(super) deadline: Option<Instant>,
+/// The most bytes that the JSON of `SESSION_END` has: 206 at the end of time.
+pub(crate) const END_BYTES: usize = 208;
+
+/// Where the JSON of `SESSION_END` is kept. It is there from the start, so that nothing can take its memory away.
+pub(crate) struct EndSlot {
+    #[cfg(feature = "alloc")]
+    bytes: [u8; END_BYTES],
+    /// Of the memory that the program gave for its queue.
+    #[cfg(not(feature = "alloc"))]
+    bytes: &'static mut [u8],
+    len: usize,
+}
+
+#[cfg(feature = "alloc")]
+impl EndSlot {
+    pub(crate) const fn new() -> Self {
+        Self {
+            bytes: [0; END_BYTES],
+            len: 0,
+        }
+    }
+
+    pub(crate) fn within(_: &'static mut [u8]) -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(not(feature = "alloc"))]
+impl EndSlot {
+    pub(crate) fn within(bytes: &'static mut [u8]) -> Self {
+        Self { bytes, len: 0 }
+    }
+}
+
+impl EndSlot {
+    fn write(&mut self, front: Front, tail: &SessionEnd) {
+        let (front_len, len) = (front.len(), front.len() + tail.len());
+        // It is as large as the longest of them.
+        if let Some(json) = self.bytes.get_mut(..len)
+            && let Some((front_space, tail_space)) = json.split_at_mut_checked(front_len)
+        {
+            front.write(front_space);
+            tail_space.copy_from_slice(tail.as_bytes());
+            self.len = len;
+        }
+    }
 }
 
 impl Engine {
@@ -71,24 +93,26 @@ impl Engine {
         }
         let index = self.next_index;
         self.next_index += 1;
-        let front = Front::new(self.random.uuid(), index);
-        let mut json = heapless::Vec::new();
-        // Front and tail are shorter than the slot, whatever they say.
-        let _ = json.resize(front.len(), 0);
-        front.write(&mut json);
-        let _ = json.extend_from_slice(tail.as_bytes());
+        self.end_slot
+            .write(Front::new(self.random.uuid(), index), tail);
         self.end = End::Queued {
             position: self.ledger.accepted,
             index,
-            json,
         };
         self.ledger.accepted += 1;
+    }
+
+    /// The JSON of `SESSION_END` while it is queued.
+    pub(super) fn end_json(&self) -> &[u8] {
+        let slot = &self.end_slot;
+        let json = slot.bytes.get(..slot.len).unwrap_or_default();
+        if self.end.is_queued() { json } else { &[] }
     }
 
     /// What [`Kind::Fatal`](super::Kind) does, for an exception that is queued already. The waker, if any, is to be
     /// woken.
     pub(crate) fn end(&mut self, tail: &SessionEnd) -> Option<Waker> {
-        if self.stop.is_some() {
+        if self.is_stopping {
             return None;
         }
         self.notices.add(DiagnosticKind::ExceptionLogged, 1);
@@ -105,9 +129,10 @@ impl Engine {
         tail: &SessionEnd,
     ) -> (Target, Wakers) {
         let mut wakers = Wakers::default();
-        if self.stop.is_none() {
+        if !self.is_stopping {
             self.queue_end(tail);
-            self.stop = Some(Stop { deadline });
+            self.is_stopping = true;
+            self.stop_deadline = deadline;
             self.make_all_due();
             wakers = self.hurry();
         }
@@ -118,7 +143,7 @@ impl Engine {
     /// Whether a stop has begun.
     #[cfg(feature = "std")]
     pub(crate) const fn is_stopping(&self) -> bool {
-        self.stop.is_some()
+        self.is_stopping
     }
 
     /// A backoff is cut short by a stop. What the server asked for is not, so it may be too late already.
@@ -148,7 +173,7 @@ impl Engine {
 
     /// When a stop that has begun gives up.
     pub(crate) fn stop_deadline(&self) -> Option<Instant> {
-        self.stop.and_then(|stop| stop.deadline)
+        self.stop_deadline
     }
 
     pub(super) fn stop_is_over(&self, now: Instant) -> bool {

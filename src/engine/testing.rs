@@ -1,6 +1,6 @@
 //! An engine with hand-moved time and a server that remembers what it saw, for the tests beside it.
 
-use super::{Engine, Kind, Outcome, Step, Ticket, Wakers};
+use super::{EndSlot, Engine, Kind, Outcome, Step, Ticket, Wakers};
 use crate::config::Options;
 use crate::diagnostic::DiagnosticKind;
 use crate::encode::session_end;
@@ -58,7 +58,7 @@ impl World {
         let reserve = options.max_event_bytes + crate::ring::HEADER;
         let ring = Ring::new(Storage::growing(limit).with_reserve(reserve));
         let random = Random::new(Entropy::new([7; 32]));
-        let mut engine = Engine::new(options, OVERHEAD, ring, random);
+        let mut engine = Engine::new(&options, OVERHEAD, ring, EndSlot::new(), random);
         assert_eq!(engine.attach(), Ok(()));
         Self {
             engine,
@@ -115,7 +115,7 @@ impl World {
     }
 
     pub(super) fn tell(&mut self, all: bool) {
-        while let Some(notice) = self.engine.next_notice(self.now, all) {
+        while let Some((notice, _)) = self.engine.next_notice(self.now, all) {
             self.told.push((notice.kind, notice.count));
         }
     }
@@ -140,7 +140,7 @@ impl World {
             }
         }
         assert_eq!(json.len() - 1, ticket.json_bytes);
-        assert!(json.len() - 1 + OVERHEAD <= self.engine.options.max_batch_bytes);
+        assert!(json.len() - 1 <= self.engine.batch_budget);
         json.push(b']');
         let events: Vec<Value> = serde_json::from_slice(&json)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&json)));

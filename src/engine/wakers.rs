@@ -11,7 +11,7 @@ type List = heapless::Vec<(WaiterId, Waker), 4>;
 
 /// Names one wait. None has the default's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WaiterId(u64);
+pub(crate) struct WaiterId(u32);
 
 /// Wakes. A waker of some executor's that panics must not take others with it, let alone the caller of `log`.
 pub(crate) fn wake(waker: Waker) {
@@ -98,12 +98,12 @@ impl Registered {
 #[derive(Default)]
 pub(super) struct Waiters {
     list: List,
-    last_id: u64,
+    last_id: u32,
 }
 
 impl Waiters {
     pub(super) fn new_id(&mut self) -> WaiterId {
-        self.last_id += 1;
+        self.last_id = self.last_id.wrapping_add(1);
         WaiterId(self.last_id)
     }
 

@@ -11,11 +11,11 @@ use tinkex_telemetry::{
     Transport, fields,
 };
 
-const EVENT: usize = 512;
+const EVENT: usize = 600;
 const HEAD: &str = r#"{"session_id":"s","platform":"unix/linux","sdk_version":"0.1.0","events":["#;
 const FOOT: &str = "]}";
 /// The least that can work.
-const QUEUE: usize = 2 * (EVENT + 12);
+const QUEUE: usize = 2 * (EVENT + 12) + 256;
 const BATCH: usize = EVENT + HEAD.len() + FOOT.len();
 
 type Host<T> = (Reporter<T, Hand, ()>, Driver<T, Hand>);
@@ -117,12 +117,12 @@ fn memory_that_is_too_small_is_refused_with_the_number_that_would_do() {
             QUEUE - 1
         ))
     );
-    let refused = build_in::<0, 0, _>(small(&hand, wire())).err();
-    assert_eq!(refused, too_small("queue", QUEUE, 0));
+    let refused = build_in::<1304, BATCH, _>(small(&hand, wire())).err();
+    assert_eq!(refused, too_small("queue", QUEUE, 1304));
     let refused = build_in::<QUEUE, { BATCH - 1 }, _>(small(&hand, wire())).err();
     assert_eq!(refused, too_small("batch", BATCH, BATCH - 1));
-    let refused = build_in::<QUEUE, 0, _>(small(&hand, wire())).err();
-    assert_eq!(refused, too_small("batch", BATCH, 0));
+    let refused = build_in::<QUEUE, 600, _>(small(&hand, wire())).err();
+    assert_eq!(refused, too_small("batch", BATCH, 600));
     // The option is looked at before the memory.
     let refused = build_in::<QUEUE, BATCH, _>(small(&hand, wire()).max_queue_size(0)).err();
     assert!(

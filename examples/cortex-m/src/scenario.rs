@@ -1,0 +1,304 @@
+//! What the firmware does: the same on a microcontroller and, in mock time, on a host, to the last byte of every request.
+//!
+//! What the programs of this package share besides: the executor and the time of the board.
+#![no_std]
+
+#[cfg(target_os = "none")]
+pub mod executor;
+#[cfg(target_os = "none")]
+pub mod section;
+#[cfg(target_os = "none")]
+pub mod time;
+
+use core::fmt::{self, Write};
+use core::future::pending;
+use core::marker::PhantomData;
+use core::time::Duration;
+use embassy_time::Timer;
+use serde::Serialize;
+use tinkex_telemetry::local::LocalTransport;
+use tinkex_telemetry::{
+    Batch, Builder, Embassy, Entropy, Handle, Memory, Options, Receipt, Reporter, RetryAfter,
+    SendError, Severity, Stats, StatusError, Timestamp, fields,
+};
+
+/// Bytes of the queue and of the buffer for a request.
+pub const QUEUE: usize = 8 * 1024;
+/// See [`QUEUE`].
+pub const BATCH: usize = 4 * 1024;
+
+/// What a session lives in.
+pub type SessionMemory = Memory<Embassy, QUEUE, BATCH>;
+
+/// Where everything is printed.
+pub trait Console {
+    /// Prints these bytes.
+    fn print(&self, bytes: &[u8]);
+}
+
+struct Formatted<'a, C>(&'a C);
+
+impl<C: Console> Write for Formatted<'_, C> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.print(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Prints formatted text.
+pub fn print(console: &impl Console, text: fmt::Arguments<'_>) {
+    // A console does not fail.
+    let _ = Formatted(console).write_fmt(text);
+}
+
+/// The backend's answers, one for each attempt; then all goes well.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// 200.
+    Ok,
+    /// No connection.
+    Refused,
+    /// None at all.
+    Silence,
+    /// 429, with `Retry-After: 3`.
+    Later,
+    /// Any other status.
+    Status(u16),
+}
+
+/// What the backend answers to the scenario.
+pub const ANSWERS: &[Answer] = &[
+    Answer::Refused,
+    Answer::Ok,
+    Answer::Silence,
+    Answer::Status(503),
+    Answer::Ok,
+    Answer::Later,
+    Answer::Ok,
+    Answer::Status(400),
+    Answer::Status(413),
+    Answer::Status(413),
+    Answer::Ok,
+    Answer::Status(503),
+];
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok => f.write_str("200"),
+            Self::Refused => f.write_str("refused"),
+            Self::Silence => f.write_str("silence"),
+            Self::Later => f.write_str("429"),
+            Self::Status(status) => write!(f, "{status}"),
+        }
+    }
+}
+
+/// Prints each request, and answers as it was told. It is not `Send`, like most drivers of devices.
+pub struct Printer<C: 'static> {
+    console: &'static C,
+    answers: &'static [Answer],
+    not_send: PhantomData<*const ()>,
+}
+
+impl<C: Console> Printer<C> {
+    /// Gives these answers, then `200` for ever.
+    pub fn new(console: &'static C, answers: &'static [Answer]) -> Self {
+        Self {
+            console,
+            answers,
+            not_send: PhantomData,
+        }
+    }
+
+    fn next_answer(&mut self) -> Answer {
+        match self.answers.split_first() {
+            Some((first, rest)) => {
+                self.answers = rest;
+                *first
+            }
+            None => Answer::Ok,
+        }
+    }
+}
+
+impl<C: Console> LocalTransport for Printer<C> {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        let answer = self.next_answer();
+        let (attempt, key) = (batch.attempt(), batch.idempotency_key());
+        // A console does not fail.
+        let _ = write!(Formatted(self.console), "request {attempt} {key} {answer} ");
+        self.console.print(batch.body());
+        self.console.print(b"\n");
+        match answer {
+            Answer::Ok => Ok(Receipt::delivered()),
+            Answer::Refused => Err(SendError::retryable("connection refused")),
+            Answer::Silence => pending().await,
+            Answer::Later => {
+                let wish = RetryAfter::Delay(Duration::from_secs(3));
+                Err(SendError::retryable("status 429").retry_after(wish))
+            }
+            Answer::Status(413) => Err(SendError::too_large("status 413")),
+            Answer::Status(status @ 500..) => {
+                Err(SendError::retryable(format_args!("status {status}")))
+            }
+            Answer::Status(status) => Err(SendError::rejected(format_args!("status {status}"))),
+        }
+    }
+}
+
+/// A session as small devices have them. The entropy must be a device's own in real life.
+pub fn session<T>(id: &'static str, seed: u8, transport: T) -> Builder<T, Embassy, ()> {
+    /// 2026-01-01, and the time since the start.
+    fn utc() -> Timestamp {
+        const STARTED: u64 = 1_767_225_600_000_000;
+        Timestamp::from_unix_micros(STARTED + embassy_time::Instant::now().as_micros())
+    }
+
+    let mut options = Options::default();
+    options.flush_interval = Duration::from_secs(2);
+    options.flush_threshold = 16;
+    options.http_timeout = Duration::from_secs(1);
+    options.retry_base_delay = Duration::from_millis(500);
+    options.retry_max_delay = Duration::from_secs(10);
+    options.max_queue_size = 40;
+    options.max_batch_size = 12;
+    options.max_event_bytes = 1024;
+    Reporter::builder(id)
+        .transport(transport)
+        .clock(Embassy.with_utc(utc))
+        .options(options)
+        .platform("bare/metal")
+        .sdk_version("1.0.0")
+        .entropy(Entropy::new([seed; 32]))
+        .enabled(true)
+}
+
+#[derive(Serialize)]
+struct Sample {
+    n: u32,
+    celsius: i16,
+    volts: [u16; 3],
+    state: State,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Idle,
+    Busy { since: u32 },
+}
+
+impl Sample {
+    const fn new(n: u32) -> Self {
+        Self {
+            n,
+            celsius: 215 - (n % 50) as i16 * 7,
+            volts: [3300, 3298, n as u16],
+            state: match n % 2 {
+                0 => State::Idle,
+                _ => State::Busy { since: n / 2 },
+            },
+        }
+    }
+}
+
+/// A task: logs a sample every 300 ms, until the session has ended.
+pub async fn sample(telemetry: Handle) {
+    Timer::after_millis(150).await;
+    let mut n = 0;
+    while !telemetry.stats().session_ended {
+        telemetry.log("sample", Sample::new(n));
+        n += 1;
+        Timer::after_millis(300).await;
+    }
+}
+
+/// What the interrupt does.
+pub fn interrupted(telemetry: &Handle) {
+    telemetry.log_with("button", fields! { pressed: true }, Severity::Warning);
+}
+
+/// More than what is copied at once under a critical section, and some characters that JSON escapes.
+const PAGE: &str = concat!(
+    "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et dolore ",
+    "magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation ullamco laboris nisi ut aliquip ex ea commodo ",
+    "consequat. Duis aute irure dolor in reprehenderit in voluptate velit esse cillum dolore eu fugiat nulla pariatur. ",
+    "\"Excepteur\" sint\\occaecat\tcupidatat\u{1} non proident\n\u{e9}\u{20ac}",
+);
+
+/// The whole run, beside [`sample`]. `interrupt` raises an interrupt whose handler calls [`interrupted`].
+///
+/// # Errors
+/// What is not as it should be.
+pub async fn run<T, C: Console>(
+    reporter: Reporter<T, Embassy>,
+    console: &C,
+    interrupt: impl Fn(),
+) -> Result<(), &'static str> {
+    ensure(
+        reporter.log(
+            "app.started",
+            fields! { version: "1.2.3", reset: "power on" },
+        ),
+        "a new session has room",
+    )?;
+    for _ in 0..4 {
+        Timer::after_secs(1).await;
+        interrupt();
+    }
+    ensure(reporter.log("page", fields! { text: PAGE }), "a page fits")?;
+    Timer::after_secs(4).await;
+
+    let is_accepted = reporter.log("number", 5)
+        || reporter.log("list", [1, 2])
+        || reporter.log("large", fields! { a: PAGE, b: PAGE, c: PAGE });
+    ensure(!is_accepted, "it is no object, or too large")?;
+    reporter.log_exception(&fmt::Error, Severity::Error);
+    reporter.log_exception(&StatusError::new(404), Severity::Error);
+    Timer::after_secs(6).await;
+
+    let log = |n: &u32| reporter.log_with("burst", fields! { n: n }, Severity::Debug);
+    let accepted = (0..60).filter(log).count();
+    interrupt();
+    ensure(
+        (1..40).contains(&accepted),
+        "the burst overfills the queue: some are refused",
+    )?;
+    let drain = reporter.wait_until_drained(Duration::from_secs(30)).await;
+    ensure(drain.is_drained(), "what was accepted is settled")?;
+
+    Timer::after_millis(700).await;
+    ensure(reporter.log("app.stopping", ()), "there is room again")?;
+    let drain = reporter.stop(Duration::from_secs(10)).await;
+    ensure(drain.all_delivered(), "the rest is delivered")?;
+    ensure(!reporter.log("late", ()), "the session has ended")?;
+    print_ledger(console, &reporter.stats());
+    Ok(())
+}
+
+/// A run goes on while what is expected is so.
+pub fn ensure(is_so: bool, what: &'static str) -> Result<(), &'static str> {
+    if is_so { Ok(()) } else { Err(what) }
+}
+
+/// Prints the ledger, for others to check.
+pub fn print_ledger(console: &impl Console, stats: &Stats) {
+    let (dropped, refused) = (&stats.dropped, &stats.refused);
+    let _ = writeln!(
+        Formatted(console),
+        "ledger accepted={} delivered={} queued={} rejected={} too_large={} retries_exhausted={} shutdown={} \
+         queue_full={} event_too_large={} unencodable={} session_ended={}",
+        stats.accepted,
+        stats.delivered,
+        stats.queued,
+        dropped.rejected,
+        dropped.too_large,
+        dropped.retries_exhausted,
+        dropped.shutdown,
+        refused.queue_full,
+        refused.event_too_large,
+        refused.unencodable,
+        refused.session_ended,
+    );
+}

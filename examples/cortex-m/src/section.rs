@@ -1,0 +1,57 @@
+//! Critical sections for a processor with one core, and how long the longest of them was.
+//!
+//! Firmwares take the feature `critical-section-single-core` of `cortex-m` instead, which is the same without a watch.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use cortex_m::peripheral::SYST;
+use cortex_m::register::primask;
+use critical_section::{Impl, RawRestoreState};
+
+struct Watched;
+
+critical_section::set_impl!(Watched);
+
+/// The timer's count at the beginning of the section that is under way. The timer counts down.
+static BEGAN: AtomicU32 = AtomicU32::new(0);
+static LONGEST: AtomicU32 = AtomicU32::new(0);
+
+// SAFETY: interrupts are off from the first acquire to its release, and there is no other core.
+unsafe impl Impl for Watched {
+    unsafe fn acquire() -> RawRestoreState {
+        let is_outermost = primask::read().is_active();
+        cortex_m::interrupt::disable();
+        if is_outermost {
+            BEGAN.store(SYST::get_current(), Ordering::Relaxed);
+        }
+        is_outermost
+    }
+
+    unsafe fn release(is_outermost: RawRestoreState) {
+        if is_outermost {
+            let held = since(BEGAN.load(Ordering::Relaxed));
+            if held > LONGEST.load(Ordering::Relaxed) {
+                LONGEST.store(held, Ordering::Relaxed);
+            }
+            // SAFETY: they were on before.
+            unsafe { cortex_m::interrupt::enable() }
+        }
+    }
+}
+
+/// Steps of the timer, of 80 ns each.
+fn since(began: u32) -> u32 {
+    let now = SYST::get_current();
+    match began.checked_sub(now) {
+        Some(steps) => steps,
+        None => began + SYST::get_reload() + 1 - now,
+    }
+}
+
+/// The longest section so far, and what a copy of 256 bytes takes, in steps of the timer, of 80 ns each.
+pub fn longest() -> (u32, u32) {
+    let mut to = [0; 256];
+    let from = core::hint::black_box([1_u8; 256]);
+    let began = SYST::get_current();
+    core::hint::black_box(&mut to[..]).copy_from_slice(core::hint::black_box(&from[..]));
+    (LONGEST.load(Ordering::Relaxed), since(began))
+}
