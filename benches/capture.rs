@@ -73,6 +73,7 @@ fn main() {
         };
     }
     let names = [
+        "catch_unwind by itself",
         "capture! of a block",
         "Handle::capture().run",
         "capture! without a session",
@@ -80,11 +81,14 @@ fn main() {
         "capture! of an Err",
         "log_exception of the same",
     ];
-    let mut rows: [Vec<f64>; 6] = Default::default();
+    let mut rows: [Vec<f64>; 7] = Default::default();
     for _ in 0..ROUNDS {
         let plain = time(CALLS, |n| drop(black_box(work(n))));
         let plain_future = time(CALLS, |n| drop(black_box(ready(async { work(n) }))));
         let times = [
+            time(CALLS, |n| {
+                let _ = black_box(std::panic::catch_unwind(|| work(n)));
+            }) - plain,
             time(CALLS, |n| {
                 let _ = black_box(capture!(reporter = handle, { work(n) }));
             }) - plain,
