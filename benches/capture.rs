@@ -21,6 +21,11 @@ fn work(n: u64) -> Result<u64, ParseIntError> {
     Ok(black_box(n).wrapping_mul(31))
 }
 
+#[inline(never)]
+fn number(n: u64) -> u64 {
+    black_box(n).wrapping_mul(31)
+}
+
 fn fail() -> Result<u64, ParseIntError> {
     black_box("x").parse()
 }
@@ -73,19 +78,32 @@ fn main() {
         };
     }
     let names = [
-        "catch_unwind by itself",
-        "capture! of a block",
+        "capture! of a block, a number",
+        "catch_unwind of the same",
+        "catch_unwind of a Result, which is copied",
+        "capture! of the same",
         "Handle::capture().run",
         "capture! without a session",
         "capture! of a future",
         "capture! of an Err",
         "log_exception of the same",
     ];
-    let mut rows: [Vec<f64>; 7] = Default::default();
+    let mut rows: [Vec<f64>; 9] = Default::default();
     for _ in 0..ROUNDS {
-        let plain = time(CALLS, |n| drop(black_box(work(n))));
+        let plain = time(CALLS, |n| {
+            let _ = black_box(work(n));
+        });
         let plain_future = time(CALLS, |n| drop(black_box(ready(async { work(n) }))));
+        let plain_number = time(CALLS, |n| {
+            let _ = black_box(number(n));
+        });
         let times = [
+            time(CALLS, |n| {
+                let _ = black_box(capture!(reporter = handle, { number(n) }));
+            }) - plain_number,
+            time(CALLS, |n| {
+                let _ = black_box(std::panic::catch_unwind(|| number(n)));
+            }) - plain_number,
             time(CALLS, |n| {
                 let _ = black_box(std::panic::catch_unwind(|| work(n)));
             }) - plain,

@@ -43,11 +43,21 @@ impl Print {
     }
 }
 
-std::thread_local! {
+/// What every capture looks at.
+struct Now {
     /// How many captures are under way on this thread.
-    static DEPTH: Cell<usize> = const { Cell::new(0) };
+    depth: Cell<usize>,
     /// Whether `LOGGED` holds anything: most often it does not.
-    static HAS_LOGGED: Cell<bool> = const { Cell::new(false) };
+    has_logged: Cell<bool>,
+}
+
+std::thread_local! {
+    static NOW: Now = const {
+        Now {
+            depth: Cell::new(0),
+            has_logged: Cell::new(false),
+        }
+    };
     /// What was logged inside the captures that are under way, with their depth.
     static LOGGED: RefCell<Vec<(usize, Print)>> = const { RefCell::new(Vec::new()) };
 }
@@ -64,19 +74,23 @@ pub(super) struct Frame {
 impl Frame {
     #[inline]
     pub(super) fn enter() -> Self {
-        let depth = DEPTH.get() + 1;
-        DEPTH.set(depth);
-        Self { depth }
+        NOW.with(|now| {
+            let depth = now.depth.get() + 1;
+            now.depth.set(depth);
+            Self { depth }
+        })
     }
 
-    /// Ends it; gives back what was logged inside.
-    #[inline]
-    pub(super) fn leave(self) -> Vec<Print> {
-        if HAS_LOGGED.get() {
-            self.collect()
-        } else {
-            Vec::new()
-        }
+    /// Ends it before it is dropped; gives back what was logged inside.
+    pub(super) fn leave(&self) -> Vec<Print> {
+        NOW.with(|now| {
+            now.depth.set(self.depth - 1);
+            if now.has_logged.get() {
+                self.collect()
+            } else {
+                Vec::new()
+            }
+        })
     }
 
     #[cold]
@@ -98,13 +112,19 @@ impl Frame {
 impl Drop for Frame {
     #[inline]
     fn drop(&mut self) {
-        DEPTH.set(self.depth - 1);
+        NOW.with(|now| {
+            now.depth.set(self.depth - 1);
+            // Nobody around is to take what was logged in here for its own.
+            if now.has_logged.get() {
+                drop(self.collect());
+            }
+        });
     }
 }
 
 /// Tells the capture that is around here, if there is one, that a failure has been logged.
 pub(crate) fn tell(print: Print) {
-    let depth = DEPTH.get();
+    let depth = NOW.with(|now| now.depth.get());
     if depth > 0 {
         with_logged(|all| {
             if all.len() >= MOST {
@@ -120,7 +140,7 @@ fn with_logged(work: impl FnOnce(&mut Vec<(usize, Print)>)) {
     let _ = LOGGED.try_with(|all| {
         if let Ok(mut all) = all.try_borrow_mut() {
             work(&mut all);
-            HAS_LOGGED.set(!all.is_empty());
+            NOW.with(|now| now.has_logged.set(!all.is_empty()));
         }
     });
 }

@@ -63,11 +63,10 @@ mod with_panics {
         mut fail: impl FnMut(&Failure<'_>, bool),
     ) -> R {
         let frame = Frame::enter();
-        let result = catch_unwind(AssertUnwindSafe(work));
-        let logged = frame.leave();
-        match result {
+        match catch_unwind(AssertUnwindSafe(work)) {
             Ok(value) => {
                 look(&value, &mut |error| {
+                    let logged = frame.leave();
                     error_ended(handle, error, &logged, &mut fail)
                         .into_iter()
                         .for_each(tell);
@@ -75,6 +74,7 @@ mod with_panics {
                 value
             }
             Err(payload) => {
+                let logged = frame.leave();
                 tell(panic_ended(handle, &*payload, &logged, &mut fail));
                 resume_unwind(payload)
             }
