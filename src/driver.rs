@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::engine::{Outcome, SendId, Step, Ticket, Wakers};
-use crate::lock::{self, COPY_PIECE};
+use crate::lock::COPY_PIECE;
 use crate::panics;
 use crate::scratch;
 use crate::session::FOOT;
@@ -160,7 +160,7 @@ fn next_step<C: Clock>(core: &Core<C>) -> Step {
         if step != Step::Again {
             return step;
         }
-        lock::pause();
+        core.shared.pause();
     }
 }
 
@@ -242,7 +242,7 @@ fn fill<C>(core: &Core<C>, body: &mut Body, ticket: &Ticket) -> Filled {
             if copied.unwrap_or(0) < piece.len() {
                 return Filled::Gone;
             }
-            lock::pause();
+            core.shared.pause();
         }
         Filled::Ready((head.len() - 1, end + 1))
     })

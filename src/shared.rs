@@ -155,6 +155,11 @@ impl Shared {
         Ok(self.state.with(work))
     }
 
+    /// Between two of many turns with the session's state.
+    pub(crate) fn pause(&self) {
+        self.state.pause();
+    }
+
     /// Whether this is the child of a fork, to which the session does not belong.
     pub(crate) fn is_forked(&self) -> bool {
         self.fork.is_forked()
