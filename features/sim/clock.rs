@@ -39,7 +39,7 @@ struct Time {
 /// Where time has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// To the next timer, which has gone off.
+    /// To the next timer. Whoever set it is to be woken.
     Timer,
     /// Nowhere: the next timer lies beyond the end.
     Beyond,
@@ -52,6 +52,8 @@ struct Timers {
     /// The next one last: there are few, and most come and go at the end.
     list: Vec<Timer>,
     last_id: u64,
+    /// The waker of a timer that has gone off: most set their next one soon, and to clone one costs more.
+    spare: Option<Waker>,
 }
 
 struct Timer {
@@ -149,16 +151,20 @@ impl SimClock {
 
     /// Moves to the next timer, but not beyond `end`. False when there is none: then it is at `end`.
     pub(super) fn step(&self, end: Instant) -> bool {
-        let is_moved = self.step_to_timer(end) == Step::Timer;
-        if !is_moved {
-            self.set(&mut self.timers(), end);
+        let mut due = None;
+        let is_moved = self.step_to_timer(end, &mut due) == Step::Timer;
+        match due {
+            Some(waker) => waker.wake(),
+            None => self.set(&mut self.timers(), end),
         }
         is_moved
     }
 
-    /// Moves to the next timer, unless there is none or it lies beyond `end`.
-    pub(super) fn step_to_timer(&self, end: Instant) -> Step {
+    /// Moves to the next timer, unless there is none or it lies beyond `end`. In `waker` the one of the last timer comes
+    /// in, if it is spare, and that of this one out.
+    pub(super) fn step_to_timer(&self, end: Instant, waker: &mut Option<Waker>) -> Step {
         let mut timers = self.timers();
+        core::mem::swap(&mut timers.spare, waker);
         let Some(due) = timers.list.pop_if(|timer| timer.at <= end.as_micros()) else {
             return match timers.list.is_empty() {
                 true => Step::NoTimer,
@@ -168,16 +174,8 @@ impl SimClock {
         self.set(&mut timers, Instant::from_micros(due.at));
         self.0.last_off.store(due.id, Ordering::Relaxed);
         drop(timers);
-        due.waker.wake();
+        *waker = Some(due.waker);
         Step::Timer
-    }
-
-    pub(super) const fn into_sleep(self, at: Instant) -> Sleep {
-        Sleep {
-            clock: self,
-            at,
-            id: None,
-        }
     }
 
     fn set(&self, _lock: &mut Timers, at: Instant) {
@@ -207,7 +205,7 @@ impl Clock for SimClock {
     }
 
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
-        self.clone().into_sleep(at)
+        Sleep::on(self.clone(), at)
     }
 }
 
@@ -220,19 +218,31 @@ impl fmt::Debug for SimClock {
     }
 }
 
+/// What has a clock in hand.
+pub(super) trait OnClock: Unpin {
+    fn clock(&self) -> &SimClock;
+}
+
+impl OnClock for SimClock {
+    #[inline]
+    fn clock(&self) -> &SimClock {
+        self
+    }
+}
+
 /// Waits until its time has come. Dropping it cancels the timer.
-pub(super) struct Sleep {
-    clock: SimClock,
+pub(super) struct Sleep<C: OnClock> {
+    on: C,
     at: Instant,
     id: Option<u64>,
 }
 
-impl Future for Sleep {
+impl<C: OnClock> Future for Sleep<C> {
     type Output = ();
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.clock.now() >= self.at {
+        if self.on.clock().now() >= self.at {
             return Poll::Ready(());
         }
         self.set_timer(context);
@@ -240,32 +250,41 @@ impl Future for Sleep {
     }
 }
 
-impl Sleep {
+impl<C: OnClock> Sleep<C> {
+    pub(super) const fn on(on: C, at: Instant) -> Self {
+        Self { on, at, id: None }
+    }
+
     fn cancel(&self, id: u64) {
-        let waker = self.clock.timers().cancel(self.at.as_micros(), id);
+        let waker = self.on.clock().timers().cancel(self.at.as_micros(), id);
         drop(waker);
     }
 
     fn set_timer(&mut self, context: &Context<'_>) {
-        let (at, waker) = (self.at.as_micros(), context.waker().clone());
-        match self.id {
-            None => {
-                let id = self.clock.timers().add(at, waker);
-                self.id = Some(id);
-            }
-            Some(id) => {
-                let old = self.clock.timers().change(at, id, waker);
-                drop(old);
-            }
+        let (at, waker) = (self.at.as_micros(), context.waker());
+        if let Some(id) = self.id {
+            let waker = waker.clone();
+            let old = self.on.clock().timers().change(at, id, waker);
+            return drop(old);
         }
+        let mut timers = self.on.clock().timers();
+        let id = match timers.spare.take_if(|spare| spare.will_wake(waker)) {
+            Some(waker) => timers.add(at, waker),
+            None => {
+                drop(timers);
+                let waker = waker.clone();
+                self.on.clock().timers().add(at, waker)
+            }
+        };
+        self.id = Some(id);
     }
 }
 
-impl Drop for Sleep {
+impl<C: OnClock> Drop for Sleep<C> {
     #[inline]
     fn drop(&mut self) {
         if let Some(id) = self.id
-            && id != self.clock.0.last_off.load(Ordering::Relaxed)
+            && id != self.on.clock().0.last_off.load(Ordering::Relaxed)
         {
             self.cancel(id);
         }

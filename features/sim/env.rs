@@ -1,5 +1,6 @@
 //! What a scenario has in its hands.
 
+use super::clock::{OnClock, Sleep};
 use super::executor::{SimSpawner, Tag};
 use super::net::{Draw, SimHttp, World};
 use super::rng::Rng;
@@ -75,6 +76,13 @@ pub(super) enum Life {
     WithoutRuntime,
     /// Its process has crashed.
     Crashed,
+}
+
+impl OnClock for Env {
+    #[inline]
+    fn clock(&self) -> &SimClock {
+        &self.0.world.clock
+    }
 }
 
 impl Env {
@@ -207,9 +215,8 @@ impl Env {
 
     /// Lets simulated time pass.
     pub fn advance(&self, duration: Duration) -> impl Future<Output = ()> + use<> {
-        let clock = self.clock();
-        let until = clock.after(duration);
-        clock.into_sleep(until)
+        let until = self.0.world.clock.after(duration);
+        Sleep::on(self.clone(), until)
     }
 
     /// Runs a task beside the scenario.

@@ -66,6 +66,10 @@ pub struct SimExecutor {
     free: Vec<usize>,
     local: Rc<RefCell<Vec<LocalTask>>>,
     rng: Rng,
+    /// The waker of the timer that has gone off last.
+    due: Option<Waker>,
+    /// Whose it was, while its turn has not come: it need not go through the inbox.
+    next: Option<usize>,
 }
 
 struct Task {
@@ -75,9 +79,17 @@ struct Task {
     waker: Waker,
 }
 
+impl Task {
+    /// Whether this waker would do nothing but list this task.
+    fn is_idle_owner(&self, waker: &Waker) -> bool {
+        self.waker.will_wake(waker) && !self.signal.is_ready.load(Ordering::Relaxed)
+    }
+}
+
 /// Says that a task wants a turn.
 struct Signal {
     task: usize,
+    /// Whether it is listed. Written under the inbox's lock only.
     is_ready: AtomicBool,
     inbox: Arc<Inbox>,
 }
@@ -114,8 +126,9 @@ impl Wake for Signal {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_ready.swap(true, Ordering::Relaxed) {
-            let mut inbox = self.inbox.lock();
+        let mut inbox = self.inbox.lock();
+        if !self.is_ready.load(Ordering::Relaxed) {
+            self.is_ready.store(true, Ordering::Relaxed);
             inbox.ready.push(self.task);
             self.inbox.announce(&mut inbox);
         }
@@ -202,6 +215,8 @@ impl SimExecutor {
             free: Vec::new(),
             local: Rc::default(),
             rng,
+            due: None,
+            next: None,
         }
     }
 
@@ -252,14 +267,34 @@ impl SimExecutor {
             if let Some(result) = result.borrow_mut().take() {
                 return Some(result);
             }
-            if self.spawner.clock.step_to_timer(Instant::END) == Step::NoTimer {
+            if self.step_to_timer(Instant::END) == Step::NoTimer {
                 return None;
             }
         }
     }
 
+    /// When no task wants a turn: moves to the next timer, unless there is none or it lies beyond `end`. Whoever set it
+    /// has the next turn.
+    pub(super) fn step_to_timer(&mut self, end: Instant) -> Step {
+        let step = self.spawner.clock.step_to_timer(end, &mut self.due);
+        if step == Step::Timer
+            && let Some(waker) = &self.due
+        {
+            let mut few = self.tasks.iter().take(8).map(Option::as_ref);
+            self.next = few.position(|task| task.is_some_and(|task| task.is_idle_owner(waker)));
+            if self.next.is_none() {
+                waker.wake_by_ref();
+            }
+        }
+        step
+    }
+
     /// Polls one of the tasks that want it.
     pub(super) fn turn(&mut self) -> Turn {
+        if let Some(index) = self.next.take() {
+            self.poll(index);
+            return Turn::Took(index);
+        }
         self.take_local();
         let mut inbox = self.spawner.inbox.lock();
         if !inbox.spawned.is_empty() {
@@ -277,24 +312,31 @@ impl SimExecutor {
             .inbox
             .has_news
             .store(has_more, Ordering::Relaxed);
-        drop(inbox);
         let Some(index) = index else {
             return Turn::Idle;
         };
-        let Some(task) = self.tasks.get_mut(index).and_then(Option::as_mut) else {
-            return Turn::Took(index);
-        };
-        task.signal.is_ready.store(false, Ordering::Relaxed);
-        let mut context = Context::from_waker(&task.waker);
-        if let Poll::Ready(()) = task.future.as_mut().poll(&mut context) {
-            self.remove(index);
+        if let Some(Some(task)) = self.tasks.get(index) {
+            task.signal.is_ready.store(false, Ordering::Relaxed);
         }
+        drop(inbox);
+        self.poll(index);
         Turn::Took(index)
+    }
+
+    fn poll(&mut self, index: usize) {
+        if let Some(Some(task)) = self.tasks.get_mut(index) {
+            let mut context = Context::from_waker(&task.waker);
+            if let Poll::Ready(()) = task.future.as_mut().poll(&mut context) {
+                self.remove(index);
+            }
+        }
     }
 
     /// Whether a task may want a turn.
     pub(super) fn has_news(&self) -> bool {
-        self.spawner.inbox.has_news.load(Ordering::Relaxed) || !self.local.borrow().is_empty()
+        self.next.is_some()
+            || self.spawner.inbox.has_news.load(Ordering::Relaxed)
+            || !self.local.borrow().is_empty()
     }
 
     fn take_local(&mut self) {
@@ -331,6 +373,7 @@ impl SimExecutor {
 
     fn remove(&mut self, index: usize) {
         let task = self.tasks[index].take();
+        self.next.take_if(|next| *next == index);
         // One that was woken in its last turn is still listed; whoever gets its place has a signal of its own.
         let is_listed = task
             .as_ref()

@@ -212,7 +212,6 @@ impl Run<'_> {
         executor: &mut SimExecutor,
         is_done: &Cell<bool>,
     ) -> Result<(), Failure> {
-        let clock = self.env.world.clock.clone();
         let mut turns_at_once = 0;
         while !is_done.get() {
             if executor.has_news()
@@ -226,7 +225,7 @@ impl Run<'_> {
                 continue;
             }
             turns_at_once = 0;
-            match clock.step_to_timer(self.end) {
+            match executor.step_to_timer(self.end) {
                 Step::Timer => {}
                 Step::Beyond => return Err(Failure::TimeLimit),
                 Step::NoTimer => return Err(Failure::Stuck),
