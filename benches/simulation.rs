@@ -42,9 +42,10 @@ fn measure(what: &str, seeds: u64, run: impl Fn(u64) -> u64) {
 }
 
 fn main() {
-    if std::env::var_os("SIM_ONE_HOUR").is_some() {
+    if let Ok(hours) = std::env::var("SIM_HOURS") {
         // For a profiler.
-        return Sim::new(1).run(hour).assert_ok();
+        let hours: u64 = hours.parse().expect("SIM_HOURS is a number");
+        return (0..hours).for_each(|seed| Sim::new(seed).run(hour).assert_ok());
     }
     measure("an hour, 10 events a second", 100, |seed| {
         let report = Sim::new(seed).run(hour);

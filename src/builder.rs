@@ -4,16 +4,14 @@ use crate::clock::Clock;
 use crate::config::Options;
 use crate::diagnostic::{Diagnostic, Observer};
 use crate::driver::Driver;
-use crate::engine::{END_BYTES, EndSlot, Engine};
+use crate::engine::Engine;
 use crate::entropy::{Entropy, Random};
 use crate::exception::{Classify, ErrorRules};
 use crate::handle::Handle;
 use crate::reporter::Reporter;
-use crate::ring::{HEADER, Ring, Storage};
+use crate::ring::{HEADER, Ring};
 use crate::scratch;
-use crate::session::{
-    FOOT, ID_BYTES, IdPlace, Identity, IdentityError, ProcessUuid, Session, SessionId, Str,
-};
+use crate::session::{FOOT, Identity, IdentityError, ProcessUuid, Session, SessionId, Str};
 use crate::shared::{Core, CoreRef, Parts, Shared};
 use crate::spawner::{Runtime, SpawnError};
 use crate::transport::{Body, LocalTransport};
@@ -35,8 +33,12 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 mod error;
+mod memory;
 
 pub use error::BuildError;
+pub use memory::Memory;
+
+use memory::Places;
 
 /// Puts a session together: [`Reporter::builder`] begins, [`start`](Self::start) ends.
 ///
@@ -312,8 +314,8 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     /// An option, the session's identity or the transport's configuration that cannot work; see [`BuildError`].
     #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     pub fn build(self) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
-        let storage = Storage::growing(self.options.max_queue_bytes);
-        self.assemble(Places::growing(storage), Body::owned(), None, |core| {
+        let places = Places::growing(self.options.max_queue_bytes);
+        self.assemble(places, Body::owned(), None, |core| {
             CoreRef::Shared(Arc::new(core))
         })
     }
@@ -327,9 +329,8 @@ impl<T: Transport, C: Clock, S: Spawner> Builder<T, C, S> {
     /// As [`build`](Self::build); and [`BuildError::Spawn`] when there is no executor to run the driver.
     pub fn start(self) -> Result<Reporter<T, C, S>, BuildError> {
         let (builder, spawner) = self.take_spawner();
-        let storage = Storage::growing(builder.options.max_queue_bytes);
+        let places = Places::growing(builder.options.max_queue_bytes);
         let any = Box::new(Arc::clone(&spawner));
-        let places = Places::growing(storage);
         let (reporter, driver) = builder.assemble(places, Body::owned(), Some(any), |core| {
             CoreRef::Shared(Arc::new(core))
         })?;
@@ -413,123 +414,6 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
                 too_small("batch", error.least().unwrap_or(BATCH + 1), BATCH)
             }
             other => other,
-        }
-    }
-}
-
-/// Memory for one session without an allocator: a queue and a buffer for one request's body, in bytes.
-///
-/// Put it into a `static`, with a cell that gives it out once as `&'static mut` (the `static_cell` crate has some).
-pub struct Memory<C: 'static, const QUEUE: usize, const BATCH: usize> {
-    core: Place<C>,
-    queue: [u8; QUEUE],
-    batch: [u8; BATCH],
-}
-
-/// Where a session comes to be.
-///
-/// Not an `Option`: that may keep its `None` in a byte of the session's own, as a value other than zero, and the whole
-/// memory would be an initialized variable, with a copy in the flash of a device.
-#[repr(u8)]
-#[expect(clippy::large_enum_variant, reason = "it is memory set aside")]
-enum Place<C> {
-    Empty = 0,
-    Taken(Core<C>) = 1,
-}
-
-impl<C> Place<C> {
-    fn insert(&mut self, core: Core<C>) -> &mut Core<C> {
-        *self = Self::Taken(core);
-        match self {
-            Self::Taken(core) => core,
-            Self::Empty => unreachable!("it was just taken"),
-        }
-    }
-}
-
-impl<C, const QUEUE: usize, const BATCH: usize> Memory<C, QUEUE, BATCH> {
-    /// The least that works: two events of [`Options::MIN_EVENT_BYTES`], `SESSION_END` and an id.
-    const LEAST_QUEUE: usize = 2 * (Options::MIN_EVENT_BYTES + HEADER) + Places::BESIDE;
-
-    /// The least that works: an event of [`Options::MIN_EVENT_BYTES`] and the shortest head of a request.
-    const LEAST_BATCH: usize = Options::MIN_EVENT_BYTES + 63;
-
-    /// Memory that is not in use. Sizes that no session can live in do not compile; what a session with given options
-    /// needs, [`Builder::build_in`] says.
-    ///
-    /// ```compile_fail
-    /// # struct Clock;
-    /// let queue_of_a_kibibyte = tinkex_telemetry::Memory::<Clock, 1024, 1024>::new();
-    /// ```
-    /// ```compile_fail
-    /// # struct Clock;
-    /// let batch_of_half_a_kibibyte = tinkex_telemetry::Memory::<Clock, 2048, 512>::new();
-    /// ```
-    /// ```
-    /// # struct Clock;
-    /// let smallest = tinkex_telemetry::Memory::<Clock, 1304, 575>::new();
-    /// ```
-    #[must_use]
-    pub const fn new() -> Self {
-        const {
-            // The message is checked below: it cannot be put together here.
-            assert!(
-                QUEUE >= Self::LEAST_QUEUE,
-                "the queue of a Memory needs at least 1304 bytes"
-            );
-            assert!(
-                BATCH >= Self::LEAST_BATCH,
-                "the batch buffer of a Memory needs at least 575 bytes"
-            );
-            assert!(Self::LEAST_QUEUE == 1304 && Self::LEAST_BATCH == 575);
-        }
-        Self {
-            core: Place::Empty,
-            queue: [0; QUEUE],
-            batch: [0; BATCH],
-        }
-    }
-}
-
-impl<C, const QUEUE: usize, const BATCH: usize> Default for Memory<C, QUEUE, BATCH> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Where a session keeps what does not fit into its own state.
-struct Places {
-    storage: Storage,
-    end_slot: EndSlot,
-    id: IdPlace,
-}
-
-impl Places {
-    /// What `SESSION_END` and an id take of a queue that is given.
-    const BESIDE: usize = END_BYTES + ID_BYTES;
-
-    #[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-    fn growing(storage: Storage) -> Self {
-        Self {
-            storage,
-            end_slot: EndSlot::new(),
-            id: IdPlace,
-        }
-    }
-
-    /// `queue` is large enough.
-    fn within(queue: &'static mut [u8]) -> Self {
-        let (end, queue) = queue.split_at_mut(END_BYTES);
-        let (id, queue) = queue.split_at_mut(ID_BYTES);
-        #[cfg(feature = "alloc")]
-        let _ = id;
-        Self {
-            storage: Storage::Static(queue),
-            end_slot: EndSlot::within(end),
-            #[cfg(feature = "alloc")]
-            id: IdPlace,
-            #[cfg(not(feature = "alloc"))]
-            id,
         }
     }
 }

@@ -6,6 +6,8 @@
 mod batch;
 #[cfg(all(test, feature = "std"))]
 mod ending_tests;
+mod intake;
+mod ledger;
 #[cfg(any(test, not(feature = "std")))]
 mod pieces;
 #[cfg(all(test, feature = "std"))]
@@ -22,16 +24,17 @@ pub(crate) use wakers::{Registered, WaiterId, Wakers, wake};
 
 use crate::config::Options;
 use crate::diagnostic::{DiagnosticKind, Notice, Notices};
-use crate::encode::{Front, SessionEnd};
+use crate::encode::SessionEnd;
 use crate::entropy::Random;
 use crate::retry;
-use crate::ring::{HEADER, NoRoom, Ring};
-use crate::stats::{DropReason, Dropped, Refusal, Refused, Stats};
+use crate::ring::Ring;
+use crate::stats::{DropReason, Stats};
 use crate::text::Why;
 use crate::time::{self, Instant};
 use batch::{InFlight, Phase, Shape, Split};
 use core::task::Waker;
 use core::time::Duration;
+use ledger::Ledger;
 use stopping::End;
 pub(crate) use stopping::{END_BYTES, EndSlot};
 use wakers::{DriverSlot, Waiters};
@@ -160,64 +163,6 @@ impl Rules {
     }
 }
 
-#[derive(Default)]
-struct Ledger {
-    accepted: u64,
-    delivered: u64,
-    handed_over: u64,
-    dropped: Dropped,
-    refused: Counted,
-    truncated: u64,
-}
-
-/// What the engine refuses. Other refusals never get here.
-#[derive(Default)]
-struct Counted {
-    queue_full: u64,
-    event_too_large: u64,
-    unencodable: u64,
-    session_ended: u64,
-    #[cfg(feature = "std")]
-    scrubbed: u64,
-    #[cfg(feature = "std")]
-    scrub_panicked: u64,
-}
-
-impl Counted {
-    fn of(&mut self, reason: Refusal) -> &mut u64 {
-        match reason {
-            Refusal::QueueFull => &mut self.queue_full,
-            Refusal::EventTooLarge => &mut self.event_too_large,
-            Refusal::Unencodable => &mut self.unencodable,
-            #[cfg(feature = "std")]
-            Refusal::Scrubbed => &mut self.scrubbed,
-            #[cfg(feature = "std")]
-            Refusal::ScrubPanicked => &mut self.scrub_panicked,
-            _ => &mut self.session_ended,
-        }
-    }
-
-    fn all(&self) -> Refused {
-        Refused {
-            queue_full: self.queue_full,
-            event_too_large: self.event_too_large,
-            unencodable: self.unencodable,
-            session_ended: self.session_ended,
-            #[cfg(feature = "std")]
-            scrubbed: self.scrubbed,
-            #[cfg(feature = "std")]
-            scrub_panicked: self.scrub_panicked,
-            ..Refused::default()
-        }
-    }
-}
-
-impl Ledger {
-    fn settled(&self) -> u64 {
-        self.delivered + self.handed_over + self.dropped.total()
-    }
-}
-
 impl Engine {
     /// How long an oversized ring stays empty before its memory is given back.
     #[cfg(feature = "alloc")]
@@ -258,164 +203,6 @@ impl Engine {
             notices: Notices::default(),
             is_after_end_told: false,
         }
-    }
-
-    /// Takes an event: everything of its JSON behind id and index. The waker, if any, is to be woken.
-    #[cfg(any(test, feature = "std"))]
-    pub(crate) fn push(
-        &mut self,
-        body: &[u8],
-        kind: Kind<'_>,
-    ) -> (Result<(), Refusal>, Option<Waker>) {
-        self.take(body.len(), kind, |ring, front| {
-            ring.push(front.index, front.len(), |out| front.write(out), body)
-        })
-    }
-
-    /// Takes an event that `put` puts into the ring.
-    #[inline]
-    fn take<R>(
-        &mut self,
-        body_len: usize,
-        kind: Kind<'_>,
-        put: impl FnOnce(&mut Ring, Front) -> Result<R, NoRoom>,
-    ) -> (Result<R, Refusal>, Option<Waker>) {
-        if self.is_stopping {
-            self.note_refused(Refusal::SessionEnded, None);
-            return (Err(Refusal::SessionEnded), None);
-        }
-        let index = self.next_index;
-        let is_fatal = matches!(kind, Kind::Fatal(_));
-        let result = self.admit(body_len, index, is_fatal, put);
-        self.next_index += 1;
-        let news = match result {
-            Ok(_) => self.note_accepted(),
-            Err(reason) => self.note_refused(reason, None),
-        };
-        if let Kind::Fatal(tail) = kind {
-            self.notices.add(DiagnosticKind::ExceptionLogged, 1);
-            self.queue_end(tail);
-        }
-        if matches!(kind, Kind::Ordinary) && !news {
-            return (result, None);
-        }
-        if !matches!(kind, Kind::Ordinary) {
-            self.make_all_due();
-        }
-        (result, self.driver.wake())
-    }
-
-    /// Counts an event that did not get so far as to be pushed, and says why it could not be encoded.
-    pub(crate) fn refuse_because(
-        &mut self,
-        reason: Refusal,
-        why: Option<Why>,
-    ) -> (Result<(), Refusal>, Option<Waker>) {
-        let reason = if self.is_stopping {
-            Refusal::SessionEnded
-        } else {
-            reason
-        };
-        // What was dropped on purpose is no loss, and leaves no gap.
-        if !matches!(reason, Refusal::SessionEnded | Refusal::Scrubbed) {
-            self.next_index += 1;
-        }
-        let news = self.note_refused(reason, why);
-        (Err(reason), if news { self.driver.wake() } else { None })
-    }
-
-    /// Counts a fatal exception that is not to be sent; the session ends all the same.
-    #[cfg(feature = "std")]
-    pub(crate) fn refuse_fatal(
-        &mut self,
-        reason: Refusal,
-        why: Option<Why>,
-        tail: &SessionEnd,
-    ) -> (Result<(), Refusal>, Option<Waker>) {
-        let (result, waker) = self.refuse_because(reason, why);
-        if !self.is_stopping {
-            self.queue_end(tail);
-            self.make_all_due();
-        }
-        // A waker comes out once: the one from above must not get lost.
-        (result, waker.or_else(|| self.driver.wake()))
-    }
-
-    /// Counts an accepted event of which something was left out.
-    pub(crate) fn note_truncated(&mut self) {
-        self.ledger.truncated += 1;
-    }
-
-    /// Puts an event into the ring, unless a limit forbids it. A fatal exception may use the reserve.
-    #[inline]
-    fn admit<R>(
-        &mut self,
-        body_len: usize,
-        index: u64,
-        is_fatal: bool,
-        put: impl FnOnce(&mut Ring, Front) -> Result<R, NoRoom>,
-    ) -> Result<R, Refusal> {
-        let front = Front::new(self.random.uuid(), index);
-        let len = front.len() + body_len;
-        if len > self.options.max_event_bytes {
-            return Err(Refusal::EventTooLarge);
-        }
-        let (mut size, mut bytes) = (self.options.max_queue_size, self.options.max_queue_bytes);
-        if is_fatal {
-            size = size.saturating_add(1);
-            bytes += self.options.max_event_bytes + HEADER;
-        }
-        if self.ring.records() >= size || self.ring.used() + HEADER + len > bytes {
-            return Err(Refusal::QueueFull);
-        }
-        let put = put(&mut self.ring, front).map_err(|_| Refusal::QueueFull)?;
-        self.fresh_bytes += len;
-        Ok(put)
-    }
-
-    /// Counts an accepted event. True when the driver should look.
-    fn note_accepted(&mut self) -> bool {
-        self.ledger.accepted += 1;
-        let is_first_after_end =
-            !self.end.is_open() && !core::mem::replace(&mut self.is_after_end_told, true);
-        if is_first_after_end {
-            self.notices.add(DiagnosticKind::LoggedAfterEnd, 1);
-        }
-        let fresh = self.ledger.accepted - self.flush_target.0.max(self.ledger.settled());
-        let is_due =
-            fresh >= self.options.flush_threshold as u64 || self.fresh_bytes >= self.batch_budget;
-        if is_due {
-            self.make_all_due();
-        }
-        // While a batch is in flight the driver looks again by itself. The first event of a queue arms the timer.
-        let is_news = self.in_flight.is_none() && (is_due || self.queued() == 1);
-        is_news || is_first_after_end
-    }
-
-    /// Counts a refused event. True when the driver should tell.
-    fn note_refused(&mut self, reason: Refusal, why: Option<Why>) -> bool {
-        *self.ledger.refused.of(reason) += 1;
-        match (reason, why) {
-            (Refusal::QueueFull, _) => self.notices.add(DiagnosticKind::QueueFull, 1),
-            (Refusal::EventTooLarge, _) => self.notices.add(DiagnosticKind::EventTooLarge, 1),
-            (Refusal::Unencodable, why) => {
-                let why = why.unwrap_or_default();
-                self.notices.add_why(DiagnosticKind::Unencodable, 1, why)
-            }
-            (Refusal::ScrubPanicked, why) => {
-                let why = why.unwrap_or_default();
-                self.notices.add_why(DiagnosticKind::ScrubPanicked, 1, why)
-            }
-            (
-                Refusal::SessionEnded | Refusal::Disabled | Refusal::Forked | Refusal::Scrubbed,
-                _,
-            ) => false,
-        }
-    }
-
-    fn make_all_due(&mut self) {
-        self.flush_target = Target(self.ledger.accepted);
-        self.fresh_bytes = 0;
     }
 
     /// Says what to do now. Call [`expire`](Self::expire) with the same `now` first.

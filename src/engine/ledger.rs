@@ -1,0 +1,61 @@
+//! The ledger: what became of every event.
+
+use crate::stats::{Dropped, Refusal, Refused};
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    pub(super) accepted: u64,
+    pub(super) delivered: u64,
+    pub(super) handed_over: u64,
+    pub(super) dropped: Dropped,
+    pub(super) refused: Counted,
+    pub(super) truncated: u64,
+}
+
+impl Ledger {
+    pub(super) fn settled(&self) -> u64 {
+        self.delivered + self.handed_over + self.dropped.total()
+    }
+}
+
+/// What the engine refuses. Other refusals never get here.
+#[derive(Default)]
+pub(super) struct Counted {
+    queue_full: u64,
+    event_too_large: u64,
+    unencodable: u64,
+    session_ended: u64,
+    #[cfg(feature = "std")]
+    scrubbed: u64,
+    #[cfg(feature = "std")]
+    scrub_panicked: u64,
+}
+
+impl Counted {
+    pub(super) fn of(&mut self, reason: Refusal) -> &mut u64 {
+        match reason {
+            Refusal::QueueFull => &mut self.queue_full,
+            Refusal::EventTooLarge => &mut self.event_too_large,
+            Refusal::Unencodable => &mut self.unencodable,
+            #[cfg(feature = "std")]
+            Refusal::Scrubbed => &mut self.scrubbed,
+            #[cfg(feature = "std")]
+            Refusal::ScrubPanicked => &mut self.scrub_panicked,
+            _ => &mut self.session_ended,
+        }
+    }
+
+    pub(super) fn all(&self) -> Refused {
+        Refused {
+            queue_full: self.queue_full,
+            event_too_large: self.event_too_large,
+            unencodable: self.unencodable,
+            session_ended: self.session_ended,
+            #[cfg(feature = "std")]
+            scrubbed: self.scrubbed,
+            #[cfg(feature = "std")]
+            scrub_panicked: self.scrub_panicked,
+            ..Refused::default()
+        }
+    }
+}
