@@ -1,20 +1,31 @@
-//! How fast the simulator is, one thread, with the real encoder, engine and driver.
+//! How fast the simulator is, one thread, with the real encoder, engine and driver; and beside it, in turns, the same hour
+//! in tokio's paused time, with a transport that takes everything and nothing that is checked.
 //!
-//! `cargo bench --bench simulation --features sim`
+//! `cargo bench --bench simulation --features sim,tokio`
 
 use core::time::Duration;
 use std::time::Instant;
 use tinkex_telemetry::sim::{Env, Sim};
 use tinkex_telemetry::{Options, fields};
 
-/// One simulated hour, ten events a second.
-async fn hour(env: Env) {
+/// Ten events a second.
+const EVENTS: u32 = 36_000;
+
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(100);
+
+fn options() -> Options {
     let mut options = Options::default();
     options.max_queue_size = 100_000;
-    let reporter = env.reporter(options);
-    for n in 0..36_000_u32 {
+    options
+}
+
+/// One simulated hour.
+async fn hour(env: Env) {
+    let reporter = env.reporter(options());
+    for n in 0..EVENTS {
         assert!(reporter.log("train.step", fields! { step: n, is_last: false }));
-        env.advance(Duration::from_millis(100)).await;
+        env.advance(PAUSE).await;
     }
     assert!(reporter.stop(Duration::from_secs(5)).await.all_delivered());
 }
@@ -31,14 +42,51 @@ async fn thousand(env: Env) {
     assert!(reporter.stop(Duration::from_secs(5)).await.all_delivered());
 }
 
-fn measure(what: &str, seeds: u64, run: impl Fn(u64) -> u64) {
+#[cfg(feature = "tokio")]
+mod paused {
+    use super::{EVENTS, PAUSE, options};
+    use core::time::Duration;
+    use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Tokio, Transport, fields};
+
+    struct Accept;
+
+    impl Transport for Accept {
+        async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
+            Ok(Receipt::delivered())
+        }
+    }
+
+    /// One hour in tokio's paused time.
+    pub(crate) fn hour() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
+        runtime.expect("a runtime").block_on(async {
+            let reporter = Reporter::builder("s")
+                .options(options())
+                .transport(Accept)
+                .runtime(Tokio)
+                .enabled(true)
+                .start()
+                .expect("it starts");
+            for n in 0..EVENTS {
+                assert!(reporter.log("train.step", fields! { step: n, is_last: false }));
+                tokio::time::sleep(PAUSE).await;
+            }
+            assert!(reporter.stop(Duration::from_secs(5)).await.all_delivered());
+        });
+    }
+}
+
+/// How many runs a second, and prints that.
+fn measure(what: &str, runs: u64, mut run: impl FnMut(u64)) -> f64 {
     run(u64::MAX);
     let start = Instant::now();
-    let steps: u64 = (0..seeds).map(&run).sum();
-    let took = start.elapsed();
-    let rate = seeds as f64 / took.as_secs_f64();
-    let per_step = took.as_nanos() as f64 / steps as f64;
-    println!("{what:<48}{rate:>10.0} seeds/s{per_step:>10.0} ns a step");
+    (0..runs).for_each(run);
+    let rate = runs as f64 / start.elapsed().as_secs_f64();
+    println!("{what:<48}{rate:>10.0} seeds/s");
+    rate
 }
 
 fn main() {
@@ -47,19 +95,22 @@ fn main() {
         let hours: u64 = hours.parse().expect("SIM_HOURS is a number");
         return (0..hours).for_each(|seed| Sim::new(seed).run(hour).assert_ok());
     }
-    measure("an hour, 10 events a second", 100, |seed| {
-        let report = Sim::new(seed).run(hour);
-        report.assert_ok();
-        report.steps
-    });
+    for _ in 0..5 {
+        let ours = measure("an hour, 10 events a second", 50, |seed| {
+            Sim::new(seed).run(hour).assert_ok();
+        });
+        #[cfg(feature = "tokio")]
+        {
+            let tokios = measure("  the same in tokio's paused time", 15, |_| paused::hour());
+            println!("{:>59.1} times as many", ours / tokios);
+        }
+        #[cfg(not(feature = "tokio"))]
+        let _ = ours;
+    }
     measure("1 000 events", 5_000, |seed| {
-        let report = Sim::new(seed).run(thousand);
-        report.assert_ok();
-        report.steps
+        Sim::new(seed).run(thousand).assert_ok();
     });
     measure("workloads in a swarm of faults", 5_000, |seed| {
-        let report = Sim::sweep(seed..seed + 1).run_workload();
-        report.assert_ok();
-        report.steps
+        Sim::sweep(seed..seed + 1).run_workload().assert_ok();
     });
 }

@@ -1,10 +1,10 @@
 //! What a scenario has in its hands.
 
-use super::clock::{OnClock, Sleep};
 use super::executor::{SimSpawner, Tag};
 use super::net::{Draw, SimHttp, World};
 use super::rng::Rng;
 use super::server::Reply;
+use super::timers::{OnClock, Sleep, Timers};
 use super::{Fault, Faults, SimClock};
 use crate::local::LocalSpawner as _;
 use crate::{
@@ -38,6 +38,8 @@ pub(super) struct Inner {
     pub(super) world: Arc<World>,
     bus: Bus,
     pub(super) spawner: SimSpawner,
+    /// Those of the scenario: it stays on one thread, so they need no lock.
+    pub(super) timers: RefCell<Timers>,
     pub(super) local: super::SimLocalSpawner,
     pub(super) sessions: RefCell<Vec<Session>>,
     pub(super) commands: RefCell<Vec<Command>>,
@@ -83,6 +85,16 @@ impl OnClock for Env {
     fn clock(&self) -> &SimClock {
         &self.0.world.clock
     }
+
+    #[inline]
+    fn with_timers<R>(&self, work: impl FnOnce(&mut Timers) -> R) -> R {
+        work(&mut self.0.timers.borrow_mut())
+    }
+
+    #[inline]
+    fn last_off(&self) -> u64 {
+        self.0.timers.borrow().last_off()
+    }
 }
 
 impl Env {
@@ -96,6 +108,7 @@ impl Env {
             world,
             bus: Bus::new(),
             spawner,
+            timers: RefCell::default(),
             local,
             sessions: RefCell::default(),
             commands: RefCell::default(),
@@ -214,6 +227,7 @@ impl Env {
     }
 
     /// Lets simulated time pass.
+    #[inline]
     pub fn advance(&self, duration: Duration) -> impl Future<Output = ()> + use<> {
         let until = self.0.world.clock.after(duration);
         Sleep::on(self.clone(), until)

@@ -1,7 +1,8 @@
 //! A simulated executor: one thread, and an order of tasks that the seed decides.
 
-use super::clock::{SimClock, Step};
+use super::SimClock;
 use super::rng::Rng;
+use super::timers::{Step, Timers};
 use crate::local::LocalSpawner;
 use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp};
 use alloc::boxed::Box;
@@ -277,24 +278,47 @@ impl SimExecutor {
     /// has the next turn.
     pub(super) fn step_to_timer(&mut self, end: Instant) -> Step {
         let step = self.spawner.clock.step_to_timer(end, &mut self.due);
-        if step == Step::Timer
-            && let Some(waker) = &self.due
-        {
-            let mut few = self.tasks.iter().take(8).map(Option::as_ref);
-            self.next = few.position(|task| task.is_some_and(|task| task.is_idle_owner(waker)));
-            if self.next.is_none() {
-                waker.wake_by_ref();
-            }
+        if step == Step::Timer {
+            self.let_due_go_on();
         }
         step
     }
 
+    /// [`step_to_timer`](Self::step_to_timer), to one of a scenario's.
+    #[inline]
+    pub(super) fn step_to_timer_of(&mut self, timers: &RefCell<Timers>, end: Instant) -> Step {
+        let due = timers.borrow_mut().pop(end.as_micros(), &mut self.due);
+        let Some((at, due)) = due else {
+            return Step::Beyond;
+        };
+        self.spawner.clock.set_alone(Instant::from_micros(at));
+        self.due = Some(due);
+        self.let_due_go_on();
+        Step::Timer
+    }
+
+    /// Whoever set the timer that has gone off has the next turn.
+    #[inline]
+    fn let_due_go_on(&mut self) {
+        let Some(waker) = &self.due else { return };
+        let mut few = self.tasks.iter().take(8).map(Option::as_ref);
+        self.next = few.position(|task| task.is_some_and(|task| task.is_idle_owner(waker)));
+        if self.next.is_none() {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Polls one of the tasks that want it.
+    #[inline]
     pub(super) fn turn(&mut self) -> Turn {
         if let Some(index) = self.next.take() {
             self.poll(index);
             return Turn::Took(index);
         }
+        self.turn_of_ready()
+    }
+
+    fn turn_of_ready(&mut self) -> Turn {
         self.take_local();
         let mut inbox = self.spawner.inbox.lock();
         if !inbox.spawned.is_empty() {

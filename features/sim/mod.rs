@@ -64,6 +64,7 @@ mod run;
 mod server;
 mod shrink;
 mod sweep;
+mod timers;
 mod workload;
 
 pub use clock::SimClock;

@@ -1,6 +1,5 @@
 //! One run: a seed, a scenario, and what became of it.
 
-use super::clock::Step;
 use super::env::{Command, Env, Inner, Life};
 use super::executor::{SimExecutor, Turn};
 use super::faults::{Fault, Faults};
@@ -8,6 +7,7 @@ use super::invariants::Invariants;
 use super::net::{Draw, World};
 use super::rng::Rng;
 use super::server::mix;
+use super::timers::Step;
 use super::{SimClock, Sweep};
 use crate::{Clock, Instant, Options, Timestamp};
 use alloc::boxed::Box;
@@ -225,13 +225,29 @@ impl Run<'_> {
                 continue;
             }
             turns_at_once = 0;
-            match executor.step_to_timer(self.end) {
+            match self.step_to_timer(executor) {
                 Step::Timer => {}
                 Step::Beyond => return Err(Failure::TimeLimit),
                 Step::NoTimer => return Err(Failure::Stuck),
             }
         }
         Ok(())
+    }
+
+    /// Moves to the next timer: the scenario's or another one. Of two at the same time the seed decides which is first.
+    fn step_to_timer(&mut self, executor: &mut SimExecutor) -> Step {
+        let own = self.env.timers.borrow().next();
+        let other = self.env.world.clock.next_timer().map(Instant::as_micros);
+        let is_own = match (own, other) {
+            (Some(own), Some(other)) if own == other => self.host.below(2) == 0,
+            (Some(own), Some(other)) => own < other,
+            (own, _) => own.is_some(),
+        };
+        if is_own {
+            executor.step_to_timer_of(&self.env.timers, self.end)
+        } else {
+            executor.step_to_timer(self.end)
+        }
     }
 
     fn after_turn(&mut self, executor: &mut SimExecutor, task: usize) -> Result<(), Failure> {

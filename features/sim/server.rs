@@ -267,19 +267,37 @@ const KIND: &[u8; 10] = br#","event":""#;
 /// The events of a body in the form that this crate writes, without reading what is in them: fast enough for tens of
 /// thousands. The strict check of samples says whether the form is right.
 fn glance(body: &[u8]) -> Vec<Glance> {
-    let mut found = Vec::with_capacity(body.len() / 200 + 1);
-    let mut rest = body;
-    while let Some(at) = memchr::memchr(MARK[0], rest) {
-        rest = &rest[at..];
-        match read(rest) {
-            Some(event) => {
-                rest = rest.get(event.least_len()..).unwrap_or_default();
-                found.push(event);
+    let mut found: Vec<Glance> = Vec::with_capacity(body.len() / 200 + 1);
+    let (mut at, mut step) = (0, 0);
+    loop {
+        // Most events are as long as the one before. What is found so must be the next one: none was passed over.
+        let expected = match (found.last(), body.get(at + step..)) {
+            (Some(last), Some(rest)) if step > 0 => {
+                read(rest).filter(|event| event.index == last.index + 1)
             }
-            None => rest = &rest[1..],
+            _ => None,
+        };
+        if let Some(event) = expected {
+            at += step;
+            found.push(event);
+            continue;
         }
+        let behind = at + found.last().map_or(0, Glance::least_len);
+        let Some((next, event)) = find(body, behind) else {
+            return found;
+        };
+        if !found.is_empty() {
+            step = next - at;
+        }
+        at = next;
+        found.push(event);
     }
-    found
+}
+
+/// The first event that begins at `from` or later, and where it does.
+fn find(body: &[u8], from: usize) -> Option<(usize, Glance)> {
+    let rest = body.get(from..)?;
+    memchr::memchr_iter(MARK[0], rest).find_map(|at| Some((from + at, read(&rest[at..])?)))
 }
 
 impl Glance {
@@ -315,6 +333,7 @@ fn read(event: &[u8]) -> Option<Glance> {
 }
 
 /// What follows `prefix`, whose length is known to the compiler: no call compares it.
+#[inline]
 fn after<'a, const N: usize>(prefix: &[u8; N], text: &'a [u8]) -> Option<&'a [u8]> {
     let (begin, rest) = text.split_first_chunk::<N>()?;
     (begin == prefix).then_some(rest)
@@ -345,12 +364,17 @@ pub(super) const fn mix(hash: u64, value: u64) -> u64 {
 
 #[inline]
 fn hash(bytes: &[u8]) -> u64 {
+    let word = |hash, word: &[u8; 8]| mix(hash, u64::from_le_bytes(*word));
     let (words, rest) = bytes.as_chunks::<8>();
-    let hash = words.iter().fold(bytes.len() as u64, |hash, word| {
-        mix(hash, u64::from_le_bytes(*word))
-    });
-    rest.iter()
-        .fold(hash, |hash, byte| mix(hash, u64::from(*byte)))
+    let hash = words.iter().fold(bytes.len() as u64, word);
+    match bytes.last_chunk() {
+        _ if rest.is_empty() => hash,
+        // With some bytes that are in it already.
+        Some(last) => word(hash, last),
+        None => rest
+            .iter()
+            .fold(hash, |hash, byte| mix(hash, u64::from(*byte))),
+    }
 }
 
 /// A `Retry-After` of the kind that a fault asks for.

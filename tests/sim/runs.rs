@@ -4,7 +4,7 @@ use alloc::rc::Rc;
 use core::cell::Cell;
 use core::time::Duration;
 use tinkex_telemetry::sim::{Failure, Fault, Faults, Invariants, Reply, Sim};
-use tinkex_telemetry::{Options, fields, sometimes};
+use tinkex_telemetry::{Clock as _, Options, fields, sometimes};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -185,6 +185,30 @@ fn a_crash_ends_a_process_and_another_one_begins() {
             );
         })
         .assert_ok();
+}
+
+#[test]
+fn of_two_timers_at_the_same_time_the_seed_decides_which_is_first() {
+    let is_scenario_first = |seed| {
+        let first = Rc::new(Cell::new(false));
+        let tell = Rc::clone(&first);
+        let report = Sim::new(seed).run(|env| async move {
+            let clock = env.clock();
+            let other_is_done = Rc::new(Cell::new(false));
+            let done = Rc::clone(&other_is_done);
+            let at = clock.now().checked_add(secs(1)).expect("in time");
+            env.spawn(async move {
+                clock.sleep_until(at).await;
+                done.set(true);
+            });
+            env.advance(secs(1)).await;
+            tell.set(!other_is_done.get());
+        });
+        report.assert_ok();
+        first.get()
+    };
+    let first: Vec<_> = (0..20).map(is_scenario_first).collect();
+    assert!(first.contains(&true) && first.contains(&false), "{first:?}");
 }
 
 #[test]
