@@ -6,7 +6,8 @@
 
 extern crate alloc;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use ::fork::ProcessFork;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::panic::AssertUnwindSafe;
@@ -14,141 +15,20 @@ use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use fork::{ChildEvent, ProcessFork, ProcessId, Signal};
 use serde_json::Value;
-use std::fs::{self, File};
-use std::io::Write;
 use std::panic::catch_unwind;
-use std::path::{Path, PathBuf};
-use std::process::{Command, exit, id};
+use std::path::Path;
+use std::process::id;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
 use tinkex_telemetry::bus::{AttachError, Bus};
 use tinkex_telemetry::{
-    AlreadyDriven, Batch, Builder, Drain, Receipt, Reporter, SendError, Severity, StatusError,
-    Thread, Transport, fields,
+    AlreadyDriven, Batch, Drain, Receipt, SendError, Severity, StatusError, Transport, fields,
 };
 
-/// What no child takes.
-const BOUND: Duration = Duration::from_secs(10);
+mod program;
 
-/// So long that it never passes.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-const JOURNAL: &str = "TINKEX_TEST_JOURNAL";
-
-/// Runs a program to its end, and reads what its processes have sent: for each, the sessions' requests in order.
-fn run(child: &str) -> BTreeMap<u64, Vec<Value>> {
-    let journal = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{child}-{}", id()));
-    // Not pipes: whoever reads one waits for the last process that holds its other end.
-    let output = journal.with_extension("output");
-    let file = File::create(&output).expect("a file");
-    let mut program = Command::new(std::env::current_exe().expect("a path"))
-        .args(["--exact", child, "--nocapture", "--test-threads=1"])
-        .env(JOURNAL, &journal)
-        // A stack in each traceback.
-        .env("RUST_BACKTRACE", "1")
-        .stdout(file.try_clone().expect("a file"))
-        .stderr(file)
-        .spawn()
-        .expect("it runs");
-    let give_up = Instant::now() + 6 * BOUND;
-    let status = loop {
-        match program.try_wait().expect("it is a child") {
-            None if Instant::now() < give_up => thread::sleep(Duration::from_millis(1)),
-            None => program.kill().expect("it can be killed"),
-            Some(status) => break status,
-        }
-    };
-    let printed = fs::read_to_string(&output).expect("it was written");
-    assert!(status.success(), "{status}: {printed}");
-    fs::remove_file(output).expect("it is there");
-    for line in printed.lines().filter(|line| line.contains("forks")) {
-        println!("{line}");
-    }
-    let mut sent = BTreeMap::<_, Vec<_>>::new();
-    let lines = fs::read_to_string(&journal).expect("it was written");
-    for line in lines.lines() {
-        let (process, body) = line.split_once(' ').expect("two parts");
-        let body = serde_json::from_str(body).expect("JSON");
-        let process = process.parse().expect("a number");
-        sent.entry(process).or_default().push(body);
-    }
-    fs::remove_file(journal).expect("it is there");
-    sent
-}
-
-/// The program's journal, if this is the program.
-fn journal() -> Option<PathBuf> {
-    std::env::var_os(JOURNAL).map(PathBuf::from)
-}
-
-/// Writes down which process has sent what.
-struct Journal(File);
-
-impl Journal {
-    fn new(path: &Path) -> Self {
-        let mut options = File::options();
-        Self(
-            options
-                .create(true)
-                .append(true)
-                .open(path)
-                .expect("a file"),
-        )
-    }
-
-    fn write(&mut self, batch: &Batch<'_>) {
-        let line = [id().to_string().as_bytes(), b" ", batch.body(), b"\n"].concat();
-        self.0.write_all(&line).expect("it can be written");
-    }
-}
-
-impl Transport for Journal {
-    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-        self.write(&batch);
-        Ok(Receipt::delivered())
-    }
-}
-
-fn session<T: Transport>(name: &str, transport: T) -> Builder<T, Thread, Thread> {
-    Reporter::builder(name)
-        .transport(transport)
-        .runtime(Thread)
-        .enabled(true)
-        .flush_interval(DAY)
-        .flush_timeout(DAY)
-        .drop_timeout(DAY)
-}
-
-/// Forks. The child does its work and exits with what that returns; it must do so in time.
-fn fork(child: impl FnOnce() -> u8) -> u8 {
-    match fork::fork_process().expect("a process") {
-        ProcessFork::Child => {
-            let code = catch_unwind(AssertUnwindSafe(child));
-            exit(code.map_or(101, i32::from))
-        }
-        ProcessFork::Parent(child) => exit_code(child),
-    }
-}
-
-/// Waits, but not for ever.
-fn exit_code(child: ProcessId) -> u8 {
-    let give_up = Instant::now() + BOUND;
-    loop {
-        match fork::wait_event_nohang(child).expect("it is a child") {
-            Some(ChildEvent::Exited { code, .. }) => return code,
-            Some(event) if event.is_terminal() => panic!("{event:?}"),
-            _ if Instant::now() < give_up => thread::sleep(Duration::from_millis(1)),
-            _ => {
-                let _ = fork::signal_process(child, Signal::KILL);
-                let _ = fork::wait_event(child);
-                panic!("the child hangs");
-            }
-        }
-    }
-}
+use program::{BOUND, DAY, Journal, exit_code, fork, journal, run, session};
 
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
@@ -481,7 +361,7 @@ struct Forking(Journal);
 
 impl Transport for Forking {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-        let code = match fork::fork_process().expect("a process") {
+        let code = match ::fork::fork_process().expect("a process") {
             ProcessFork::Child => return Ok(Receipt::delivered()),
             ProcessFork::Parent(child) => exit_code(child),
         };
