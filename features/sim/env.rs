@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::future::Future;
+use core::task::Waker;
 use core::time::Duration;
 
 /// The uuid of the simulated process.
@@ -78,6 +79,15 @@ pub(super) enum Life {
     WithoutRuntime,
     /// Its process has crashed.
     Crashed,
+}
+
+impl Inner {
+    /// The waker of the scenario's next timer, if it is due by then.
+    pub(super) fn overdue(&self, by: Instant) -> Option<Waker> {
+        let mut spare = None;
+        let due = self.timers.borrow_mut().pop(by.as_micros(), &mut spare);
+        due.map(|(_, waker)| waker)
+    }
 }
 
 impl OnClock for Env {

@@ -306,7 +306,11 @@ impl Run<'_> {
             }
             Fault::Suspend => {
                 let asleep = Duration::from_micros(rng.below(DAY / 24));
-                clock.jump(clock.after(asleep).min(self.end));
+                let until = clock.after(asleep).min(self.end);
+                clock.jump(until);
+                while let Some(waker) = self.env.overdue(until) {
+                    waker.wake();
+                }
             }
             Fault::Crash => self.env.commands.borrow_mut().push(Command::Crash),
             _ => {
