@@ -62,7 +62,8 @@ impl SimClock {
     }
 
     /// Lets `duration` pass, timer after timer: each is woken at its own time. Tasks run afterwards, so one that a timer
-    /// has woken sees the time at the end; [`SimExecutor::advance`](super::SimExecutor::advance) runs them in between.
+    /// has woken sees the time at the end; [`SimExecutor::advance`](super::SimExecutor::advance) runs them in between, and
+    /// in a scenario [`Env::advance`](super::Env::advance).
     ///
     /// At the clock's end, after 584 542 years, it stays there.
     pub fn advance(&self, duration: Duration) {
@@ -100,11 +101,13 @@ impl SimClock {
 
     /// Moves to the next timer, but not beyond `end`. False when there is none: then it is at `end`.
     pub(super) fn step(&self, end: Instant) -> bool {
-        let mut due = None;
-        let is_moved = self.step_to_timer(end, &mut due) == Step::Timer;
-        match due {
-            Some(waker) => waker.wake(),
-            None => self.with_timers(|timers| self.set(timers, end)),
+        let mut waker = None;
+        let is_moved = self.step_to_timer(end, &mut waker) == Step::Timer;
+        if !is_moved {
+            // If there is a waker, it is a spare one.
+            self.with_timers(|timers| self.set(timers, end));
+        } else if let Some(waker) = waker {
+            waker.wake();
         }
         is_moved
     }

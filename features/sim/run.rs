@@ -112,6 +112,7 @@ impl Sim {
             env: Rc::clone(&env.0),
             invariants: &self.invariants,
             host: Rng::stream(self.seed, 5),
+            ties: Rng::stream(self.seed, 4),
             until_disturbed: 1,
             steps: 0,
             turns: 0,
@@ -164,6 +165,7 @@ struct Run<'a> {
     env: Rc<Inner>,
     invariants: &'a Invariants,
     host: Rng,
+    ties: Rng,
     /// Turns until something happens to the host.
     until_disturbed: u64,
     end: Instant,
@@ -239,7 +241,7 @@ impl Run<'_> {
         let own = self.env.timers.borrow().next();
         let other = self.env.world.clock.next_timer().map(Instant::as_micros);
         let is_own = match (own, other) {
-            (Some(own), Some(other)) if own == other => self.host.below(2) == 0,
+            (Some(own), Some(other)) if own == other => self.ties.below(2) == 0,
             (Some(own), Some(other)) => own < other,
             (own, _) => own.is_some(),
         };

@@ -108,7 +108,8 @@ pub(super) struct Server {
     pub(super) wrong: Vec<String>,
     /// The bodies that are taken in, one behind the other, if they are wanted.
     pub(super) bodies: Option<Vec<u8>>,
-    requests: u64,
+    /// How many were not small.
+    large_requests: u64,
 }
 
 /// What came in at once.
@@ -122,9 +123,10 @@ pub(super) struct Receipt {
 impl Server {
     /// Looks at a request without taking it in. Whatever is wrong with its body is noted.
     pub(super) fn look(&mut self, key: &str, body: &[u8]) -> Option<Receipt> {
-        self.requests += 1;
         let glances = glance(body);
-        let is_sample = body.len() < 2_048 || self.requests % SAMPLE == 1;
+        let is_small = body.len() < SMALL;
+        let is_sample = is_small || self.large_requests.is_multiple_of(SAMPLE);
+        self.large_requests += u64::from(!is_small);
         if is_sample && let Err(why) = check(body, &glances) {
             self.wrong.push(why);
             return None;
@@ -214,7 +216,7 @@ impl Server {
 
 impl Record {
     fn take(&mut self, event: Glance, is_replay: bool) -> Result<(), &'static str> {
-        let index = usize::try_from(event.index).map_err(|_| "an index beyond all memory")?;
+        let index = u32::try_from(event.index).map_err(|_| "an index beyond all memory")? as usize;
         if let Some(Some(kept)) = self.events.get(index) {
             self.duplicates += 1;
             return match kept {
@@ -257,7 +259,10 @@ impl Record {
     }
 }
 
-/// One in so many large requests is checked as strictly as small ones.
+/// Smaller requests are checked as strictly as can be, in bytes.
+const SMALL: usize = 2_048;
+
+/// And so is one in so many larger ones.
 const SAMPLE: u64 = 256;
 
 const MARK: &[u8; 13] = br#"{"event_id":""#;
@@ -271,19 +276,22 @@ fn glance(body: &[u8]) -> Vec<Glance> {
     let (mut at, mut step) = (0, 0);
     loop {
         // Most events are as long as the one before. What is found so must be the next one: none was passed over.
-        let expected = match (found.last(), body.get(at + step..)) {
-            (Some(last), Some(rest)) if step > 0 => {
-                read(rest).filter(|event| event.index == last.index + 1)
-            }
-            _ => None,
-        };
+        let expected = found.last().and_then(|last| {
+            let event = read_behind_another(body, at + step)?;
+            (Some(event.index) == last.index.checked_add(1)).then_some(event)
+        });
         if let Some(event) = expected {
             at += step;
             found.push(event);
             continue;
         }
-        let behind = at + found.last().map_or(0, Glance::least_len);
-        let Some((next, event)) = find(body, behind) else {
+        let next = match found.last() {
+            None => find(body, 0, |at| read(&body[at..])),
+            Some(last) => find(body, at + last.least_len(), |at| {
+                read_behind_another(body, at)
+            }),
+        };
+        let Some((next, event)) = next else {
             return found;
         };
         if !found.is_empty() {
@@ -294,10 +302,25 @@ fn glance(body: &[u8]) -> Vec<Glance> {
     }
 }
 
-/// The first event that begins at `from` or later, and where it does.
-fn find(body: &[u8], from: usize) -> Option<(usize, Glance)> {
-    let rest = body.get(from..)?;
-    memchr::memchr_iter(MARK[0], rest).find_map(|at| Some((from + at, read(&rest[at..])?)))
+/// The first event at `from` or later, and where it begins.
+fn find(
+    body: &[u8],
+    from: usize,
+    read: impl Fn(usize) -> Option<Glance>,
+) -> Option<(usize, Glance)> {
+    let starts = memchr::memchr_iter(MARK[0], body.get(from..)?);
+    starts
+        .map(|at| from + at)
+        .find_map(|at| Some((at, read(at)?)))
+}
+
+/// An event that begins there, behind the end of another one: not an event's data that look like one.
+#[inline]
+fn read_behind_another(body: &[u8], at: usize) -> Option<Glance> {
+    match body.split_at_checked(at)? {
+        ([.., b'}', b','], event) => read(event),
+        _ => None,
+    }
 }
 
 impl Glance {
@@ -315,9 +338,9 @@ fn read(event: &[u8]) -> Option<Glance> {
     let rest = after(MARK, event)?;
     let (id, rest) = rest.split_first_chunk::<36>()?;
     let mut rest = after(BETWEEN, rest)?;
-    let mut index = 0;
+    let mut index = 0_u64;
     while let [digit @ b'0'..=b'9', others @ ..] = rest {
-        index = index * 10 + u64::from(digit - b'0');
+        index = index.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
         rest = others;
     }
     // SESSION_START, SESSION_END, GENERIC_EVENT, UNHANDLED_EXCEPTION: the ninth letter tells the first two apart.

@@ -89,10 +89,12 @@ impl Timers {
         self.list.insert(index, timer);
     }
 
-    /// Another waker for a timer. The old one is to be dropped.
-    fn change(&mut self, at: u64, id: u64, waker: Waker) -> Option<Waker> {
-        let index = self.find(at, id).ok()?;
-        Some(core::mem::replace(&mut self.list[index].waker, waker))
+    /// Another waker for a timer, unless that has gone off. The one that is not needed comes back, to be dropped.
+    fn change(&mut self, at: u64, id: u64, mut waker: Waker) -> Waker {
+        if let Ok(index) = self.find(at, id) {
+            core::mem::swap(&mut self.list[index].waker, &mut waker);
+        }
+        waker
     }
 
     fn cancel(&mut self, at: u64, id: u64) -> Option<Waker> {
@@ -128,7 +130,11 @@ impl<C: OnClock> Future for Sleep<C> {
             return Poll::Ready(());
         }
         self.set_timer(context.waker());
-        Poll::Pending
+        // Another thread may have moved the clock past it meanwhile, and found no timer.
+        match self.on.clock().now() >= self.at {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 }
 

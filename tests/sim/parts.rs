@@ -1,6 +1,8 @@
 //! The parts by themselves, and under other runtimes.
 
 use bytes::Bytes;
+use core::future::Future as _;
+use core::task::{Context, Waker};
 use core::time::Duration;
 use http::{Request, Response};
 use tinkex_telemetry::sim::{ManualTransport, Sim, SimClock, SimExecutor, SimHttp};
@@ -48,6 +50,52 @@ fn timers_are_due_in_their_order_and_not_before() {
     executor.advance(secs(1));
     assert_eq!(*order.borrow(), [1, 2, 3]);
 }
+
+#[test]
+fn time_passes_also_where_no_timer_is_left() {
+    let mut executor = SimExecutor::new(1);
+    let clock = executor.clock();
+    let sleeper = clock.clone();
+    let slept = executor.block_on(async move {
+        for _ in 0..2 {
+            let at = sleeper.now().checked_add(secs(1)).expect("in time");
+            sleeper.sleep_until(at).await;
+        }
+    });
+    assert_eq!(slept, Some(()));
+    let before = clock.now();
+    executor.advance(secs(10));
+    assert_eq!(clock.now().saturating_duration_since(before), secs(10));
+}
+
+#[test]
+fn a_timer_that_is_set_while_another_thread_moves_past_it_is_not_lost() {
+    let clock = SimClock::new();
+    let barrier = std::sync::Barrier::new(2);
+    let mut lost = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                barrier.wait();
+                clock.advance(secs(1));
+                barrier.wait();
+            }
+        });
+        for _ in 0..ROUNDS {
+            let at = clock.now().checked_add(secs(1)).expect("in time");
+            let mut sleep = core::pin::pin!(clock.sleep_until(at));
+            barrier.wait();
+            let mut context = Context::from_waker(Waker::noop());
+            let is_ready = sleep.as_mut().poll(&mut context).is_ready();
+            barrier.wait();
+            // It is set, and nobody will move to it.
+            lost += u32::from(!is_ready && clock.next_timer().is_some());
+        }
+    });
+    assert_eq!(lost, 0);
+}
+
+const ROUNDS: usize = 20_000;
 
 #[test]
 fn each_send_is_answered_by_hand() {
