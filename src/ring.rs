@@ -498,6 +498,38 @@ mod tests {
     }
 
     #[test]
+    fn a_growing_ring_holds_what_reaches_its_limit_to_the_byte() {
+        let mut ring = Ring::new(Storage::growing(2 * (HEADER + 10)));
+        assert_eq!(ring.push(0, 0, |_| {}, &[1; 10]), Ok(()));
+        assert_eq!(ring.push(1, 0, |_| {}, &[2; 10]), Ok(()));
+        assert_eq!(ring.push(2, 0, |_| {}, &[]), Err(NoRoom));
+        assert_eq!(ring.used(), 2 * (HEADER + 10));
+    }
+
+    #[test]
+    fn what_goes_on_at_the_beginning_is_in_one_piece_when_the_ring_has_grown() {
+        let mut ring = Ring::new(Storage::growing(10 * INITIAL));
+        let payload = |tag: u64| vec![tag as u8; 1_000];
+        let mut model = VecDeque::new();
+        // Full, then a part of it gone, then full again beyond its end.
+        let fill = |ring: &mut Ring, model: &mut VecDeque<_>, tags: core::ops::Range<u64>| {
+            for tag in tags {
+                assert_eq!(ring.push(tag, 0, |_| {}, &payload(tag)), Ok(()));
+                model.push_back((tag, payload(tag)));
+            }
+        };
+        fill(&mut ring, &mut model, 0..64);
+        assert_eq!(ring.storage.capacity(), INITIAL);
+        ring.release(40, 40 * (1_000 + HEADER));
+        model.drain(..40);
+        fill(&mut ring, &mut model, 64..100);
+        assert_eq!(ring.storage.capacity(), INITIAL);
+        fill(&mut ring, &mut model, 100..110);
+        assert_eq!(ring.storage.capacity(), 2 * INITIAL);
+        assert_eq!(payloads(&ring), Vec::from(model));
+    }
+
+    #[test]
     fn a_ring_grows_by_doubling_and_gives_its_memory_back_when_empty() {
         let mut ring = Ring::new(Storage::growing(300_000));
         let payload = [7; 1_000];

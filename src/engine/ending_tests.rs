@@ -13,6 +13,7 @@ use alloc::format;
 use core::task::Waker;
 use core::time::Duration;
 
+const MICROSECOND: Duration = Duration::from_micros(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -171,6 +172,28 @@ fn a_stop_gives_up_at_once_when_the_next_attempt_lies_beyond_its_deadline() {
     world.settle(&attempt, retryable());
     assert_eq!(world.engine.stats().dropped.shutdown, 2);
     assert_eq!(world.poll(), Step::Done);
+}
+
+#[test]
+fn an_attempt_at_a_stops_deadline_is_one_too_late() {
+    for (wish, is_late) in [(SECOND, true), (SECOND - MICROSECOND, false)] {
+        let mut world = World::new(|_| {});
+        world.log("a");
+        world.stop(SECOND);
+        let attempt = world.attempt();
+        world.settle(&attempt, Outcome::Retryable(Some(wish), Why::default()));
+        assert_eq!(world.engine.stats().queued == 0, is_late);
+    }
+}
+
+#[test]
+fn a_deadline_after_the_end_has_nothing_to_drop() {
+    let mut world = World::new(|_| {});
+    world.stop(SECOND);
+    world.deliver();
+    world.advance(SECOND);
+    assert!(world.engine.expire(world.now).is_none());
+    assert_eq!(world.engine.stats().dropped.shutdown, 0);
 }
 
 #[test]

@@ -180,8 +180,9 @@ impl Engine {
         self.stop_deadline().is_some_and(|deadline| deadline <= now)
     }
 
+    /// Whether a stop gives up before an attempt that is to begin then.
     pub(super) fn stop_ends_before(&self, at: Instant) -> bool {
-        self.stop_deadline().is_some_and(|deadline| deadline < at)
+        self.stop_deadline().is_some_and(|deadline| deadline <= at)
     }
 
     /// Drops what is left once a stop's deadline has come. Waiters call it too. The wakers, if any, are to be woken.

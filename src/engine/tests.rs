@@ -262,6 +262,7 @@ fn a_settled_batch_wakes_those_who_wait() {
     let waiter = world.engine.new_waiter();
     world.engine.register(waiter, waker.clone()).finish();
     world.engine.register(waiter, waker.clone()).finish();
+    let (woken_in_vain, waker) = Woken::waker();
     let gone = world.engine.new_waiter();
     world.engine.register(gone, waker).finish();
     assert!(world.engine.unregister(gone).is_some());
@@ -271,7 +272,24 @@ fn a_settled_batch_wakes_those_who_wait() {
     assert_eq!(woken.count(), 0);
     world.advance(2 * SECOND);
     world.deliver();
-    assert_eq!(woken.count(), 1);
+    assert_eq!((woken.count(), woken_in_vain.count()), (1, 0));
+}
+
+#[test]
+fn a_value_that_cannot_be_encoded_takes_an_index_and_one_that_was_scrubbed_does_not() {
+    let mut world = World::new(|_| {});
+    let _ = world.engine.refuse_because(Refusal::Scrubbed, None);
+    let _ = world.engine.refuse_because(Refusal::Unencodable, None);
+    let _ = world.engine.refuse_because(Refusal::ScrubPanicked, None);
+    let _ = world.engine.refuse_because(Refusal::EventTooLarge, None);
+    assert!(world.log("e"));
+    world.engine.note_truncated();
+    let refused = world.engine.stats().refused;
+    assert_eq!((refused.scrubbed, refused.unencodable), (1, 1));
+    assert_eq!((refused.scrub_panicked, refused.event_too_large), (1, 1));
+    assert_eq!(world.engine.stats().truncated, 1);
+    world.engine.request_flush();
+    assert_eq!(world.deliver().ticket.first_index, 3);
 }
 
 #[test]
@@ -429,12 +447,12 @@ fn a_zero_interval_sends_nothing_by_itself() {
 
 #[test]
 fn pieces_of_a_split_batch_stop_at_its_original_end() {
-    let mut world = World::new(|_| {});
+    let mut world = World::new(|options| options.max_batch_size = 99);
     world.log_many(110);
     let attempt = world.attempt();
-    assert_eq!(attempt.events.len(), 100);
+    assert_eq!(attempt.events.len(), 99);
     world.settle(&attempt, Outcome::TooLarge(Why::default()));
     world.engine.request_flush();
     let sizes: Vec<_> = (0..3).map(|_| world.deliver().events.len()).collect();
-    assert_eq!(sizes, [50, 50, 10]);
+    assert_eq!(sizes, [50, 49, 11]);
 }
