@@ -191,13 +191,13 @@ fn prepare<'a, C: Clock>(
     ticket: Ticket,
 ) -> Option<BatchHead<'a>> {
     match fill(core, body, &ticket) {
-        Filled::Ready(array) => Some(BatchHead {
+        Filled::Ready(list) => Some(BatchHead {
             session: core.shared.session.id(),
             first_index: ticket.first_index,
             events: ticket.events,
             attempt: ticket.attempt,
             key: ticket.key,
-            array,
+            list,
         }),
         Filled::NoMemory => {
             let why = Why::new("no memory for the request's body");
@@ -217,7 +217,7 @@ fn settle<C: Clock>(core: &Core<C>, id: SendId, outcome: Outcome) {
 }
 
 enum Filled {
-    /// The body is there; the array of events is at these bytes.
+    /// The body is there; the list of events is at these bytes.
     Ready((usize, usize)),
     NoMemory,
     /// The batch is no longer in flight.
@@ -244,7 +244,7 @@ fn fill<C>(core: &Core<C>, body: &mut Body, ticket: &Ticket) -> Filled {
             }
             core.shared.pause();
         }
-        Filled::Ready((head.len() - 1, end + 1))
+        Filled::Ready((head.len(), end))
     })
 }
 

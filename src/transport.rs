@@ -220,8 +220,8 @@ pub(crate) struct BatchHead<'a> {
     pub(crate) events: usize,
     pub(crate) attempt: u32,
     pub(crate) key: Uuid,
-    /// Where in the body the array of events begins and ends, brackets included.
-    pub(crate) array: (usize, usize),
+    /// Where in the body the list of events begins and ends, between its brackets.
+    pub(crate) list: (usize, usize),
 }
 
 impl Batch<'_> {
@@ -233,7 +233,7 @@ impl Batch<'_> {
 
     /// Each event's own JSON, in order: slices of the body.
     pub fn events(&self) -> impl Iterator<Item = &[u8]> {
-        let (start, end) = self.head.array;
+        let (start, end) = self.head.list;
         Objects(self.body().get(start..end).unwrap_or_default())
     }
 
@@ -385,7 +385,7 @@ impl Body {
     }
 }
 
-/// The objects of a JSON array. The array is our own, so nothing but nesting and strings needs to be looked at.
+/// The objects of a JSON array, without its brackets. The array is our own, so nothing but nesting and strings needs to be looked at.
 struct Objects<'a>(&'a [u8]);
 
 impl<'a> Iterator for Objects<'a> {
@@ -425,8 +425,8 @@ mod tests {
             br#"{"b":"},{\"\\"}"#,
             br#"{"c":[{"d":"]"}]}"#,
         ];
-        let array = [b"[", events[0], b",", events[1], b",", events[2], b"]"].concat();
-        assert!(Objects(&array).eq(events));
+        let list = [events[0], b",", events[1], b",", events[2]].concat();
+        assert!(Objects(&list).eq(events));
     }
 
     #[test]
