@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread::{self, ThreadId};
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{Diagnostic, DiagnosticKind, Handle, Severity};
+use tinkex_telemetry::{Diagnostic, DiagnosticKind, Handle, Severity, fields};
 
 type Told = Arc<Mutex<Vec<(DiagnosticKind, u64, String)>>>;
 
@@ -61,6 +61,23 @@ fn ten_thousand_refusals_are_told_once_with_their_reason_and_their_number() {
         .filter(|told| told.0 == DiagnosticKind::QueueFull)
         .collect();
     assert!(matches!(full[..], [(_, 3, _)]), "{told:?}");
+}
+
+#[test]
+fn an_event_that_is_too_large_is_told_with_the_limit() {
+    let hand = Hand::default();
+    let told = Told::default();
+    let (reporter, driver) = session(&hand, Wire::new([], Reply::Accept))
+        .max_event_bytes(1_000)
+        .on_diagnostic(observer(&told))
+        .build()
+        .expect("it can work");
+    let mut driver = Task::new(driver.run());
+    assert!(!reporter.log("large", fields! { text: "x".repeat(1_000) }));
+    assert!(driver.settle().is_pending());
+    let lines: Vec<_> = take(&told).into_iter().map(|told| told.2).collect();
+    let line = "Telemetry event larger than 1000 bytes, dropping event (1 refused)";
+    assert_eq!(lines, [line]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The panic hook. A process has one, so each program here is a process of its own.
 
 use crate::support::{BOUND, KEY, OverHttp, SESSION, child, events, is_child};
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use serde_json::Value;
@@ -361,5 +362,47 @@ fn child_has_a_scrub_hook_that_panics() {
         assert_eq!(telemetry.stats().refused.scrub_panicked, 1);
         let drain = telemetry.stop_blocking(BOUND).expect("it may block");
         assert!(drain.all_delivered());
+    }
+}
+
+#[test]
+fn a_hook_is_kept_for_as_long_as_its_session_and_no_longer() {
+    let collector = collector();
+    let output = run("child_has_several_sessions", &collector, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(messages(&collector), ["both know"]);
+    let second = collector.session("second").expect("it has come");
+    let mut others = second.events().iter().map(|event| event.value());
+    assert!(others.any(|value| value["error_message"] == "both know"));
+}
+
+#[test]
+fn child_has_several_sessions() {
+    if is_child() {
+        let first = init(SESSION).expect("it starts");
+        let _ = install_panic_hook(&first);
+        let held = Arc::new(());
+        let observer = Arc::clone(&held);
+        let over_http: OverHttp =
+            HttpTransport::new(Config::from_env().expect("it is set"), Ureq::new());
+        let stopped = Reporter::builder("stopped")
+            .transport(over_http)
+            .runtime(Thread)
+            .on_diagnostic(move |_| drop(Arc::clone(&observer)))
+            .start()
+            .expect("it starts");
+        let _ = install_panic_hook(&stopped);
+        assert!(stopped.stop_blocking(BOUND).expect("it may").is_drained());
+        drop(stopped);
+        let second = init("second").expect("it starts");
+        let _ = install_panic_hook(&second);
+        // The driver's thread lets go in its own time.
+        let give_up = Instant::now() + BOUND;
+        while Arc::strong_count(&held) > 1 {
+            assert!(Instant::now() < give_up, "a stopped session is kept");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let worker = std::thread::spawn(|| panic!("both know"));
+        assert!(worker.join().is_err());
     }
 }
