@@ -42,7 +42,6 @@ async fn thousand(env: Env) {
     assert!(reporter.stop(Duration::from_secs(5)).await.all_delivered());
 }
 
-#[cfg(feature = "tokio")]
 mod paused {
     use super::{EVENTS, PAUSE, options};
     use core::time::Duration;
@@ -99,13 +98,8 @@ fn main() {
         let ours = measure("an hour, 10 events a second", 50, |seed| {
             Sim::new(seed).run(hour).assert_ok();
         });
-        #[cfg(feature = "tokio")]
-        {
-            let tokios = measure("  the same in tokio's paused time", 15, |_| paused::hour());
-            println!("{:>59.1} times as many", ours / tokios);
-        }
-        #[cfg(not(feature = "tokio"))]
-        let _ = ours;
+        let tokios = measure("  the same in tokio's paused time", 15, |_| paused::hour());
+        println!("{:>59.1} times as many", ours / tokios);
     }
     measure("1 000 events", 5_000, |seed| {
         Sim::new(seed).run(thousand).assert_ok();
