@@ -306,8 +306,8 @@ impl Handle {
     /// settled, at most `timeout`; what is left then is dropped, with reason
     /// [`Shutdown`](crate::DropReason::Shutdown). [`Duration::MAX`] is no deadline.
     ///
-    /// A backoff is cut short, a server's `Retry-After` is not; when the next attempt would come after the deadline the
-    /// wait ends at once. Calling it again is harmless: the first call's deadline stands. Afterwards every event is
+    /// A backoff is cut short, a server's `Retry-After` is not; when the next attempt would not come before the deadline
+    /// the wait ends at once. Calling it again is harmless: the first call's deadline stands. Afterwards every event is
     /// refused, with reason [`SessionEnded`](crate::Refusal::SessionEnded).
     ///
     /// ```

@@ -385,7 +385,8 @@ impl Body {
     }
 }
 
-/// The objects of a JSON array, without its brackets. The array is our own, so nothing but nesting and strings needs to be looked at.
+/// The objects of a JSON array, without its brackets. The array is our own, so nothing but nesting and strings needs to
+/// be looked at.
 struct Objects<'a>(&'a [u8]);
 
 impl<'a> Iterator for Objects<'a> {

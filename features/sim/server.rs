@@ -340,7 +340,9 @@ fn read(event: &[u8]) -> Option<Glance> {
     let mut rest = after(BETWEEN, rest)?;
     let mut index = 0_u64;
     while let [digit @ b'0'..=b'9', others @ ..] = rest {
-        index = index.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+        index = index
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))?;
         rest = others;
     }
     // SESSION_START, SESSION_END, GENERIC_EVENT, UNHANDLED_EXCEPTION: the ninth letter tells the first two apart.
