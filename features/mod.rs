@@ -65,8 +65,8 @@ pub mod wire;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::http::{
-    AnswerBounds, Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError, HttpEvents,
-    HttpTransport, MAX_ANSWER_BYTES, Observed, RetryCount,
+    Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError, HttpEvents, HttpTransport,
+    MAX_RESPONSE_BYTES, Observed, ResponseBounds, RetryCount,
 };
 #[cfg(all(feature = "thread", feature = "ureq"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "thread", feature = "ureq"))))]

@@ -1,12 +1,12 @@
 //! surf: an asynchronous HTTP client with exchangeable backends.
 
 use super::http::{
-    AnswerBounds, HttpClient, HttpError, HttpEvents, Marks, OwnRequest, RetryCount, of_error,
+    HttpClient, HttpError, HttpEvents, Marks, OwnRequest, ResponseBounds, RetryCount, of_error,
     of_text,
 };
-use crate::capture::Found;
-use crate::event::exception::Dynamic;
-use crate::{Fault, Outcome};
+use crate::capture::OnError;
+use crate::event::exception::DynamicError;
+use crate::{Blame, Outcome};
 use alloc::boxed::Box;
 use alloc::string::ToString as _;
 use alloc::sync::Arc;
@@ -71,7 +71,7 @@ impl Surf {
 
 impl HttpClient for Surf {
     async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let most = AnswerBounds::of(&request).max_bytes;
+        let most = ResponseBounds::of(&request).max_bytes;
         let request = convert(request)?;
         let client = self.client.take().unwrap_or_else(|| (self.make)());
         let (answer, is_read) = exchange(&client, request, most).await?;
@@ -155,12 +155,12 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
 pub enum BySurf {}
 
 impl<T> Outcome<BySurf> for Result<T, surf::Error> {
-    fn error(&self, found: Found<'_>) {
+    fn error(&self, found: OnError<'_>) {
         if let Err(error) = self {
             // surf's errors are none in the sense of the standard library.
-            found(&Dynamic {
-                fault: Some(Fault::status(error.status().into())),
-                ..Dynamic::new(error.as_ref())
+            found(&DynamicError {
+                blame: Some(Blame::status(error.status().into())),
+                ..DynamicError::new(error.as_ref())
             });
         }
     }

@@ -1,15 +1,15 @@
 //! The loop between engine, clock and transport.
 
 use crate::clock::Clock;
-use crate::engine::{Engine, Outcome, SendId, Step, Ticket, Wakers};
-use crate::event::encode::FOOT;
-use crate::event::writer::{self, Scratch};
+use crate::engine::{Attempt, AttemptId, Engine, SendOutcome, Step, Wakers};
+use crate::event::encode::BODY_SUFFIX;
+use crate::event::writer::{self, EventWriter};
 use crate::sys::fork::Forked;
 use crate::sys::lock::COPY_PIECE;
 use crate::sys::panics;
-use crate::text::Why;
+use crate::text::Reason;
 use crate::time::Instant;
-use crate::transport::{Batch, BatchHead, Body, LocalTransport, Receipt, SendError, SendErrorKind};
+use crate::transport::{Batch, BatchMeta, Body, LocalTransport, Receipt, SendError, SendErrorKind};
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
@@ -37,10 +37,10 @@ pub(crate) trait Driven: Sync {
     fn session_id(&self) -> &str;
 
     /// The length of a request's body up to its events.
-    fn head_len(&self) -> usize;
+    fn body_prefix_len(&self) -> usize;
 
     /// Writes a request's body up to its events.
-    fn write_head(&self, out: &mut Scratch<'_>);
+    fn write_body_prefix(&self, out: &mut EventWriter<'_>);
 }
 
 /// How many steps the driver takes before it lets others have a turn, though it has more to do.
@@ -68,10 +68,10 @@ pub(crate) fn drive<T: LocalTransport, S: Driven>(
                 yield_now().await;
             }
             match next_step(session) {
-                Step::Send(ticket) => {
+                Step::Send(attempt) => {
                     // Nothing but the attempt's future and its id is kept while it is under way.
-                    let id = ticket.id;
-                    let Some(head) = prepare(session, body, ticket) else {
+                    let id = attempt.id;
+                    let Some(head) = prepare(session, body, attempt) else {
                         continue;
                     };
                     let batch = Batch {
@@ -149,27 +149,27 @@ fn is_dirty<S: Driven>(session: &S, context: &Context<'_>) -> bool {
 fn prepare<'a, S: Driven>(
     session: &'a S,
     body: &mut Body,
-    ticket: Ticket,
-) -> Option<BatchHead<'a>> {
-    match fill(session, body, &ticket) {
-        Filled::Ready(list) => Some(BatchHead {
+    attempt: Attempt,
+) -> Option<BatchMeta<'a>> {
+    match fill(session, body, &attempt) {
+        Filled::Ready(list) => Some(BatchMeta {
             session: session.session_id(),
-            first_index: ticket.first_index,
-            events: ticket.events,
-            attempt: ticket.attempt,
-            key: ticket.key,
+            first_index: attempt.first_index,
+            events: attempt.events,
+            attempt: attempt.attempt,
+            key: attempt.key,
             list,
         }),
         Filled::NoMemory => {
-            let why = Why::new("no memory for the request's body");
-            settle(session, ticket.id, Outcome::Retryable(None, why));
+            let reason = Reason::new("no memory for the request's body");
+            settle(session, attempt.id, SendOutcome::Retryable(None, reason));
             None
         }
         Filled::Gone => None,
     }
 }
 
-fn settle<S: Driven>(session: &S, id: SendId, outcome: Outcome) {
+fn settle<S: Driven>(session: &S, id: AttemptId, outcome: SendOutcome) {
     let now = session.clock().now();
     let settled = session.with(|engine| engine.settle(id, outcome, now));
     if let Ok(wakers) = settled {
@@ -186,18 +186,18 @@ pub(crate) enum Filled {
 }
 
 /// Puts the request's body together, the events in pieces so that no piece holds the lock for long.
-pub(crate) fn fill<S: Driven>(session: &S, body: &mut Body, ticket: &Ticket) -> Filled {
-    writer::with(session.head_len(), |head| {
+pub(crate) fn fill<S: Driven>(session: &S, body: &mut Body, attempt: &Attempt) -> Filled {
+    writer::with(session.body_prefix_len(), |head| {
         // It was written once already, when the session was built.
-        session.write_head(head);
+        session.write_body_prefix(head);
         let head = head.bytes();
-        let end = head.len() + ticket.json_bytes;
-        let Some(out) = body.prepare(end + FOOT.len()) else {
+        let end = head.len() + attempt.json_bytes;
+        let Some(out) = body.prepare(end + BODY_SUFFIX.len()) else {
             return Filled::NoMemory;
         };
         out[..head.len()].copy_from_slice(head);
-        out[end..].copy_from_slice(FOOT);
-        let mut cursor = ticket.cursor();
+        out[end..].copy_from_slice(BODY_SUFFIX);
+        let mut cursor = attempt.cursor();
         for piece in out[head.len()..end].chunks_mut(COPY_PIECE) {
             let copied = session.with(|engine| engine.copy(&mut cursor, piece));
             if copied.unwrap_or(0) < piece.len() {
@@ -269,16 +269,16 @@ async fn yield_now() {
     .await;
 }
 
-fn outcome<S: Driven>(session: &S, result: Result<Receipt, SendError>) -> Outcome {
+fn outcome<S: Driven>(session: &S, result: Result<Receipt, SendError>) -> SendOutcome {
     match result {
-        Ok(Receipt { handed_over: false }) => Outcome::Delivered,
-        Ok(Receipt { handed_over: true }) => Outcome::HandedOver,
-        Err(SendError { kind, why }) => match kind {
+        Ok(Receipt { handed_over: false }) => SendOutcome::Delivered,
+        Ok(Receipt { handed_over: true }) => SendOutcome::HandedOver,
+        Err(SendError { kind, reason }) => match kind {
             SendErrorKind::Retryable(wish) => {
-                Outcome::Retryable(wish.map(|wish| wish.delay(session.clock().utc())), why)
+                SendOutcome::Retryable(wish.map(|wish| wish.delay(session.clock().utc())), reason)
             }
-            SendErrorKind::Rejected => Outcome::Rejected(why),
-            SendErrorKind::TooLarge => Outcome::TooLarge(why),
+            SendErrorKind::Rejected => SendOutcome::Rejected(reason),
+            SendErrorKind::TooLarge => SendOutcome::TooLarge(reason),
         },
     }
 }

@@ -202,7 +202,7 @@ pub use capture::{PanicHook, install_panic_hook};
 pub use clock::Clock;
 pub use diagnostic::{Diagnostic, DiagnosticKind};
 pub use engine::retry::RetryAfter;
-pub use event::{AnyError, Classify, Fault, Fields, ParseSeverityError, Severity, StatusError};
+pub use event::{AnyError, Blame, Classify, Fields, ParseSeverityError, Severity, StatusError};
 #[cfg(feature = "std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub use event::{Draft, UserFault, Verdict};
@@ -232,7 +232,7 @@ pub mod local {
 
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::capture::{ByBox, ByError, ByNever, Found, NoOutcome, Probe, SomeOutcome};
+    pub use crate::capture::{ByBox, ByError, ByNever, NoOutcome, OnError, Probe, SomeOutcome};
     pub use crate::event::exception::Stack;
     pub use crate::event::fields::{Field, FieldList};
 }

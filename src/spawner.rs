@@ -74,20 +74,20 @@ pub enum Placement {
 /// A task could not be started; the message says what is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpawnError {
-    why: &'static str,
+    reason: &'static str,
 }
 
 impl SpawnError {
-    /// An error whose message is `why`.
+    /// An error whose message is `reason`.
     #[must_use]
-    pub const fn new(why: &'static str) -> Self {
-        Self { why }
+    pub const fn new(reason: &'static str) -> Self {
+        Self { reason }
     }
 }
 
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.why)
+        f.write_str(self.reason)
     }
 }
 

@@ -101,15 +101,15 @@ pub(crate) struct Text<const N: usize>(heapless::String<N, u16>);
 
 /// The reason in an error or a diagnostic: at most 160 bytes, 64 where memory is scarce.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Why(Reason);
+pub(crate) struct Reason(ReasonText);
 
 /// Reasons only come up when something has gone wrong, so with `alloc` they keep errors small.
 #[cfg(feature = "alloc")]
-type Reason = alloc::string::String;
+type ReasonText = alloc::string::String;
 #[cfg(not(feature = "alloc"))]
-type Reason = Text<64>;
+type ReasonText = Text<64>;
 
-impl Why {
+impl Reason {
     pub(crate) fn new(value: impl fmt::Display) -> Self {
         let value = OneLine(value);
         #[cfg(feature = "alloc")]
@@ -123,13 +123,13 @@ impl Why {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl fmt::Debug for Why {
+impl fmt::Debug for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_reason_is_one_line() {
-        assert_eq!(Why::new("a\r\nb\u{1b}[2J").as_str(), "a  b [2J");
+        assert_eq!(Reason::new("a\r\nb\u{1b}[2J").as_str(), "a  b [2J");
     }
 
     #[test]

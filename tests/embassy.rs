@@ -289,8 +289,8 @@ fn a_session_without_a_pool_cannot_be_started() {
     let Err(error @ BuildError::Spawn(_)) = refused else {
         panic!("it was started");
     };
-    let why = error.source().expect("it says why").to_string();
-    assert!(why.contains("Embassy::on(&POOL)"), "{why}");
+    let reason = error.source().expect("it says why").to_string();
+    assert!(reason.contains("Embassy::on(&POOL)"), "{reason}");
     assert!(Embassy.spawn(async {}).is_err());
 }
 

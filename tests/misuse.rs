@@ -115,8 +115,8 @@ fn an_executor_that_is_gone_is_an_error_at_the_start_and_ends_waits_afterwards()
     assert!(!reporter.stats().driver_alive);
     let error = start().expect_err("there is no executor");
     assert!(matches!(error, BuildError::Spawn(_)));
-    let why = error.source().expect("it says why").to_string();
-    assert_eq!(why, "the smol executor is gone");
+    let reason = error.source().expect("it says why").to_string();
+    assert_eq!(reason, "the smol executor is gone");
 }
 
 #[test]
@@ -180,8 +180,8 @@ fn a_local_set_takes_a_session_from_inside_and_from_outside() {
     });
     let nowhere = runtime.block_on(async { builder().runtime(Tokio).start_local() });
     let error = nowhere.expect_err("there is no LocalSet");
-    let why = error.source().expect("it says why").to_string();
-    assert!(why.contains("LocalSet"), "{why}");
+    let reason = error.source().expect("it says why").to_string();
+    assert!(reason.contains("LocalSet"), "{reason}");
 }
 
 // Threads.

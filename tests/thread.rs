@@ -12,7 +12,7 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::sync::mpsc;
 use std::thread;
-use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::{
     Batch, Clock, Config, HttpTransport, Placement, Receipt, Reporter, SendError, Spawner, Thread,
     Transport, Ureq, WouldDeadlock,
@@ -89,7 +89,7 @@ fn waits_work_in_every_executor() {
 #[test]
 fn a_stalled_server_holds_up_the_drop_no_longer_than_its_timeout() {
     let collector = Collector::start().expect("a collector");
-    collector.always(Answer::stall());
+    collector.always(Reply::stall());
     let config = Config::new(&collector.url(), "key").expect("a config");
     let reporter = Reporter::builder("s")
         .transport(HttpTransport::new(config, Ureq::new()))

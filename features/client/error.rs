@@ -1,7 +1,7 @@
 //! What calls fail with, and whose fault it was.
 
-use crate::text::Why;
-use crate::{BuildError, ConfigError, Fault, SpawnError, StatusError, UserFault};
+use crate::text::Reason;
+use crate::{Blame, BuildError, ConfigError, SpawnError, StatusError, UserFault};
 use alloc::string::String;
 use core::fmt;
 
@@ -27,7 +27,7 @@ pub enum ClientError {
         /// The call.
         call: &'static str,
         /// Why.
-        why: String,
+        reason: String,
     },
     /// The backend has refused the call, or did not take it in time, with an answer.
     #[non_exhaustive]
@@ -39,11 +39,11 @@ pub enum ClientError {
     },
     /// There was no answer in time.
     #[non_exhaustive]
-    NoAnswer {
+    NoResponse {
         /// The call.
         call: &'static str,
         /// Why the last attempt had none.
-        why: String,
+        reason: String,
     },
     /// The request was taken, and failed.
     #[non_exhaustive]
@@ -67,11 +67,11 @@ pub enum ClientError {
     },
     /// The answer is not what it should be.
     #[non_exhaustive]
-    Answer {
+    InvalidResponse {
         /// The call.
         call: &'static str,
         /// What is wrong with it.
-        why: String,
+        reason: String,
     },
     /// The session was closed.
     Closed,
@@ -121,12 +121,12 @@ impl ClientError {
     pub const fn category(&self) -> Category {
         match self {
             Self::Failed { category, .. } => *category,
-            Self::Status { error, .. } => match Fault::status(error.status()).is_callers() {
+            Self::Status { error, .. } => match Blame::status(error.status()).is_callers() {
                 true => Category::User,
                 false => Category::Server,
             },
             Self::Config(_) | Self::Unencodable { .. } => Category::User,
-            Self::Expired { .. } | Self::Answer { .. } => Category::Server,
+            Self::Expired { .. } | Self::InvalidResponse { .. } => Category::Server,
             _ => Category::Unknown,
         }
     }
@@ -153,7 +153,7 @@ impl ClientError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NoAnswer { .. } | Self::Expired { .. } => true,
+            Self::NoResponse { .. } | Self::Expired { .. } => true,
             Self::Status { error, .. } => {
                 matches!(error.status(), 408 | 409 | 425 | 429 | 500..)
             }
@@ -163,13 +163,13 @@ impl ClientError {
     }
 
     pub(super) fn unencodable(call: &'static str, error: &serde_json::Error) -> Self {
-        let why = Why::new(error).as_str().into();
-        Self::Unencodable { call, why }
+        let reason = Reason::new(error).as_str().into();
+        Self::Unencodable { call, reason }
     }
 
-    pub(super) fn answer(call: &'static str, why: impl fmt::Display) -> Self {
-        let why = Why::new(why).as_str().into();
-        Self::Answer { call, why }
+    pub(super) fn answer(call: &'static str, reason: impl fmt::Display) -> Self {
+        let reason = Reason::new(reason).as_str().into();
+        Self::InvalidResponse { call, reason }
     }
 }
 
@@ -179,17 +179,21 @@ impl fmt::Display for ClientError {
             Self::Config(error) => error.fmt(f),
             Self::Telemetry(_) => f.write_str("telemetry cannot be started"),
             Self::Spawn(error) => error.fmt(f),
-            Self::Unencodable { call, why } => write!(f, "{call} cannot be written as JSON: {why}"),
+            Self::Unencodable { call, reason } => {
+                write!(f, "{call} cannot be written as JSON: {reason}")
+            }
             Self::Status { call, error } => {
                 let (status, body) = (error.status(), error.body().unwrap_or_default());
                 let gap = if body.is_empty() { "" } else { ": " };
                 write!(f, "{call} was answered with HTTP {status}{gap}{body}")
             }
-            Self::NoAnswer { call, why } => write!(f, "{call} got no answer: {why}"),
+            Self::NoResponse { call, reason } => write!(f, "{call} got no answer: {reason}"),
             Self::Failed { call, message, .. } if message.is_empty() => write!(f, "{call} failed"),
             Self::Failed { call, message, .. } => write!(f, "{call} failed: {message}"),
             Self::Expired { call, .. } => write!(f, "{call} was lost by the backend"),
-            Self::Answer { call, why } => write!(f, "the answer to {call} makes no sense: {why}"),
+            Self::InvalidResponse { call, reason } => {
+                write!(f, "the answer to {call} makes no sense: {reason}")
+            }
             Self::Closed => f.write_str("the session is closed"),
         }
     }
@@ -251,8 +255,8 @@ mod tests {
                 let status = source.downcast_ref().map(StatusError::status);
                 source.is::<UserFault>()
                     || status
-                        .map(Fault::status)
-                        .is_some_and(|fault| fault.is_callers())
+                        .map(Blame::status)
+                        .is_some_and(|blame| blame.is_callers())
             })
         };
         for code in 300..600 {

@@ -1,7 +1,7 @@
 //! Calls that are answered at once, and how often they are tried.
 
 use super::error::{ClientError, Result};
-use super::link::{Call, Headers, Link, NoAnswer};
+use super::link::{Call, Headers, Link, NoResponse};
 use crate::{Instant, StatusError};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -139,9 +139,9 @@ impl Link {
         ClientError::Status { call, error }
     }
 
-    pub(super) fn unanswered(&self, call: &'static str, no_answer: &NoAnswer) -> ClientError {
-        let why = self.why(no_answer);
-        ClientError::NoAnswer { call, why }
+    pub(super) fn unanswered(&self, call: &'static str, no_answer: &NoResponse) -> ClientError {
+        let reason = self.reason(no_answer);
+        ClientError::NoResponse { call, reason }
     }
 }
 
@@ -150,7 +150,7 @@ pub(super) fn read<T: DeserializeOwned>(call: &'static str, body: &[u8]) -> Resu
     serde_json::from_slice(body).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => "a key is missing, or has another type",
-            _ if body.len() >= super::link::MOST_BYTES => "it is longer than 64 MiB",
+            _ if body.len() >= super::link::MAX_BYTES => "it is longer than 64 MiB",
             _ => "it is not JSON",
         };
         let (line, column) = (error.line(), error.column());

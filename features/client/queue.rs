@@ -77,10 +77,10 @@ impl Watched<'_> {
             return;
         };
         if queue.may_tell() {
-            let why = reason.unwrap_or(text);
-            let why = format!("{} is paused: {why}", self.kind.name());
+            let reason = reason.unwrap_or(text);
+            let reason = format!("{} is paused: {reason}", self.kind.name());
             let kind = DiagnosticKind::QueuePaused;
-            queue.handle.tell(kind, &why, &queue.session_id);
+            queue.handle.tell(kind, &reason, &queue.session_id);
         }
     }
 }

@@ -54,8 +54,8 @@ impl Ticket {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => {
-                let why = "the executor has dropped the task that submits requests";
-                Err(ClientError::Spawn(SpawnError::new(why)))
+                let reason = "the executor has dropped the task that submits requests";
+                Err(ClientError::Spawn(SpawnError::new(reason)))
             }
         }
     }

@@ -32,7 +32,7 @@ const RESERVED: [&str; 9] = [
 ];
 
 /// Values shorter than this are hardly secrets, and would be found everywhere.
-const LEAST_SECRET: usize = 6;
+const MIN_SECRET: usize = 6;
 
 /// Where telemetry is sent and what it shows there: base URL, API key, further headers.
 ///
@@ -185,8 +185,7 @@ impl Parts {
         let pieces = value.split([' ', '\t', ';', ',', '=']);
         for piece in core::iter::once(value.trim()).chain(pieces) {
             let secret = piece.as_bytes();
-            if secret.len() >= LEAST_SECRET && !self.secrets.iter().any(|known| **known == *secret)
-            {
+            if secret.len() >= MIN_SECRET && !self.secrets.iter().any(|known| **known == *secret) {
                 self.secrets.push(secret.into());
             }
         }

@@ -273,10 +273,10 @@ impl Inner {
     /// Now, and how long after the Unix epoch that is.
     fn begin(&self) -> (Moment, Duration) {
         if let Time::Session(handle) = &self.time
-            && let Some(sink) = handle.sink()
+            && let Some(session) = handle.session()
         {
-            let since_epoch = Duration::from_micros(sink.utc().as_unix_micros());
-            return (Moment::Session(sink.now()), since_epoch);
+            let since_epoch = Duration::from_micros(session.utc().as_unix_micros());
+            return (Moment::Session(session.now()), since_epoch);
         }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let begun = Moment::System(SystemInstant::now());
@@ -287,7 +287,7 @@ impl Inner {
         match (begun, &self.time) {
             (Moment::System(begun), _) => begun.elapsed(),
             (Moment::Session(begun), Time::Session(handle)) => {
-                let now = handle.sink().map(|sink| sink.now());
+                let now = handle.session().map(|session| session.now());
                 now.map_or(Duration::ZERO, |now| now.saturating_duration_since(begun))
             }
             (Moment::Session(_), Time::System) => Duration::ZERO,

@@ -170,8 +170,8 @@ impl Env {
         let reporter = match change(builder).start() {
             Ok(reporter) => Rc::new(reporter),
             Err(error) => {
-                let why = core::error::Error::source(&error).map(ToString::to_string);
-                panic!("{error}: {}", why.unwrap_or_default())
+                let reason = core::error::Error::source(&error).map(ToString::to_string);
+                panic!("{error}: {}", reason.unwrap_or_default())
             }
         };
         self.0.world.note(format_args!("session {id} is opened"));

@@ -164,8 +164,8 @@ fn check_all(inner: &Inner) -> Result<(), String> {
 /// The usual case, looked at where it is: no stop may have to give up now, and nothing is wrong.
 #[inline]
 fn is_clearly_well(session: &Session) -> bool {
-    session.handle.sink().is_some_and(|sink| {
-        let looked = sink.shared().with(|engine| {
+    session.handle.session().is_some_and(|core| {
+        let looked = core.shared().with(|engine| {
             engine.stop_deadline().is_none() && wrong(session, &engine.stats()).is_none()
         });
         looked == Ok(true)

@@ -223,8 +223,8 @@ impl SimHttp {
     }
 }
 
-fn broken(why: &'static str) -> HttpError {
-    HttpError::new(why)
+fn broken(reason: &'static str) -> HttpError {
+    HttpError::new(reason)
 }
 
 impl HttpClient for SimHttp {

@@ -2,7 +2,7 @@
 
 use super::filter::LOG;
 use crate::event::encode::WriteJson;
-use crate::event::writer::{Failed, Scratch};
+use crate::event::writer::{EventWriter, Failed};
 use alloc::string::{String, ToString};
 use core::error::Error;
 use core::fmt;
@@ -87,7 +87,7 @@ impl Serialize for Fields<'_> {
 
 /// The same JSON, without what serde costs.
 impl WriteJson for EventData<'_> {
-    fn write_json(&self, out: &mut Scratch<'_>) -> Result<(), Failed> {
+    fn write_json(&self, out: &mut EventWriter<'_>) -> Result<(), Failed> {
         out.raw(b"{\"target\":");
         out.text(self.target)?;
         let mut before: &[u8] = b",\"spans\":[";
@@ -155,7 +155,7 @@ impl<M: SerializeMap> Object for M {
 
 /// Straight into the encoder's buffer.
 struct Direct<'a, 'b> {
-    out: &'a mut Scratch<'b>,
+    out: &'a mut EventWriter<'b>,
     /// Of the next key.
     before: u8,
 }

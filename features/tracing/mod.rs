@@ -140,13 +140,15 @@ impl TelemetryLayer {
 
     /// The session's monotonic time, in microseconds.
     fn now(&self) -> u64 {
-        self.handle.sink().map_or(0, |sink| sink.now().as_micros())
+        self.handle
+            .session()
+            .map_or(0, |session| session.now().as_micros())
     }
 
     /// The longest text that is worth keeping.
     fn room(&self) -> usize {
-        let sink = self.handle.sink();
-        sink.map_or(0, |sink| sink.shared().max_event_bytes)
+        let session = self.handle.session();
+        session.map_or(0, |session| session.shared().max_event_bytes)
     }
 
     /// Keeps the values of a span. The application's own `Debug` must not take it down from here.
@@ -199,9 +201,9 @@ where
         };
         let _own = OwnWork::enter();
         // Refused or not, it is counted.
-        if let Some(sink) = self.handle.sink() {
-            let shared = sink.shared();
-            let _ = shared.log_written(|| sink.utc(), name, &data, severity(level));
+        if let Some(session) = self.handle.session() {
+            let shared = session.shared();
+            let _ = shared.log_written(|| session.utc(), name, &data, severity(level));
         }
     }
 

@@ -8,9 +8,9 @@ use core::fmt;
 
 /// The names of the events that a session takes from its bus. Default: the [automatic ones](Self::AUTOMATIC).
 #[derive(Clone, PartialEq, Eq)]
-pub struct Events(Cow<'static, [Str]>);
+pub struct EventNames(Cow<'static, [Str]>);
 
-impl Events {
+impl EventNames {
     /// The events that HTTP clients and the queue's state emit by themselves.
     pub const AUTOMATIC: [&'static str; 4] = [
         HTTP_REQUEST_START,
@@ -32,20 +32,20 @@ impl Events {
     }
 }
 
-impl Default for Events {
+impl Default for EventNames {
     fn default() -> Self {
         Self(Cow::Borrowed(Self::DEFAULT))
     }
 }
 
-impl<S: Into<Str>> FromIterator<S> for Events {
+impl<S: Into<Str>> FromIterator<S> for EventNames {
     fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
         let names: Vec<_> = names.into_iter().map(Into::into).collect();
         Self(Cow::Owned(names))
     }
 }
 
-impl fmt::Debug for Events {
+impl fmt::Debug for EventNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self.0 == *Self::DEFAULT {
             f.write_str("AUTOMATIC")

@@ -26,7 +26,7 @@ mod logger;
 mod queue_state;
 pub(crate) mod value;
 
-pub use events::Events;
+pub use events::EventNames;
 pub use queue_state::{QueueState, QueueStateChange, QueueStateObserver, QueueStateTracker};
 pub use value::{Event, Pair, Value, Values};
 

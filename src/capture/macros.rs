@@ -72,13 +72,13 @@ macro_rules! __capture {
         $crate::__capture!([$capture.$option($value)] $($rest)+)
     };
     ([$capture:expr] async move $block:block) => {
-        $capture.future_with(async move $block, $crate::__look!())
+        $capture.future_with(async move $block, $crate::__inspect!())
     };
     ([$capture:expr] async $block:block) => {
-        $capture.future_with(async $block, $crate::__look!())
+        $capture.future_with(async $block, $crate::__inspect!())
     };
     ([$capture:expr] $block:block) => {
-        $capture.run_with(|| $block, $crate::__look!())
+        $capture.run_with(|| $block, $crate::__inspect!())
     };
 }
 
@@ -92,7 +92,7 @@ macro_rules! __async_capture {
         $crate::__async_capture!([$capture.$option($value)] $($rest)+)
     };
     ([$capture:expr] $block:block) => {
-        $capture.spawn_with(async move $block, $crate::__look!())
+        $capture.spawn_with(async move $block, $crate::__inspect!())
     };
 }
 
@@ -106,14 +106,14 @@ macro_rules! __async_capture_local {
         $crate::__async_capture_local!([$capture.$option($value)] $spawner, $($rest)+)
     };
     ([$capture:expr] $spawner:expr, $block:block) => {
-        $capture.spawn_local_with($spawner, async move $block, $crate::__look!())
+        $capture.spawn_local_with($spawner, async move $block, $crate::__inspect!())
     };
 }
 
 /// Looks into a value of any type for an error.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __look {
+macro_rules! __inspect {
     () => {
         |value, found| {
             #[allow(unused_imports, reason = "one of them is needed")]

@@ -24,7 +24,7 @@ use alloc::boxed::Box;
 #[cfg(feature = "alloc")]
 use core::future::Future;
 
-pub use outcome::{ByBox, ByError, ByNever, Found, NoOutcome, Outcome, Probe, SomeOutcome};
+pub use outcome::{ByBox, ByError, ByNever, NoOutcome, OnError, Outcome, Probe, SomeOutcome};
 #[cfg(feature = "std")]
 pub use panic_hook::{PanicHook, install_panic_hook};
 #[cfg(has_arc)]
@@ -133,11 +133,11 @@ impl<'a> Capture<'a> {
 
     #[doc(hidden)]
     #[inline]
-    pub fn run_with<R>(self, work: impl FnOnce() -> R, look: impl FnOnce(&R, Found<'_>)) -> R {
+    pub fn run_with<R>(self, work: impl FnOnce() -> R, inspect: impl FnOnce(&R, OnError<'_>)) -> R {
         if !self.handle.is_enabled() {
             return work();
         }
-        watch::run(self.handle, work, look, |failure, is_logged| {
+        watch::run(self.handle, work, inspect, |failure, is_logged| {
             self.fail(failure, is_logged);
         })
     }
@@ -194,12 +194,12 @@ impl Capture<'_> {
     pub fn future_with<F: Future, L>(
         self,
         future: F,
-        look: L,
+        inspect: L,
     ) -> impl Future<Output = F::Output> + use<F, L>
     where
-        L: FnOnce(&F::Output, Found<'_>),
+        L: FnOnce(&F::Output, OnError<'_>),
     {
-        let watched = self.watch(future, look);
+        let watched = self.watch(future, inspect);
         async { watched.await.resume() }
     }
 
@@ -207,10 +207,10 @@ impl Capture<'_> {
     fn watch<F: Future, L>(
         self,
         future: F,
-        look: L,
+        inspect: L,
     ) -> impl Future<Output = Ended<F::Output>> + use<F, L>
     where
-        L: FnOnce(&F::Output, Found<'_>),
+        L: FnOnce(&F::Output, OnError<'_>),
     {
         let (handle, severity, is_fatal) = (self.handle.clone(), self.severity, self.is_fatal);
         async move {
@@ -226,7 +226,7 @@ impl Capture<'_> {
                 (true, false) => wait = handle.begin_fatal(failure, severity),
                 (true, true) => wait = handle.begin_end(),
             };
-            let ended = watch::watch(&handle, future, look, fail).await;
+            let ended = watch::watch(&handle, future, inspect, fail).await;
             if wait.is_some() {
                 let _ = handle.clone().finish(wait).await;
             }
@@ -262,13 +262,13 @@ impl Capture<'_> {
     pub fn spawn_with<F>(
         self,
         future: F,
-        look: impl FnOnce(&F::Output, Found<'_>) + Send + 'static,
+        inspect: impl FnOnce(&F::Output, OnError<'_>) + Send + 'static,
     ) -> Task<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        Task::start(Box::pin(self.watch(future, look)), |task| {
+        Task::start(Box::pin(self.watch(future, inspect)), |task| {
             self.handle.spawn_boxed(task)
         })
     }
@@ -288,13 +288,13 @@ impl Capture<'_> {
         self,
         spawner: &impl LocalSpawner,
         future: F,
-        look: impl FnOnce(&F::Output, Found<'_>) + 'static,
+        inspect: impl FnOnce(&F::Output, OnError<'_>) + 'static,
     ) -> LocalTask<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
     {
-        LocalTask::start(Box::pin(self.watch(future, look)), |task| {
+        LocalTask::start(Box::pin(self.watch(future, inspect)), |task| {
             spawner.spawn_local(task)
         })
     }

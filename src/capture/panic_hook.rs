@@ -189,9 +189,9 @@ impl Panic {
 impl Entry {
     /// How long the calling thread, which panics, may wait for it.
     fn patience(&self) -> Duration {
-        match self.handle.sink() {
-            Some(sink) if !sink.shared().is_driven_here() => {
-                self.timeout.unwrap_or(sink.shared().drop_timeout())
+        match self.handle.session() {
+            Some(session) if !session.shared().is_driven_here() => {
+                self.timeout.unwrap_or(session.shared().drop_timeout())
             }
             _ => Duration::ZERO,
         }
@@ -237,7 +237,7 @@ fn panicked(info: &PanicHookInfo<'_>) {
     if started.is_ok() {
         let until = Instant::now() + patience;
         // Logging takes microseconds, but it may meet a hook of the application's.
-        let is_logged = is_done.recv_timeout(patience.max(LEAST_PATIENCE)).is_ok();
+        let is_logged = is_done.recv_timeout(patience.max(MIN_PATIENCE)).is_ok();
         if is_logged && !patience.is_zero() {
             let _ = is_done.recv_timeout(until.saturating_duration_since(Instant::now()));
         }
@@ -246,4 +246,4 @@ fn panicked(info: &PanicHookInfo<'_>) {
 }
 
 /// How long a thread that must not wait for the network waits for the event to be queued.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+const MIN_PATIENCE: Duration = Duration::from_secs(1);

@@ -136,8 +136,8 @@ impl<T, F: Future<Output = Ended<T>> + Unpin> Join<T, F> {
                 Some(State::Ended(ended)) => return Poll::Ready(Ok(ended.resume())),
                 Some(State::Orphan(future)) => self.here = Some(future),
                 Some(_) => {
-                    let why = "the executor dropped the task before it ended";
-                    return Poll::Ready(Err(SpawnError::new(why)));
+                    let reason = "the executor dropped the task before it ended";
+                    return Poll::Ready(Err(SpawnError::new(reason)));
                 }
             }
         }

@@ -1,16 +1,16 @@
 //! Panics that the hook has logged and that no capture has seen yet: the capture that sees one does not log it again.
 
-use super::frames::Print;
+use super::frames::Fingerprint;
 use crate::sys::fork::PerProcess;
 use crate::sys::lock::Lock;
 use alloc::collections::VecDeque;
 
 /// As many panics are remembered for captures to claim, the latest last.
-const MOST_UNCLAIMED: usize = 64;
+const MAX_UNCLAIMED: usize = 64;
 
-static UNCLAIMED: PerProcess<Lock<VecDeque<Print>>> = PerProcess::new();
+static UNCLAIMED: PerProcess<Lock<VecDeque<Fingerprint>>> = PerProcess::new();
 
-fn with<R>(work: impl FnOnce(&mut VecDeque<Print>) -> R) -> R {
+fn with<R>(work: impl FnOnce(&mut VecDeque<Fingerprint>) -> R) -> R {
     UNCLAIMED
         .get_or_init(|| Lock::new(VecDeque::new()))
         .with(work)
@@ -18,10 +18,10 @@ fn with<R>(work: impl FnOnce(&mut VecDeque<Print>) -> R) -> R {
 
 /// The session's panic with this message was logged by the hook.
 pub(super) fn add(session: &str, message: &str) {
-    let print = Print::of_panic(session, message, 0);
+    let fingerprint = Fingerprint::of_panic(session, message, 0);
     with(|unclaimed| {
-        unclaimed.push_back(print);
-        if unclaimed.len() > MOST_UNCLAIMED {
+        unclaimed.push_back(fingerprint);
+        if unclaimed.len() > MAX_UNCLAIMED {
             unclaimed.pop_front();
         }
     });
@@ -29,9 +29,9 @@ pub(super) fn add(session: &str, message: &str) {
 
 /// Whether the session's panic with this message was logged by the hook; if so, it is known now.
 pub(super) fn claim(session: &str, message: &str) -> bool {
-    let print = Print::of_panic(session, message, 0);
+    let fingerprint = Fingerprint::of_panic(session, message, 0);
     with(|unclaimed| {
-        let at = unclaimed.iter().rposition(|&one| one == print);
+        let at = unclaimed.iter().rposition(|&one| one == fingerprint);
         at.and_then(|at| unclaimed.remove(at)).is_some()
     })
 }

@@ -51,7 +51,7 @@ pub(super) struct DriverSlot {
 
 impl DriverSlot {
     /// The driver looks at everything there is.
-    pub(super) fn look(&mut self) {
+    pub(super) fn begin_poll(&mut self) {
         self.is_dirty = false;
         self.is_parked = false;
     }

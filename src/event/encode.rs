@@ -1,11 +1,11 @@
 //! Events become JSON, once, when they are logged.
 //!
 //! What is written here is everything behind an event's id and index, which are taken under the queue's lock:
-//! `,"event":…}`. The wire's keys are in one place, this one and [`Front`].
+//! `,"event":…}`. The wire's keys are in one place, this one and [`EventPrefix`].
 
 use crate::event::limits::{Limited, MARK};
 use crate::event::severity::Severity;
-use crate::event::writer::{Failed, Scratch};
+use crate::event::writer::{EventWriter, Failed};
 #[cfg(feature = "std")]
 use crate::sys::panics;
 use crate::time::{self, SessionDuration, Timestamp};
@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 /// What stands behind a request's events.
-pub(crate) const FOOT: &[u8] = b"]}";
+pub(crate) const BODY_SUFFIX: &[u8] = b"]}";
 
 /// Everything behind the id and index of a `GENERIC_EVENT`.
 ///
@@ -24,7 +24,7 @@ pub(crate) const FOOT: &[u8] = b"]}";
 /// they are copied next.
 #[inline]
 pub(crate) fn generic<D: Serialize + ?Sized>(
-    out: &mut Scratch<'_>,
+    out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
     severity: Severity,
     name: &str,
@@ -35,7 +35,7 @@ pub(crate) fn generic<D: Serialize + ?Sized>(
 
 /// [`generic`], within limits on the data.
 pub(crate) fn generic_limited<D: Serialize + ?Sized>(
-    out: &mut Scratch<'_>,
+    out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
     severity: Severity,
     name: &str,
@@ -47,7 +47,7 @@ pub(crate) fn generic_limited<D: Serialize + ?Sized>(
 /// [`generic`], of an object that is JSON already.
 #[cfg(feature = "std")]
 pub(crate) fn generic_of_json(
-    out: &mut Scratch<'_>,
+    out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
     severity: Severity,
     name: &str,
@@ -62,14 +62,14 @@ pub(crate) fn generic_of_json(
 /// Data that write their own JSON, an object, faster than serde does.
 #[cfg(feature = "std")]
 pub(crate) trait WriteJson {
-    fn write_json(&self, out: &mut Scratch<'_>) -> Result<(), Failed>;
+    fn write_json(&self, out: &mut EventWriter<'_>) -> Result<(), Failed>;
 }
 
 /// [`generic`], of such data.
 #[cfg(feature = "std")]
 #[allow(dead_code, reason = "for adapters")]
 pub(crate) fn generic_written(
-    out: &mut Scratch<'_>,
+    out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
     severity: Severity,
     name: &str,
@@ -83,11 +83,11 @@ pub(crate) fn generic_written(
 
 #[inline(always)]
 fn generic_with(
-    out: &mut Scratch<'_>,
+    out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
     severity: Severity,
     name: &str,
-    data: impl FnOnce(&mut Scratch<'_>) -> Result<(), Failed>,
+    data: impl FnOnce(&mut EventWriter<'_>) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
     out.raw(head(severity).as_bytes());
     out.text(name)?;
@@ -118,7 +118,7 @@ const fn head(severity: Severity) -> &'static str {
 }
 
 /// Everything behind the id and index of a `SESSION_START`.
-pub(crate) fn session_start(out: &mut Scratch<'_>, at: Timestamp) -> Result<(), Failed> {
+pub(crate) fn session_start(out: &mut EventWriter<'_>, at: Timestamp) -> Result<(), Failed> {
     out.timestamp(
         r#","event":"SESSION_START","severity":"INFO","timestamp":""#,
         at,
@@ -153,7 +153,7 @@ impl From<Text> for SessionEnd {
 ///
 /// Message and traceback are cut to what fits, and say so: an exception is never too large.
 pub(crate) fn exception(
-    out: &mut Scratch<'_>,
+    out: &mut EventWriter<'_>,
     at: Timestamp,
     severity: Severity,
     error_type: &dyn fmt::Display,
@@ -176,7 +176,7 @@ pub(crate) fn exception(
 
 /// Writes `data`, which must be an object; nothing (`()`, `None`, a unit struct) is the empty one.
 #[inline(always)]
-fn object<D: Serialize + ?Sized>(out: &mut Scratch<'_>, data: &D) -> Result<(), Failed> {
+fn object<D: Serialize + ?Sized>(out: &mut EventWriter<'_>, data: &D) -> Result<(), Failed> {
     let start = out.len();
     out.value(data)?;
     must_be_object(out, start)
@@ -184,7 +184,7 @@ fn object<D: Serialize + ?Sized>(out: &mut Scratch<'_>, data: &D) -> Result<(), 
 
 /// The same, within limits.
 pub(crate) fn object_limited<D: Serialize + ?Sized>(
-    out: &mut Scratch<'_>,
+    out: &mut EventWriter<'_>,
     data: &Limited<'_, D>,
 ) -> Result<(), Failed> {
     let start = out.len();
@@ -193,7 +193,7 @@ pub(crate) fn object_limited<D: Serialize + ?Sized>(
 }
 
 #[inline(always)]
-fn must_be_object(out: &mut Scratch<'_>, start: usize) -> Result<(), Failed> {
+fn must_be_object(out: &mut EventWriter<'_>, start: usize) -> Result<(), Failed> {
     let what = match out.bytes().get(start..).unwrap_or_default() {
         [b'{', ..] => return Ok(()),
         b"null" => {
@@ -211,7 +211,7 @@ fn must_be_object(out: &mut Scratch<'_>, start: usize) -> Result<(), Failed> {
     )))
 }
 
-impl Scratch<'_> {
+impl EventWriter<'_> {
     /// Writes a text, of at most `limit` bytes of JSON.
     fn cut(&mut self, text: &dyn fmt::Display, limit: usize) -> Result<(), Failed> {
         let cut = Cut::new(text, limit);
@@ -311,13 +311,13 @@ fn json_size(character: char) -> usize {
 /// It is written where it stays: bytes that were stored one by one cannot be loaded in larger pieces right afterwards
 /// without the processor waiting for them.
 #[derive(Clone, Copy)]
-pub(crate) struct Front {
+pub(crate) struct EventPrefix {
     id: Uuid,
     pub(crate) index: u64,
     digits: usize,
 }
 
-impl Front {
+impl EventPrefix {
     const ID: &[u8; 13] = b"{\"event_id\":\"";
     const INDEX: &[u8; 24] = b"\",\"event_session_index\":";
     const DIGITS_AT: usize = Self::ID.len() + 36 + Self::INDEX.len();
@@ -390,14 +390,14 @@ mod tests {
     use alloc::{format, string::String, vec::Vec};
     use serde_json::json;
 
-    fn event(encode: impl FnOnce(&mut Scratch<'_>) -> Result<(), Failed>) -> serde_json::Value {
+    fn event(encode: impl FnOnce(&mut EventWriter<'_>) -> Result<(), Failed>) -> serde_json::Value {
         let tail = encoded(1_000, encode).unwrap();
         let json = [&front(Uuid::nil(), 7)[..], &tail].concat();
         serde_json::from_slice(&json).unwrap()
     }
 
     fn front(id: Uuid, index: u64) -> Vec<u8> {
-        let front = Front::new(id, index);
+        let front = EventPrefix::new(id, index);
         let mut out = alloc::vec![0; front.len()];
         front.write(&mut out);
         out
@@ -445,8 +445,8 @@ mod tests {
             match encoded(1_000, |out| {
                 generic(out, || AT, Severity::Info, "e", &value)
             }) {
-                Err(EncodeError::Unencodable(why)) => {
-                    assert!(why.as_str().ends_with(kind), "{why}")
+                Err(EncodeError::Unencodable(reason)) => {
+                    assert!(reason.as_str().ends_with(kind), "{reason}")
                 }
                 other => panic!("{other:?}"),
             }
@@ -497,7 +497,7 @@ mod tests {
                 front,
                 format!("{{\"event_id\":\"{}\",\"event_session_index\":{index}", id)
             );
-            assert!((Front::MIN..=Front::MAX).contains(&front.len()));
+            assert!((EventPrefix::MIN..=EventPrefix::MAX).contains(&front.len()));
         }
     }
 

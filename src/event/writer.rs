@@ -1,6 +1,6 @@
 //! Where an event is encoded: a buffer of the calling thread's, and JSON values written into it, never beyond a limit.
 
-use crate::text::Why;
+use crate::text::Reason;
 #[cfg(feature = "std")]
 use crate::time;
 use crate::time::{RFC3339_LEN, Rfc3339, Timestamp};
@@ -15,17 +15,17 @@ pub(crate) const STACK: usize = 1024;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum EncodeError {
     TooLarge,
-    Unencodable(Why),
+    Unencodable(Reason),
 }
 
-/// Something could not be encoded; [`Scratch::error`] says why, so that this path costs the usual one nothing.
+/// Something could not be encoded; [`EventWriter::error`] says why, so that this path costs the usual one nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failed;
 
 /// What is written so far, and the room that is left.
-pub(crate) struct Scratch<'a> {
+pub(crate) struct EventWriter<'a> {
     out: Output<'a>,
-    why: Why,
+    reason: Reason,
     is_truncated: bool,
     last_second: &'a mut Rfc3339,
 }
@@ -65,11 +65,11 @@ impl<'a> Output<'a> {
     }
 }
 
-impl<'a> Scratch<'a> {
+impl<'a> EventWriter<'a> {
     fn new(bytes: &'a mut [u8], last_second: &'a mut Rfc3339) -> Self {
         Self {
             out: Output::new(bytes),
-            why: Why::default(),
+            reason: Reason::default(),
             is_truncated: false,
             last_second,
         }
@@ -79,7 +79,7 @@ impl<'a> Scratch<'a> {
     pub(crate) fn clear(&mut self) {
         self.out.len = 0;
         self.out.overflowed = false;
-        self.why = Why::default();
+        self.reason = Reason::default();
         self.is_truncated = false;
     }
 
@@ -123,14 +123,14 @@ impl<'a> Scratch<'a> {
         if self.out.overflowed {
             EncodeError::TooLarge
         } else {
-            EncodeError::Unencodable(core::mem::take(&mut self.why))
+            EncodeError::Unencodable(core::mem::take(&mut self.reason))
         }
     }
 
     /// What was written cannot be sent, for this reason.
     #[cold]
-    pub(crate) fn fail(&mut self, why: impl fmt::Display) -> Failed {
-        self.why = Why::new(why);
+    pub(crate) fn fail(&mut self, reason: impl fmt::Display) -> Failed {
+        self.reason = Reason::new(reason);
         Failed
     }
 
@@ -223,7 +223,7 @@ impl<'a> Scratch<'a> {
 
     /// [`value`](Self::value), with machine code of its own: what is shared with it cannot be inlined there.
     pub(crate) fn value_apart(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
-        let written = write_json(Apart(&mut self.out), value);
+        let written = write_json(Outlined(&mut self.out), value);
         self.written(written)
     }
 
@@ -250,7 +250,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// Another name for the same output.
-struct Apart<'a, 'b>(&'a mut Output<'b>);
+struct Outlined<'a, 'b>(&'a mut Output<'b>);
 
 #[cfg(feature = "std")]
 #[inline]
@@ -272,7 +272,7 @@ fn write_json(
 }
 
 #[cfg(feature = "std")]
-impl std::io::Write for Apart<'_, '_> {
+impl std::io::Write for Outlined<'_, '_> {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
         self.0.write(data)
     }
@@ -287,7 +287,7 @@ impl std::io::Write for Apart<'_, '_> {
 }
 
 #[cfg(not(feature = "std"))]
-impl ser_write_json::SerWrite for Apart<'_, '_> {
+impl ser_write_json::SerWrite for Outlined<'_, '_> {
     type Error = Full;
 
     fn write(&mut self, data: &[u8]) -> Result<(), Full> {
@@ -334,7 +334,7 @@ impl fmt::Display for Full {
 /// Re-entry (a `Serialize` that logs) and a thread that is shutting down get a fresh one. Its memory is only touched as
 /// far as it is used.
 #[cfg(feature = "std")]
-pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut Scratch<'_>) -> R) -> R {
+pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut EventWriter<'_>) -> R) -> R {
     use alloc::{boxed::Box, vec, vec::Vec};
     use core::cell::Cell;
 
@@ -358,7 +358,7 @@ pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut Scratch<'_>) -> R) ->
         kept.bytes = vec![0; limit];
     }
     let Kept { bytes, last_second } = &mut *kept;
-    let mut scratch = Scratch::new(&mut bytes[..limit], last_second);
+    let mut scratch = EventWriter::new(&mut bytes[..limit], last_second);
     let result = work(&mut scratch);
     if scratch.len() > KEEP {
         kept.bytes = Vec::new();
@@ -370,7 +370,7 @@ pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut Scratch<'_>) -> R) ->
 
 /// Runs `work` with a buffer of `limit` bytes: on the stack up to 1 KiB, on the heap beyond.
 #[cfg(not(feature = "std"))]
-pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut Scratch<'_>) -> R) -> R {
+pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut EventWriter<'_>) -> R) -> R {
     let mut last_second = Rfc3339::new();
     #[cfg(feature = "alloc")]
     if limit > STACK {
@@ -378,19 +378,19 @@ pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut Scratch<'_>) -> R) ->
         if bytes.try_reserve_exact(limit).is_ok() {
             bytes.resize(limit, 0);
         }
-        return work(&mut Scratch::new(&mut bytes, &mut last_second));
+        return work(&mut EventWriter::new(&mut bytes, &mut last_second));
     }
     let mut bytes = [0; STACK];
     let limit = limit.min(STACK);
     let bytes = bytes.get_mut(..limit).unwrap_or_default();
-    work(&mut Scratch::new(bytes, &mut last_second))
+    work(&mut EventWriter::new(bytes, &mut last_second))
 }
 
 /// What `encode` writes, within a limit.
 #[cfg(all(test, feature = "std"))]
 pub(crate) fn encoded(
     limit: usize,
-    encode: impl FnOnce(&mut Scratch<'_>) -> Result<(), Failed>,
+    encode: impl FnOnce(&mut EventWriter<'_>) -> Result<(), Failed>,
 ) -> Result<alloc::vec::Vec<u8>, EncodeError> {
     with(limit, |out| match encode(out) {
         Ok(()) => Ok(out.bytes().into()),

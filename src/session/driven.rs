@@ -3,8 +3,8 @@
 use crate::clock::Clock;
 use crate::driver::{self, Driven};
 use crate::engine::Engine;
-use crate::event::writer::Scratch;
-use crate::session::shared::{Core, CoreRef};
+use crate::event::writer::EventWriter;
+use crate::session::shared::{SessionCore, SessionRef};
 use crate::sys::fork::Forked;
 use crate::time::Instant;
 use crate::transport::{Body, LocalTransport, Transport};
@@ -30,7 +30,7 @@ pub struct Driver<T, C: 'static> {
 }
 
 /// A driver's hold on its session, let go when it is dropped.
-struct Attachment<C: 'static>(CoreRef<C>);
+struct Attachment<C: 'static>(SessionRef<C>);
 
 impl<C> Drop for Attachment<C> {
     fn drop(&mut self) {
@@ -42,7 +42,7 @@ impl<C> Drop for Attachment<C> {
 
 impl<T, C> Driver<T, C> {
     /// A driver for a session that is attached to it already; without a session it has nothing to do.
-    pub(crate) fn new(core: Option<CoreRef<C>>, transport: T, body: Body) -> Self {
+    pub(crate) fn new(core: Option<SessionRef<C>>, transport: T, body: Body) -> Self {
         Self {
             attachment: core.map(Attachment),
             transport,
@@ -97,7 +97,7 @@ fn marked<F: Future<Output = ()>>(drive: F) -> F {
     drive
 }
 
-impl<C: Clock> Driven for Core<C> {
+impl<C: Clock> Driven for SessionCore<C> {
     type Clock = C;
 
     fn clock(&self) -> &C {
@@ -129,13 +129,13 @@ impl<C: Clock> Driven for Core<C> {
         self.shared.session.id()
     }
 
-    fn head_len(&self) -> usize {
-        self.shared.head_len
+    fn body_prefix_len(&self) -> usize {
+        self.shared.body_prefix_len
     }
 
-    fn write_head(&self, out: &mut Scratch<'_>) {
+    fn write_body_prefix(&self, out: &mut EventWriter<'_>) {
         // It was written once already, when the session was built.
-        let _ = self.shared.session.write_head(out);
+        let _ = self.shared.session.write_body_prefix(out);
     }
 }
 
@@ -189,14 +189,14 @@ mod tests {
         let (reporter, mut driver) = builder.enabled(true).build().unwrap();
         let core = &*driver.attachment.as_ref().unwrap().0;
         reporter.flush();
-        let Step::Send(ticket) = next_step(core) else {
+        let Step::Send(attempt) = next_step(core) else {
             panic!("nothing to send");
         };
-        let whole = fill(core, &mut driver.body, &ticket);
+        let whole = fill(core, &mut driver.body, &attempt);
         assert!(matches!(whole, Filled::Ready(_)));
         drop(reporter.stop(Duration::ZERO));
         assert_eq!(reporter.stats().dropped.shutdown, 2);
-        let rest = fill(core, &mut driver.body, &ticket);
+        let rest = fill(core, &mut driver.body, &attempt);
         assert!(matches!(rest, Filled::Gone));
     }
 

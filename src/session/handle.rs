@@ -1,10 +1,10 @@
 //! What applications pass around: a handle on a session, without type parameters.
 
 use crate::clock::Clock;
-use crate::engine::{Kind, Wakers, wake};
+use crate::engine::{Priority, Wakers, wake};
 use crate::event::exception::AnyError;
 use crate::event::severity::Severity;
-use crate::session::shared::{CoreRef, Sink};
+use crate::session::shared::{AnySession, SessionRef};
 use crate::session::wait::Wait;
 use crate::stats::Stats;
 use crate::sys::fork::Forked;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     bus::Bus,
     bus::QueueStateTracker,
-    session::shared::{AnySpawner, Core, WeakSink},
+    session::shared::{AnySpawner, SessionCore, WeakSession},
 };
 #[cfg(feature = "alloc")]
 use crate::{session::shared::BoxFuture, spawner::SpawnError, stats::Drain};
@@ -41,9 +41,9 @@ pub struct Handle(Inner);
 #[derive(Clone)]
 enum Inner {
     Off(Off),
-    Static(&'static dyn Sink),
+    Static(&'static dyn AnySession),
     #[cfg(has_arc)]
-    Shared(Arc<dyn Sink>),
+    Shared(Arc<dyn AnySession>),
 }
 
 /// A session that is switched off counts what it refuses, where it can.
@@ -104,25 +104,25 @@ impl Handle {
         }))
     }
 
-    pub(crate) fn fixed(sink: &'static dyn Sink) -> Self {
-        Self(Inner::Static(sink))
+    pub(crate) fn fixed(session: &'static dyn AnySession) -> Self {
+        Self(Inner::Static(session))
     }
 
     #[cfg(has_arc)]
-    pub(crate) fn shared(sink: Arc<dyn Sink>) -> Self {
-        Self(Inner::Shared(sink))
+    pub(crate) fn shared(session: Arc<dyn AnySession>) -> Self {
+        Self(Inner::Shared(session))
     }
 
-    pub(crate) fn sink(&self) -> Option<&dyn Sink> {
+    pub(crate) fn session(&self) -> Option<&dyn AnySession> {
         match &self.0 {
             Inner::Off(_) => None,
-            Inner::Static(sink) => Some(*sink),
+            Inner::Static(session) => Some(*session),
             #[cfg(has_arc)]
-            Inner::Shared(sink) => Some(&**sink),
+            Inner::Shared(session) => Some(&**session),
         }
     }
 
-    fn off_sink(&self) -> Option<&Off> {
+    fn as_off(&self) -> Option<&Off> {
         match &self.0 {
             Inner::Off(off) => Some(off),
             _ => None,
@@ -138,14 +138,15 @@ impl Handle {
     /// The session's id; `None` when telemetry is switched off.
     #[must_use]
     pub fn session_id(&self) -> Option<&str> {
-        self.sink().map(|sink| sink.shared().session.id())
+        self.session().map(|session| session.shared().session.id())
     }
 
     /// The bus that the session belongs to; `None` when it has none or telemetry is switched off.
     #[cfg(has_arc)]
     #[must_use]
     pub fn bus(&self) -> Option<&Bus> {
-        self.sink().and_then(|sink| sink.shared().on_bus.bus())
+        self.session()
+            .and_then(|session| session.shared().on_bus.bus())
     }
 
     /// Logs an event with severity [`Info`](Severity::Info); see [`log_with`](Self::log_with).
@@ -162,10 +163,10 @@ impl Handle {
     /// Never waits for the network, never panics, and in the steady state allocates nothing of its own. `false` means
     /// that the event was refused: [`stats`](Self::stats) counts why, and a diagnostic tells it.
     pub fn log_with(&self, name: &str, data: impl Serialize, severity: Severity) -> bool {
-        match self.sink() {
-            Some(sink) => sink
+        match self.session() {
+            Some(session) => session
                 .shared()
-                .log(|| sink.utc(), name, data, severity)
+                .log(|| session.utc(), name, data, severity)
                 .is_ok(),
             None => self.refuse(),
         }
@@ -175,12 +176,12 @@ impl Handle {
     ///
     /// It becomes an `UNHANDLED_EXCEPTION` with its chain of sources as traceback, and with `std` the calling thread's
     /// stack if `RUST_BACKTRACE` is set; or a `user_error` of severity WARNING, when it is the caller's own fault
-    /// ([`Fault::is_callers`](crate::Fault::is_callers)). Texts that do not fit into `max_event_bytes` are cut.
+    /// ([`Blame::is_callers`](crate::Blame::is_callers)). Texts that do not fit into `max_event_bytes` are cut.
     pub fn log_exception<E: AnyError + ?Sized>(&self, error: &E, severity: Severity) -> bool {
-        match self.sink() {
-            Some(sink) => sink
+        match self.session() {
+            Some(session) => session
                 .shared()
-                .log_error(sink.utc(), error, severity, Kind::Urgent)
+                .log_error(session.utc(), error, severity, Priority::Urgent)
                 .is_ok(),
             None => self.refuse(),
         }
@@ -193,34 +194,34 @@ impl Handle {
         error: &E,
         severity: Severity,
     ) -> Option<Wait> {
-        let Some(sink) = self.sink() else {
+        let Some(session) = self.session() else {
             self.refuse();
             return None;
         };
-        let (shared, at) = (sink.shared(), sink.utc());
+        let (shared, at) = (session.shared(), session.utc());
         let before = shared.with(|engine| engine.stats());
-        let tail = shared.session_end(sink.now(), at);
+        let tail = shared.session_end(session.now(), at);
         // Refused only after a stop or when the reserve is used up; counted either way.
-        let _ = shared.log_error(at, error, severity, Kind::Fatal(&tail));
-        let wait = Wait::for_flush(sink, shared.flush_timeout());
+        let _ = shared.log_error(at, error, severity, Priority::Fatal(&tail));
+        let wait = Wait::for_flush(session, shared.flush_timeout());
         Some(before.map_or(wait, |before| wait.since(before)))
     }
 
     /// Queues `SESSION_END` for a fatal exception that has been logged already, and asks for a flush.
     pub(crate) fn begin_end(&self) -> Option<Wait> {
-        let sink = self.sink()?;
-        let shared = sink.shared();
-        let tail = shared.session_end(sink.now(), sink.utc());
+        let session = self.session()?;
+        let shared = session.shared();
+        let tail = shared.session_end(session.now(), session.utc());
         let ended = shared.with(|engine| (engine.stats(), engine.end(&tail)));
         let (before, waker) = ended.ok()?;
         waker.into_iter().for_each(wake);
-        Some(Wait::for_flush(sink, shared.flush_timeout()).since(before))
+        Some(Wait::for_flush(session, shared.flush_timeout()).since(before))
     }
 
     /// Asks for everything accepted so far to be sent now. Returns at once.
     pub fn flush(&self) {
-        if let Some(sink) = self.sink() {
-            let asked = sink.shared().with(|engine| engine.request_flush());
+        if let Some(session) = self.session() {
+            let asked = session.shared().with(|engine| engine.request_flush());
             asked
                 .into_iter()
                 .filter_map(|(_, waker)| waker)
@@ -231,10 +232,10 @@ impl Handle {
     /// The ledger, and the state of the session. All zeros when telemetry is switched off, but for what it refused.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        match self.sink() {
-            Some(sink) => {
-                let now = sink.now();
-                let looked = sink.shared().with(|engine| {
+        match self.session() {
+            Some(session) => {
+                let now = session.now();
+                let looked = session.shared().with(|engine| {
                     let wakers = engine.expire(now);
                     (engine.stats(), wakers)
                 });
@@ -243,22 +244,22 @@ impl Handle {
                         wakers.into_iter().for_each(Wakers::wake);
                         stats
                     }
-                    Err(Forked) => sink.shared().stats_in_child(),
+                    Err(Forked) => session.shared().stats_in_child(),
                 }
             }
-            None => self.off_sink().map(Off::stats).unwrap_or_default(),
+            None => self.as_off().map(Off::stats).unwrap_or_default(),
         }
     }
 
     /// Tells the session's observer something, or the `log` facade where there is no session.
     #[cfg(feature = "std")]
     #[allow(dead_code, reason = "a client may have something to tell")]
-    pub(crate) fn tell(&self, kind: DiagnosticKind, why: &str, session_id: &str) {
-        let observer = self.sink().map(|sink| sink.shared().observer());
+    pub(crate) fn tell(&self, kind: DiagnosticKind, reason: &str, session_id: &str) {
+        let observer = self.session().map(|session| session.shared().observer());
         observer.unwrap_or(&Observer::Log).tell(&Diagnostic {
             kind,
             count: 1,
-            why,
+            reason,
             session_id,
             limit: 0,
         });
@@ -267,13 +268,14 @@ impl Handle {
     /// Whether nothing can be logged any more.
     #[cfg(feature = "std")]
     pub(crate) fn is_over(&self) -> bool {
-        let is_stopping = |sink: &dyn Sink| sink.shared().with(|engine| engine.is_stopping());
-        self.sink()
-            .is_none_or(|sink| is_stopping(sink).unwrap_or(true))
+        let is_stopping =
+            |session: &dyn AnySession| session.shared().with(|engine| engine.is_stopping());
+        self.session()
+            .is_none_or(|session| is_stopping(session).unwrap_or(true))
     }
 
     fn refuse(&self) -> bool {
-        if let Some(off) = self.off_sink() {
+        if let Some(off) = self.as_off() {
             off.refuse();
         }
         false
@@ -303,7 +305,9 @@ impl Handle {
         &self,
         timeout: Duration,
     ) -> impl Future<Output = Drain> + Send + use<> {
-        let wait = self.sink().map(|sink| Wait::for_flush(sink, timeout));
+        let wait = self
+            .session()
+            .map(|session| Wait::for_flush(session, timeout));
         self.clone().finish(wait)
     }
 
@@ -324,21 +328,23 @@ impl Handle {
     /// # }
     /// ```
     pub fn stop(&self, timeout: Duration) -> impl Future<Output = Drain> + Send + use<> {
-        let wait = self.sink().map(|sink| Wait::for_stop(sink, timeout));
+        let wait = self
+            .session()
+            .map(|session| Wait::for_stop(session, timeout));
         self.clone().finish(wait)
     }
 
     pub(crate) async fn finish(self, wait: Option<Wait>) -> Drain {
-        let (Some(sink), Some(wait)) = (self.sink(), &wait) else {
+        let (Some(session), Some(wait)) = (self.session(), &wait) else {
             return Drain::default();
         };
         let timer = pin!(async {
             match wait.deadline {
-                Some(deadline) => sink.sleep_until(deadline).await,
+                Some(deadline) => session.sleep_until(deadline).await,
                 None => core::future::pending().await,
             }
         });
-        wait.wait(sink, timer).await
+        wait.wait(session, timer).await
     }
 
     /// Starts a task on the session's executor.
@@ -355,8 +361,8 @@ impl Handle {
 
     /// Starts a task of the application's own: on the session's executor, also when telemetry is switched off.
     pub(crate) fn spawn_boxed(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
-        if let Some(sink) = self.sink() {
-            return sink.shared().spawn(task);
+        if let Some(session) = self.session() {
+            return session.shared().spawn(task);
         }
         #[cfg(has_arc)]
         if let Inner::Off(Off {
@@ -396,7 +402,10 @@ impl Handle {
     /// # Errors
     /// [`WouldDeadlock`], see above.
     pub fn wait_until_drained_blocking(&self, timeout: Duration) -> Result<Drain, WouldDeadlock> {
-        self.block(self.sink().map(|sink| Wait::for_flush(sink, timeout)))
+        self.block(
+            self.session()
+                .map(|session| Wait::for_flush(session, timeout)),
+        )
     }
 
     /// [`stop`](Self::stop), waiting on the calling thread.
@@ -404,19 +413,23 @@ impl Handle {
     /// # Errors
     /// [`WouldDeadlock`], see above. The session stops all the same, within `timeout`.
     pub fn stop_blocking(&self, timeout: Duration) -> Result<Drain, WouldDeadlock> {
-        self.block(self.sink().map(|sink| Wait::for_stop(sink, timeout)))
+        self.block(
+            self.session()
+                .map(|session| Wait::for_stop(session, timeout)),
+        )
     }
 
     pub(crate) fn block(&self, wait: Option<Wait>) -> Result<Drain, WouldDeadlock> {
-        let (Some(sink), Some(wait)) = (self.sink(), &wait) else {
+        let (Some(session), Some(wait)) = (self.session(), &wait) else {
             return Ok(Drain::default());
         };
-        if let Some(drain) = wait.result_now(sink) {
+        if let Some(drain) = wait.result_now(session) {
             return Ok(drain);
         }
         let mut drain = Drain::default();
-        sink.shared()
-            .block_in_place(&mut || drain = wait.wait_blocking(sink))?;
+        session
+            .shared()
+            .block_in_place(&mut || drain = wait.wait_blocking(session))?;
         Ok(drain)
     }
 }
@@ -426,24 +439,24 @@ use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 #[cfg(feature = "std")]
 use crate::spawner::WouldDeadlock;
 
-impl<C: Clock> CoreRef<C> {
+impl<C: Clock> SessionRef<C> {
     /// A handle on this session.
     pub(crate) fn handle(&self) -> Handle {
         match self {
             Self::Static(core) => Handle::fixed(*core),
             #[cfg(has_arc)]
-            Self::Shared(core) => Handle::shared(Arc::<Core<C>>::clone(core)),
+            Self::Shared(core) => Handle::shared(Arc::<SessionCore<C>>::clone(core)),
         }
     }
 }
 
 #[cfg(has_arc)]
-impl WeakSink {
+impl WeakSession {
     /// A handle, while there is the session.
     pub(crate) fn upgrade(&self) -> Option<Handle> {
         match self {
-            Self::Static(sink) => Some(Handle::fixed(*sink)),
-            Self::Shared(sink) => sink.upgrade().map(Handle::shared),
+            Self::Static(session) => Some(Handle::fixed(*session)),
+            Self::Shared(session) => session.upgrade().map(Handle::shared),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who is reporting: the session's id, the platform, the versions, the process.
 
-use crate::event::writer::Scratch;
+use crate::event::writer::EventWriter;
 use crate::sys::entropy::Random;
 use core::fmt;
 use uuid::Uuid;
@@ -61,7 +61,7 @@ impl From<&String> for SessionId {
 
 /// What the head of every request says.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Identity {
     id: Str,
     platform: Str,
     sdk_version: Str,
@@ -99,7 +99,7 @@ fn sessionless(uuid: Uuid, place: IdPlace) -> Str {
 
 /// What the builder collects about the session, with defaults not yet filled in.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
+pub(crate) struct IdentitySettings {
     pub(crate) id: SessionId,
     pub(crate) platform: Option<Str>,
     pub(crate) sdk_version: Str,
@@ -115,7 +115,7 @@ pub(crate) enum ProcessUuid {
     Omitted,
 }
 
-impl Identity {
+impl IdentitySettings {
     pub(crate) fn new(id: SessionId) -> Self {
         Self {
             id,
@@ -130,14 +130,14 @@ impl Identity {
         self,
         random: &mut Random,
         id: IdPlace,
-    ) -> Result<Session, IdentityError> {
+    ) -> Result<Identity, IdentityError> {
         let platform = self.platform.unwrap_or_else(host_platform);
         if let Id::Given(id) = &self.id.0 {
             check("session id", id)?;
         }
         check("platform", &platform)?;
         check("sdk_version", &self.sdk_version)?;
-        Ok(Session {
+        Ok(Identity {
             id: match self.id.0 {
                 Id::Given(given) => given,
                 Id::Sessionless => sessionless(random.uuid(), id),
@@ -153,9 +153,9 @@ impl Identity {
     }
 }
 
-impl Session {
+impl Identity {
     /// The most bytes the head of a request may take.
-    pub(crate) const MAX_HEAD: usize = if cfg!(feature = "alloc") {
+    pub(crate) const MAX_BODY_PREFIX: usize = if cfg!(feature = "alloc") {
         8 << 10
     } else {
         1 << 10
@@ -166,7 +166,7 @@ impl Session {
     }
 
     /// Writes a request's body up to the opening bracket of its events.
-    pub(crate) fn write_head(&self, out: &mut Scratch<'_>) -> Result<(), IdentityError> {
+    pub(crate) fn write_body_prefix(&self, out: &mut EventWriter<'_>) -> Result<(), IdentityError> {
         let mut member = |key: &[u8], value: &str| {
             out.raw(key);
             out.value(value).map_err(|_| IdentityError::TooLong)

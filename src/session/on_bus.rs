@@ -1,7 +1,7 @@
 //! A session on a bus: it takes the events that are its own, until it stops.
 
 use crate::bus::value::Without;
-use crate::bus::{AttachError, Bus, Event, Events, Handler, HandlerId, Values};
+use crate::bus::{AttachError, Bus, Event, EventNames, Handler, HandlerId, Values};
 use crate::event::severity::Severity;
 use crate::sys::lock::Lock;
 use alloc::boxed::Box;
@@ -36,7 +36,7 @@ impl OnBus {
         &self,
         session_id: &str,
         handler_id: Option<&str>,
-        events: &Events,
+        events: &EventNames,
         log: impl Fn(&str, Taken<'_>, Severity) + Send + Sync + 'static,
     ) -> Result<(), AttachError> {
         let Some(bus) = &self.bus else {

@@ -7,7 +7,7 @@ use core::fmt;
 use core::time::Duration;
 
 #[cfg(has_arc)]
-use crate::{bus::Events, text::Str};
+use crate::{bus::EventNames, text::Str};
 
 /// How a session queues, batches, sends and stops.
 ///
@@ -63,9 +63,9 @@ pub struct Options {
     /// `session_id` is its own, from the start until it stops. Default true.
     #[cfg(has_arc)]
     pub attach_events: bool,
-    /// Which events it takes there. Default: the [automatic ones](Events::AUTOMATIC).
+    /// Which events it takes there. Default: the [automatic ones](EventNames::AUTOMATIC).
     #[cfg(has_arc)]
-    pub events: Events,
+    pub events: EventNames,
     /// The id of its handler there. Default: `tinkex-telemetry-` and the session's id, with a number behind it where
     /// there is one already. A given one that is taken is a [`BuildError`](crate::BuildError).
     #[cfg(has_arc)]
@@ -101,7 +101,7 @@ impl Default for Options {
             #[cfg(has_arc)]
             attach_events: true,
             #[cfg(has_arc)]
-            events: Events::default(),
+            events: EventNames::default(),
             #[cfg(has_arc)]
             handler_id: None,
             enabled: None,
@@ -270,8 +270,8 @@ impl fmt::Display for OptionError {
         write!(f, "the option {} ", self.option)?;
         match self.problem {
             Problem::Zero => f.write_str("must be above zero"),
-            Problem::Below(least, why) => write!(f, "must be at least {least} ({why})"),
-            Problem::Above(most, why) => write!(f, "must be at most {most} ({why})"),
+            Problem::Below(least, reason) => write!(f, "must be at least {least} ({reason})"),
+            Problem::Above(most, reason) => write!(f, "must be at most {most} ({reason})"),
             Problem::AboveMaxDelay => f.write_str("must be at most retry_max_delay"),
         }
     }

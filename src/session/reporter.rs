@@ -3,7 +3,7 @@
 #[cfg(any(not(feature = "alloc"), has_arc))]
 use crate::clock::Clock;
 use crate::session::handle::Handle;
-use crate::session::shared::CoreRef;
+use crate::session::shared::SessionRef;
 use crate::session::wait::Wait;
 use core::fmt;
 use core::marker::PhantomData;
@@ -24,12 +24,12 @@ use core::{pin::pin, time::Duration};
 /// `drop_timeout`: await [`stop`](Handle::stop) first where it matters. In the child of a `fork()` it does nothing.
 pub struct Reporter<T = (), C: 'static = (), S = ()> {
     handle: Handle,
-    core: Option<CoreRef<C>>,
+    core: Option<SessionRef<C>>,
     parts: PhantomData<fn() -> (T, S)>,
 }
 
 impl<T, C, S> Reporter<T, C, S> {
-    pub(crate) fn new(handle: Handle, core: Option<CoreRef<C>>) -> Self {
+    pub(crate) fn new(handle: Handle, core: Option<SessionRef<C>>) -> Self {
         Self {
             handle,
             core,
@@ -79,13 +79,17 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
 impl<T, C: Clock, S> Reporter<T, C, S> {
     /// Asks for a flush; waits until everything accepted before has been settled, at most `timeout`.
     pub async fn wait_until_drained(&self, timeout: Duration) -> Drain {
-        let wait = self.sink().map(|sink| Wait::for_flush(sink, timeout));
+        let wait = self
+            .session()
+            .map(|session| Wait::for_flush(session, timeout));
         self.finish(wait).await
     }
 
     /// Ends the session, and waits until all is settled, at most `timeout`.
     pub async fn stop(&self, timeout: Duration) -> Drain {
-        let wait = self.sink().map(|sink| Wait::for_stop(sink, timeout));
+        let wait = self
+            .session()
+            .map(|session| Wait::for_stop(session, timeout));
         self.finish(wait).await
     }
 
@@ -100,7 +104,7 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
     }
 
     async fn finish(&self, wait: Option<Wait>) -> Drain {
-        let (Some(core), Some(sink), Some(wait)) = (&self.core, self.sink(), &wait) else {
+        let (Some(core), Some(session), Some(wait)) = (&self.core, self.session(), &wait) else {
             return Drain::default();
         };
         let timer = pin!(async {
@@ -109,7 +113,7 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
                 None => core::future::pending().await,
             }
         });
-        wait.wait(sink, timer).await
+        wait.wait(session, timer).await
     }
 }
 
@@ -123,17 +127,17 @@ impl<T, C, S> Deref for Reporter<T, C, S> {
 
 impl<T, C, S> Drop for Reporter<T, C, S> {
     fn drop(&mut self) {
-        let Some(sink) = self.handle.sink() else {
+        let Some(session) = self.handle.session() else {
             return;
         };
-        let timeout = sink.shared().drop_timeout();
+        let timeout = session.shared().drop_timeout();
         #[cfg(feature = "std")]
-        if sink.shared().has_dedicated_thread() {
+        if session.shared().has_dedicated_thread() {
             // On the driver's own thread it is only asked for.
             let _ = self.handle.stop_blocking(timeout);
             return;
         }
-        Wait::for_stop(sink, timeout);
+        Wait::for_stop(session, timeout);
     }
 }
 

@@ -1,17 +1,17 @@
 //! From a call to the queue where there is a scrub hook: what is logged is encoded, shown to the hook, and queued.
 
 use super::shared::Shared;
-use crate::engine::{Kind, wake};
+use crate::engine::{Priority, wake};
 use crate::event::encode;
 use crate::event::exception::{AnyError, Described, cut_user_error, room_for_user_error};
 use crate::event::limits::{DataLimits, Limited};
 use crate::event::scrub::{Data, Draft, Scrub};
 use crate::event::severity::Severity;
-use crate::event::writer::{EncodeError, Failed, Scratch};
+use crate::event::writer::{EncodeError, EventWriter, Failed};
 use crate::stats::Refusal;
 use crate::sys::fork::Forked;
 use crate::sys::panics;
-use crate::text::{Text, Why};
+use crate::text::{Reason, Text};
 use crate::time::Timestamp;
 use alloc::borrow::Cow;
 use core::cell::Cell;
@@ -26,7 +26,7 @@ const MAX_DEPTH: usize = 120;
 struct Incoming<'a> {
     name: &'a str,
     severity: Severity,
-    kind: Kind<'a>,
+    priority: Priority<'a>,
 }
 
 /// # With a scrub hook
@@ -43,7 +43,7 @@ impl Shared {
         let event = Incoming {
             name,
             severity,
-            kind: Kind::Ordinary,
+            priority: Priority::Ordinary,
         };
         if Scrub::is_asked() {
             return self.refuse_scrubbed(Refusal::Scrubbed, &event);
@@ -57,7 +57,7 @@ impl Shared {
             string_bytes: usize::MAX,
             ..limits
         };
-        self.with_scratch(|out| {
+        self.with_writer(|out| {
             let is_cut = Cell::new(false);
             let mut encode = |limits: &DataLimits| {
                 out.clear();
@@ -83,7 +83,7 @@ impl Shared {
     fn scrub_generic(
         &self,
         scrub: &Scrub,
-        out: &mut Scratch<'_>,
+        out: &mut EventWriter<'_>,
         event: &Incoming<'_>,
         data: Data<'_>,
         at: &dyn Fn() -> Timestamp,
@@ -94,8 +94,8 @@ impl Shared {
             is_exception: false,
             data,
         };
-        if let Err(reason) = scrub.ask(&mut draft) {
-            return self.refuse_scrubbed(reason, event);
+        if let Err(refusal) = scrub.ask(&mut draft) {
+            return self.refuse_scrubbed(refusal, event);
         }
         let Draft {
             name,
@@ -104,7 +104,7 @@ impl Shared {
             ..
         } = draft;
         if data.is_broken() {
-            let error = EncodeError::Unencodable(Why::new("its data are not JSON"));
+            let error = EncodeError::Unencodable(Reason::new("its data are not JSON"));
             return self.refuse(error, &name);
         }
         if event.name == "user_error" && data.json.is_empty() {
@@ -127,8 +127,8 @@ impl Shared {
             encode::generic_of_json(out, at, severity, &name, data.json)
         };
         match encoded {
-            Ok(()) => self.push_noted(out, event.kind),
-            Err(Failed) => self.refuse_fault(out, at(), &name, severity, event.kind),
+            Ok(()) => self.push_noted(out, event.priority),
+            Err(Failed) => self.refuse_fault(out, at(), &name, severity, event.priority),
         }
     }
 
@@ -139,22 +139,22 @@ impl Shared {
         at: Timestamp,
         error: &E,
         severity: Severity,
-        kind: Kind<'_>,
+        priority: Priority<'_>,
     ) -> Result<(), Refusal> {
         let mut event = Incoming {
             name: "UNHANDLED_EXCEPTION",
             severity,
-            kind,
+            priority,
         };
         if Scrub::is_asked() {
             return self.refuse_scrubbed(Refusal::Scrubbed, &event);
         }
-        self.with_error_scratch(|out| {
+        self.with_error_writer(|out| {
             // Each text is given as far as a whole event could hold it, and cut afterwards.
             let describe = || self.errors.describe(error, self.max_event_bytes);
             let Some(described) = panics::catch(describe) else {
                 let Failed = out.fail("it panicked while it was looked at");
-                return self.refuse_fault(out, at, "exception", severity, kind);
+                return self.refuse_fault(out, at, "exception", severity, priority);
             };
             match described {
                 Described::User(data) => {
@@ -173,7 +173,7 @@ impl Shared {
     fn scrub_exception(
         &self,
         scrub: &Scrub,
-        out: &mut Scratch<'_>,
+        out: &mut EventWriter<'_>,
         event: &Incoming<'_>,
         data: Data<'_>,
         at: Timestamp,
@@ -184,8 +184,8 @@ impl Shared {
             is_exception: true,
             data,
         };
-        if let Err(reason) = scrub.ask(&mut draft) {
-            return self.refuse_scrubbed(reason, event);
+        if let Err(refusal) = scrub.ask(&mut draft) {
+            return self.refuse_scrubbed(refusal, event);
         }
         let data = draft.data();
         let text = |key| data.get(key).filter(|text| !text.is_null()).map(AsText);
@@ -199,22 +199,22 @@ impl Shared {
             text("traceback").as_ref().map(|text| text as _),
         );
         match encoded {
-            Ok(()) => self.push_noted(out, event.kind),
-            Err(Failed) => self.refuse_fault(out, at, event.name, draft.severity, event.kind),
+            Ok(()) => self.push_noted(out, event.priority),
+            Err(Failed) => self.refuse_fault(out, at, event.name, draft.severity, event.priority),
         }
     }
 
     /// Counts an event that the hook has dropped, or over which it has panicked. A fatal one ends the session still.
     #[cold]
-    fn refuse_scrubbed(&self, reason: Refusal, event: &Incoming<'_>) -> Result<(), Refusal> {
-        let why = (reason == Refusal::ScrubPanicked).then(|| {
+    fn refuse_scrubbed(&self, refusal: Refusal, event: &Incoming<'_>) -> Result<(), Refusal> {
+        let reason = (refusal == Refusal::ScrubPanicked).then(|| {
             let name = Text::<48>::new(event.name);
-            Why::new(format_args!("event {name:?}"))
+            Reason::new(format_args!("event {name:?}"))
         });
         let (result, waker) = self
-            .with(|engine| match event.kind {
-                Kind::Fatal(tail) => engine.refuse_fatal(reason, why, tail),
-                _ => engine.refuse_because(reason, why),
+            .with(|engine| match event.priority {
+                Priority::Fatal(tail) => engine.refuse_fatal(refusal, reason, tail),
+                _ => engine.refuse_with_reason(refusal, reason),
             })
             .map_err(|Forked| self.refuse_forked())?;
         waker.into_iter().for_each(wake);

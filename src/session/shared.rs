@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::event::encode::{self, SessionEnd};
 use crate::event::exception::ErrorRules;
 use crate::event::limits::DataLimits;
-use crate::session::identity::Session;
+use crate::session::identity::Identity;
 use crate::session::options::Options;
 use crate::stats::{Refusal, Stats};
 use crate::sys::fork::{Fork, Forked};
@@ -42,14 +42,14 @@ use core::{future::Future, pin::Pin};
 pub(crate) type BoxFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// One session, whatever its clock.
-pub(crate) struct Core<C> {
+pub(crate) struct SessionCore<C> {
     pub(crate) clock: C,
     pub(crate) shared: Shared,
 }
 
 /// The part of a session that no type parameter reaches.
 pub(crate) struct Shared {
-    pub(crate) session: Session,
+    pub(crate) session: Identity,
     /// Behind [`with`](Self::with) only: in the child of a fork nobody may wait for it.
     state: Lock<Engine>,
     /// The process that the session belongs to, and what it refused in others.
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     refused_forked: AtomicUsize,
     pub(crate) started: Instant,
     /// The length of a request's body up to its events.
-    pub(crate) head_len: usize,
+    pub(crate) body_prefix_len: usize,
     /// In microseconds, which take half the memory.
     flush_timeout: u64,
     drop_timeout: u64,
@@ -67,7 +67,7 @@ pub(crate) struct Shared {
     #[cfg(feature = "std")]
     pub(super) scrub: Option<Scrub>,
     /// Whether data is more than just encoded: limits or a hook are set.
-    pub(super) looks_at_data: bool,
+    pub(super) inspects_data: bool,
     observer: Observer,
     pub(crate) errors: ErrorRules,
     #[cfg(has_arc)]
@@ -79,8 +79,8 @@ pub(crate) struct Shared {
 }
 
 /// What [`Shared::new`] needs besides the engine.
-pub(crate) struct Parts {
-    pub(crate) session: Session,
+pub(crate) struct SharedParts {
+    pub(crate) session: Identity,
     pub(crate) observer: Observer,
     pub(crate) errors: ErrorRules,
     #[cfg(feature = "std")]
@@ -95,9 +95,9 @@ impl Shared {
     pub(crate) fn new(
         engine: Engine,
         options: &Options,
-        parts: Parts,
+        parts: SharedParts,
         started: Instant,
-        head_len: usize,
+        body_prefix_len: usize,
     ) -> Self {
         let data_limits = options.data_limits();
         #[cfg(feature = "std")]
@@ -105,7 +105,7 @@ impl Shared {
         #[cfg(not(feature = "std"))]
         let has_hook = false;
         Self {
-            head_len,
+            body_prefix_len,
             session: parts.session,
             state: Lock::new(engine),
             fork: Fork::here(),
@@ -118,7 +118,7 @@ impl Shared {
             data_limits,
             #[cfg(feature = "std")]
             scrub: parts.scrub,
-            looks_at_data: has_hook || data_limits.is_set(),
+            inspects_data: has_hook || data_limits.is_set(),
             observer: parts.observer,
             errors: parts.errors,
             #[cfg(has_arc)]
@@ -208,7 +208,7 @@ impl Shared {
             self.observer.tell(&Diagnostic {
                 kind: notice.kind,
                 count: notice.count,
-                why: notice.why.as_str(),
+                reason: notice.reason.as_str(),
                 session_id: self.session.id(),
                 limit,
             });
@@ -287,7 +287,7 @@ impl Shared {
 }
 
 /// A session without its clock's type, as handles hold it.
-pub(crate) trait Sink: Send + Sync {
+pub(crate) trait AnySession: Send + Sync {
     fn shared(&self) -> &Shared;
     fn now(&self) -> Instant;
     fn utc(&self) -> Timestamp;
@@ -295,7 +295,7 @@ pub(crate) trait Sink: Send + Sync {
     fn sleep_until(&self, at: Instant) -> BoxFuture<'_>;
 }
 
-impl<C: Clock> Sink for Core<C> {
+impl<C: Clock> AnySession for SessionCore<C> {
     fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -342,13 +342,13 @@ impl<S: Spawner> AnySpawner for Arc<S> {
 }
 
 /// A session with its clock's type, as drivers and reporters hold it.
-pub(crate) enum CoreRef<C: 'static> {
-    Static(&'static Core<C>),
+pub(crate) enum SessionRef<C: 'static> {
+    Static(&'static SessionCore<C>),
     #[cfg(has_arc)]
-    Shared(Arc<Core<C>>),
+    Shared(Arc<SessionCore<C>>),
 }
 
-impl<C> Clone for CoreRef<C> {
+impl<C> Clone for SessionRef<C> {
     fn clone(&self) -> Self {
         match self {
             Self::Static(core) => Self::Static(core),
@@ -358,10 +358,10 @@ impl<C> Clone for CoreRef<C> {
     }
 }
 
-impl<C> Deref for CoreRef<C> {
-    type Target = Core<C>;
+impl<C> Deref for SessionRef<C> {
+    type Target = SessionCore<C>;
 
-    fn deref(&self) -> &Core<C> {
+    fn deref(&self) -> &SessionCore<C> {
         match self {
             Self::Static(core) => core,
             #[cfg(has_arc)]
@@ -371,14 +371,14 @@ impl<C> Deref for CoreRef<C> {
 }
 
 #[cfg(has_arc)]
-impl<C: Clock> CoreRef<C> {
+impl<C: Clock> SessionRef<C> {
     /// This session for as long as others hold it.
-    pub(crate) fn downgrade(&self) -> WeakSink {
+    pub(crate) fn downgrade(&self) -> WeakSession {
         match self {
-            Self::Static(core) => WeakSink::Static(*core),
+            Self::Static(core) => WeakSession::Static(*core),
             Self::Shared(core) => {
-                let sink: Arc<dyn Sink> = Arc::<Core<C>>::clone(core);
-                WeakSink::Shared(Arc::downgrade(&sink))
+                let session: Arc<dyn AnySession> = Arc::<SessionCore<C>>::clone(core);
+                WeakSession::Shared(Arc::downgrade(&session))
             }
         }
     }
@@ -386,7 +386,7 @@ impl<C: Clock> CoreRef<C> {
 
 /// A session that is not held.
 #[cfg(has_arc)]
-pub(crate) enum WeakSink {
-    Static(&'static dyn Sink),
-    Shared(Weak<dyn Sink>),
+pub(crate) enum WeakSession {
+    Static(&'static dyn AnySession),
+    Shared(Weak<dyn AnySession>),
 }

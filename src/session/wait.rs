@@ -1,7 +1,7 @@
 //! Waiting: for what was accepted so far to be settled, or for a deadline of the waiter's own.
 
-use crate::engine::{Target, WaiterId, Wakers, wake};
-use crate::session::shared::{Shared, Sink};
+use crate::engine::{WaiterId, Wakers, Watermark, wake};
+use crate::session::shared::{AnySession, Shared};
 use crate::stats::{Drain, Stats};
 use crate::sys::fork::Forked;
 use crate::time::Instant;
@@ -14,8 +14,8 @@ use core::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wait {
     id: WaiterId,
-    target: Target,
-    before: Mark,
+    watermark: Watermark,
+    before: Baseline,
     #[cfg(feature = "std")]
     timeout: Duration,
     /// `None`: beyond the clock's end.
@@ -25,42 +25,42 @@ pub(crate) struct Wait {
 
 /// What the ledger said when a wait began, as far as the wait has to know.
 #[derive(Clone, Copy, Debug)]
-struct Mark {
-    arrived: u64,
-    given_up: u64,
-    caught: u64,
+struct Baseline {
+    delivered: u64,
+    dropped: u64,
+    shut_down: u64,
 }
 
-impl Mark {
+impl Baseline {
     const fn new(stats: &Stats) -> Self {
-        let caught = stats.dropped.shutdown;
+        let shut_down = stats.dropped.shutdown;
         Self {
-            arrived: stats.delivered + stats.handed_over,
-            given_up: stats.dropped.total() - caught,
-            caught,
+            delivered: stats.delivered + stats.handed_over,
+            dropped: stats.dropped.total() - shut_down,
+            shut_down,
         }
     }
 
     const fn settled(&self) -> u64 {
-        self.arrived + self.given_up + self.caught
+        self.delivered + self.dropped + self.shut_down
     }
 }
 
 impl Wait {
     /// Asks for a flush.
-    pub(crate) fn for_flush(sink: &dyn Sink, timeout: Duration) -> Self {
-        let deadline = sink.now().checked_add(timeout);
-        let shared = sink.shared();
+    pub(crate) fn for_flush(session: &dyn AnySession, timeout: Duration) -> Self {
+        let deadline = session.now().checked_add(timeout);
+        let shared = session.shared();
         let asked =
             shared.with(|engine| (engine.new_waiter(), engine.stats(), engine.request_flush()));
-        let Ok((id, before, (target, waker))) = asked else {
+        let Ok((id, before, (watermark, waker))) = asked else {
             return Self::in_child(shared);
         };
         waker.into_iter().for_each(wake);
         Self {
             id,
-            target,
-            before: Mark::new(&before),
+            watermark,
+            before: Baseline::new(&before),
             #[cfg(feature = "std")]
             timeout,
             deadline,
@@ -71,23 +71,23 @@ impl Wait {
     /// The same wait, which counts from an earlier moment.
     pub(crate) fn since(self, before: Stats) -> Self {
         Self {
-            before: Mark::new(&before),
+            before: Baseline::new(&before),
             ..self
         }
     }
 
     /// Asks for a stop.
-    pub(crate) fn for_stop(sink: &dyn Sink, timeout: Duration) -> Self {
-        let now = sink.now();
+    pub(crate) fn for_stop(session: &dyn AnySession, timeout: Duration) -> Self {
+        let now = session.now();
         let own = now.checked_add(timeout);
-        let shared = sink.shared();
-        let tail = shared.session_end(now, sink.utc());
+        let shared = session.shared();
+        let tail = shared.session_end(now, session.utc());
         let asked = shared.with(|engine| {
             let (id, before) = (engine.new_waiter(), engine.stats());
             let begun = engine.begin_stop(own, &tail);
             (id, before, begun, engine.stop_deadline())
         });
-        let Ok((id, before, (target, wakers), first)) = asked else {
+        let Ok((id, before, (watermark, wakers), first)) = asked else {
             return Self::in_child(shared);
         };
         shared.leave_bus();
@@ -98,8 +98,8 @@ impl Wait {
         let timeout = deadline.map_or(timeout, |at| at.saturating_duration_since(now));
         Self {
             id,
-            target,
-            before: Mark::new(&before),
+            watermark,
+            before: Baseline::new(&before),
             #[cfg(feature = "std")]
             timeout,
             deadline,
@@ -113,8 +113,8 @@ impl Wait {
         let before = shared.ledger_at_fork().unwrap_or_default();
         Self {
             id: WaiterId::default(),
-            target: Target(before.accepted),
-            before: Mark::new(&before),
+            watermark: Watermark(before.accepted),
+            before: Baseline::new(&before),
             #[cfg(feature = "std")]
             timeout: Duration::ZERO,
             deadline: None,
@@ -123,17 +123,17 @@ impl Wait {
     }
 
     /// Looks whether it is over; if not, the waker is woken when that may have changed.
-    fn poll(&self, sink: &dyn Sink, context: &Context<'_>) -> Poll<Drain> {
+    fn poll(&self, session: &dyn AnySession, context: &Context<'_>) -> Poll<Drain> {
         let waker = context.waker().clone();
-        let registered = sink.shared().with(|engine| {
-            if engine.is_over(self.target) {
+        let registered = session.shared().with(|engine| {
+            if engine.is_over(self.watermark) {
                 None
             } else {
                 Some(engine.register(self.id, waker))
             }
         });
         match registered {
-            Ok(None) | Err(Forked) => Poll::Ready(self.conclude(sink)),
+            Ok(None) | Err(Forked) => Poll::Ready(self.conclude(session)),
             Ok(Some(registered)) => {
                 registered.finish();
                 Poll::Pending
@@ -142,11 +142,11 @@ impl Wait {
     }
 
     /// The wait is over, or its deadline has come. At a stop's deadline that settles the ledger.
-    fn conclude(&self, sink: &dyn Sink) -> Drain {
-        let shared = sink.shared();
-        let now = sink.now();
+    fn conclude(&self, session: &dyn AnySession) -> Drain {
+        let shared = session.shared();
+        let now = session.now();
         let concluded = shared.with(|engine| {
-            let wakers = if engine.is_over(self.target) {
+            let wakers = if engine.is_over(self.watermark) {
                 engine.expire(now)
             } else {
                 // The deadline has come, even if the clock (paused, in a test) does not say so.
@@ -161,62 +161,71 @@ impl Wait {
         if self.is_stop {
             shared.report(now, true);
         }
-        self.drain(Mark::new(&after))
+        self.drain(Baseline::new(&after))
     }
 
     /// What was known when the process was forked. It never says that all is done: nothing is, from then on.
     #[cold]
     fn conclude_in_child(&self, shared: &Shared) -> Drain {
         let after = shared.ledger_at_fork();
-        let drain = self.drain(after.as_ref().map_or(self.before, Mark::new));
+        let drain = self.drain(after.as_ref().map_or(self.before, Baseline::new));
         Drain {
             remaining: drain.remaining.max(1),
             ..drain
         }
     }
 
-    fn drain(&self, after: Mark) -> Drain {
+    fn drain(&self, after: Baseline) -> Drain {
         let before = &self.before;
-        let open = self.target.0.saturating_sub(after.settled());
-        let caught = after.caught - before.caught;
+        let open = self.watermark.0.saturating_sub(after.settled());
+        let shut_down = after.shut_down - before.shut_down;
         Drain {
-            delivered: after.arrived - before.arrived,
-            dropped: after.given_up - before.given_up,
-            remaining: (open + caught).min(self.target.0.saturating_sub(before.settled())),
+            delivered: after.delivered - before.delivered,
+            dropped: after.dropped - before.dropped,
+            remaining: (open + shut_down).min(self.watermark.0.saturating_sub(before.settled())),
         }
     }
 
     /// Waits, with a timer for the deadline. It borrows both, for what an `async` function is given it stores twice.
     pub(crate) async fn wait(
         &self,
-        sink: &dyn Sink,
+        session: &dyn AnySession,
         mut timer: Pin<&mut impl Future<Output = ()>>,
     ) -> Drain {
-        let _gone = Gone { sink, id: self.id };
+        let _registration = Registration {
+            session,
+            id: self.id,
+        };
         poll_fn(|context| {
-            if let Poll::Ready(drain) = self.poll(sink, context) {
+            if let Poll::Ready(drain) = self.poll(session, context) {
                 return Poll::Ready(drain);
             }
-            timer.as_mut().poll(context).map(|()| self.conclude(sink))
+            timer
+                .as_mut()
+                .poll(context)
+                .map(|()| self.conclude(session))
         })
         .await
     }
 
     /// Waits on the calling thread.
     #[cfg(feature = "std")]
-    pub(crate) fn wait_blocking(self, sink: &dyn Sink) -> Drain {
+    pub(crate) fn wait_blocking(self, session: &dyn AnySession) -> Drain {
         // The bound holds in real time, too: a session's clock may stand still.
         let give_up = std::time::Instant::now().checked_add(self.timeout);
         let (parker, waker) = crate::sys::park::Parker::current();
         let context = Context::from_waker(&waker);
-        let _gone = Gone { sink, id: self.id };
+        let _registration = Registration {
+            session,
+            id: self.id,
+        };
         loop {
-            if let Poll::Ready(drain) = self.poll(sink, &context) {
+            if let Poll::Ready(drain) = self.poll(session, &context) {
                 return drain;
             }
             let is_late = give_up.is_some_and(|at| at <= std::time::Instant::now());
-            if is_late || self.deadline.is_some_and(|at| at <= sink.now()) {
-                return self.conclude(sink);
+            if is_late || self.deadline.is_some_and(|at| at <= session.now()) {
+                return self.conclude(session);
             }
             parker.park(give_up);
         }
@@ -224,21 +233,26 @@ impl Wait {
 
     /// The result, if there is nothing to wait for.
     #[cfg(feature = "std")]
-    pub(crate) fn result_now(&self, sink: &dyn Sink) -> Option<Drain> {
-        let is_over = sink.shared().with(|engine| engine.is_over(self.target));
-        is_over.unwrap_or(true).then(|| self.conclude(sink))
+    pub(crate) fn result_now(&self, session: &dyn AnySession) -> Option<Drain> {
+        let is_over = session
+            .shared()
+            .with(|engine| engine.is_over(self.watermark));
+        is_over.unwrap_or(true).then(|| self.conclude(session))
     }
 }
 
 /// Takes a waiter's waker out of the engine, however the wait ends.
-struct Gone<'a> {
-    sink: &'a dyn Sink,
+struct Registration<'a> {
+    session: &'a dyn AnySession,
     id: WaiterId,
 }
 
-impl Drop for Gone<'_> {
+impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        let waker = self.sink.shared().with(|engine| engine.unregister(self.id));
+        let waker = self
+            .session
+            .shared()
+            .with(|engine| engine.unregister(self.id));
         drop(waker);
     }
 }

@@ -172,7 +172,7 @@ fn a_transport_that_panics_costs_an_attempt() {
     let wire = Wire::new([Reply::PanicInCall, Reply::PanicInPoll], Reply::Accept);
     let builder = session(&hand, wire.clone()).on_diagnostic(|diagnostic| {
         assert_eq!(diagnostic.kind, DiagnosticKind::AttemptFailed);
-        assert_eq!(diagnostic.why, "the transport panicked");
+        assert_eq!(diagnostic.reason, "the transport panicked");
     });
     let (reporter, driver) = builder.build().expect("it can work");
     log(&reporter, 2);

@@ -67,7 +67,11 @@ fn a_value_that_cannot_be_encoded_harms_only_itself() {
     let session = session(&collector.url())
         .on_diagnostic(move |diagnostic| {
             let mut told = ear.lock().expect("no panic");
-            told.push((diagnostic.kind, diagnostic.count, diagnostic.why.to_owned()));
+            told.push((
+                diagnostic.kind,
+                diagnostic.count,
+                diagnostic.reason.to_owned(),
+            ));
         })
         .start()
         .expect("it starts");
@@ -130,8 +134,8 @@ fn a_value_that_cannot_be_encoded_harms_only_itself() {
     let first = told
         .iter()
         .find(|(kind, _, _)| *kind == DiagnosticKind::Unencodable);
-    let why = "event \"failing\": it has no other half";
-    assert_eq!(first.map(|(_, _, why)| why.as_str()), Some(why));
+    let reason = "event \"failing\": it has no other half";
+    assert_eq!(first.map(|(_, _, reason)| reason.as_str()), Some(reason));
     let count = |kind| {
         let of_kind = told.iter().filter(|(other, _, _)| *other == kind);
         of_kind.map(|(_, count, _)| count).sum::<u64>()

@@ -32,12 +32,12 @@ fn judged(classify: tinkex_telemetry::Classify, work: impl FnOnce(&Handle)) -> s
 #[test]
 fn the_statuses_of_each_client_tell_user_errors_from_exceptions() {
     for (status, is_users) in [(404, true), (429, false), (500, false)] {
-        let reqwest = judged(Reqwest::fault, |session| {
+        let reqwest = judged(Reqwest::blame, |session| {
             let _ = session
                 .capture()
                 .run(|| Err::<(), _>(reqwest_error(status)));
         });
-        let ureq = judged(Ureq::fault, |session| {
+        let ureq = judged(Ureq::blame, |session| {
             let _ = session
                 .capture()
                 .run(|| Err::<(), _>(ureq::Error::StatusCode(status)));
@@ -84,7 +84,7 @@ fn a_session_knows_the_errors_of_its_transports_client() {
         _: &T,
         error: &(dyn core::error::Error + 'static),
     ) -> Option<u16> {
-        T::fault(error)?.status
+        T::blame(error)?.status
     }
     let config = || Config::new("http://127.0.0.1:1", "key").expect("a config");
     let over_ureq = HttpTransport::new(config(), Ureq::new());

@@ -107,7 +107,7 @@ impl Sky {
     pub(crate) fn told(&self, kind: DiagnosticKind) -> Vec<(u64, String)> {
         self.with(|state| {
             let told = state.told.iter().filter(|told| told.1 == kind);
-            told.map(|(at, _, why)| (*at, why.clone())).collect()
+            told.map(|(at, _, reason)| (*at, reason.clone())).collect()
         })
     }
 
@@ -118,8 +118,8 @@ impl Sky {
 
     fn note_diagnostic(&self, diagnostic: &Diagnostic<'_>) {
         let at = self.passed().as_secs();
-        let why = diagnostic.why.to_owned();
-        self.with(|state| state.told.push((at, diagnostic.kind, why)));
+        let reason = diagnostic.reason.to_owned();
+        self.with(|state| state.told.push((at, diagnostic.kind, reason)));
     }
 
     fn strikes(&self) -> Option<u64> {

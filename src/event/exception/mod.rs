@@ -3,7 +3,7 @@
 use crate::event::encode::{self, Cut};
 use crate::event::limits::{DataLimits, Limited};
 use crate::event::severity::Severity;
-use crate::event::writer::{Failed, Scratch};
+use crate::event::writer::{EventWriter, Failed};
 use crate::time::Timestamp;
 use core::any::type_name;
 use core::cell::Cell;
@@ -11,14 +11,14 @@ use core::error::Error;
 use core::fmt::{self, Write};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-mod fault;
+mod blame;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 mod traceback;
 
 #[cfg(feature = "std")]
-pub use fault::UserFault;
-pub use fault::{Classify, Fault, StatusError};
+pub use blame::UserFault;
+pub use blame::{Blame, Classify, StatusError};
 pub use traceback::Stack;
 use traceback::{ErrorType, Traceback};
 
@@ -37,7 +37,7 @@ pub trait AnyError: sealed::Sealed {
 
     /// Whose fault it was, where the error knows more than its chain.
     #[doc(hidden)]
-    fn fault(&self) -> Option<Fault<'_>> {
+    fn blame(&self) -> Option<Blame<'_>> {
         None
     }
 
@@ -94,31 +94,31 @@ pub(crate) enum Described {
 
 /// An error of which only the trait object is known, and perhaps something beside it.
 #[cfg(feature = "alloc")]
-pub(crate) struct Dynamic<'a> {
+pub(crate) struct DynamicError<'a> {
     pub(crate) error: &'a (dyn Error + 'static),
     #[allow(dead_code, reason = "an adapter may know it")]
-    pub(crate) fault: Option<Fault<'a>>,
+    pub(crate) blame: Option<Blame<'a>>,
     /// Where the error was made.
     #[allow(dead_code, reason = "an adapter may know it")]
     pub(crate) stack: Option<&'a dyn fmt::Display>,
 }
 
 #[cfg(feature = "alloc")]
-impl<'a> Dynamic<'a> {
+impl<'a> DynamicError<'a> {
     pub(crate) const fn new(error: &'a (dyn Error + 'static)) -> Self {
         Self {
             error,
-            fault: None,
+            blame: None,
             stack: None,
         }
     }
 }
 
 #[cfg(feature = "alloc")]
-impl sealed::Sealed for Dynamic<'_> {}
+impl sealed::Sealed for DynamicError<'_> {}
 
 #[cfg(feature = "alloc")]
-impl AnyError for Dynamic<'_> {
+impl AnyError for DynamicError<'_> {
     fn as_error(&self) -> &(dyn Error + 'static) {
         self.error
     }
@@ -127,8 +127,8 @@ impl AnyError for Dynamic<'_> {
         None
     }
 
-    fn fault(&self) -> Option<Fault<'_>> {
-        self.fault
+    fn blame(&self) -> Option<Blame<'_>> {
+        self.blame
     }
 
     fn stack(&self) -> Stack<'_> {
@@ -152,7 +152,7 @@ impl ErrorRules {
     /// Everything behind the id and index of the event that `error` becomes.
     pub(crate) fn encode<E: AnyError + ?Sized>(
         &self,
-        out: &mut Scratch<'_>,
+        out: &mut EventWriter<'_>,
         at: Timestamp,
         error: &E,
         severity: Severity,
@@ -215,40 +215,40 @@ impl ErrorRules {
         error: &'a E,
         room: usize,
     ) -> Option<UserError<'a>> {
-        let own_fault = error.fault().filter(Fault::is_callers);
-        let fault = own_fault.or_else(|| self.callers_fault(error.as_error()))?;
+        let own_blame = error.blame().filter(Blame::is_callers);
+        let blame = own_blame.or_else(|| self.callers_blame(error.as_error()))?;
         Some(UserError {
             error_type: name,
             message: error.as_error(),
-            status_code: fault.status,
-            body: fault.body.filter(|_| self.with_bodies),
+            status_code: blame.status,
+            body: blame.body.filter(|_| self.with_bodies),
             room,
             is_cut: Cell::new(false),
         })
     }
 
     /// The first error on the chain that is the caller's own fault.
-    fn callers_fault<'a>(&self, error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
+    fn callers_blame<'a>(&self, error: &'a (dyn Error + 'static)) -> Option<Blame<'a>> {
         chain(error).find_map(|error| {
             // The application is asked first: it may know better.
             let asked = self.classify.and_then(|classify| classify(error));
             asked
-                .or_else(|| error.downcast_ref().map(StatusError::fault))
+                .or_else(|| error.downcast_ref().map(StatusError::blame))
                 .or_else(|| marked(error))
                 .or_else(|| self.known?(error))
-                .filter(Fault::is_callers)
+                .filter(Blame::is_callers)
         })
     }
 }
 
 /// An error that only marks the chain it is on.
 #[cfg(feature = "std")]
-fn marked(error: &(dyn Error + 'static)) -> Option<Fault<'static>> {
-    error.is::<UserFault>().then(Fault::user)
+fn marked(error: &(dyn Error + 'static)) -> Option<Blame<'static>> {
+    error.is::<UserFault>().then(Blame::user)
 }
 
 #[cfg(not(feature = "std"))]
-fn marked(_: &(dyn Error + 'static)) -> Option<Fault<'static>> {
+fn marked(_: &(dyn Error + 'static)) -> Option<Blame<'static>> {
     None
 }
 
@@ -305,7 +305,7 @@ impl Serialize for UserError<'_> {
 }
 
 /// What the texts of a user error may take: the keys, the head and the timestamp have theirs.
-pub(crate) fn room_for_user_error(out: &Scratch<'_>) -> usize {
+pub(crate) fn room_for_user_error(out: &EventWriter<'_>) -> usize {
     out.room().saturating_sub(192)
 }
 

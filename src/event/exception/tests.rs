@@ -103,7 +103,7 @@ fn bodies_and_empty_messages_are_left_out_unless_wanted() {
 #[test]
 fn a_classifier_of_the_applications_own_is_asked_for_every_error_on_the_chain() {
     let rules = ErrorRules {
-        classify: Some(|error| error.is::<fmt::Error>().then(Fault::user)),
+        classify: Some(|error| error.is::<fmt::Error>().then(Blame::user)),
         with_bodies: false,
         ..ErrorRules::default()
     };
@@ -117,13 +117,13 @@ fn a_classifier_of_the_applications_own_is_asked_for_every_error_on_the_chain() 
 #[test]
 fn the_application_knows_better_than_the_client_whose_fault_it_was() {
     let rules = ErrorRules {
-        known: Some(|error| error.is::<fmt::Error>().then(|| Fault::status(404))),
+        known: Some(|error| error.is::<fmt::Error>().then(|| Blame::status(404))),
         ..ErrorRules::default()
     };
     let json = event(rules, &Failed("outer", Some(fmt::Error)));
     assert_eq!(json["event_data"]["status_code"], 404);
     let overruled = ErrorRules {
-        classify: Some(|_| Some(Fault::status(500))),
+        classify: Some(|_| Some(Blame::status(500))),
         ..rules
     };
     let json = event(overruled, &Failed("outer", Some(fmt::Error)));
@@ -166,7 +166,7 @@ fn a_user_error_of_long_texts_fits_into_the_smallest_event() {
         classify: None,
         ..ErrorRules::default()
     };
-    let room = crate::Options::MIN_EVENT_BYTES - crate::event::encode::Front::MAX;
+    let room = crate::Options::MIN_EVENT_BYTES - crate::event::encode::EventPrefix::MAX;
     let at = Timestamp::from_unix_micros(0);
     let tail = encoded(room, |out| {
         rules.encode(out, at, &error, Severity::Error, &DataLimits::NONE)

@@ -4,7 +4,7 @@ use crate::engine::ring::{HEADER, Storage};
 use crate::engine::{END_BYTES, EndSlot};
 use crate::session::identity::{ID_BYTES, IdPlace};
 use crate::session::options::Options;
-use crate::session::shared::Core;
+use crate::session::shared::SessionCore;
 
 /// Memory for one session without an allocator: a queue and a buffer for one request's body, in bytes.
 ///
@@ -23,11 +23,11 @@ pub struct Memory<C: 'static, const QUEUE: usize, const BATCH: usize> {
 #[expect(clippy::large_enum_variant, reason = "it is memory set aside")]
 pub(super) enum Place<C> {
     Empty = 0,
-    Taken(Core<C>) = 1,
+    Taken(SessionCore<C>) = 1,
 }
 
 impl<C> Place<C> {
-    pub(super) fn insert(&mut self, core: Core<C>) -> &mut Core<C> {
+    pub(super) fn insert(&mut self, core: SessionCore<C>) -> &mut SessionCore<C> {
         *self = Self::Taken(core);
         match self {
             Self::Taken(core) => core,
@@ -38,10 +38,10 @@ impl<C> Place<C> {
 
 impl<C, const QUEUE: usize, const BATCH: usize> Memory<C, QUEUE, BATCH> {
     /// The least that works: two events of [`Options::MIN_EVENT_BYTES`], `SESSION_END` and an id.
-    const LEAST_QUEUE: usize = 2 * (Options::MIN_EVENT_BYTES + HEADER) + Places::BESIDE;
+    const MIN_QUEUE: usize = 2 * (Options::MIN_EVENT_BYTES + HEADER) + Places::BESIDE;
 
     /// The least that works: an event of [`Options::MIN_EVENT_BYTES`] and the shortest head of a request.
-    const LEAST_BATCH: usize = Options::MIN_EVENT_BYTES + 63;
+    const MIN_BATCH: usize = Options::MIN_EVENT_BYTES + 63;
 
     /// Memory that is not in use. Sizes that no session can live in do not compile; what a session with given options
     /// needs, [`Builder::build_in`](super::Builder::build_in) says.
@@ -63,14 +63,14 @@ impl<C, const QUEUE: usize, const BATCH: usize> Memory<C, QUEUE, BATCH> {
         const {
             // The message is checked below: it cannot be put together here.
             assert!(
-                QUEUE >= Self::LEAST_QUEUE,
+                QUEUE >= Self::MIN_QUEUE,
                 "the queue of a Memory needs at least 1304 bytes"
             );
             assert!(
-                BATCH >= Self::LEAST_BATCH,
+                BATCH >= Self::MIN_BATCH,
                 "the batch buffer of a Memory needs at least 575 bytes"
             );
-            assert!(Self::LEAST_QUEUE == 1304 && Self::LEAST_BATCH == 575);
+            assert!(Self::MIN_QUEUE == 1304 && Self::MIN_BATCH == 575);
         }
         Self {
             core: Place::Empty,

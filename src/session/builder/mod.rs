@@ -4,15 +4,15 @@ use crate::clock::Clock;
 use crate::diagnostic::{Diagnostic, Observer};
 use crate::engine::Engine;
 use crate::engine::ring::{HEADER, Ring};
-use crate::event::encode::FOOT;
+use crate::event::encode::BODY_SUFFIX;
 use crate::event::exception::{Classify, ErrorRules};
 use crate::event::writer;
 use crate::session::driven::Driver;
 use crate::session::handle::Handle;
-use crate::session::identity::{Identity, IdentityError, ProcessUuid, Session, SessionId};
+use crate::session::identity::{Identity, IdentityError, IdentitySettings, ProcessUuid, SessionId};
 use crate::session::options::Options;
 use crate::session::reporter::Reporter;
-use crate::session::shared::{Core, CoreRef, Parts, Shared};
+use crate::session::shared::{SessionCore, SessionRef, Shared, SharedParts};
 use crate::spawner::{Runtime, SpawnError};
 use crate::sys::entropy::{Entropy, Random};
 use crate::text::Str;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::event::scrub::{Draft, Scrub, Verdict};
 #[cfg(has_arc)]
 use crate::{
-    bus::{AttachError, Bus, Events},
+    bus::{AttachError, Bus, EventNames},
     spawner::{LocalSpawner, Spawner},
     transport::Transport,
 };
@@ -48,7 +48,7 @@ use memory::Places;
 /// has its default in [`Options`].
 #[must_use = "a builder does nothing until start() or build()"]
 pub struct Builder<T, C, S> {
-    identity: Identity,
+    identity: IdentitySettings,
     options: Options,
     transport: T,
     clock: C,
@@ -74,7 +74,7 @@ impl Reporter<(), (), ()> {
 impl Builder<(), (), ()> {
     fn new(session: SessionId) -> Self {
         Self {
-            identity: Identity::new(session),
+            identity: IdentitySettings::new(session),
             options: Options::default(),
             transport: (),
             clock: (),
@@ -152,7 +152,7 @@ impl<T, C, S> Builder<T, C, S> {
 
     /// Sets [`Options::events`].
     pub fn events<E: Into<Str>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
-        self.options.events = Events::from_iter(events);
+        self.options.events = EventNames::from_iter(events);
         self
     }
 
@@ -249,8 +249,8 @@ impl<T, C, S> Builder<T, C, S> {
     /// Teaches the session to read the HTTP status of errors of the application's own, to tell user errors from
     /// exceptions. It is asked for every error on a `source()` chain, before anybody else: what it answers counts.
     /// [`StatusError`](crate::StatusError) is known, and so are the errors of the transport's HTTP client; those of
-    /// another one are with [`HttpClient::fault`](crate::HttpClient::fault) of its adapter, as in
-    /// `.classify_errors(Reqwest::fault)`.
+    /// another one are with [`HttpClient::blame`](crate::HttpClient::blame) of its adapter, as in
+    /// `.classify_errors(Reqwest::blame)`.
     pub fn classify_errors(mut self, classify: Classify) -> Self {
         self.errors.classify = Some(classify);
         self
@@ -325,7 +325,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     pub fn build(self) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
         let places = Places::growing(self.options.max_queue_bytes);
         self.assemble(places, Body::owned(), None, |core| {
-            CoreRef::Shared(Arc::new(core))
+            SessionRef::Shared(Arc::new(core))
         })
     }
 }
@@ -341,7 +341,7 @@ impl<T: Transport, C: Clock, S: Spawner> Builder<T, C, S> {
         let places = Places::growing(builder.options.max_queue_bytes);
         let any = Box::new(Arc::clone(&spawner));
         let (reporter, driver) = builder.assemble(places, Body::owned(), Some(any), |core| {
-            CoreRef::Shared(Arc::new(core))
+            SessionRef::Shared(Arc::new(core))
         })?;
         if reporter.is_enabled() {
             spawner.spawn(driver.run()).map_err(BuildError::Spawn)?;
@@ -378,8 +378,8 @@ impl<T: LocalTransport + 'static, C: Clock, S: LocalSpawner> Builder<T, C, S> {
                 .spawn_local(driver.run_local())
                 .map_err(BuildError::Spawn)?;
             // It can run nowhere else, so nobody may block here even before its first turn.
-            if let Some(sink) = reporter.handle().sink() {
-                sink.shared().note_driver_thread();
+            if let Some(session) = reporter.handle().session() {
+                session.shared().note_driver_thread();
             }
         }
         Ok(reporter.with_spawner())
@@ -416,7 +416,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         self.options.max_batch_bytes = BATCH;
         let Memory { core, queue, batch } = memory;
         let result = self.assemble(Places::within(queue), Body::fixed(batch), None, |new| {
-            CoreRef::Static(core.insert(new))
+            SessionRef::Static(core.insert(new))
         });
         match result {
             Err(BuildError::Option(error)) if error.option() == "max_batch_bytes" => {
@@ -440,7 +440,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         places: Places,
         body: Body,
         spawner: AnySpawner,
-        place: impl FnOnce(Core<C>) -> CoreRef<C>,
+        place: impl FnOnce(SessionCore<C>) -> SessionRef<C>,
     ) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
         if !self.options.is_enabled() {
             #[cfg(has_arc)]
@@ -466,11 +466,11 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
 
         #[cfg(not(feature = "alloc"))]
         let _ = spawner;
-        let parts = Parts {
+        let parts = SharedParts {
             session,
             observer: self.observer,
             errors: ErrorRules {
-                known: Some(T::fault),
+                known: Some(T::blame),
                 ..self.errors
             },
             #[cfg(feature = "std")]
@@ -487,9 +487,9 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         // Nobody else knows the engine yet.
         let _ = engine.attach();
         let (started, at) = (self.clock.now(), self.clock.utc());
-        let head_len = overhead - FOOT.len();
-        let shared = Shared::new(engine, &options, parts, started, head_len);
-        let core = place(Core {
+        let body_prefix_len = overhead - BODY_SUFFIX.len();
+        let shared = Shared::new(engine, &options, parts, started, body_prefix_len);
+        let core = place(SessionCore {
             clock: self.clock,
             shared,
         });
@@ -504,7 +504,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
 }
 
 #[cfg(has_arc)]
-fn attach<C: Clock>(core: &CoreRef<C>, options: &Options) -> Result<(), AttachError> {
+fn attach<C: Clock>(core: &SessionRef<C>, options: &Options) -> Result<(), AttachError> {
     let Shared {
         session, on_bus, ..
     } = &core.shared;
@@ -523,11 +523,11 @@ fn attach<C: Clock>(core: &CoreRef<C>, options: &Options) -> Result<(), AttachEr
 }
 
 /// What a request's body spends beside its events.
-fn overhead(session: &Session) -> Result<usize, IdentityError> {
-    writer::with(Session::MAX_HEAD, |head| {
-        session.write_head(head)?;
+fn overhead(session: &Identity) -> Result<usize, IdentityError> {
+    writer::with(Identity::MAX_BODY_PREFIX, |head| {
+        session.write_body_prefix(head)?;
         head.finish().map_err(|_| IdentityError::TooLong)?;
-        Ok(head.len() + FOOT.len())
+        Ok(head.len() + BODY_SUFFIX.len())
     })
 }
 

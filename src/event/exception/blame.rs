@@ -9,7 +9,7 @@ use alloc::string::String;
 /// What a request's failure says about whose fault it was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Fault<'a> {
+pub struct Blame<'a> {
     /// The HTTP status, where there was an answer.
     pub status: Option<u16>,
     /// The error says of itself that its category is "user".
@@ -18,7 +18,7 @@ pub struct Fault<'a> {
     pub body: Option<&'a str>,
 }
 
-impl<'a> Fault<'a> {
+impl<'a> Blame<'a> {
     /// An answer with this HTTP status.
     #[must_use]
     pub const fn status(status: u16) -> Self {
@@ -55,7 +55,7 @@ impl<'a> Fault<'a> {
 
 /// Looks at one error of a chain and says what it knows of whose fault it is; see
 /// [`Builder::classify_errors`](crate::Builder::classify_errors).
-pub type Classify = for<'a> fn(&'a (dyn Error + 'static)) -> Option<Fault<'a>>;
+pub type Classify = for<'a> fn(&'a (dyn Error + 'static)) -> Option<Blame<'a>>;
 
 /// A failed request, as an error for applications that have none of their own: with it anywhere on an error's
 /// `source()` chain, a status of the caller's own making is reported as `user_error`.
@@ -98,13 +98,13 @@ impl StatusError {
         self.body.as_deref()
     }
 
-    pub(super) fn fault(&self) -> Fault<'_> {
-        let fault = Fault::status(self.status);
+    pub(super) fn blame(&self) -> Blame<'_> {
+        let blame = Blame::status(self.status);
         #[cfg(feature = "alloc")]
         if let Some(body) = &self.body {
-            return fault.with_body(body);
+            return blame.with_body(body);
         }
-        fault
+        blame
     }
 }
 
