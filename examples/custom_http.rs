@@ -10,9 +10,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{
-    Config, HttpError, HttpTransport, MAX_RESPONSE_BYTES, Reporter, Smol, fields,
-};
+use tinkex_telemetry::http::{HttpError, MAX_RESPONSE_BYTES};
+use tinkex_telemetry::runtime::Smol;
+use tinkex_telemetry::{Config, HttpTransport, Reporter, fields};
 
 type Error = Box<dyn core::error::Error + Send + Sync>;
 

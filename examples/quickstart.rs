@@ -15,8 +15,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 use std::{env, io};
 use tinkex_telemetry::collector::{Collector, Reply, ResponseKind};
+use tinkex_telemetry::event::StatusError;
 use tinkex_telemetry::{
-    Config, Handle, HttpTransport, Reporter, Severity, Stats, StatusError, Thread, Ureq, fields,
+    Config, Handle, HttpTransport, Reporter, Severity, Stats, Thread, Ureq, fields,
 };
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {

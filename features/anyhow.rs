@@ -1,7 +1,7 @@
 //! anyhow: errors of the application's, for capture.
 
-use crate::Outcome;
 use crate::capture::OnError;
+use crate::capture::Outcome;
 use crate::event::exception::DynamicError;
 use core::fmt;
 use std::backtrace::BacktraceStatus;

@@ -1,7 +1,9 @@
 //! The async-std runtime: its global executor and its timers.
 
 use super::common::std_clock;
-use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp, WouldDeadlock};
+use crate::clock::Clock;
+use crate::spawner::{Runtime, SpawnError, Spawner, WouldDeadlock};
+use crate::time::{Instant, Timestamp};
 use async_std::task;
 use core::future::{Future, pending};
 use std::env;

@@ -1,7 +1,7 @@
 //! eyre: reports of the application's, for capture.
 
-use crate::Outcome;
 use crate::capture::OnError;
+use crate::capture::Outcome;
 use crate::event::exception::DynamicError;
 
 /// The errors of eyre.

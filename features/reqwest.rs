@@ -1,7 +1,7 @@
 //! reqwest: an asynchronous HTTP client, for tokio.
 
 use super::http::{HttpClient, HttpError, ResponseBounds};
-use crate::Blame;
+use crate::event::Blame;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;

@@ -5,8 +5,9 @@ use super::http::{
     of_text,
 };
 use crate::capture::OnError;
+use crate::capture::Outcome;
+use crate::event::Blame;
 use crate::event::exception::DynamicError;
-use crate::{Blame, Outcome};
 use alloc::boxed::Box;
 use alloc::string::ToString as _;
 use alloc::sync::Arc;
@@ -24,7 +25,7 @@ use surf::{Client, Url};
 /// surf is unmaintained: this is for programs that have it.
 ///
 /// ```
-/// # use tinkex_telemetry::Surf;
+/// # use tinkex_telemetry::http::Surf;
 /// let client = Surf::new(surf::Client::new);
 /// # drop(client);
 /// ```
@@ -169,7 +170,7 @@ impl<T> Outcome<BySurf> for Result<T, surf::Error> {
 /// A middleware of surf's: tells of a `stop` when the head of an answer is there.
 ///
 /// What middleware comes before it is not told of, and what comes behind it is told of as one request. A
-/// [`RetryCount`](crate::RetryCount) is an extension of the request (`set_ext`).
+/// [`RetryCount`](crate::http::RetryCount) is an extension of the request (`set_ext`).
 #[cfg_attr(docsrs, doc(cfg(feature = "surf")))]
 #[surf::utils::async_trait]
 impl Middleware for HttpEvents {

@@ -1,7 +1,8 @@
 //! ureq: a blocking HTTP client, on a thread that may block.
 
 use super::http::{Failure, HttpClient, HttpError, HttpEvents, ResponseBounds, of_error, of_io};
-use crate::{Blame, sys::origin};
+use crate::event::Blame;
+use crate::sys::origin;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -198,7 +199,7 @@ fn call(agent: &Agent, request: Request<Bytes>) -> Reply {
 
 /// A middleware of ureq's: tells of a `stop` when the head of the last answer is there, redirects behind it.
 ///
-/// A [`RetryCount`](crate::RetryCount) is an extension of the request.
+/// A [`RetryCount`](crate::http::RetryCount) is an extension of the request.
 #[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
 impl Middleware for HttpEvents {
     fn handle(

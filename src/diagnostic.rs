@@ -6,7 +6,7 @@ use core::fmt;
 use core::time::Duration;
 
 /// Something the reporter has to say of itself, given to the observer set with
-/// [`Builder::on_diagnostic`](crate::Builder::on_diagnostic), or to the `log` facade.
+/// [`Builder::on_diagnostic`](crate::session::Builder::on_diagnostic), or to the `log` facade.
 ///
 /// `count` is how often it happened since the last time it was told: each kind is told at once the first time, then at
 /// most every ten seconds. The [`Display`](fmt::Display) form is one line without the session's id. It never contains

@@ -48,7 +48,7 @@ pub trait LocalSpawner {
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Result<(), SpawnError>;
 }
 
-/// A clock and a spawner in one, set with [`Builder::runtime`](crate::Builder::runtime).
+/// A clock and a spawner in one, set with [`Builder::runtime`](crate::session::Builder::runtime).
 pub trait Runtime: Clock + Spawner + Clone {
     /// Ties this value to the executor of the calling thread, where that means something. Called once, when the
     /// session is started; the default does nothing.

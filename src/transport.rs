@@ -43,7 +43,7 @@ pub trait Transport: Send + 'static {
     /// Looks at the transport's own configuration, when a session that is not switched off is built with it.
     ///
     /// # Errors
-    /// What is missing or wrong; it becomes a [`BuildError`](crate::BuildError).
+    /// What is missing or wrong; it becomes a [`BuildError`](crate::session::BuildError).
     fn check(&self) -> Result<(), SetupError> {
         Ok(())
     }

@@ -13,10 +13,11 @@ use serde_json::{Value as Json, json};
 use std::sync::Mutex;
 use std::thread;
 use tinkex_telemetry::bus::{AttachError, Bus, Event, EventNames, HANDLER_FAILURE};
-use tinkex_telemetry::{
-    Batch, BuildError, Builder, Clock, Driver, Instant, Memory, QueueState, QueueStateTracker,
-    Receipt, Reporter, SendError, Timestamp, Transport,
-};
+use tinkex_telemetry::bus::{QueueState, QueueStateTracker};
+use tinkex_telemetry::runtime::Clock;
+use tinkex_telemetry::session::{BuildError, Builder, Driver, Memory};
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
 
 /// What handlers were told, in order.
 #[derive(Clone, Default)]

@@ -18,10 +18,10 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::SystemTime;
 use tinkex_telemetry::local::LocalTransport;
-use tinkex_telemetry::{
-    Batch, BuildError, Clock, Driver, Embassy, EmbassyPool, Instant, Placement, Receipt, Reporter,
-    SendError, Spawner, Timestamp, Transport, WouldDeadlock, fields,
-};
+use tinkex_telemetry::runtime::{Clock, Embassy, EmbassyPool, Placement, Spawner, WouldDeadlock};
+use tinkex_telemetry::session::{BuildError, Driver};
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport, fields};
 
 /// Longer than anything here takes, shorter than a person waits.
 const BOUND: Duration = Duration::from_secs(20);

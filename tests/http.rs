@@ -25,9 +25,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::thread;
 use tinkex_telemetry::collector::{Collector, Reply, ResponseKind};
+use tinkex_telemetry::http::{HttpClient, HttpError};
 use tinkex_telemetry::{
-    Config, Drain, Handle, HttpClient, HttpError, HttpTransport, Options, Reporter, Reqwest,
-    Thread, Tokio, Ureq,
+    Config, Drain, Handle, HttpTransport, Options, Reporter, Reqwest, Thread, Tokio, Ureq,
 };
 
 /// Longer than anything here takes, shorter than a person waits.

@@ -19,9 +19,11 @@ use smol::{Executor, LocalExecutor};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 use tinkex_telemetry::collector::Collector;
+use tinkex_telemetry::runtime::{AsyncStd, Smol, WouldDeadlock};
+use tinkex_telemetry::session::{BuildError, Builder};
 use tinkex_telemetry::{
-    AsyncStd, Batch, BuildError, Builder, Config, Drain, Handle, HttpTransport, Receipt, Reporter,
-    SendError, Smol, Thread, Tokio, Transport, Ureq, WouldDeadlock,
+    Batch, Config, Drain, Handle, HttpTransport, Receipt, Reporter, SendError, Thread, Tokio,
+    Transport, Ureq,
 };
 use tokio::task::LocalSet;
 

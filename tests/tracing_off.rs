@@ -2,7 +2,8 @@
 //! the whole process, and other tests want theirs.
 #![cfg(feature = "tracing")]
 
-use tinkex_telemetry::{Handle, TelemetryLayer};
+use tinkex_telemetry::Handle;
+use tinkex_telemetry::tracing::TelemetryLayer;
 use tracing::{Level, error};
 use tracing_subscriber::{Registry, layer::SubscriberExt};
 

@@ -1,7 +1,10 @@
 //! What calls fail with, and whose fault it was.
 
+use crate::event::{Blame, StatusError, UserFault};
+use crate::features::http::ConfigError;
+use crate::session::BuildError;
+use crate::spawner::SpawnError;
 use crate::text::Reason;
-use crate::{Blame, BuildError, ConfigError, SpawnError, StatusError, UserFault};
 use alloc::string::String;
 use core::fmt;
 

@@ -2,7 +2,9 @@
 
 use super::link::{Call, Link};
 use super::port::caught;
-use crate::{DiagnosticKind, Handle, Instant};
+use crate::diagnostic::DiagnosticKind;
+use crate::session::Handle;
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;

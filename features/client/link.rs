@@ -3,9 +3,11 @@
 use super::error::{ClientError, Result};
 use super::port::{Boxed, Port, until};
 use crate::features::http::{Api, Failure, HttpEvents, printable};
+use crate::features::http::{HttpError, ResponseBounds, RetryCount};
+use crate::spawner::SpawnError;
 use crate::sys::entropy::Random;
 use crate::sys::fork::Fork;
-use crate::{HttpError, Instant, ResponseBounds, RetryCount, SpawnError};
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;

@@ -2,7 +2,8 @@
 
 use super::error::{ClientError, Result};
 use super::link::{Call, Headers, Link, NoResponse};
-use crate::{Instant, StatusError};
+use crate::event::StatusError;
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;

@@ -5,7 +5,7 @@ use super::link::{Call, Headers, Link, MAX_BYTES};
 use super::plain::{Backpressure, backoff, read};
 use super::queue::Queue;
 use super::verdict::{Verdict, judge};
-use crate::QueueState;
+use crate::bus::QueueState;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;

@@ -1,6 +1,8 @@
 //! HTTP client, clock and executor of a session, without their types.
 
-use crate::{HttpClient, HttpError, Instant, Placement, Runtime, SpawnError};
+use crate::features::http::{HttpClient, HttpError};
+use crate::spawner::{Placement, Runtime, SpawnError};
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;

@@ -2,7 +2,10 @@
 
 use super::link::Link;
 use super::poll::Kind;
-use crate::{DiagnosticKind, Handle, Instant, QueueState, QueueStateTracker};
+use crate::bus::{QueueState, QueueStateTracker};
+use crate::diagnostic::DiagnosticKind;
+use crate::session::Handle;
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;

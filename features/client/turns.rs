@@ -4,7 +4,7 @@ use super::error::{ClientError, Result};
 use super::link::Link;
 use super::poll::{Kind, Submission};
 use super::port::{Boxed, caught};
-use crate::SpawnError;
+use crate::spawner::SpawnError;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;

@@ -1,6 +1,6 @@
 //! The standard library's clocks, for runtimes whose time is the system's.
 
-use crate::Timestamp;
+use crate::time::Timestamp;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime};
 
@@ -21,7 +21,7 @@ pub(in super::super) fn utc() -> Timestamp {
 #[cfg(any(feature = "async-std", feature = "smol", feature = "thread"))]
 mod monotonic {
     use super::origin;
-    use crate::Instant;
+    use crate::time::Instant;
     use core::time::Duration;
 
     pub(in super::super::super) fn now() -> Instant {

@@ -1,6 +1,7 @@
 //! The embassy runtime: its time, and a pool that runs tasks inside one task of the program's.
 
-use crate::{Clock, Instant, Timestamp};
+use crate::clock::Clock;
+use crate::time::{Instant, Timestamp};
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
@@ -10,7 +11,7 @@ use embassy_time::{Instant as EmbassyInstant, TICK_HZ, Timer};
 #[cfg(feature = "alloc")]
 use self::pool::NO_POOL;
 #[cfg(feature = "alloc")]
-use crate::{Runtime, SpawnError, Spawner};
+use crate::spawner::{Runtime, SpawnError, Spawner};
 
 #[cfg(feature = "alloc")]
 mod pool;
@@ -26,12 +27,15 @@ pub use self::pool::EmbassyPool;
 ///
 /// * **[`EmbassyPool`]**, with `alloc`: its [`run`](EmbassyPool::run) is that task, and runs the drivers of any number
 ///   of sessions.
-/// * **The driver itself**, with or without `alloc`: [`build`](crate::Builder::build) or
-///   [`build_in`](crate::Builder::build_in) hand it out. This is also the way of transports that are not `Send`:
+/// * **The driver itself**, with or without `alloc`: [`build`](crate::session::Builder::build) or
+///   [`build_in`](crate::session::Builder::build_in) hand it out. This is also the way of transports that are not `Send`:
 ///
 /// ```no_run
 /// # #[cfg(feature = "std")] {
-/// use tinkex_telemetry::{Batch, Driver, Embassy, Receipt, Reporter, SendError, local::LocalTransport};
+/// use tinkex_telemetry::{Batch, Receipt, Reporter, SendError};
+/// use tinkex_telemetry::local::LocalTransport;
+/// use tinkex_telemetry::runtime::Embassy;
+/// use tinkex_telemetry::session::Driver;
 ///
 /// struct Uart(*mut u8); // not Send
 ///
@@ -71,7 +75,7 @@ pub use self::pool::EmbassyPool;
 /// `FuturesUnordered`), they need one of the features `generic-queue-8` to `generic-queue-128` of `embassy-time`.
 ///
 /// On the thread that runs the driver or the pool, blocking waits are refused
-/// ([`WouldDeadlock`](crate::WouldDeadlock)); on other threads they work. Dropping a reporter only asks for a stop.
+/// ([`WouldDeadlock`](crate::runtime::WouldDeadlock)); on other threads they work. Dropping a reporter only asks for a stop.
 #[derive(Clone, Copy, Default)]
 pub struct Embassy {
     utc: Option<fn() -> Timestamp>,
@@ -107,7 +111,8 @@ impl Embassy {
     ///
     /// ```
     /// use core::sync::atomic::{AtomicU32, Ordering};
-    /// use tinkex_telemetry::{Embassy, Timestamp};
+    /// use tinkex_telemetry::runtime::Embassy;
+    /// use tinkex_telemetry::time::Timestamp;
     ///
     /// /// When the device was started, in seconds since the Unix epoch; set when the network has told.
     /// static STARTED: AtomicU32 = AtomicU32::new(0);
@@ -118,7 +123,7 @@ impl Embassy {
     /// }
     ///
     /// let clock = Embassy.with_utc(utc);
-    /// # use tinkex_telemetry::Clock;
+    /// # use tinkex_telemetry::runtime::Clock;
     /// # assert!(clock.utc() < Timestamp::from_unix_micros(60_000_000));
     /// ```
     #[must_use]
@@ -182,10 +187,10 @@ impl Spawner for Embassy {
         &self,
         is_on_this_thread: bool,
         wait: &mut dyn FnMut(),
-    ) -> Result<(), crate::WouldDeadlock> {
+    ) -> Result<(), crate::spawner::WouldDeadlock> {
         // The driver may be in the pool already and never have been polled.
         if is_on_this_thread || self.pool.is_some_and(EmbassyPool::is_polled_here) {
-            return Err(crate::WouldDeadlock);
+            return Err(crate::spawner::WouldDeadlock);
         }
         wait();
         Ok(())

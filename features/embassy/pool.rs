@@ -1,7 +1,8 @@
 //! A task that runs tasks.
 
+use crate::spawner::SpawnError;
 use crate::sys::lock::Lock;
-use crate::{SpawnError, sys::panics};
+use crate::sys::panics;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -23,7 +24,8 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///
 /// ```no_run
 /// # #[cfg(feature = "std")] {
-/// use tinkex_telemetry::{Embassy, EmbassyPool, Reporter, fields};
+/// use tinkex_telemetry::{Reporter, fields};
+/// use tinkex_telemetry::runtime::{Embassy, EmbassyPool};
 /// # use tinkex_telemetry::{Batch, Receipt, SendError, Transport};
 /// # struct Stdout;
 /// # impl Transport for Stdout {

@@ -1,7 +1,7 @@
 //! The seam to an HTTP client.
 
 use super::reason::{Failure, of_error, of_text};
-use crate::Blame;
+use crate::event::Blame;
 use crate::text::Reason;
 use bytes::Bytes;
 use core::error::Error;
@@ -44,9 +44,10 @@ impl ResponseBounds {
 /// ```
 /// use bytes::Bytes;
 /// use http::{Request, Response};
-/// use tinkex_telemetry::{Config, HttpError, HttpTransport};
+/// use tinkex_telemetry::{Config, HttpTransport};
+/// use tinkex_telemetry::http::HttpError;
 ///
-/// # fn example() -> Result<(), tinkex_telemetry::ConfigError> {
+/// # fn example() -> Result<(), tinkex_telemetry::http::ConfigError> {
 /// let transport = HttpTransport::new(Config::from_env()?, async |request: Request<Bytes>| {
 ///     println!("POST {} ({} bytes)", request.uri(), request.body().len());
 ///     Ok::<_, HttpError>(Response::new(Bytes::new()))

@@ -44,7 +44,7 @@ const MIN_SECRET: usize = 6;
 /// let config = Config::new("http://127.0.0.1:8080", "the key")?
 ///     .header("cf-access-client-id", "an id")?;
 /// # drop(config);
-/// # Ok::<_, tinkex_telemetry::ConfigError>(())
+/// # Ok::<_, tinkex_telemetry::http::ConfigError>(())
 /// ```
 #[derive(Clone)]
 pub struct Config {

@@ -3,8 +3,9 @@
 use super::config::PATH;
 use super::reason::Failure;
 use super::{HttpClient, HttpError};
+use crate::bus::Bus;
 use crate::bus::{HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, Pair, Value};
-use crate::{Bus, Handle};
+use crate::session::Handle;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -35,7 +36,8 @@ use std::time::{Instant as SystemInstant, SystemTime, UNIX_EPOCH};
 /// that ends in `/api/v1/telemetry`.
 ///
 /// ```
-/// # use tinkex_telemetry::{Handle, HttpEvents};
+/// # use tinkex_telemetry::Handle;
+/// # use tinkex_telemetry::http::HttpEvents;
 /// fn fetch(telemetry: &Handle) {
 ///     let call = HttpEvents::new(telemetry).start("GET", "/weights");
 ///     // …
@@ -60,7 +62,7 @@ enum Time {
 
 #[derive(Clone, Copy)]
 enum Moment {
-    Session(crate::Instant),
+    Session(crate::time::Instant),
     System(SystemInstant),
 }
 

@@ -3,8 +3,10 @@
 use super::client::{HttpClient, HttpError};
 use super::config::{Config, ConfigError, Parts};
 use super::events::OwnRequest;
+use crate::engine::retry::RetryAfter;
+use crate::event::Blame;
 use crate::text::Text;
-use crate::{Batch, Blame, Receipt, RetryAfter, SendError, SetupError, Transport};
+use crate::transport::{Batch, Receipt, SendError, SetupError, Transport};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -194,7 +196,7 @@ fn longest_secret(bytes: &[u8], secrets: &[Box<[u8]>]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Timestamp;
+    use crate::time::Timestamp;
     use alloc::format;
     use alloc::string::ToString;
     use core::time::Duration;

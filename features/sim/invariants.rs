@@ -1,7 +1,9 @@
 //! What must hold after every step.
 
 use super::env::{Inner, Life, Session};
-use crate::{Clock, Instant, Stats, Timestamp};
+use crate::clock::Clock;
+use crate::stats::Stats;
+use crate::time::{Instant, Timestamp};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;

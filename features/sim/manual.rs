@@ -1,6 +1,7 @@
 //! A transport whose sends a test answers one by one.
 
-use crate::{Batch, Receipt, SendError, Transport, Uuid};
+use crate::session::Uuid;
+use crate::transport::{Batch, Receipt, SendError, Transport};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -30,7 +31,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// send.answer(Err(SendError::rejected("no")));
 /// executor.run();
 /// assert_eq!(reporter.stats().dropped.rejected, 1);
-/// # Ok::<(), tinkex_telemetry::BuildError>(())
+/// # Ok::<(), tinkex_telemetry::session::BuildError>(())
 /// ```
 #[derive(Clone, Default)]
 pub struct ManualTransport(Arc<Mutex<VecDeque<PendingSend>>>);

@@ -1,6 +1,6 @@
 //! Numbers that a seed decides.
 
-use crate::Entropy;
+use crate::session::Entropy;
 use crate::sys::entropy::Random;
 
 /// A generator. Streams of one seed are independent, so that what one part draws moves nothing elsewhere.

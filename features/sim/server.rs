@@ -405,7 +405,11 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// A `Retry-After` of the kind that a fault asks for.
-pub(super) fn retry_after(fault: super::Fault, rng: &mut Rng, utc: crate::Timestamp) -> String {
+pub(super) fn retry_after(
+    fault: super::Fault,
+    rng: &mut Rng,
+    utc: crate::time::Timestamp,
+) -> String {
     use super::Fault;
     let seconds = rng.below(120);
     match fault {

@@ -6,7 +6,9 @@ mod executor;
 pub(super) use executor::{call_here, end_call};
 
 use super::common::{std_clock, timer};
-use crate::{Clock, Instant, Placement, Runtime, SpawnError, Spawner, Timestamp};
+use crate::clock::Clock;
+use crate::spawner::{Placement, Runtime, SpawnError, Spawner};
+use crate::time::{Instant, Timestamp};
 use core::future::{Future, pending};
 
 /// The runtime for programs without an executor, and for any that want telemetry to be independent of theirs: each

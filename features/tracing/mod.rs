@@ -3,8 +3,10 @@
 mod data;
 mod filter;
 
+use crate::event::Severity;
+use crate::session::Handle;
 use crate::sys::origin::{self, OwnWork};
-use crate::{Handle, Severity, sys::panics};
+use crate::sys::panics;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -21,7 +23,8 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 /// A layer for `tracing-subscriber` that makes events of a session from what a program traces.
 ///
 /// ```
-/// use tinkex_telemetry::{Handle, TelemetryLayer};
+/// use tinkex_telemetry::Handle;
+/// use tinkex_telemetry::tracing::TelemetryLayer;
 /// use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 ///
 /// fn install(telemetry: &Handle) {

@@ -93,7 +93,7 @@ impl<F: Fn(&QueueStateChange<'_>) + Send + Sync + 'static> QueueStateObserver fo
 /// [`tinkex.queue.state_change`](QUEUE_STATE_CHANGE) on a bus, and to an observer.
 ///
 /// ```
-/// # use tinkex_telemetry::{Bus, QueueState, QueueStateTracker};
+/// # use tinkex_telemetry::bus::{Bus, QueueState, QueueStateTracker};
 /// let tracker = QueueStateTracker::on(&Bus::new(), "session-123");
 /// assert!(tracker.observe("request-1", QueueState::PausedCapacity, Some("no room"), Some(7)));
 /// assert!(!tracker.observe("request-1", QueueState::PausedCapacity, Some("no room"), Some(6)));

@@ -6,7 +6,7 @@ use crate::session::{AsHandle, Handle};
 #[cfg(feature = "std")]
 mod frames;
 mod macros;
-mod outcome;
+pub(crate) mod outcome;
 #[cfg(feature = "std")]
 mod panic_hook;
 #[cfg(feature = "std")]

@@ -44,7 +44,7 @@ pub fn install_panic_hook(reporter: &(impl AsHandle + ?Sized)) -> PanicHook {
 /// lost when the panic ends the process. It does not wait where that could not end well: on the thread that the driver
 /// was last polled on, as in a runtime of one thread. There, and when the timeout is over, the flush has been asked for.
 ///
-/// A panic that a [`Capture`](crate::Capture) sees as well is logged once, by the hook. Not logged are panics of the
+/// A panic that a [`Capture`](crate::capture::Capture) sees as well is logged once, by the hook. Not logged are panics of the
 /// session's own driver, as in a transport (they cost an attempt), those of a scrub hook that looks at a panic, and what
 /// never comes to a hook: stack overflows, aborts, and payloads given to `resume_unwind`.
 ///

@@ -24,8 +24,8 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 /// ```
 #[macro_export]
 macro_rules! fields {
-    () => { $crate::Fields { list: () } };
-    ($($body:tt)+) => { $crate::Fields { list: $crate::__field_list!($($body)+) } };
+    () => { $crate::event::Fields { list: () } };
+    ($($body:tt)+) => { $crate::event::Fields { list: $crate::__field_list!($($body)+) } };
 }
 
 #[doc(hidden)]

@@ -10,17 +10,17 @@ use core::cell::{Cell, OnceCell};
 use core::fmt;
 use serde_json::{Map, Value};
 
-/// What becomes of an event that a scrub hook has looked at; see [`Builder::scrub`](crate::Builder::scrub).
+/// What becomes of an event that a scrub hook has looked at; see [`Builder::scrub`](crate::session::Builder::scrub).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
     /// It is queued, with what the hook has changed.
     Keep,
-    /// It is dropped, and counted as [`Scrubbed`](crate::Refusal::Scrubbed).
+    /// It is dropped, and counted as [`Scrubbed`](crate::stats::Refusal::Scrubbed).
     Drop,
 }
 
-/// An event before it is queued, as a scrub hook sees it; see [`Builder::scrub`](crate::Builder::scrub).
+/// An event before it is queued, as a scrub hook sees it; see [`Builder::scrub`](crate::session::Builder::scrub).
 ///
 /// The data of an exception are its texts: `error_type`, `error_message` and `traceback`, if there is one. Those of a
 /// `user_error` are what is sent.

@@ -16,7 +16,7 @@ use core::{future::poll_fn, pin::pin};
 
 /// Sends what a session queues. There is at most one for each session.
 ///
-/// [`Builder::start`](crate::Builder::start) spawns it; [`Builder::build`](crate::Builder::build) hands it out, to be
+/// [`Builder::start`](crate::session::Builder::start) spawns it; [`Builder::build`](crate::session::Builder::build) hands it out, to be
 /// run by anything that runs a future. A driver is alive from the moment it is built until it is dropped, polled or
 /// not. When it is dropped before its session has ended, nothing is lost: every wait ends at once, the queue stays, and
 /// another driver ([`Reporter::new_driver`](crate::Reporter::new_driver)) can carry on. In the child of a `fork()` it
@@ -152,9 +152,9 @@ mod tests {
     use super::*;
     use crate::driver::{Filled, fill, next_step};
     use crate::engine::Step;
+    use crate::session::{AlreadyDriven, Reporter};
     use crate::time::Timestamp;
     use crate::transport::{Batch, Receipt, SendError};
-    use crate::{AlreadyDriven, Reporter};
     use alloc::format;
     use alloc::string::ToString as _;
     use core::time::Duration;

@@ -33,7 +33,7 @@ use core::{future::Future, pin::pin, time::Duration};
 /// hook and in a destructor; nothing here panics, and nothing but what is `async` or says `_blocking` ever waits.
 ///
 /// In the child of a `fork()` nothing is logged or sent and nothing waits: events are refused with reason
-/// [`Forked`](crate::Refusal::Forked), waits end at once with at least one event remaining, and what was queued is sent
+/// [`Forked`](crate::stats::Refusal::Forked), waits end at once with at least one event remaining, and what was queued is sent
 /// by the parent, where all goes on as before. A session that the child opens is its own.
 #[derive(Clone)]
 pub struct Handle(Inner);
@@ -176,7 +176,7 @@ impl Handle {
     ///
     /// It becomes an `UNHANDLED_EXCEPTION` with its chain of sources as traceback, and with `std` the calling thread's
     /// stack if `RUST_BACKTRACE` is set; or a `user_error` of severity WARNING, when it is the caller's own fault
-    /// ([`Blame::is_callers`](crate::Blame::is_callers)). Texts that do not fit into `max_event_bytes` are cut.
+    /// ([`Blame::is_callers`](crate::event::Blame::is_callers)). Texts that do not fit into `max_event_bytes` are cut.
     pub fn log_exception<E: AnyError + ?Sized>(&self, error: &E, severity: Severity) -> bool {
         match self.session() {
             Some(session) => session
@@ -313,11 +313,11 @@ impl Handle {
 
     /// Ends the session: `SESSION_END` unless it was sent, and everything due at once. The future waits until all is
     /// settled, at most `timeout`; what is left then is dropped, with reason
-    /// [`Shutdown`](crate::DropReason::Shutdown). [`Duration::MAX`] is no deadline.
+    /// [`Shutdown`](crate::stats::DropReason::Shutdown). [`Duration::MAX`] is no deadline.
     ///
     /// A backoff is cut short, a server's `Retry-After` is not; when the next attempt would not come before the deadline
     /// the wait ends at once. Calling it again is harmless: the first call's deadline stands. Afterwards every event is
-    /// refused, with reason [`SessionEnded`](crate::Refusal::SessionEnded).
+    /// refused, with reason [`SessionEnded`](crate::stats::Refusal::SessionEnded).
     ///
     /// ```
     /// # async fn example(telemetry: tinkex_telemetry::Handle) {

@@ -19,6 +19,7 @@ pub(crate) mod wait;
 
 pub use crate::engine::AlreadyDriven;
 pub use crate::sys::entropy::Entropy;
+pub use crate::text::Str;
 pub use as_handle::AsHandle;
 pub use builder::{BuildError, Builder, Memory};
 pub use driven::Driver;

@@ -11,7 +11,7 @@ use crate::{bus::EventNames, text::Str};
 
 /// How a session queues, batches, sends and stops.
 ///
-/// Each field has a setter of the same name on the [`Builder`](crate::Builder). Combinations that cannot work are
+/// Each field has a setter of the same name on the [`Builder`](crate::session::Builder). Combinations that cannot work are
 /// refused when the session is built, by an [`OptionError`] that names the option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -48,7 +48,7 @@ pub struct Options {
     pub max_event_bytes: usize,
     /// How deep an event's data may nest, in objects and arrays, the data itself included. What lies deeper becomes
     /// `… (cut)` and is not looked at. [`usize::MAX`], the default, is no limit; with a
-    /// [scrub hook](crate::Builder::scrub) there is one of 120 at most.
+    /// [scrub hook](crate::session::Builder::scrub) there is one of 120 at most.
     pub max_data_depth: usize,
     /// How long a text in an event's data may be, keys included, in bytes of UTF-8. A longer one is cut and ends in
     /// `… (cut)`. At least 32; [`usize::MAX`], the default, is no limit.
@@ -59,7 +59,7 @@ pub struct Options {
     /// An event that one of these three has made smaller counts as [`truncated`](crate::Stats::truncated). With any of
     /// them `log` costs about three quarters more.
     pub max_fields: usize,
-    /// Whether the session takes [`events`](Self::events) from its [bus](crate::Builder::bus): those whose metadata
+    /// Whether the session takes [`events`](Self::events) from its [bus](crate::session::Builder::bus): those whose metadata
     /// `session_id` is its own, from the start until it stops. Default true.
     #[cfg(has_arc)]
     pub attach_events: bool,
@@ -67,7 +67,7 @@ pub struct Options {
     #[cfg(has_arc)]
     pub events: EventNames,
     /// The id of its handler there. Default: `tinkex-telemetry-` and the session's id, with a number behind it where
-    /// there is one already. A given one that is taken is a [`BuildError`](crate::BuildError).
+    /// there is one already. A given one that is taken is a [`BuildError`](crate::session::BuildError).
     #[cfg(has_arc)]
     pub handler_id: Option<Str>,
     /// Whether the session exists at all. `None`, the default, asks the environment with `std`: `TINKER_TELEMETRY`

@@ -19,7 +19,7 @@ use core::{pin::pin, time::Duration};
 /// A running session: transport `T`, clock `C`, spawner `S`. It derefs to its [`Handle`], which has the operations.
 ///
 /// Dropping it stops the session. Where the driver has a thread of its own
-/// ([`Placement::Dedicated`](crate::Placement::Dedicated)) the drop waits until everything is settled, at most
+/// ([`Placement::Dedicated`](crate::runtime::Placement::Dedicated)) the drop waits until everything is settled, at most
 /// `drop_timeout`. On an executor it only asks; the driver does the rest while its executor lives, within
 /// `drop_timeout`: await [`stop`](Handle::stop) first where it matters. In the child of a `fork()` it does nothing.
 pub struct Reporter<T = (), C: 'static = (), S = ()> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// The 32 random bytes a session is born with. Event ids, idempotency keys and jitter come from them.
 ///
 /// With `std` the builder takes them from the operating system. Without, the program gives them
-/// ([`Builder::entropy`](crate::Builder::entropy)): two sessions with the same bytes give the same ids, and the backend
+/// ([`Builder::entropy`](crate::session::Builder::entropy)): two sessions with the same bytes give the same ids, and the backend
 /// would take the events of one for repeats of the other's.
 #[derive(Clone)]
 pub struct Entropy([u8; 32]);

@@ -13,9 +13,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::http::HttpClient;
+use tinkex_telemetry::runtime::Runtime;
 use tinkex_telemetry::{
-    Batch, Config, Drain, Handle, HttpClient, HttpTransport, Receipt, Reporter, Reqwest, Runtime,
-    SendError, Severity, Thread, Tokio, Transport, Ureq,
+    Batch, Config, Drain, Handle, HttpTransport, Receipt, Reporter, Reqwest, SendError, Severity,
+    Thread, Tokio, Transport, Ureq,
 };
 
 /// How long everything here may take, by promise.

@@ -5,7 +5,9 @@ use crate::support::{DAY, Failure};
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::task::Poll;
 use core::time::Duration;
-use tinkex_telemetry::{AlreadyDriven, Builder, DiagnosticKind, Handle, Severity, Stats, fields};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
+use tinkex_telemetry::session::{AlreadyDriven, Builder};
+use tinkex_telemetry::{Handle, Severity, Stats, fields};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -5,7 +5,8 @@ use core::time::Duration;
 use std::sync::{Barrier, mpsc};
 use std::thread;
 use tinkex_telemetry::collector::{Collector, Reply};
-use tinkex_telemetry::{DiagnosticKind, Handle, Severity};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
+use tinkex_telemetry::{Handle, Severity};
 
 const MINUTES: Duration = Duration::from_secs(10 * 60);
 

@@ -7,10 +7,12 @@ use core::time::Duration;
 use serde_json::Value;
 use std::process::Output;
 use std::time::Instant;
+use tinkex_telemetry::capture::PanicHook;
 use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::event::Verdict;
 use tinkex_telemetry::{
-    Batch, Config, HttpTransport, PanicHook, Receipt, Reporter, Reqwest, SendError, Severity,
-    Thread, Tokio, Transport, Ureq, Verdict, capture, init, install_panic_hook,
+    Batch, Config, HttpTransport, Receipt, Reporter, Reqwest, SendError, Severity, Thread, Tokio,
+    Transport, Ureq, capture, init, install_panic_hook,
 };
 
 fn run(test: &str, collector: &Collector, variables: &[(&str, &str)]) -> Output {

@@ -4,9 +4,12 @@ use crate::support::{BOUND, Failure, KEY, child, is_child};
 use core::fmt::Debug;
 use core::time::Duration;
 use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::http::HttpClient;
+use tinkex_telemetry::runtime::Runtime;
+use tinkex_telemetry::session::BuildError;
 use tinkex_telemetry::{
-    Batch, BuildError, Config, Handle, HttpClient, HttpTransport, Receipt, Reporter, Reqwest,
-    Runtime, SendError, Severity, Thread, Tokio, Transport, Ureq, fields,
+    Batch, Config, Handle, HttpTransport, Receipt, Reporter, Reqwest, SendError, Severity, Thread,
+    Tokio, Transport, Ureq, fields,
 };
 
 /// Whether a text has a part of the key in it. A third would be too much.

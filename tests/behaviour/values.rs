@@ -10,7 +10,8 @@ use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::json;
 use std::sync::Mutex;
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{DiagnosticKind, Handle, fields};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
+use tinkex_telemetry::{Handle, fields};
 
 fn stopped(session: &Session) -> bool {
     let drain = session.stop_blocking(BOUND).expect("no executor here");

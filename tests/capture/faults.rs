@@ -2,10 +2,9 @@
 
 use crate::support::{Kept, thread};
 use serde_json::json;
-use tinkex_telemetry::{
-    Config, Handle, HttpClient, HttpTransport, Reporter, Reqwest, StatusError, Thread, Ureq,
-    capture,
-};
+use tinkex_telemetry::event::StatusError;
+use tinkex_telemetry::http::HttpClient;
+use tinkex_telemetry::{Config, Handle, HttpTransport, Reporter, Reqwest, Thread, Ureq, capture};
 
 fn reqwest_error(status: u16) -> reqwest::Error {
     let answer = http::Response::builder().status(status).body("");
@@ -15,7 +14,10 @@ fn reqwest_error(status: u16) -> reqwest::Error {
 }
 
 /// What a session with this way to look at errors makes of one.
-fn judged(classify: tinkex_telemetry::Classify, work: impl FnOnce(&Handle)) -> serde_json::Value {
+fn judged(
+    classify: tinkex_telemetry::event::Classify,
+    work: impl FnOnce(&Handle),
+) -> serde_json::Value {
     let kept = Kept::default();
     let session = Reporter::builder("s")
         .transport(kept.clone())

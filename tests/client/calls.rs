@@ -395,7 +395,7 @@ fn a_long_result_is_read_to_its_end<W: World>() {
     let sampler = site.sampler();
     let tokens: Vec<u32> = (0..200_000).collect();
     let result = json!({ "sequences": [{ "tokens": tokens, "stop_reason": "stop" }] });
-    assert!(result.to_string().len() > 16 * tinkex_telemetry::MAX_RESPONSE_BYTES);
+    assert!(result.to_string().len() > 16 * tinkex_telemetry::http::MAX_RESPONSE_BYTES);
     site.backend.result("Sample", result);
     let sampled = site
         .wait(sampler.sample(prompt(), 1, SamplingParams::new()))

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use tinkex_telemetry::Config;
 use tinkex_telemetry::client::{AdamParams, LoraConfig, ServiceClient};
 use tinkex_telemetry::collector::{Collector, Reply};
-use tinkex_telemetry::{Config, HttpClient as _};
+use tinkex_telemetry::http::HttpClient as _;
 
 in_each_world! {
     requests_are_submitted_in_the_order_of_the_calls_and_awaited_in_any,

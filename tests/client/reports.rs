@@ -5,9 +5,10 @@ use crate::worlds::{KEY, World, data_of, names, site, site_with};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tinkex_telemetry::bus::QueueStateChange;
 use tinkex_telemetry::client::{AdamParams, ClientError, SamplingParams};
 use tinkex_telemetry::collector::{Collector, Reply};
-use tinkex_telemetry::{DiagnosticKind, QueueStateChange};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
 
 in_each_world! {
     a_users_own_error_is_a_user_error_and_the_session_lives_on,

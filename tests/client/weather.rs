@@ -7,12 +7,13 @@ use serde_json::json;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tinkex_telemetry::bus::QueueState;
 use tinkex_telemetry::client::{
     AdamParams, ClientError, LoraConfig, ModelInput, SamplingClient, SamplingParams, ServiceClient,
 };
 use tinkex_telemetry::collector::Reply;
+use tinkex_telemetry::diagnostic::DiagnosticKind;
 use tinkex_telemetry::sim::SimSpawner;
-use tinkex_telemetry::{DiagnosticKind, QueueState};
 
 const POLL: &str = "retrieve_future";
 

@@ -8,10 +8,12 @@ use tinkex_telemetry::client::{
     LoraConfig, Pending, SamplingClient, ServiceBuilder, ServiceClient, TrainingClient,
 };
 use tinkex_telemetry::collector::{Backend, CallRecord, Collector, Reply, SessionRecord};
-use tinkex_telemetry::{
-    Clock, Config, HttpClient, Instant, Placement, Reqwest, Runtime, Smol, SpawnError, Spawner,
-    Surf, Thread, Timestamp, Tokio, Ureq, WouldDeadlock,
+use tinkex_telemetry::http::{HttpClient, Surf};
+use tinkex_telemetry::runtime::{
+    Clock, Placement, Runtime, Smol, SpawnError, Spawner, WouldDeadlock,
 };
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Config, Reqwest, Thread, Tokio, Ureq};
 
 pub(crate) const KEY: &str = "sk-sentinel-0123456789";
 const SPEED: u32 = 20;

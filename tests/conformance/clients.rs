@@ -6,7 +6,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
-use tinkex_telemetry::{HttpClient, HttpError, MAX_RESPONSE_BYTES, Reqwest, Surf, Ureq};
+use tinkex_telemetry::http::{HttpClient, HttpError, MAX_RESPONSE_BYTES, Surf};
+use tinkex_telemetry::{Reqwest, Ureq};
 
 /// Longer than any test takes: what bounds an attempt is the session's own timeout.
 const NEVER: Duration = Duration::from_secs(600);

@@ -3,8 +3,9 @@
 use alloc::sync::Arc;
 use serde_json::{Value, json};
 use std::sync::Mutex;
+use tinkex_telemetry::bus::Bus;
 use tinkex_telemetry::bus::{Event, EventNames};
-use tinkex_telemetry::{Bus, HttpEvents};
+use tinkex_telemetry::http::HttpEvents;
 
 pub(crate) const SESSION: &str = "told";
 

@@ -18,9 +18,13 @@ use embassy_time::Timer;
 use serde::Serialize;
 use tinkex_telemetry::local::LocalTransport;
 use tinkex_telemetry::{
-    Batch, Builder, Embassy, Entropy, Handle, Memory, Options, Receipt, Reporter, RetryAfter,
-    SendError, Severity, Stats, StatusError, Timestamp, fields,
+    Batch, Handle, Options, Receipt, Reporter, SendError, Severity, Stats, fields,
 };
+use tinkex_telemetry::event::StatusError;
+use tinkex_telemetry::runtime::Embassy;
+use tinkex_telemetry::session::{Builder, Entropy, Memory};
+use tinkex_telemetry::time::Timestamp;
+use tinkex_telemetry::transport::RetryAfter;
 
 /// Bytes of the queue and of the buffer for a request.
 pub const QUEUE: usize = 8 * 1024;

@@ -54,7 +54,7 @@ impl<'a> Blame<'a> {
 }
 
 /// Looks at one error of a chain and says what it knows of whose fault it is; see
-/// [`Builder::classify_errors`](crate::Builder::classify_errors).
+/// [`Builder::classify_errors`](crate::session::Builder::classify_errors).
 pub type Classify = for<'a> fn(&'a (dyn Error + 'static)) -> Option<Blame<'a>>;
 
 /// A failed request, as an error for applications that have none of their own: with it anywhere on an error's

@@ -166,7 +166,7 @@ fn a_user_error_of_long_texts_fits_into_the_smallest_event() {
         classify: None,
         ..ErrorRules::default()
     };
-    let room = crate::Options::MIN_EVENT_BYTES - crate::event::encode::EventPrefix::MAX;
+    let room = crate::session::Options::MIN_EVENT_BYTES - crate::event::encode::EventPrefix::MAX;
     let at = Timestamp::from_unix_micros(0);
     let tail = encoded(room, |out| {
         rules.encode(out, at, &error, Severity::Error, &DataLimits::NONE)

@@ -48,15 +48,15 @@ impl<C, const QUEUE: usize, const BATCH: usize> Memory<C, QUEUE, BATCH> {
     ///
     /// ```compile_fail
     /// # struct Clock;
-    /// let queue_of_a_kibibyte = tinkex_telemetry::Memory::<Clock, 1024, 1024>::new();
+    /// let queue_of_a_kibibyte = tinkex_telemetry::session::Memory::<Clock, 1024, 1024>::new();
     /// ```
     /// ```compile_fail
     /// # struct Clock;
-    /// let batch_of_half_a_kibibyte = tinkex_telemetry::Memory::<Clock, 2048, 512>::new();
+    /// let batch_of_half_a_kibibyte = tinkex_telemetry::session::Memory::<Clock, 2048, 512>::new();
     /// ```
     /// ```
     /// # struct Clock;
-    /// let smallest = tinkex_telemetry::Memory::<Clock, 1304, 575>::new();
+    /// let smallest = tinkex_telemetry::session::Memory::<Clock, 1304, 575>::new();
     /// ```
     #[must_use]
     pub const fn new() -> Self {

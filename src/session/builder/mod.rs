@@ -212,12 +212,13 @@ impl<T, C, S> Builder<T, C, S> {
     /// or five times as much where it looks at the data, which are parsed then. Texts are whole: what is too long is cut
     /// only afterwards, unless the event as a whole does not fit into `max_event_bytes`.
     ///
-    /// A panic in it refuses this one event, as [`ScrubPanicked`](crate::Refusal::ScrubPanicked). What it logs itself is
-    /// refused as [`Scrubbed`](crate::Refusal::Scrubbed), on every session with a hook. A fatal exception that it drops
+    /// A panic in it refuses this one event, as [`ScrubPanicked`](crate::stats::Refusal::ScrubPanicked). What it logs itself is
+    /// refused as [`Scrubbed`](crate::stats::Refusal::Scrubbed), on every session with a hook. A fatal exception that it drops
     /// ends the session all the same.
     ///
     /// ```
-    /// # use tinkex_telemetry::{Reporter, Verdict};
+    /// # use tinkex_telemetry::Reporter;
+    /// # use tinkex_telemetry::event::Verdict;
     /// let builder = Reporter::builder("session-123").scrub(|event| {
     ///     if event.data().contains_key("password") {
     ///         event.data_mut().insert("password".into(), "(removed)".into());
@@ -248,8 +249,8 @@ impl<T, C, S> Builder<T, C, S> {
 
     /// Teaches the session to read the HTTP status of errors of the application's own, to tell user errors from
     /// exceptions. It is asked for every error on a `source()` chain, before anybody else: what it answers counts.
-    /// [`StatusError`](crate::StatusError) is known, and so are the errors of the transport's HTTP client; those of
-    /// another one are with [`HttpClient::blame`](crate::HttpClient::blame) of its adapter, as in
+    /// [`StatusError`](crate::event::StatusError) is known, and so are the errors of the transport's HTTP client; those of
+    /// another one are with [`HttpClient::blame`](crate::http::HttpClient::blame) of its adapter, as in
     /// `.classify_errors(Reqwest::blame)`.
     pub fn classify_errors(mut self, classify: Classify) -> Self {
         self.errors.classify = Some(classify);
@@ -362,7 +363,7 @@ impl<T: Transport, C: Clock, S: Spawner> Builder<T, C, S> {
 #[cfg(has_arc)]
 impl<T: LocalTransport + 'static, C: Clock, S: LocalSpawner> Builder<T, C, S> {
     /// [`start`](Builder::start) on a single-threaded executor, for transports that are not `Send`. To be called on its
-    /// thread, where blocking waits answer [`WouldDeadlock`](crate::WouldDeadlock) from then on.
+    /// thread, where blocking waits answer [`WouldDeadlock`](crate::runtime::WouldDeadlock) from then on.
     ///
     /// # Errors
     /// As there.

@@ -7,8 +7,9 @@ use core::task::{Context, Waker};
 use core::time::Duration;
 use std::io;
 use std::time::Instant;
+use tinkex_telemetry::Severity;
 use tinkex_telemetry::collector::{EventKind, Reply};
-use tinkex_telemetry::{HttpClient, Severity};
+use tinkex_telemetry::http::HttpClient;
 
 pub(crate) fn a_fatal_exception_is_sent_with_the_end<W: World, H: HttpClient>(
     client: fn() -> H,

@@ -5,8 +5,9 @@ use crate::table::Verdict::{self, Passed};
 use crate::worlds::World;
 use core::time::Duration;
 use std::collections::HashSet;
+use tinkex_telemetry::HttpTransport;
 use tinkex_telemetry::collector::{Reply, ResponseKind};
-use tinkex_telemetry::{HttpClient, HttpTransport};
+use tinkex_telemetry::http::HttpClient;
 
 fn keys<W: World>(session: &Session<W>) -> Vec<String> {
     let requests = session.collector.requests();
