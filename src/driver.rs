@@ -1,7 +1,7 @@
 //! The loop between engine, clock and transport.
 
 use crate::clock::Clock;
-use crate::engine::{Attempt, AttemptId, Engine, SendOutcome, Step, Wakers};
+use crate::engine::{Attempt, AttemptId, Engine, SendOutcome, Step, WithWakers};
 use crate::event::encode::BODY_SUFFIX;
 use crate::event::writer::{self, EventWriter};
 use crate::sys::fork::Forked;
@@ -22,6 +22,14 @@ pub(crate) trait Driven: Sync {
 
     /// Runs `work` on the session's engine, unless this is the child of a fork.
     fn with<R>(&self, work: impl FnOnce(&mut Engine) -> R) -> Result<R, Forked>;
+
+    /// [`with`](Self::with) for calls that return wakers: wakes them, outside the lock.
+    fn update<W: WithWakers>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> W,
+    ) -> Result<W::Value, Forked> {
+        self.with(work).map(WithWakers::wake)
+    }
 
     /// Lets others have the engine between two of many calls of [`with`](Self::with).
     fn pause(&self);
@@ -109,15 +117,14 @@ pub(crate) fn next_step<S: Driven>(session: &S) -> Step {
     let now = session.clock().now();
     session.report(now, false);
     loop {
-        let looked = session.with(|engine| {
+        let step = session.update(|engine| {
             let wakers = engine.expire(now);
-            (wakers, engine.poll(now))
+            (engine.poll(now), wakers)
         });
         // What is queued is the parent's to send.
-        let Ok((wakers, step)) = looked else {
+        let Ok(step) = step else {
             return Step::Done;
         };
-        wakers.into_iter().for_each(Wakers::wake);
         if step != Step::Again {
             return step;
         }
@@ -141,8 +148,8 @@ async fn sleep<S: Driven>(session: &S, until: Option<Instant>) {
 /// Notes the waker, unless something has happened since the last look.
 fn is_dirty<S: Driven>(session: &S, context: &Context<'_>) -> bool {
     let waker = context.waker().clone();
-    let parked = session.with(|engine| engine.park(waker));
-    matches!(parked, Ok(Err(_)))
+    let is_parked = session.update(|engine| engine.park(waker));
+    is_parked == Ok(false)
 }
 
 /// Puts the bytes of one attempt's batch into the body. `None` when there is nothing to send after all.
@@ -171,10 +178,7 @@ fn prepare<'a, S: Driven>(
 
 fn settle<S: Driven>(session: &S, id: AttemptId, outcome: SendOutcome) {
     let now = session.clock().now();
-    let settled = session.with(|engine| engine.settle(id, outcome, now));
-    if let Ok(wakers) = settled {
-        wakers.wake();
-    }
+    let _ = session.update(|engine| engine.settle(id, outcome, now));
 }
 
 pub(crate) enum Filled {

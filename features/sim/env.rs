@@ -157,7 +157,7 @@ impl Env {
             .options(options.clone())
             .enabled(true)
             .platform("unix/linux")
-            .without_stacks()
+            .__simulated(false)
             .process_uuid(Some(Uuid::from_u128(PROCESS)))
             .entropy(Entropy::new(Rng::bytes(self.0.seed, 1_000 + number)))
             .on_diagnostic({

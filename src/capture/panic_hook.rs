@@ -115,7 +115,7 @@ impl PanicHook {
             return self;
         }
         with_installed(|installed| {
-            installed.entries.retain(|entry| !entry.handle.is_over());
+            installed.entries.retain(|entry| !entry.handle.has_ended());
             self.0.id = Some(installed.next_id);
             installed.next_id += 1;
             installed.entries.push(self.0.clone());

@@ -53,6 +53,11 @@ pub(super) enum Phase {
 }
 
 impl InFlight {
+    /// Whether its next attempt may begin.
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Retry { until, .. } if until <= now)
+    }
+
     pub(super) fn is_sending(&self, send: AttemptId) -> bool {
         matches!(self.phase, Phase::Sending { id, .. } if id == send)
     }
@@ -158,7 +163,7 @@ impl Engine {
             self.bytes_since_flush = 0;
             self.emptied_at = Some(now);
         }
-        self.in_flight = Some(InFlight {
+        let in_flight = InFlight {
             extent,
             key: self.random.uuid(),
             attempt: 0,
@@ -166,8 +171,8 @@ impl Engine {
                 until: now,
                 is_retry_after: false,
             },
-        });
-        self.begin_attempt(now)
+        };
+        self.begin_attempt(in_flight, now)
     }
 
     /// The most events the next batch may have.
@@ -188,10 +193,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn begin_attempt(&mut self, now: Instant) -> Step {
-        let Some(in_flight) = &mut self.in_flight else {
-            return Step::Again;
-        };
+    pub(super) fn begin_attempt(&mut self, mut in_flight: InFlight, now: Instant) -> Step {
         let id = AttemptId(self.next_send);
         self.next_send = self.next_send.wrapping_add(1);
         let deadline = now.after(self.options.http_timeout);
@@ -199,7 +201,7 @@ impl Engine {
             id,
             deadline: deadline.unwrap_or(Instant::END),
         };
-        Step::Send(Attempt {
+        let attempt = Attempt {
             id,
             key: in_flight.key,
             first_index: match self.ring.record(0) {
@@ -209,7 +211,9 @@ impl Engine {
             events: in_flight.extent.events() as usize,
             json_bytes: in_flight.extent.json_bytes,
             attempt: in_flight.attempt,
-        })
+        };
+        self.in_flight = Some(in_flight);
+        Step::Send(attempt)
     }
 
     /// When the attempt under way must end: its own timeout, or a stop's deadline, which may come up meanwhile.

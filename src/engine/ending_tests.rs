@@ -1,7 +1,7 @@
 //! The engine's promises about the end of a session, with hand-moved time.
 
 use super::testing::{Harness, retryable};
-use super::{Priority, SendOutcome, Step};
+use super::{Priority, SendOutcome, Step, WithWakers};
 use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::HEADER;
 use crate::stats::Refusal;
@@ -204,7 +204,7 @@ fn a_deadline_after_the_end_has_nothing_to_drop() {
     harness.stop(SECOND);
     harness.deliver();
     harness.advance(SECOND);
-    assert!(harness.engine.expire(harness.now).is_none());
+    assert!(harness.engine.expire(harness.now).is_empty());
     assert_eq!(harness.engine.stats().dropped.shutdown, 0);
 }
 
@@ -281,11 +281,11 @@ fn a_fatal_exception_that_is_not_sent_ends_the_session_and_wakes_the_driver() {
     for refusal in [Refusal::Scrubbed, Refusal::ScrubPanicked] {
         let mut harness = Harness::new(|_| {});
         assert!(matches!(harness.engine.poll(harness.now), Step::Wait(_)));
-        assert!(harness.engine.park(Waker::noop().clone()).is_ok());
+        assert!(harness.engine.park(Waker::noop().clone()).wake());
         let tail = session_end(Timestamp::from_unix_micros(0), SECOND);
         let (result, waker) = harness.engine.refuse_fatal(refusal, None, &tail);
         assert_eq!(result, Err(refusal));
-        assert!(waker.is_some(), "{refusal:?}");
+        assert!(waker.has_driver(), "{refusal:?}");
         assert!(harness.engine.stats().session_ended);
         assert_eq!(harness.deliver().names(), ["SESSION_END"]);
     }

@@ -1,6 +1,6 @@
 //! What comes in: events that are queued, and events that are refused.
 
-use super::{Engine, Priority, Watermark};
+use super::{Engine, Priority, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::{HEADER, NoRoom, Ring};
 use crate::event::encode::EventPrefix;
@@ -8,16 +8,15 @@ use crate::event::encode::EventPrefix;
 use crate::event::encode::SessionEnd;
 use crate::stats::Refusal;
 use crate::text::Reason;
-use core::task::Waker;
 
 impl Engine {
-    /// Takes an event: everything of its JSON behind id and index. The waker, if any, is to be woken.
+    /// Takes an event: everything of its JSON behind id and index.
     #[cfg(any(test, feature = "std"))]
     pub(crate) fn push(
         &mut self,
         body: &[u8],
         priority: Priority<'_>,
-    ) -> (Result<(), Refusal>, Option<Waker>) {
+    ) -> (Result<(), Refusal>, Wakers) {
         self.take(body.len(), priority, |ring, front| {
             ring.push(front.index, front.len(), |out| front.write(out), body)
         })
@@ -30,10 +29,10 @@ impl Engine {
         body_len: usize,
         priority: Priority<'_>,
         put: impl FnOnce(&mut Ring, EventPrefix) -> Result<R, NoRoom>,
-    ) -> (Result<R, Refusal>, Option<Waker>) {
+    ) -> (Result<R, Refusal>, Wakers) {
         if self.is_stopping {
             self.note_refused(Refusal::SessionEnded, None);
-            return (Err(Refusal::SessionEnded), None);
+            return (Err(Refusal::SessionEnded), Wakers::default());
         }
         let index = self.next_index;
         let is_fatal = matches!(priority, Priority::Fatal(_));
@@ -48,7 +47,7 @@ impl Engine {
             self.queue_end(tail);
         }
         if matches!(priority, Priority::Ordinary) && !needs_wake {
-            return (result, None);
+            return (result, Wakers::default());
         }
         if !matches!(priority, Priority::Ordinary) {
             self.make_all_due();
@@ -61,7 +60,7 @@ impl Engine {
         &mut self,
         refusal: Refusal,
         reason: Option<Reason>,
-    ) -> (Result<(), Refusal>, Option<Waker>) {
+    ) -> (Result<(), Refusal>, Wakers) {
         let refusal = if self.is_stopping {
             Refusal::SessionEnded
         } else {
@@ -72,10 +71,12 @@ impl Engine {
             self.next_index += 1;
         }
         let needs_wake = self.note_refused(refusal, reason);
-        (
-            Err(refusal),
-            if needs_wake { self.driver.wake() } else { None },
-        )
+        let wakers = if needs_wake {
+            self.driver.wake()
+        } else {
+            Wakers::default()
+        };
+        (Err(refusal), wakers)
     }
 
     /// Counts a fatal exception that is not to be sent; the session ends all the same.
@@ -85,14 +86,13 @@ impl Engine {
         refusal: Refusal,
         reason: Option<Reason>,
         tail: &SessionEnd,
-    ) -> (Result<(), Refusal>, Option<Waker>) {
-        let (result, waker) = self.refuse_with_reason(refusal, reason);
+    ) -> (Result<(), Refusal>, Wakers) {
+        let (result, wakers) = self.refuse_with_reason(refusal, reason);
         if !self.is_stopping {
             self.queue_end(tail);
             self.make_all_due();
         }
-        // A waker comes out once: the one from above must not get lost.
-        (result, waker.or_else(|| self.driver.wake()))
+        (result, wakers.and_driver(&mut self.driver))
     }
 
     /// Counts an accepted event of which something was left out.
@@ -117,7 +117,7 @@ impl Engine {
         let (mut size, mut bytes) = (self.options.max_queue_size, self.options.max_queue_bytes);
         if is_fatal {
             size = size.saturating_add(1);
-            bytes += self.options.max_event_bytes + HEADER;
+            bytes += self.options.reserve();
         }
         if self.ring.records() >= size || self.ring.used() + HEADER + len > bytes {
             return Err(Refusal::QueueFull);

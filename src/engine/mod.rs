@@ -7,9 +7,9 @@ mod batch;
 #[cfg(all(test, feature = "std"))]
 mod ending_tests;
 mod intake;
+mod invariants;
 mod ledger;
 mod options;
-#[cfg(any(test, not(feature = "std")))]
 mod pieces;
 #[cfg(all(test, feature = "std"))]
 mod properties;
@@ -24,7 +24,7 @@ mod wakers;
 
 pub(crate) use batch::Attempt;
 pub(crate) use options::EngineOptions;
-pub(crate) use wakers::{Registered, WaiterId, Wakers, wake};
+pub(crate) use wakers::{WaiterId, Wakers, WithWakers};
 
 use crate::diagnostic::{DiagnosticKind, Notice, Notices};
 use crate::engine::ring::Ring;
@@ -174,10 +174,12 @@ impl Engine {
     /// Says what to do now. Call [`expire`](Self::expire) with the same `now` first.
     pub(crate) fn poll(&mut self, now: Instant) -> Step {
         self.driver.begin_poll();
+        if let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_ready(now)) {
+            return self.begin_attempt(in_flight, now);
+        }
         let until = match &self.in_flight {
             Some(in_flight) => match in_flight.phase {
                 Phase::Sending { .. } => self.send_deadline(),
-                Phase::Retry { until, .. } if until <= now => return self.begin_attempt(now),
                 Phase::Retry { until, .. } => Some(until),
             },
             None if self.is_due(now) => return self.form(now),
@@ -237,7 +239,7 @@ impl Engine {
         None
     }
 
-    /// Ends an attempt. The wakers are to be woken; an old id changes nothing.
+    /// Ends an attempt. An old id changes nothing.
     pub(crate) fn settle(&mut self, id: AttemptId, outcome: SendOutcome, now: Instant) -> Wakers {
         let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_sending(id)) else {
             return Wakers::default();
@@ -323,14 +325,14 @@ impl Engine {
         }
     }
 
-    /// Makes everything accepted so far due. The waker, if any, is to be woken.
-    pub(crate) fn request_flush(&mut self) -> (Watermark, Option<Waker>) {
+    /// Makes everything accepted so far due.
+    pub(crate) fn request_flush(&mut self) -> (Watermark, Wakers) {
         self.make_all_due();
         (self.flush_watermark, self.driver.wake())
     }
 
     /// Whether a wait for `watermark` has nothing left to wait for.
-    pub(crate) fn is_over(&self, watermark: Watermark) -> bool {
+    pub(crate) fn is_reached(&self, watermark: Watermark) -> bool {
         self.settled() >= watermark || !self.driver.is_attached
     }
 
@@ -362,14 +364,11 @@ impl Engine {
                 is_retry_after: false,
             };
         }
-        let mut wakers = self.waiters.take();
-        wakers.driver = self.driver.clear();
-        wakers
+        self.driver.detach(self.waiters.take())
     }
 
-    /// The driver goes to sleep, unless something has happened since its last poll. The waker that comes back is to
-    /// be dropped.
-    pub(crate) fn park(&mut self, waker: Waker) -> Result<Option<Waker>, Waker> {
+    /// The driver goes to sleep, unless something has happened since its last poll; whether it does.
+    pub(crate) fn park(&mut self, waker: Waker) -> (bool, Wakers) {
         self.driver.park(waker)
     }
 
@@ -379,12 +378,12 @@ impl Engine {
     }
 
     /// Notes a waiter's waker, to be woken when something is settled.
-    pub(crate) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Registered {
+    pub(crate) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Wakers {
         self.waiters.register(waiter, waker)
     }
 
-    /// A waiter is gone. Its waker is to be dropped.
-    pub(crate) fn unregister(&mut self, waiter: WaiterId) -> Option<Waker> {
+    /// A waiter is gone.
+    pub(crate) fn unregister(&mut self, waiter: WaiterId) -> Wakers {
         self.waiters.unregister(waiter)
     }
 

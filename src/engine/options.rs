@@ -1,5 +1,7 @@
 //! The options that the engine goes by.
 
+use super::ring::HEADER;
+
 /// Some of a session's options, after they were checked. Times are microseconds, which take half the memory.
 pub(crate) struct EngineOptions {
     pub(crate) flush_interval: u64,
@@ -14,4 +16,11 @@ pub(crate) struct EngineOptions {
     pub(crate) batch_budget: usize,
     pub(crate) max_event_bytes: usize,
     pub(crate) max_retries: u32,
+}
+
+impl EngineOptions {
+    /// What the ring holds beyond `max_queue_bytes`: one fatal exception.
+    pub(super) const fn reserve(&self) -> usize {
+        self.max_event_bytes + HEADER
+    }
 }

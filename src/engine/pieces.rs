@@ -3,20 +3,19 @@
 //! An event has its place from the first on, and is accepted; what comes behind it waits for it. Where nobody can be
 //! interrupted while he logs, the driver never sees such an event.
 
-use super::{Engine, Priority};
+use super::{Engine, Priority, Wakers};
 use crate::engine::ring::Reserved;
 use crate::event::encode::EventPrefix;
 use crate::stats::Refusal;
-use core::task::Waker;
 
 impl Engine {
     /// Takes an event whose JSON behind id and index has this length. Front and body are to be
-    /// [written](Self::fill) next. The waker, if any, is to be woken.
+    /// [written](Self::fill) next.
     pub(crate) fn reserve(
         &mut self,
         body_len: usize,
         priority: Priority<'_>,
-    ) -> (Result<(Reserved, EventPrefix), Refusal>, Option<Waker>) {
+    ) -> (Result<(Reserved, EventPrefix), Refusal>, Wakers) {
         self.take(body_len, priority, |ring, front| {
             let reserved = ring.reserve(front.index, front.len() + body_len)?;
             Ok((reserved, front))
@@ -28,14 +27,14 @@ impl Engine {
         self.ring.fill(event, piece);
     }
 
-    /// Nothing is left to be written. The waker, if any, is to be woken.
-    pub(crate) fn finish(&mut self, event: &Reserved) -> Option<Waker> {
+    /// Nothing is left to be written.
+    pub(crate) fn finish(&mut self, event: &Reserved) -> Wakers {
         self.ring.finish(event);
         let was_awaited = core::mem::take(&mut self.awaits_writer);
         if was_awaited {
             self.driver.wake()
         } else {
-            None
+            Wakers::default()
         }
     }
 }
@@ -43,7 +42,7 @@ impl Engine {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::super::testing::Harness;
-    use super::super::{Priority, Step};
+    use super::super::{Priority, Step, WithWakers};
     use super::*;
     use alloc::sync::Arc;
     use alloc::task::Wake;
@@ -84,7 +83,7 @@ mod tests {
             is_some
         }
 
-        fn end(mut self, harness: &mut Harness) -> Option<Waker> {
+        fn end(mut self, harness: &mut Harness) -> Wakers {
             while self.write(harness) {}
             harness.engine.finish(&self.reserved)
         }
@@ -128,11 +127,8 @@ mod tests {
         harness.engine.request_flush();
         assert_eq!(harness.deliver().names(), ["before"]);
         assert_eq!(harness.poll(), Step::Wait(None));
-        assert!(harness.engine.park(Arc::clone(&woken).into()).is_ok());
-        event
-            .end(&mut harness)
-            .expect("the driver waits for it")
-            .wake();
+        assert!(harness.engine.park(Arc::clone(&woken).into()).wake());
+        event.end(&mut harness).wake();
         assert!(woken.0.load(Ordering::Relaxed));
         assert_eq!(harness.deliver().names(), ["unfinished", "behind"]);
     }
@@ -146,7 +142,7 @@ mod tests {
         assert_eq!(harness.poll(), Step::Wait(Some(harness.after(LONG))));
         harness.advance(LONG);
         assert_eq!(harness.poll(), Step::Done);
-        assert!(event.end(&mut harness).is_none());
+        assert!(event.end(&mut harness).is_empty());
         let stats = harness.engine.stats();
         assert_eq!(
             (stats.accepted, stats.dropped.shutdown, stats.queued),

@@ -1,7 +1,7 @@
 //! Whatever is done to an engine, and whatever the network does: what must hold after every step.
 
 use super::testing::{Harness, Sent, retryable};
-use super::{Attempt, Priority, SendOutcome, Step};
+use super::{Attempt, Priority, SendOutcome, Step, WithWakers};
 use crate::diagnostic::DiagnosticKind;
 use crate::stats::Refusal;
 use crate::text::Reason;

@@ -77,7 +77,6 @@ impl Storage {
     }
 
     /// Makes bytes within the capacity ones that were touched; `at` is at most one past those touched so far.
-    #[cfg(any(test, not(feature = "std")))]
     #[cfg_attr(not(feature = "alloc"), expect(unused_variables))]
     fn touch(&mut self, at: usize, len: usize) {
         match self {
@@ -124,7 +123,6 @@ pub(crate) struct Record {
 
 /// A record's place, while its payload is written in pieces.
 #[derive(Debug)]
-#[cfg(any(test, not(feature = "std")))]
 pub(crate) struct Reserved {
     /// Where the record begins, counted in bytes since the ring was made.
     start: usize,
@@ -139,7 +137,6 @@ pub(crate) struct Ring {
     used: usize,
     records: usize,
     /// The bytes of all records that are gone. It wraps around.
-    #[cfg(any(test, not(feature = "std")))]
     gone: usize,
 }
 
@@ -151,7 +148,6 @@ impl Ring {
             head: 0,
             used: 0,
             records: 0,
-            #[cfg(any(test, not(feature = "std")))]
             gone: 0,
         }
     }
@@ -260,7 +256,6 @@ impl Ring {
     pub(crate) fn release(&mut self, records: usize, bytes: usize) {
         self.records -= records;
         self.used -= bytes;
-        #[cfg(any(test, not(feature = "std")))]
         {
             self.gone = self.gone.wrapping_add(bytes);
         }
@@ -338,7 +333,6 @@ impl Ring {
 }
 
 /// Records that are written in pieces: what is locked meanwhile is free between them.
-#[cfg(any(test, not(feature = "std")))]
 impl Ring {
     /// Appends a record that is to have a payload of `len` bytes.
     pub(crate) fn reserve(&mut self, tag: u64, len: usize) -> Result<Reserved, NoRoom> {

@@ -5,7 +5,6 @@ use crate::diagnostic::DiagnosticKind;
 use crate::event::encode::{EventPrefix, SessionEnd};
 use crate::stats::DropReason;
 use crate::time::Instant;
-use core::task::Waker;
 
 /// `SESSION_END`: not a record of the ring, so that a full queue cannot refuse it, and one alone, so that there is never
 /// a second.
@@ -81,6 +80,8 @@ impl EndSlot {
             front.write(front_space);
             tail_space.copy_from_slice(tail.as_bytes());
             self.len = len;
+        } else {
+            debug_assert!(false, "SESSION_END has {len} bytes, more than its slot");
         }
     }
 }
@@ -109,11 +110,10 @@ impl Engine {
         if self.end.is_queued() { json } else { &[] }
     }
 
-    /// What [`Priority::Fatal`](super::Priority) does, for an exception that is queued already. The waker, if any, is to be
-    /// woken.
-    pub(crate) fn end(&mut self, tail: &SessionEnd) -> Option<Waker> {
+    /// What [`Priority::Fatal`](super::Priority) does, for an exception that is queued already.
+    pub(crate) fn end(&mut self, tail: &SessionEnd) -> Wakers {
         if self.is_stopping {
-            return None;
+            return Wakers::default();
         }
         self.notices.add(DiagnosticKind::ExceptionLogged, 1);
         self.queue_end(tail);
@@ -122,7 +122,7 @@ impl Engine {
     }
 
     /// Ends the session: `SESSION_END` unless it was sent, everything due at once, nothing more accepted. A later call
-    /// changes nothing about the first one's deadline. The wakers are to be woken.
+    /// changes nothing about the first one's deadline.
     pub(crate) fn begin_stop(
         &mut self,
         deadline: Option<Instant>,
@@ -136,7 +136,7 @@ impl Engine {
             self.make_all_due();
             wakers = self.cut_backoff_short();
         }
-        wakers.driver = wakers.driver.take().or_else(|| self.driver.wake());
+        let wakers = wakers.and_driver(&mut self.driver);
         (Watermark(self.ledger.accepted), wakers)
     }
 
@@ -185,9 +185,13 @@ impl Engine {
         self.stop_deadline().is_some_and(|deadline| deadline <= at)
     }
 
-    /// Drops what is left once a stop's deadline has come. Waiters call it too. The wakers, if any, are to be woken.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<Wakers> {
-        (self.stop_deadline_passed(now) && self.queued() > 0).then(|| self.drop_remaining())
+    /// Drops what is left once a stop's deadline has come. Waiters call it too.
+    pub(crate) fn expire(&mut self, now: Instant) -> Wakers {
+        if self.stop_deadline_passed(now) && self.queued() > 0 {
+            self.drop_remaining()
+        } else {
+            Wakers::default()
+        }
     }
 
     pub(super) fn drop_remaining(&mut self) -> Wakers {
@@ -199,8 +203,6 @@ impl Engine {
         self.in_flight = None;
         self.forming = BatchExtent::default();
         self.split = None;
-        let mut wakers = self.waiters.take();
-        wakers.driver = self.driver.wake();
-        wakers
+        self.waiters.take().and_driver(&mut self.driver)
     }
 }

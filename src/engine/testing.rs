@@ -1,6 +1,6 @@
 //! An engine with hand-moved time and a server that remembers what it saw, for the tests beside it.
 
-use super::{Attempt, EndSlot, Engine, Priority, SendOutcome, Step, Wakers};
+use super::{Attempt, EndSlot, Engine, Priority, SendOutcome, Step, WithWakers};
 use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::{Ring, Storage};
 use crate::event::encode::session_end;
@@ -103,10 +103,10 @@ impl Harness {
     }
 
     pub(super) fn poll(&mut self) -> Step {
-        let wakers = self.engine.expire(self.now);
-        wakers.into_iter().for_each(Wakers::wake);
+        self.engine.expire(self.now).wake();
         self.tell(false);
         loop {
+            self.engine.check();
             match self.engine.poll(self.now) {
                 Step::Again => {}
                 step => return step,
@@ -153,6 +153,7 @@ impl Harness {
         self.engine
             .settle(attempt.attempt.id, outcome, self.now)
             .wake();
+        self.engine.check();
     }
 
     pub(super) fn deliver(&mut self) -> Sent {

@@ -1,7 +1,7 @@
 //! The engine's promises, one by one, with hand-moved time.
 
 use super::testing::{Harness, retryable};
-use super::{AlreadyDriven, Priority, SendOutcome, Step, Watermark};
+use super::{AlreadyDriven, Priority, SendOutcome, Step, Watermark, WithWakers};
 use crate::diagnostic::DiagnosticKind;
 use crate::stats::Refusal;
 use crate::text::Reason;
@@ -69,11 +69,11 @@ fn the_threshold_makes_a_batch_due_and_wakes_the_driver_once() {
         let body = br#","event":"x"}"#;
         let (result, waker) = harness.engine.push(body, Priority::Ordinary);
         assert_eq!(result, Ok(()));
-        waker.into_iter().for_each(Waker::wake);
+        waker.wake();
     };
     push(&mut harness);
     assert!(matches!(harness.poll(), Step::Wait(Some(_))));
-    assert!(harness.engine.park(waker).is_ok());
+    assert!(harness.engine.park(waker).wake());
     push(&mut harness);
     assert_eq!(woken.count(), 0);
     push(&mut harness);
@@ -87,9 +87,9 @@ fn a_request_made_before_the_driver_sleeps_is_not_lost() {
     let mut harness = Harness::new(|_| {});
     harness.log("fatal right after start");
     assert!(matches!(harness.poll(), Step::Wait(Some(_))));
-    assert!(harness.engine.request_flush().1.is_none());
+    assert!(harness.engine.request_flush().1.is_empty());
     let (_, waker) = Woken::waker();
-    assert!(harness.engine.park(waker).is_err());
+    assert!(!harness.engine.park(waker).wake());
     assert!(matches!(harness.poll(), Step::Send(_)));
 }
 
@@ -257,9 +257,9 @@ fn a_wait_is_over_when_what_came_before_it_is_settled() {
     assert_eq!(watermark, Watermark(150));
     harness.log("later");
     harness.deliver();
-    assert!(!harness.engine.is_over(watermark));
+    assert!(!harness.engine.is_reached(watermark));
     harness.deliver();
-    assert!(harness.engine.is_over(watermark));
+    assert!(harness.engine.is_reached(watermark));
 }
 
 #[test]
@@ -269,13 +269,13 @@ fn a_settled_batch_wakes_those_who_wait() {
     harness.engine.request_flush();
     let (woken, waker) = Woken::waker();
     let waiter = harness.engine.new_waiter();
-    harness.engine.register(waiter, waker.clone()).finish();
-    harness.engine.register(waiter, waker.clone()).finish();
+    harness.engine.register(waiter, waker.clone()).wake();
+    harness.engine.register(waiter, waker.clone()).wake();
     let (woken_in_vain, waker) = Woken::waker();
     let gone = harness.engine.new_waiter();
-    harness.engine.register(gone, waker).finish();
-    assert!(harness.engine.unregister(gone).is_some());
-    assert!(harness.engine.unregister(gone).is_none());
+    harness.engine.register(gone, waker).wake();
+    assert!(harness.engine.unregister(gone).has_retired());
+    assert!(harness.engine.unregister(gone).is_empty());
     let attempt = harness.attempt();
     harness.settle(&attempt, retryable());
     assert_eq!(woken.count(), 0);
@@ -315,7 +315,7 @@ fn a_driver_that_is_dropped_in_mid_send_leaves_its_batch_for_another() {
     let first = harness.attempt();
     assert_eq!(harness.engine.attach(), Err(AlreadyDriven));
     harness.engine.detach().wake();
-    assert!(harness.engine.is_over(watermark));
+    assert!(harness.engine.is_reached(watermark));
     assert!(!harness.engine.stats().driver_alive);
     assert_eq!(harness.engine.stats().queued, 1);
 
@@ -423,7 +423,7 @@ fn a_waker_that_panics_keeps_nobody_else_asleep() {
     let (woken, good) = Woken::waker();
     for waker in [Waker::from(Arc::new(Bad)), good] {
         let waiter = harness.engine.new_waiter();
-        harness.engine.register(waiter, waker).finish();
+        harness.engine.register(waiter, waker).wake();
     }
     harness.deliver();
     assert_eq!(woken.count(), 1);

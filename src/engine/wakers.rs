@@ -1,4 +1,4 @@
-//! Who wants to know: the driver, and those who wait. Wakers are noted here and woken by the caller, outside the lock.
+//! Wake-ups: the driver's and the waiters' wakers, how they enter the engine and how they leave it.
 
 use crate::sys::panics;
 use core::task::Waker;
@@ -13,28 +13,84 @@ type List = heapless::Vec<(WaiterId, Waker), 4>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WaiterId(u32);
 
-/// Wakes. A waker of some executor's that panics must not take others with it, let alone the caller of `log`.
-pub(crate) fn wake(waker: Waker) {
-    let _ = panics::catch(|| waker.wake());
-}
-
-/// Wakers taken out of the engine, to be woken outside its lock.
+/// Wakers that a call took out of the engine. Waking and dropping them runs an executor's code, so both happen outside
+/// the session's lock; [`WithWakers::wake`] is the one place that does.
 #[derive(Default)]
-#[must_use]
+#[must_use = "wakers that are dropped wake no one"]
 pub(crate) struct Wakers {
-    pub(super) driver: Option<Waker>,
+    /// The driver's, or that of a waiter for which there was no room.
+    one: Option<Waker>,
     waiters: List,
+    /// Replaced or withdrawn: dropped without being woken.
+    retired: Option<Waker>,
 }
 
 impl Wakers {
+    pub(super) fn one(waker: Option<Waker>) -> Self {
+        Self {
+            one: waker,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn retired(waker: Option<Waker>) -> Self {
+        Self {
+            retired: waker,
+            ..Self::default()
+        }
+    }
+
+    /// These, and the driver's.
+    pub(super) fn and_driver(mut self, driver: &mut DriverSlot) -> Self {
+        // A waker leaves its slot once: the one that is here already must not get lost.
+        self.one = self.one.take().or_else(|| driver.take_waker());
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.one.is_none() && self.waiters.is_empty() && self.retired.is_none()
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn has_retired(&self) -> bool {
+        self.retired.is_some()
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn has_driver(&self) -> bool {
+        self.one.is_some()
+    }
+}
+
+/// What a call of the engine returns: wakers, or a value and wakers.
+pub(crate) trait WithWakers {
+    type Value;
+
+    /// Wakes them. Must be called outside the session's lock.
+    fn wake(self) -> Self::Value;
+}
+
+impl WithWakers for Wakers {
+    type Value = ();
+
     #[inline]
-    pub(crate) fn wake(self) {
-        if let Some(driver) = self.driver {
-            wake(driver);
-        }
+    fn wake(self) {
+        self.one.into_iter().for_each(panics::wake);
         for (_, waker) in self.waiters {
-            wake(waker);
+            panics::wake(waker);
         }
+        drop(self.retired);
+    }
+}
+
+impl<R> WithWakers for (R, Wakers) {
+    type Value = R;
+
+    #[inline]
+    fn wake(self) -> R {
+        self.1.wake();
+        self.0
     }
 }
 
@@ -57,41 +113,29 @@ impl DriverSlot {
     }
 
     /// Remembers that something has happened. The first to say so since the driver went to sleep gets its waker.
-    pub(super) fn wake(&mut self) -> Option<Waker> {
+    fn take_waker(&mut self) -> Option<Waker> {
         self.is_dirty = true;
         self.waker.take_if(|_| self.is_parked)
     }
 
-    pub(super) fn park(&mut self, waker: Waker) -> Result<Option<Waker>, Waker> {
+    pub(super) fn wake(&mut self) -> Wakers {
+        Wakers::one(self.take_waker())
+    }
+
+    /// Whether it sleeps now: not if something has happened since its last poll.
+    pub(super) fn park(&mut self, waker: Waker) -> (bool, Wakers) {
         if self.is_dirty {
             self.is_dirty = false;
-            return Err(waker);
+            return (false, Wakers::retired(Some(waker)));
         }
         self.is_parked = true;
-        Ok(self.waker.replace(waker))
+        (true, Wakers::retired(self.waker.replace(waker)))
     }
 
-    pub(super) fn clear(&mut self) -> Option<Waker> {
+    pub(super) fn detach(&mut self, mut waiters: Wakers) -> Wakers {
         self.is_attached = false;
-        self.waker.take()
-    }
-}
-
-/// What became of a waker that was to be noted.
-#[must_use]
-pub(crate) enum Registered {
-    Noted,
-    /// Noted before, with this waker, which is to be dropped outside the lock.
-    Known(#[expect(dead_code, reason = "carried out of the lock to be dropped")] Waker),
-    /// There is no room: it is to be woken, so that its task looks again.
-    Full(Waker),
-}
-
-impl Registered {
-    pub(crate) fn finish(self) {
-        if let Self::Full(waker) = self {
-            wake(waker);
-        }
+        waiters.one = self.waker.take();
+        waiters
     }
 }
 
@@ -109,17 +153,18 @@ impl Waiters {
 
     pub(super) fn take(&mut self) -> Wakers {
         Wakers {
-            driver: None,
             waiters: core::mem::take(&mut self.list),
+            ..Wakers::default()
         }
     }
 
-    pub(super) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Registered {
+    /// Without room for it the waker is woken, so that its task polls again.
+    pub(super) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Wakers {
         if let Some((_, known)) = self.list.iter_mut().find(|(id, _)| *id == waiter) {
-            return Registered::Known(core::mem::replace(known, waker));
+            return Wakers::retired(Some(core::mem::replace(known, waker)));
         }
         #[cfg(feature = "alloc")]
-        let full = match self.list.try_reserve(1) {
+        let overflow = match self.list.try_reserve(1) {
             Ok(()) => {
                 self.list.push((waiter, waker));
                 None
@@ -127,16 +172,16 @@ impl Waiters {
             Err(_) => Some(waker),
         };
         #[cfg(not(feature = "alloc"))]
-        let full = self
+        let overflow = self
             .list
             .push((waiter, waker))
             .err()
             .map(|(_, waker)| waker);
-        full.map_or(Registered::Noted, Registered::Full)
+        Wakers::one(overflow)
     }
 
-    pub(super) fn unregister(&mut self, waiter: WaiterId) -> Option<Waker> {
-        let at = self.list.iter().position(|(id, _)| *id == waiter)?;
-        Some(self.list.swap_remove(at).1)
+    pub(super) fn unregister(&mut self, waiter: WaiterId) -> Wakers {
+        let at = self.list.iter().position(|(id, _)| *id == waiter);
+        Wakers::retired(at.map(|at| self.list.swap_remove(at).1))
     }
 }

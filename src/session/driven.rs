@@ -4,7 +4,8 @@ use crate::clock::Clock;
 use crate::driver::{self, Driven};
 use crate::engine::Engine;
 use crate::event::writer::EventWriter;
-use crate::session::shared::{SessionCore, SessionRef};
+use crate::session::session_ref::SessionRef;
+use crate::session::shared::SessionCore;
 use crate::sys::fork::Forked;
 use crate::time::Instant;
 use crate::transport::{Body, LocalTransport, Transport};
@@ -34,9 +35,7 @@ struct Attachment<C: 'static>(SessionRef<C>);
 
 impl<C> Drop for Attachment<C> {
     fn drop(&mut self) {
-        if let Ok(wakers) = self.0.shared.with(|engine| engine.detach()) {
-            wakers.wake();
-        }
+        let _ = self.0.shared.update(Engine::detach);
     }
 }
 
@@ -126,7 +125,7 @@ impl<C: Clock> Driven for SessionCore<C> {
     }
 
     fn session_id(&self) -> &str {
-        self.shared.session.id()
+        self.shared.identity.id()
     }
 
     fn body_prefix_len(&self) -> usize {
@@ -135,7 +134,7 @@ impl<C: Clock> Driven for SessionCore<C> {
 
     fn write_body_prefix(&self, out: &mut EventWriter<'_>) {
         // It was written once already, when the session was built.
-        let _ = self.shared.session.write_body_prefix(out);
+        let _ = self.shared.identity.write_body_prefix(out);
     }
 }
 

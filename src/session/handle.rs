@@ -1,30 +1,29 @@
 //! What applications pass around: a handle on a session, without type parameters.
 
+use super::off::Off;
+use super::session_ref::{AnySession, SessionRef};
+use super::wait::Wait;
 use crate::clock::Clock;
-use crate::engine::{Priority, Wakers, wake};
+use crate::engine::{Engine, Priority};
 use crate::event::exception::AnyError;
 use crate::event::severity::Severity;
-use crate::session::shared::{AnySession, SessionRef};
-use crate::session::wait::Wait;
 use crate::stats::Stats;
 use crate::sys::fork::Forked;
 use core::fmt;
 use serde::Serialize;
 
 #[cfg(has_arc)]
-use crate::{
-    bus::Bus,
-    bus::QueueStateTracker,
-    session::shared::{AnySpawner, SessionCore, WeakSession},
-};
+use super::{session_ref::WeakSession, shared::SessionCore, spawning::AnySpawner};
+#[cfg(has_arc)]
+use crate::bus::{Bus, QueueStateTracker};
+#[cfg(feature = "std")]
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 #[cfg(feature = "alloc")]
-use crate::{session::shared::BoxFuture, spawner::SpawnError, stats::Drain};
+use crate::{session::spawning::BoxFuture, spawner::SpawnError};
 #[cfg(has_arc)]
 use alloc::sync::Arc;
-#[cfg(has_arc)]
-use core::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(feature = "alloc")]
-use core::{future::Future, pin::pin, time::Duration};
+use core::future::Future;
 
 /// A handle on a session: cheap to clone, the same type whatever transport, clock and executor the session has.
 ///
@@ -46,62 +45,17 @@ enum Inner {
     Shared(Arc<dyn AnySession>),
 }
 
-/// A session that is switched off counts what it refuses, where it can.
-#[derive(Clone, Default)]
-struct Off {
-    #[cfg(has_arc)]
-    counted: Option<Arc<Disabled>>,
-}
-
-/// What is left of a session that is switched off.
-#[cfg(has_arc)]
-struct Disabled {
-    refused: AtomicUsize,
-    /// The application's own tasks run all the same.
-    spawner: Option<alloc::boxed::Box<dyn AnySpawner>>,
-}
-
-impl Off {
-    fn refuse(&self) {
-        #[cfg(has_arc)]
-        if let Some(disabled) = &self.counted {
-            disabled.refused.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn stats(&self) -> Stats {
-        #[cfg_attr(
-            not(has_arc),
-            expect(unused_mut, reason = "counted where handles are shared")
-        )]
-        let mut stats = Stats::default();
-        #[cfg(has_arc)]
-        if let Some(disabled) = &self.counted {
-            stats.refused.disabled = disabled.refused.load(Ordering::Relaxed) as u64;
-        }
-        stats
-    }
-}
-
 impl Handle {
     /// A handle on no session: every call is a no-op.
     #[must_use]
     pub const fn off() -> Self {
-        Self(Inner::Off(Off {
-            #[cfg(has_arc)]
-            counted: None,
-        }))
+        Self(Inner::Off(Off::new()))
     }
 
     /// A handle on a session that is switched off, which counts what it refuses.
     #[cfg(has_arc)]
     pub(crate) fn disabled(spawner: Option<alloc::boxed::Box<dyn AnySpawner>>) -> Self {
-        Self(Inner::Off(Off {
-            counted: Some(Arc::new(Disabled {
-                refused: AtomicUsize::new(0),
-                spawner,
-            })),
-        }))
+        Self(Inner::Off(Off::counting(spawner)))
     }
 
     pub(crate) fn fixed(session: &'static dyn AnySession) -> Self {
@@ -138,7 +92,7 @@ impl Handle {
     /// The session's id; `None` when telemetry is switched off.
     #[must_use]
     pub fn session_id(&self) -> Option<&str> {
-        self.session().map(|session| session.shared().session.id())
+        self.session().map(|session| session.shared().identity.id())
     }
 
     /// The bus that the session belongs to; `None` when it has none or telemetry is switched off.
@@ -212,20 +166,16 @@ impl Handle {
         let session = self.session()?;
         let shared = session.shared();
         let tail = shared.session_end(session.now(), session.utc());
-        let ended = shared.with(|engine| (engine.stats(), engine.end(&tail)));
-        let (before, waker) = ended.ok()?;
-        waker.into_iter().for_each(wake);
+        let before = shared
+            .update(|engine| (engine.stats(), engine.end(&tail)))
+            .ok()?;
         Some(Wait::for_flush(session, shared.flush_timeout()).since(before))
     }
 
     /// Asks for everything accepted so far to be sent now. Returns at once.
     pub fn flush(&self) {
         if let Some(session) = self.session() {
-            let asked = session.shared().with(|engine| engine.request_flush());
-            asked
-                .into_iter()
-                .filter_map(|(_, waker)| waker)
-                .for_each(wake);
+            let _ = session.shared().update(Engine::request_flush);
         }
     }
 
@@ -235,17 +185,11 @@ impl Handle {
         match self.session() {
             Some(session) => {
                 let now = session.now();
-                let looked = session.shared().with(|engine| {
+                let stats = session.shared().update(|engine| {
                     let wakers = engine.expire(now);
                     (engine.stats(), wakers)
                 });
-                match looked {
-                    Ok((stats, wakers)) => {
-                        wakers.into_iter().for_each(Wakers::wake);
-                        stats
-                    }
-                    Err(Forked) => session.shared().stats_in_child(),
-                }
+                stats.unwrap_or_else(|Forked| session.shared().stats_in_child())
             }
             None => self.as_off().map(Off::stats).unwrap_or_default(),
         }
@@ -267,7 +211,7 @@ impl Handle {
 
     /// Whether nothing can be logged any more.
     #[cfg(feature = "std")]
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         let is_stopping =
             |session: &dyn AnySession| session.shared().with(|engine| engine.is_stopping());
         self.session()
@@ -282,71 +226,8 @@ impl Handle {
     }
 }
 
-/// Waits. What each asks for is asked for when it is called; the future only waits, so it may be dropped at any time.
 #[cfg(feature = "alloc")]
 impl Handle {
-    /// Logs an error that ends the session: the error and `SESSION_END` enter the queue together, from a reserve that a
-    /// full queue cannot take away. The future waits until both are settled, at most `flush_timeout`.
-    ///
-    /// A user error stays a `user_error`, and the session still ends. A program that survives may go on logging. A
-    /// session ends once: later fatal errors, and a stop, add no second `SESSION_END`.
-    pub fn log_fatal_exception<E: AnyError + ?Sized>(
-        &self,
-        error: &E,
-        severity: Severity,
-    ) -> impl Future<Output = Drain> + Send + use<E> {
-        let wait = self.begin_fatal(error, severity);
-        self.clone().finish(wait)
-    }
-
-    /// Asks for a flush; the future waits until everything accepted before the call has been settled, at most
-    /// `timeout`, and at once when there is no driver to make progress.
-    pub fn wait_until_drained(
-        &self,
-        timeout: Duration,
-    ) -> impl Future<Output = Drain> + Send + use<> {
-        let wait = self
-            .session()
-            .map(|session| Wait::for_flush(session, timeout));
-        self.clone().finish(wait)
-    }
-
-    /// Ends the session: `SESSION_END` unless it was sent, and everything due at once. The future waits until all is
-    /// settled, at most `timeout`; what is left then is dropped, with reason
-    /// [`Shutdown`](crate::stats::DropReason::Shutdown). [`Duration::MAX`] is no deadline.
-    ///
-    /// A backoff is cut short, a server's `Retry-After` is not; when the next attempt would not come before the deadline
-    /// the wait ends at once. Calling it again is harmless: the first call's deadline stands. Afterwards every event is
-    /// refused, with reason [`SessionEnded`](crate::stats::Refusal::SessionEnded).
-    ///
-    /// ```
-    /// # async fn example(telemetry: tinkex_telemetry::Handle) {
-    /// let drain = telemetry.stop(core::time::Duration::from_secs(5)).await;
-    /// if !drain.all_delivered() {
-    ///     eprintln!("telemetry lost {} events", drain.dropped + drain.remaining);
-    /// }
-    /// # }
-    /// ```
-    pub fn stop(&self, timeout: Duration) -> impl Future<Output = Drain> + Send + use<> {
-        let wait = self
-            .session()
-            .map(|session| Wait::for_stop(session, timeout));
-        self.clone().finish(wait)
-    }
-
-    pub(crate) async fn finish(self, wait: Option<Wait>) -> Drain {
-        let (Some(session), Some(wait)) = (self.session(), &wait) else {
-            return Drain::default();
-        };
-        let timer = pin!(async {
-            match wait.deadline {
-                Some(deadline) => session.sleep_until(deadline).await,
-                None => core::future::pending().await,
-            }
-        });
-        wait.wait(session, timer).await
-    }
-
     /// Starts a task on the session's executor.
     ///
     /// # Errors
@@ -361,83 +242,14 @@ impl Handle {
 
     /// Starts a task of the application's own: on the session's executor, also when telemetry is switched off.
     pub(crate) fn spawn_boxed(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
-        if let Some(session) = self.session() {
-            return session.shared().spawn(task);
+        match &self.0 {
+            Inner::Off(off) => off.spawn(task),
+            Inner::Static(session) => session.shared().spawn(task),
+            #[cfg(has_arc)]
+            Inner::Shared(session) => session.shared().spawn(task),
         }
-        #[cfg(has_arc)]
-        if let Inner::Off(Off {
-            counted: Some(disabled),
-        }) = &self.0
-            && let Some(spawner) = &disabled.spawner
-        {
-            return spawner.spawn(task);
-        }
-        drop(task);
-        Err(SpawnError::new(
-            "telemetry is switched off, and there is no spawner",
-        ))
     }
 }
-
-/// The blocking twins. Each asks first for what its name says, so that happens even where waiting is refused.
-///
-/// On a thread where waiting would keep the driver from running they answer [`WouldDeadlock`] at once; on a worker of
-/// tokio's multi-thread runtime they wait in `block_in_place`.
-#[cfg(feature = "std")]
-impl Handle {
-    /// [`log_fatal_exception`](Self::log_fatal_exception), waiting on the calling thread.
-    ///
-    /// # Errors
-    /// [`WouldDeadlock`], see above.
-    pub fn log_fatal_exception_blocking<E: AnyError + ?Sized>(
-        &self,
-        error: &E,
-        severity: Severity,
-    ) -> Result<Drain, WouldDeadlock> {
-        self.block(self.begin_fatal(error, severity))
-    }
-
-    /// [`wait_until_drained`](Self::wait_until_drained), waiting on the calling thread.
-    ///
-    /// # Errors
-    /// [`WouldDeadlock`], see above.
-    pub fn wait_until_drained_blocking(&self, timeout: Duration) -> Result<Drain, WouldDeadlock> {
-        self.block(
-            self.session()
-                .map(|session| Wait::for_flush(session, timeout)),
-        )
-    }
-
-    /// [`stop`](Self::stop), waiting on the calling thread.
-    ///
-    /// # Errors
-    /// [`WouldDeadlock`], see above. The session stops all the same, within `timeout`.
-    pub fn stop_blocking(&self, timeout: Duration) -> Result<Drain, WouldDeadlock> {
-        self.block(
-            self.session()
-                .map(|session| Wait::for_stop(session, timeout)),
-        )
-    }
-
-    pub(crate) fn block(&self, wait: Option<Wait>) -> Result<Drain, WouldDeadlock> {
-        let (Some(session), Some(wait)) = (self.session(), &wait) else {
-            return Ok(Drain::default());
-        };
-        if let Some(drain) = wait.result_now(session) {
-            return Ok(drain);
-        }
-        let mut drain = Drain::default();
-        session
-            .shared()
-            .block_in_place(&mut || drain = wait.wait_blocking(session))?;
-        Ok(drain)
-    }
-}
-
-#[cfg(feature = "std")]
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
-#[cfg(feature = "std")]
-use crate::spawner::WouldDeadlock;
 
 impl<C: Clock> SessionRef<C> {
     /// A handle on this session.

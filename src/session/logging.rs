@@ -1,6 +1,6 @@
 //! From a call to the queue: what is logged is encoded, then pushed, or refused and counted.
 
-use crate::engine::{Priority, wake};
+use crate::engine::Priority;
 use crate::event::encode::{self, EventPrefix};
 use crate::event::exception::AnyError;
 use crate::event::limits::Limited;
@@ -9,7 +9,6 @@ use crate::event::writer::{self, EncodeError, EventWriter, Failed};
 use crate::session::shared::Shared;
 use crate::stats::Refusal;
 use crate::sys::fork::Forked;
-#[cfg(not(feature = "std"))]
 use crate::sys::lock::COPY_PIECE;
 use crate::sys::panics;
 use crate::text::{Reason, Text};
@@ -82,7 +81,7 @@ impl Shared {
         severity: Severity,
     ) -> Result<(), Refusal> {
         #[cfg(feature = "std")]
-        if let Some(scrub) = &self.scrub {
+        if let Some(scrub) = &self.host.scrub {
             return self.log_scrubbed(scrub, at, name, &data, severity);
         }
         self.with_writer(|out| {
@@ -110,7 +109,7 @@ impl Shared {
             return Err(self.refuse_forked());
         }
         #[cfg(feature = "std")]
-        if let Some(scrub) = &self.scrub {
+        if let Some(scrub) = &self.host.scrub {
             return self.log_error_scrubbed(scrub, at, error, severity, priority);
         }
         self.with_error_writer(|out| {
@@ -159,13 +158,6 @@ impl Shared {
         self.refuse(error, name)
     }
 
-    /// Whether a hook looks at events before they are queued. A panic in it, inside a panic hook, would abort.
-    #[cfg(feature = "std")]
-    #[allow(dead_code, reason = "for panic hooks")]
-    pub(crate) fn has_scrub(&self) -> bool {
-        self.scrub.is_some()
-    }
-
     /// [`push`](Self::push), of an event of which something may have been left out.
     pub(crate) fn push_noted(
         &self,
@@ -181,32 +173,34 @@ impl Shared {
 
     #[cfg(feature = "std")]
     fn push(&self, body: &[u8], priority: Priority<'_>) -> Result<(), Refusal> {
-        let (result, waker) = self
-            .with(|engine| engine.push(body, priority))
-            .map_err(|Forked| self.refuse_forked())?;
-        waker.into_iter().for_each(wake);
-        result
+        if self.host.pushes_in_pieces {
+            return self.push_in_pieces(body, priority);
+        }
+        self.update(|engine| engine.push(body, priority))
+            .unwrap_or_else(|Forked| Err(self.refuse_forked()))
     }
 
-    /// In pieces: no interrupt is to wait for the copy of a whole event.
     #[cfg(not(feature = "std"))]
     fn push(&self, body: &[u8], priority: Priority<'_>) -> Result<(), Refusal> {
+        self.push_in_pieces(body, priority)
+    }
+
+    /// A lock for each piece: no interrupt waits for the copy of a whole event.
+    #[cfg_attr(feature = "std", cold)]
+    fn push_in_pieces(&self, body: &[u8], priority: Priority<'_>) -> Result<(), Refusal> {
         let forked = |Forked| self.refuse_forked();
-        let (result, waker) = self
-            .with(|engine| engine.reserve(body.len(), priority))
+        let reserved = self
+            .update(|engine| engine.reserve(body.len(), priority))
             .map_err(forked)?;
-        waker.into_iter().for_each(wake);
-        let (mut event, front) = result?;
+        let (mut event, prefix) = reserved?;
         let mut bytes = [0; EventPrefix::MAX];
-        let bytes = bytes.get_mut(..front.len()).unwrap_or_default();
-        front.write(bytes);
+        let bytes = bytes.get_mut(..prefix.len()).unwrap_or_default();
+        prefix.write(bytes);
         for piece in core::iter::once(&*bytes).chain(body.chunks(COPY_PIECE)) {
             self.with(|engine| engine.fill(&mut event, piece))
                 .map_err(forked)?;
         }
-        let waker = self.with(|engine| engine.finish(&event)).map_err(forked)?;
-        waker.into_iter().for_each(wake);
-        Ok(())
+        self.update(|engine| engine.finish(&event)).map_err(forked)
     }
 
     #[cold]
@@ -220,10 +214,7 @@ impl Shared {
                 (Refusal::Unencodable, Some(reason))
             }
         };
-        let (result, waker) = self
-            .with(|engine| engine.refuse_with_reason(refusal, reason))
-            .map_err(|Forked| self.refuse_forked())?;
-        waker.into_iter().for_each(wake);
-        result
+        self.update(|engine| engine.refuse_with_reason(refusal, reason))
+            .unwrap_or_else(|Forked| Err(self.refuse_forked()))
     }
 }

@@ -6,16 +6,23 @@ mod as_handle;
 pub(crate) mod builder;
 mod driven;
 pub(crate) mod handle;
+mod host;
 pub(crate) mod identity;
 mod logging;
+mod off;
 #[cfg(has_arc)]
 pub(crate) mod on_bus;
 pub(crate) mod options;
 pub(crate) mod reporter;
 #[cfg(feature = "std")]
 mod scrubbing;
+mod session_ref;
 pub(crate) mod shared;
+#[cfg(feature = "alloc")]
+pub(crate) mod spawning;
 pub(crate) mod wait;
+#[cfg(feature = "alloc")]
+mod waits;
 
 pub use crate::engine::AlreadyDriven;
 pub use crate::sys::entropy::Entropy;

@@ -3,7 +3,7 @@
 #[cfg(any(not(feature = "alloc"), has_arc))]
 use crate::clock::Clock;
 use crate::session::handle::Handle;
-use crate::session::shared::SessionRef;
+use crate::session::session_ref::SessionRef;
 use crate::session::wait::Wait;
 use core::fmt;
 use core::marker::PhantomData;
@@ -67,7 +67,6 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
         if let Some(core) = &self.core {
             let attached = core.shared.with(|engine| engine.attach());
             attached.unwrap_or(Err(AlreadyDriven))?;
-            #[cfg(feature = "std")]
             core.shared.forget_driver_thread();
         }
         Ok(Driver::new(self.core.clone(), transport, Body::owned()))

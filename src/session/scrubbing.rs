@@ -1,7 +1,7 @@
 //! From a call to the queue where there is a scrub hook: what is logged is encoded, shown to the hook, and queued.
 
 use super::shared::Shared;
-use crate::engine::{Priority, wake};
+use crate::engine::Priority;
 use crate::event::encode;
 use crate::event::exception::{AnyError, Described, cut_user_error, room_for_user_error};
 use crate::event::limits::{DataLimits, Limited};
@@ -211,14 +211,11 @@ impl Shared {
             let name = Text::<48>::new(event.name);
             Reason::new(format_args!("event {name:?}"))
         });
-        let (result, waker) = self
-            .with(|engine| match event.priority {
-                Priority::Fatal(tail) => engine.refuse_fatal(refusal, reason, tail),
-                _ => engine.refuse_with_reason(refusal, reason),
-            })
-            .map_err(|Forked| self.refuse_forked())?;
-        waker.into_iter().for_each(wake);
-        result
+        self.update(|engine| match event.priority {
+            Priority::Fatal(tail) => engine.refuse_fatal(refusal, reason, tail),
+            _ => engine.refuse_with_reason(refusal, reason),
+        })
+        .unwrap_or_else(|Forked| Err(self.refuse_forked()))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Waiting: for what was accepted so far to be settled, or for a deadline of the waiter's own.
 
-use crate::engine::{WaiterId, Wakers, Watermark, wake};
-use crate::session::shared::{AnySession, Shared};
+use crate::engine::{WaiterId, Wakers, Watermark, WithWakers};
+use crate::session::session_ref::AnySession;
+use crate::session::shared::Shared;
 use crate::stats::{Drain, Stats};
 use crate::sys::fork::Forked;
 use crate::time::Instant;
@@ -51,12 +52,14 @@ impl Wait {
     pub(crate) fn for_flush(session: &dyn AnySession, timeout: Duration) -> Self {
         let deadline = session.now().checked_add(timeout);
         let shared = session.shared();
-        let asked =
-            shared.with(|engine| (engine.new_waiter(), engine.stats(), engine.request_flush()));
-        let Ok((id, before, (watermark, waker))) = asked else {
+        let asked = shared.update(|engine| {
+            let (id, before) = (engine.new_waiter(), engine.stats());
+            let (watermark, wakers) = engine.request_flush();
+            ((id, before, watermark), wakers)
+        });
+        let Ok((id, before, watermark)) = asked else {
             return Self::in_child(shared);
         };
-        waker.into_iter().for_each(wake);
         Self {
             id,
             watermark,
@@ -84,14 +87,14 @@ impl Wait {
         let tail = shared.session_end(now, session.utc());
         let asked = shared.with(|engine| {
             let (id, before) = (engine.new_waiter(), engine.stats());
-            let begun = engine.begin_stop(own, &tail);
-            (id, before, begun, engine.stop_deadline())
+            let (watermark, wakers) = engine.begin_stop(own, &tail);
+            ((id, before, watermark, engine.stop_deadline()), wakers)
         });
-        let Ok((id, before, (watermark, wakers), first)) = asked else {
+        let Ok(asked) = asked else {
             return Self::in_child(shared);
         };
         shared.leave_bus();
-        wakers.wake();
+        let (id, before, watermark, first) = asked.wake();
         // Not beyond the deadline of a stop that began before this one.
         let deadline = own.into_iter().chain(first).min();
         #[cfg(feature = "std")]
@@ -125,19 +128,16 @@ impl Wait {
     /// Looks whether it is over; if not, the waker is woken when that may have changed.
     fn poll(&self, session: &dyn AnySession, context: &Context<'_>) -> Poll<Drain> {
         let waker = context.waker().clone();
-        let registered = session.shared().with(|engine| {
-            if engine.is_over(self.watermark) {
-                None
+        let is_reached = session.shared().update(|engine| {
+            if engine.is_reached(self.watermark) {
+                (true, Wakers::retired(Some(waker)))
             } else {
-                Some(engine.register(self.id, waker))
+                (false, engine.register(self.id, waker))
             }
         });
-        match registered {
-            Ok(None) | Err(Forked) => Poll::Ready(self.conclude(session)),
-            Ok(Some(registered)) => {
-                registered.finish();
-                Poll::Pending
-            }
+        match is_reached {
+            Ok(true) | Err(Forked) => Poll::Ready(self.conclude(session)),
+            Ok(false) => Poll::Pending,
         }
     }
 
@@ -145,8 +145,8 @@ impl Wait {
     fn conclude(&self, session: &dyn AnySession) -> Drain {
         let shared = session.shared();
         let now = session.now();
-        let concluded = shared.with(|engine| {
-            let wakers = if engine.is_over(self.watermark) {
+        let concluded = shared.update(|engine| {
+            let wakers = if engine.is_reached(self.watermark) {
                 engine.expire(now)
             } else {
                 // The deadline has come, even if the clock (paused, in a test) does not say so.
@@ -154,10 +154,9 @@ impl Wait {
             };
             (engine.stats(), wakers)
         });
-        let Ok((after, wakers)) = concluded else {
+        let Ok(after) = concluded else {
             return self.conclude_in_child(shared);
         };
-        wakers.into_iter().for_each(Wakers::wake);
         if self.is_stop {
             shared.report(now, true);
         }
@@ -234,10 +233,10 @@ impl Wait {
     /// The result, if there is nothing to wait for.
     #[cfg(feature = "std")]
     pub(crate) fn result_now(&self, session: &dyn AnySession) -> Option<Drain> {
-        let is_over = session
+        let is_reached = session
             .shared()
-            .with(|engine| engine.is_over(self.watermark));
-        is_over.unwrap_or(true).then(|| self.conclude(session))
+            .with(|engine| engine.is_reached(self.watermark));
+        is_reached.unwrap_or(true).then(|| self.conclude(session))
     }
 }
 
@@ -249,10 +248,9 @@ struct Registration<'a> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        let waker = self
+        let _ = self
             .session
             .shared()
-            .with(|engine| engine.unregister(self.id));
-        drop(waker);
+            .update(|engine| engine.unregister(self.id));
     }
 }

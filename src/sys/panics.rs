@@ -1,5 +1,7 @@
 //! Panics in code that is not ours: caught with `std`, so that they harm what they belong to and nothing else.
 
+use core::task::Waker;
+
 /// Runs `work`. `None` when it has panicked. What it has left half done must not be looked at again.
 #[cfg(feature = "std")]
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
@@ -10,4 +12,9 @@ pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
 #[cfg(not(feature = "std"))]
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
     Some(work())
+}
+
+/// Wakes. A waker that panics must not take others with it, let alone the caller of `log`.
+pub(crate) fn wake(waker: Waker) {
+    let _ = catch(|| waker.wake());
 }

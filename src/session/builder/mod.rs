@@ -9,10 +9,12 @@ use crate::event::exception::{Classify, ErrorRules};
 use crate::event::writer;
 use crate::session::driven::Driver;
 use crate::session::handle::Handle;
+use crate::session::host::Host;
 use crate::session::identity::{Identity, IdentityError, IdentitySettings, ProcessUuid, SessionId};
 use crate::session::options::Options;
 use crate::session::reporter::Reporter;
-use crate::session::shared::{SessionCore, SessionRef, Shared, SharedParts};
+use crate::session::session_ref::SessionRef;
+use crate::session::shared::{SessionCore, Shared, SharedParts};
 use crate::spawner::{Runtime, SpawnError};
 use crate::sys::entropy::{Entropy, Random};
 use crate::text::Str;
@@ -57,8 +59,7 @@ pub struct Builder<T, C, S> {
     bound: Result<(), SpawnError>,
     observer: Observer,
     errors: ErrorRules,
-    #[cfg(feature = "std")]
-    scrub: Option<Scrub>,
+    host: Host,
     entropy: Option<Entropy>,
     #[cfg(has_arc)]
     bus: Option<Bus>,
@@ -82,8 +83,7 @@ impl Builder<(), (), ()> {
             bound: Ok(()),
             observer: Observer::Log,
             errors: ErrorRules::default(),
-            #[cfg(feature = "std")]
-            scrub: None,
+            host: Host::new(),
             entropy: None,
             #[cfg(has_arc)]
             bus: None,
@@ -235,15 +235,17 @@ impl<T, C, S> Builder<T, C, S> {
         mut self,
         hook: impl Fn(&mut Draft<'_>) -> Verdict + Send + Sync + 'static,
     ) -> Self {
-        self.scrub = Some(Scrub(Box::new(hook)));
+        self.host.scrub = Some(Scrub(Box::new(hook)));
         self
     }
 
-    /// No stacks in tracebacks, so that a simulation is the same in every build.
+    /// For simulations: no stacks in tracebacks, so that a run is the same in every build; and whether events enter the
+    /// queue in pieces, as they do on bare metal.
     #[cfg(feature = "std")]
-    #[allow(dead_code, reason = "for simulations")]
-    pub(crate) fn without_stacks(mut self) -> Self {
+    #[doc(hidden)]
+    pub fn __simulated(mut self, pushes_in_pieces: bool) -> Self {
         self.errors.without_stacks = true;
+        self.host.pushes_in_pieces = pushes_in_pieces;
         self
     }
 
@@ -304,8 +306,7 @@ impl<T, C, S> Builder<T, C, S> {
             bound: self.bound,
             observer: self.observer,
             errors: self.errors,
-            #[cfg(feature = "std")]
-            scrub: self.scrub,
+            host: self.host,
             entropy: self.entropy,
             #[cfg(has_arc)]
             bus: self.bus,
@@ -429,7 +430,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
 }
 
 #[cfg(feature = "alloc")]
-type AnySpawner = Option<Box<dyn crate::session::shared::AnySpawner>>;
+type AnySpawner = Option<Box<dyn crate::session::spawning::AnySpawner>>;
 #[cfg(not(feature = "alloc"))]
 type AnySpawner = Option<core::convert::Infallible>;
 
@@ -468,14 +469,13 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         #[cfg(not(feature = "alloc"))]
         let _ = spawner;
         let parts = SharedParts {
-            session,
+            identity: session,
             observer: self.observer,
             errors: ErrorRules {
                 known: Some(T::blame),
                 ..self.errors
             },
-            #[cfg(feature = "std")]
-            scrub: self.scrub,
+            host: self.host,
             #[cfg(has_arc)]
             bus: self.bus.or_else(default_bus),
             #[cfg(feature = "alloc")]
@@ -507,12 +507,12 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
 #[cfg(has_arc)]
 fn attach<C: Clock>(core: &SessionRef<C>, options: &Options) -> Result<(), AttachError> {
     let Shared {
-        session, on_bus, ..
+        identity, on_bus, ..
     } = &core.shared;
     let handler_id = options.handler_id.as_deref();
     let weak = core.downgrade();
     on_bus.attach(
-        session.id(),
+        identity.id(),
         handler_id,
         &options.events,
         move |name, data, severity| {

@@ -1,0 +1,88 @@
+//! What a session has only where there is an operating system: a scrub hook, threads, and children of forks.
+
+#[cfg(feature = "std")]
+pub(crate) use with_std::Host;
+#[cfg(not(feature = "std"))]
+pub(crate) use without_std::Host;
+
+#[cfg(feature = "std")]
+mod with_std {
+    use crate::event::scrub::Scrub;
+    use crate::sys::lock::Lock;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread::{self, ThreadId};
+
+    pub(crate) struct Host {
+        pub(crate) scrub: Option<Scrub>,
+        /// Whether events enter the queue in pieces, as they do on bare metal. Set by simulations only.
+        pub(crate) pushes_in_pieces: bool,
+        /// Events refused in children of a fork.
+        refused_forked: AtomicUsize,
+        /// The thread on which the driver was polled last.
+        driver_thread: Lock<Option<ThreadId>>,
+    }
+
+    impl Host {
+        pub(crate) const fn new() -> Self {
+            Self {
+                scrub: None,
+                pushes_in_pieces: false,
+                refused_forked: AtomicUsize::new(0),
+                driver_thread: Lock::new(None),
+            }
+        }
+
+        pub(crate) const fn has_scrub(&self) -> bool {
+            self.scrub.is_some()
+        }
+
+        pub(crate) fn count_forked(&self) {
+            self.refused_forked.fetch_add(1, Ordering::Relaxed);
+        }
+
+        pub(crate) fn refused_forked(&self) -> u64 {
+            self.refused_forked.load(Ordering::Relaxed) as u64
+        }
+
+        pub(crate) fn note_driver_thread(&self) {
+            let current = thread::current().id();
+            self.driver_thread.with(|thread| *thread = Some(current));
+        }
+
+        pub(crate) fn forget_driver_thread(&self) {
+            self.driver_thread.with(|thread| *thread = None);
+        }
+
+        pub(crate) fn is_driven_here(&self) -> bool {
+            let current = thread::current().id();
+            self.driver_thread.with(|thread| *thread == Some(current))
+        }
+    }
+}
+
+#[cfg(not(feature = "std"))]
+mod without_std {
+    /// Nothing: no one blocks, forks or scrubs.
+    pub(crate) struct Host;
+
+    impl Host {
+        pub(crate) const fn new() -> Self {
+            Self
+        }
+
+        pub(crate) const fn has_scrub(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn count_forked(&self) {}
+
+        pub(crate) fn refused_forked(&self) -> u64 {
+            0
+        }
+
+        pub(crate) fn note_driver_thread(&self) {}
+
+        #[cfg(has_arc)]
+        pub(crate) fn forget_driver_thread(&self) {}
+    }
+}

@@ -1,0 +1,91 @@
+//! References to a session: with its clock's type, without it, and without keeping it alive.
+
+use super::shared::{SessionCore, Shared};
+use crate::clock::Clock;
+use crate::time::{Instant, Timestamp};
+use core::ops::Deref;
+
+#[cfg(feature = "alloc")]
+use super::spawning::BoxFuture;
+#[cfg(feature = "alloc")]
+use alloc::boxed::Box;
+#[cfg(has_arc)]
+use alloc::sync::{Arc, Weak};
+
+/// A session without its clock's type, as handles hold it.
+pub(crate) trait AnySession: Send + Sync {
+    fn shared(&self) -> &Shared;
+    fn now(&self) -> Instant;
+    fn utc(&self) -> Timestamp;
+    #[cfg(feature = "alloc")]
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'_>;
+}
+
+impl<C: Clock> AnySession for SessionCore<C> {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn utc(&self) -> Timestamp {
+        self.clock.utc()
+    }
+
+    #[cfg(feature = "alloc")]
+    fn sleep_until(&self, at: Instant) -> BoxFuture<'_> {
+        Box::pin(self.clock.sleep_until(at))
+    }
+}
+
+/// A session with its clock's type, as drivers and reporters hold it.
+pub(crate) enum SessionRef<C: 'static> {
+    Static(&'static SessionCore<C>),
+    #[cfg(has_arc)]
+    Shared(Arc<SessionCore<C>>),
+}
+
+impl<C> Clone for SessionRef<C> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Static(core) => Self::Static(core),
+            #[cfg(has_arc)]
+            Self::Shared(core) => Self::Shared(Arc::clone(core)),
+        }
+    }
+}
+
+impl<C> Deref for SessionRef<C> {
+    type Target = SessionCore<C>;
+
+    fn deref(&self) -> &SessionCore<C> {
+        match self {
+            Self::Static(core) => core,
+            #[cfg(has_arc)]
+            Self::Shared(core) => core,
+        }
+    }
+}
+
+#[cfg(has_arc)]
+impl<C: Clock> SessionRef<C> {
+    /// This session for as long as others hold it.
+    pub(crate) fn downgrade(&self) -> WeakSession {
+        match self {
+            Self::Static(core) => WeakSession::Static(*core),
+            Self::Shared(core) => {
+                let session: Arc<dyn AnySession> = Arc::<SessionCore<C>>::clone(core);
+                WeakSession::Shared(Arc::downgrade(&session))
+            }
+        }
+    }
+}
+
+/// A session that is not held.
+#[cfg(has_arc)]
+pub(crate) enum WeakSession {
+    Static(&'static dyn AnySession),
+    Shared(Weak<dyn AnySession>),
+}
