@@ -27,9 +27,7 @@ pub(crate) trait Driven: Sync {
     fn update<W: WithWakers>(
         &self,
         work: impl FnOnce(&mut Engine) -> W,
-    ) -> Result<W::Value, Forked> {
-        self.with(work).map(WithWakers::wake)
-    }
+    ) -> Result<W::Value, Forked>;
 
     /// Lets others have the engine between two of many calls of [`with`](Self::with).
     fn pause(&self);

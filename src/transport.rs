@@ -1,6 +1,6 @@
 //! The seam to the network: what a transport is given, and what it answers.
 
-use crate::engine::retry::RetryAfter;
+pub use crate::engine::retry::RetryAfter;
 use crate::event::exception::Blame;
 use crate::text::Reason;
 use core::fmt;

@@ -1,7 +1,7 @@
 //! The engine's promises about the end of a session, with hand-moved time.
 
 use super::testing::{Harness, retryable};
-use super::{Priority, SendOutcome, Step, WithWakers};
+use super::{Priority, SendOutcome, Step, Wakers};
 use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::HEADER;
 use crate::stats::Refusal;
@@ -103,7 +103,7 @@ fn what_is_logged_after_a_survived_fatal_exception_follows_the_end() {
         harness.deliver().names(),
         ["before", "fatal", "SESSION_END"]
     );
-    harness.engine.request_flush();
+    harness.flush();
     assert_eq!(harness.deliver().names(), ["after", "after again"]);
     harness.tell(true);
     let after_end = |(kind, _): &&_| *kind == DiagnosticKind::LoggedAfterEnd;
@@ -141,7 +141,7 @@ fn an_end_that_fits_no_more_into_a_batch_goes_alone() {
 fn a_stop_cuts_a_backoff_short() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
-    harness.engine.request_flush();
+    harness.flush();
     let attempt = harness.attempt();
     harness.settle(&attempt, retryable());
     assert!(matches!(harness.poll(), Step::Wait(Some(_))));
@@ -154,7 +154,7 @@ fn a_stop_waits_for_what_the_server_asked_for_if_there_is_time() {
     for (timeout, is_waited_for) in [(5 * SECOND, true), (SECOND, false)] {
         let mut harness = Harness::new(|_| {});
         harness.log("a");
-        harness.engine.request_flush();
+        harness.flush();
         let attempt = harness.attempt();
         let retry_after = Some(3 * SECOND);
         harness.settle(
@@ -204,7 +204,7 @@ fn a_deadline_after_the_end_has_nothing_to_drop() {
     harness.stop(SECOND);
     harness.deliver();
     harness.advance(SECOND);
-    assert!(harness.engine.expire(harness.now).is_empty());
+    assert!(harness.engine.expire(harness.now).is_none());
     assert_eq!(harness.engine.stats().dropped.shutdown, 0);
 }
 
@@ -246,7 +246,7 @@ fn a_clock_near_its_end_does_not_overflow() {
     harness.now = crate::time::Instant::from_micros(u64::MAX - 2);
     harness.log("a");
     assert_eq!(harness.poll(), Step::Wait(None));
-    harness.engine.request_flush();
+    harness.flush();
     let attempt = harness.attempt();
     harness.settle(&attempt, retryable());
     assert!(matches!(harness.poll(), Step::Wait(Some(_))));
@@ -281,11 +281,12 @@ fn a_fatal_exception_that_is_not_sent_ends_the_session_and_wakes_the_driver() {
     for refusal in [Refusal::Scrubbed, Refusal::ScrubPanicked] {
         let mut harness = Harness::new(|_| {});
         assert!(matches!(harness.engine.poll(harness.now), Step::Wait(_)));
-        assert!(harness.engine.park(Waker::noop().clone()).wake());
+        let parked = harness.engine.park(Waker::noop().clone());
+        assert!(harness.wake(parked));
         let tail = session_end(Timestamp::from_unix_micros(0), SECOND);
         let (result, waker) = harness.engine.refuse_fatal(refusal, None, &tail);
         assert_eq!(result, Err(refusal));
-        assert!(waker.has_driver(), "{refusal:?}");
+        assert!(matches!(waker, Wakers::One(_)), "{refusal:?}");
         assert!(harness.engine.stats().session_ended);
         assert_eq!(harness.deliver().names(), ["SESSION_END"]);
     }

@@ -271,7 +271,7 @@ impl Engine {
             }
         }
         self.release(&in_flight.extent);
-        self.waiters.take()
+        Wakers::All(None)
     }
 
     fn retry(
@@ -364,7 +364,7 @@ impl Engine {
                 is_retry_after: false,
             };
         }
-        self.driver.detach(self.waiters.take())
+        Wakers::All(self.driver.detach())
     }
 
     /// The driver goes to sleep, unless something has happened since its last poll; whether it does.

@@ -42,7 +42,7 @@ impl Engine {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::super::testing::Harness;
-    use super::super::{Priority, Step, WithWakers};
+    use super::super::{Priority, Step};
     use super::*;
     use alloc::sync::Arc;
     use alloc::task::Wake;
@@ -98,9 +98,11 @@ mod tests {
             let mut inner = Event::begin(&mut harness, "interrupt");
             inner.write(&mut harness);
             harness.log("another");
-            inner.end(&mut harness);
-            outer.end(&mut harness);
-            harness.engine.request_flush();
+            let changed = inner.end(&mut harness);
+            harness.wake(changed);
+            let changed = outer.end(&mut harness);
+            harness.wake(changed);
+            harness.flush();
             assert_eq!(
                 harness.deliver().names(),
                 ["thread", "interrupt", "another"]
@@ -124,11 +126,13 @@ mod tests {
         harness.log("before");
         let event = Event::begin(&mut harness, "unfinished");
         harness.log("behind");
-        harness.engine.request_flush();
+        harness.flush();
         assert_eq!(harness.deliver().names(), ["before"]);
         assert_eq!(harness.poll(), Step::Wait(None));
-        assert!(harness.engine.park(Arc::clone(&woken).into()).wake());
-        event.end(&mut harness).wake();
+        let parked = harness.engine.park(Arc::clone(&woken).into());
+        assert!(harness.wake(parked));
+        let finished = event.end(&mut harness);
+        harness.wake(finished);
         assert!(woken.0.load(Ordering::Relaxed));
         assert_eq!(harness.deliver().names(), ["unfinished", "behind"]);
     }
@@ -142,7 +146,7 @@ mod tests {
         assert_eq!(harness.poll(), Step::Wait(Some(harness.after(LONG))));
         harness.advance(LONG);
         assert_eq!(harness.poll(), Step::Done);
-        assert!(event.end(&mut harness).is_empty());
+        assert!(event.end(&mut harness).is_none());
         let stats = harness.engine.stats();
         assert_eq!(
             (stats.accepted, stats.dropped.shutdown, stats.queued),

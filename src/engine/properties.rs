@@ -1,7 +1,7 @@
 //! Whatever is done to an engine, and whatever the network does: what must hold after every step.
 
 use super::testing::{Harness, Sent, retryable};
-use super::{Attempt, Priority, SendOutcome, Step, WithWakers};
+use super::{Attempt, Priority, SendOutcome, Step};
 use crate::diagnostic::DiagnosticKind;
 use crate::stats::Refusal;
 use crate::text::Reason;
@@ -142,7 +142,7 @@ impl Run {
                 self.refused += 1;
             }
             Op::Flush => {
-                self.harness.engine.request_flush();
+                self.harness.flush();
             }
             Op::Stop(millis) => {
                 let was_ended = self.harness.engine.stats().session_ended;
@@ -205,7 +205,8 @@ impl Run {
             End::TooLarge => SendOutcome::TooLarge(Reason::new("HTTP status 413")),
             End::DriverDropped => {
                 self.is_ambiguous = true;
-                self.harness.engine.detach().wake();
+                let changed = self.harness.engine.detach();
+                self.harness.wake(changed);
                 assert_eq!(self.harness.engine.attach(), Ok(()));
                 return;
             }
@@ -297,7 +298,8 @@ impl Run {
     /// The network is well again: everything must settle.
     fn finish(mut self) {
         self.hanging = None;
-        self.harness.engine.detach().wake();
+        let changed = self.harness.engine.detach();
+        self.harness.wake(changed);
         assert_eq!(self.harness.engine.attach(), Ok(()));
         self.is_ambiguous = true;
         self.step(Op::Stop(3_600_000));

@@ -203,6 +203,6 @@ impl Engine {
         self.in_flight = None;
         self.forming = BatchExtent::default();
         self.split = None;
-        self.waiters.take().and_driver(&mut self.driver)
+        Wakers::All(self.driver.take_waker())
     }
 }

@@ -96,14 +96,28 @@ impl Harness {
         self.push(name, Priority::Fatal(&tail))
     }
 
+    /// Wakes, as a session does outside its lock.
+    pub(super) fn wake<W: WithWakers>(&mut self, changed: W) -> W::Value {
+        let (value, wakers) = changed.split();
+        wakers.wake(|| self.engine.take_waiting());
+        value
+    }
+
+    pub(super) fn flush(&mut self) {
+        let asked = self.engine.request_flush();
+        self.wake(asked);
+    }
+
     pub(super) fn stop(&mut self, timeout: Duration) {
         let tail = session_end(Timestamp::from_unix_micros(0), Duration::from_secs(1));
         let deadline = self.now.checked_add(timeout);
-        self.engine.begin_stop(deadline, &tail).1.wake();
+        let begun = self.engine.begin_stop(deadline, &tail);
+        self.wake(begun);
     }
 
     pub(super) fn poll(&mut self) -> Step {
-        self.engine.expire(self.now).wake();
+        let expired = self.engine.expire(self.now);
+        self.wake(expired);
         self.tell(false);
         loop {
             self.engine.check();
@@ -150,9 +164,8 @@ impl Harness {
     }
 
     pub(super) fn settle(&mut self, attempt: &Sent, outcome: SendOutcome) {
-        self.engine
-            .settle(attempt.attempt.id, outcome, self.now)
-            .wake();
+        let settled = self.engine.settle(attempt.attempt.id, outcome, self.now);
+        self.wake(settled);
         self.engine.check();
     }
 

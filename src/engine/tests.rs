@@ -1,7 +1,7 @@
 //! The engine's promises, one by one, with hand-moved time.
 
 use super::testing::{Harness, retryable};
-use super::{AlreadyDriven, Priority, SendOutcome, Step, Watermark, WithWakers};
+use super::{AlreadyDriven, Priority, SendOutcome, Step, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
 use crate::stats::Refusal;
 use crate::text::Reason;
@@ -40,7 +40,7 @@ impl Woken {
 fn an_event_that_comes_while_a_batch_is_sent_waits_no_longer_than_the_interval() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
-    harness.engine.request_flush();
+    harness.flush();
     let attempt = harness.attempt();
     let sent_at = harness.now;
     harness.log("b");
@@ -69,11 +69,12 @@ fn the_threshold_makes_a_batch_due_and_wakes_the_driver_once() {
         let body = br#","event":"x"}"#;
         let (result, waker) = harness.engine.push(body, Priority::Ordinary);
         assert_eq!(result, Ok(()));
-        waker.wake();
+        harness.wake(waker);
     };
     push(&mut harness);
     assert!(matches!(harness.poll(), Step::Wait(Some(_))));
-    assert!(harness.engine.park(waker).wake());
+    let parked = harness.engine.park(waker);
+    assert!(harness.wake(parked));
     push(&mut harness);
     assert_eq!(woken.count(), 0);
     push(&mut harness);
@@ -87,9 +88,10 @@ fn a_request_made_before_the_driver_sleeps_is_not_lost() {
     let mut harness = Harness::new(|_| {});
     harness.log("fatal right after start");
     assert!(matches!(harness.poll(), Step::Wait(Some(_))));
-    assert!(harness.engine.request_flush().1.is_empty());
+    assert!(harness.engine.request_flush().1.is_none());
     let (_, waker) = Woken::waker();
-    assert!(!harness.engine.park(waker).wake());
+    let parked = harness.engine.park(waker);
+    assert!(!harness.wake(parked));
     assert!(matches!(harness.poll(), Step::Send(_)));
 }
 
@@ -97,7 +99,7 @@ fn a_request_made_before_the_driver_sleeps_is_not_lost() {
 fn batches_go_out_in_order_and_within_their_size() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(250);
-    harness.engine.request_flush();
+    harness.flush();
     let sizes: Vec<_> = (0..3).map(|_| harness.deliver().events.len()).collect();
     assert_eq!(sizes, [100, 100, 50]);
     assert_eq!(harness.poll(), Step::Wait(None));
@@ -112,7 +114,7 @@ fn batches_stay_within_their_bytes() {
         options.max_queue_bytes = 100_000;
     });
     harness.log_many(20);
-    harness.engine.request_flush();
+    harness.flush();
     let mut delivered = 0;
     while delivered < 20 {
         let attempt = harness.deliver();
@@ -136,7 +138,7 @@ fn a_queue_that_fills_a_request_by_bytes_is_due_before_its_threshold() {
 fn retries_back_off_with_the_same_key_and_the_same_bytes() {
     let mut harness = Harness::new(|_| {});
     harness.log("b");
-    harness.engine.request_flush();
+    harness.flush();
     let first = harness.attempt();
     let mut last = first.clone();
     for (attempt, seconds) in [(1, 1), (2, 2), (3, 4)] {
@@ -162,7 +164,7 @@ fn a_batch_after_the_next_one_has_another_key() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(101);
     let first = harness.deliver();
-    harness.engine.request_flush();
+    harness.flush();
     assert_ne!(harness.deliver().attempt.key, first.attempt.key);
 }
 
@@ -171,7 +173,7 @@ fn what_the_server_asks_for_is_waited_up_to_the_cap() {
     for (asked, waited) in [(0, 0), (30, 30), (3_600, 60)] {
         let mut harness = Harness::new(|_| {});
         harness.log("a");
-        harness.engine.request_flush();
+        harness.flush();
         let attempt = harness.attempt();
         let retry_after = Some(asked * SECOND);
         harness.settle(
@@ -245,7 +247,7 @@ fn a_full_queue_refuses_counts_and_says_so_once() {
     // The loss is a gap in the sequence that the backend can see.
     harness.deliver();
     assert!(harness.log("next"));
-    harness.engine.request_flush();
+    harness.flush();
     assert_eq!(harness.deliver().attempt.first_index, 10_010);
 }
 
@@ -266,16 +268,22 @@ fn a_wait_is_over_when_what_came_before_it_is_settled() {
 fn a_settled_batch_wakes_those_who_wait() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
-    harness.engine.request_flush();
+    harness.flush();
     let (woken, waker) = Woken::waker();
     let waiter = harness.engine.new_waiter();
-    harness.engine.register(waiter, waker.clone()).wake();
-    harness.engine.register(waiter, waker.clone()).wake();
+    let changed = harness.engine.register(waiter, waker.clone());
+    harness.wake(changed);
+    let changed = harness.engine.register(waiter, waker.clone());
+    harness.wake(changed);
     let (woken_in_vain, waker) = Woken::waker();
     let gone = harness.engine.new_waiter();
-    harness.engine.register(gone, waker).wake();
-    assert!(harness.engine.unregister(gone).has_retired());
-    assert!(harness.engine.unregister(gone).is_empty());
+    let changed = harness.engine.register(gone, waker);
+    harness.wake(changed);
+    assert!(matches!(
+        harness.engine.unregister(gone),
+        Wakers::Retired(_)
+    ));
+    assert!(harness.engine.unregister(gone).is_none());
     let attempt = harness.attempt();
     harness.settle(&attempt, retryable());
     assert_eq!(woken.count(), 0);
@@ -303,7 +311,7 @@ fn a_value_that_cannot_be_encoded_takes_an_index_and_one_that_was_scrubbed_does_
     assert_eq!((refused.scrubbed, refused.unencodable), (1, 1));
     assert_eq!((refused.scrub_panicked, refused.event_too_large), (1, 1));
     assert_eq!(harness.engine.stats().truncated, 1);
-    harness.engine.request_flush();
+    harness.flush();
     assert_eq!(harness.deliver().attempt.first_index, 3);
 }
 
@@ -314,7 +322,8 @@ fn a_driver_that_is_dropped_in_mid_send_leaves_its_batch_for_another() {
     let (watermark, _) = harness.engine.request_flush();
     let first = harness.attempt();
     assert_eq!(harness.engine.attach(), Err(AlreadyDriven));
-    harness.engine.detach().wake();
+    let changed = harness.engine.detach();
+    harness.wake(changed);
     assert!(harness.engine.is_reached(watermark));
     assert!(!harness.engine.stats().driver_alive);
     assert_eq!(harness.engine.stats().queued, 1);
@@ -365,7 +374,7 @@ fn an_event_is_too_large_by_its_own_json_alone() {
     let (result, _) = harness.engine.push(&body(fits + 1), Priority::Ordinary);
     assert_eq!(result, Err(Refusal::EventTooLarge));
     assert!(harness.log("next"));
-    harness.engine.request_flush();
+    harness.flush();
     let indexes: Vec<_> = harness
         .deliver()
         .events
@@ -399,7 +408,7 @@ fn memory_comes_back_when_a_burst_is_over() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(5_000);
     assert!(harness.engine.ring.is_oversized());
-    harness.engine.request_flush();
+    harness.flush();
     for _ in 0..50 {
         harness.deliver();
     }
@@ -419,11 +428,12 @@ fn a_waker_that_panics_keeps_nobody_else_asleep() {
     }
     let mut harness = Harness::new(|_| {});
     harness.log("a");
-    harness.engine.request_flush();
+    harness.flush();
     let (woken, good) = Woken::waker();
     for waker in [Waker::from(Arc::new(Bad)), good] {
         let waiter = harness.engine.new_waiter();
-        harness.engine.register(waiter, waker).wake();
+        let changed = harness.engine.register(waiter, waker);
+        harness.wake(changed);
     }
     harness.deliver();
     assert_eq!(woken.count(), 1);
@@ -473,7 +483,7 @@ fn pieces_of_a_split_batch_stop_at_its_original_end() {
     let attempt = harness.attempt();
     assert_eq!(attempt.events.len(), 99);
     harness.settle(&attempt, SendOutcome::TooLarge(Reason::default()));
-    harness.engine.request_flush();
+    harness.flush();
     let sizes: Vec<_> = (0..3).map(|_| harness.deliver().events.len()).collect();
     assert_eq!(sizes, [50, 49, 11]);
 }

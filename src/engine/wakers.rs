@@ -1,65 +1,68 @@
 //! Wake-ups: the driver's and the waiters' wakers, how they enter the engine and how they leave it.
 
+use super::Engine;
 use crate::sys::panics;
 use core::task::Waker;
 
 #[cfg(feature = "alloc")]
-type List = alloc::vec::Vec<(WaiterId, Waker)>;
+pub(crate) type Waiting = alloc::vec::Vec<(WaiterId, Waker)>;
 
 #[cfg(not(feature = "alloc"))]
-type List = heapless::Vec<(WaiterId, Waker), 4>;
+pub(crate) type Waiting = heapless::Vec<(WaiterId, Waker), 4>;
 
 /// Names one wait. None has the default's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WaiterId(u32);
 
-/// Wakers that a call took out of the engine. Waking and dropping them runs an executor's code, so both happen outside
-/// the session's lock; [`WithWakers::wake`] is the one place that does.
+/// Whom a call of the engine wakes. Waking and dropping wakers runs an executor's code, so both happen outside the
+/// session's lock: `Shared::update` is the one place that does.
 #[derive(Default)]
 #[must_use = "wakers that are dropped wake no one"]
-pub(crate) struct Wakers {
-    /// The driver's, or that of a waiter for which there was no room.
-    one: Option<Waker>,
-    waiters: List,
-    /// Replaced or withdrawn: dropped without being woken.
-    retired: Option<Waker>,
+pub(crate) enum Wakers {
+    #[default]
+    None,
+    /// The driver, or a waiter for which there was no room.
+    One(Waker),
+    /// All who wait, whose wakers the engine still [has](Engine::take_waiting), and the driver.
+    All(Option<Waker>),
+    /// No one: the waker was replaced or withdrawn, and only leaves the lock.
+    Retired(Waker),
 }
 
 impl Wakers {
-    pub(super) fn one(waker: Option<Waker>) -> Self {
-        Self {
-            one: waker,
-            ..Self::default()
+    fn one(waker: Option<Waker>) -> Self {
+        waker.map_or(Self::None, Self::One)
+    }
+
+    /// These, and the driver.
+    pub(super) fn and_driver(self, driver: &mut DriverSlot) -> Self {
+        match self {
+            Self::All(None) => Self::All(driver.take_waker()),
+            // A waker leaves its slot once: the one that is here already must not get lost.
+            Self::One(_) | Self::All(_) => self,
+            Self::None | Self::Retired(_) => driver.wake(),
         }
     }
 
-    pub(crate) fn retired(waker: Option<Waker>) -> Self {
-        Self {
-            retired: waker,
-            ..Self::default()
+    /// Wakes them; `waiting` takes the wakers of all who wait out of the engine.
+    pub(crate) fn wake(self, waiting: impl FnOnce() -> Waiting) {
+        match self {
+            Self::None => {}
+            Self::Retired(waker) => drop(waker),
+            Self::One(waker) => panics::wake(waker),
+            Self::All(driver) => {
+                if let Some(driver) = driver {
+                    panics::wake(driver);
+                }
+                for (_, waker) in waiting() {
+                    panics::wake(waker);
+                }
+            }
         }
     }
 
-    /// These, and the driver's.
-    pub(super) fn and_driver(mut self, driver: &mut DriverSlot) -> Self {
-        // A waker leaves its slot once: the one that is here already must not get lost.
-        self.one = self.one.take().or_else(|| driver.take_waker());
-        self
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.one.is_none() && self.waiters.is_empty() && self.retired.is_none()
-    }
-
-    #[cfg(test)]
-    pub(crate) const fn has_retired(&self) -> bool {
-        self.retired.is_some()
-    }
-
-    #[cfg(test)]
-    pub(crate) const fn has_driver(&self) -> bool {
-        self.one.is_some()
+    pub(crate) const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
     }
 }
 
@@ -67,20 +70,15 @@ impl Wakers {
 pub(crate) trait WithWakers {
     type Value;
 
-    /// Wakes them. Must be called outside the session's lock.
-    fn wake(self) -> Self::Value;
+    fn split(self) -> (Self::Value, Wakers);
 }
 
 impl WithWakers for Wakers {
     type Value = ();
 
     #[inline]
-    fn wake(self) {
-        self.one.into_iter().for_each(panics::wake);
-        for (_, waker) in self.waiters {
-            panics::wake(waker);
-        }
-        drop(self.retired);
+    fn split(self) -> ((), Wakers) {
+        ((), self)
     }
 }
 
@@ -88,9 +86,15 @@ impl<R> WithWakers for (R, Wakers) {
     type Value = R;
 
     #[inline]
-    fn wake(self) -> R {
-        self.1.wake();
-        self.0
+    fn split(self) -> (R, Wakers) {
+        self
+    }
+}
+
+impl Engine {
+    /// The wakers of all who wait, for [`Wakers::All`].
+    pub(crate) fn take_waiting(&mut self) -> Waiting {
+        self.waiters.take()
     }
 }
 
@@ -113,7 +117,7 @@ impl DriverSlot {
     }
 
     /// Remembers that something has happened. The first to say so since the driver went to sleep gets its waker.
-    fn take_waker(&mut self) -> Option<Waker> {
+    pub(super) fn take_waker(&mut self) -> Option<Waker> {
         self.is_dirty = true;
         self.waker.take_if(|_| self.is_parked)
     }
@@ -126,22 +130,22 @@ impl DriverSlot {
     pub(super) fn park(&mut self, waker: Waker) -> (bool, Wakers) {
         if self.is_dirty {
             self.is_dirty = false;
-            return (false, Wakers::retired(Some(waker)));
+            return (false, Wakers::Retired(waker));
         }
         self.is_parked = true;
-        (true, Wakers::retired(self.waker.replace(waker)))
+        let replaced = self.waker.replace(waker);
+        (true, replaced.map_or(Wakers::None, Wakers::Retired))
     }
 
-    pub(super) fn detach(&mut self, mut waiters: Wakers) -> Wakers {
+    pub(super) fn detach(&mut self) -> Option<Waker> {
         self.is_attached = false;
-        waiters.one = self.waker.take();
-        waiters
+        self.waker.take()
     }
 }
 
 #[derive(Default)]
 pub(super) struct Waiters {
-    list: List,
+    list: Waiting,
     last_id: u32,
 }
 
@@ -151,17 +155,14 @@ impl Waiters {
         WaiterId(self.last_id)
     }
 
-    pub(super) fn take(&mut self) -> Wakers {
-        Wakers {
-            waiters: core::mem::take(&mut self.list),
-            ..Wakers::default()
-        }
+    pub(super) fn take(&mut self) -> Waiting {
+        core::mem::take(&mut self.list)
     }
 
     /// Without room for it the waker is woken, so that its task polls again.
     pub(super) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Wakers {
         if let Some((_, known)) = self.list.iter_mut().find(|(id, _)| *id == waiter) {
-            return Wakers::retired(Some(core::mem::replace(known, waker)));
+            return Wakers::Retired(core::mem::replace(known, waker));
         }
         #[cfg(feature = "alloc")]
         let overflow = match self.list.try_reserve(1) {
@@ -182,6 +183,8 @@ impl Waiters {
 
     pub(super) fn unregister(&mut self, waiter: WaiterId) -> Wakers {
         let at = self.list.iter().position(|(id, _)| *id == waiter);
-        Wakers::retired(at.map(|at| self.list.swap_remove(at).1))
+        at.map_or(Wakers::None, |at| {
+            Wakers::Retired(self.list.swap_remove(at).1)
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::driver::{self, Driven};
-use crate::engine::Engine;
+use crate::engine::{Engine, WithWakers};
 use crate::event::writer::EventWriter;
 use crate::session::session_ref::SessionRef;
 use crate::session::shared::SessionCore;
@@ -106,6 +106,13 @@ impl<C: Clock> Driven for SessionCore<C> {
     #[inline]
     fn with<R>(&self, work: impl FnOnce(&mut Engine) -> R) -> Result<R, Forked> {
         self.shared.with(work)
+    }
+
+    fn update<W: WithWakers>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> W,
+    ) -> Result<W::Value, Forked> {
+        self.shared.update(work)
     }
 
     fn pause(&self) {

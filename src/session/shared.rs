@@ -4,7 +4,7 @@ use super::host::Host;
 use super::identity::Identity;
 use super::options::Options;
 use crate::diagnostic::{Diagnostic, Observer};
-use crate::engine::{Engine, WithWakers};
+use crate::engine::{Engine, Wakers, WithWakers};
 use crate::event::encode::{self, SessionEnd};
 use crate::event::exception::ErrorRules;
 use crate::event::limits::DataLimits;
@@ -124,7 +124,16 @@ impl Shared {
         &self,
         work: impl FnOnce(&mut Engine) -> W,
     ) -> Result<W::Value, Forked> {
-        self.with(work).map(WithWakers::wake)
+        let (value, wakers) = self.with(work)?.split();
+        if !wakers.is_none() {
+            self.wake(wakers);
+        }
+        Ok(value)
+    }
+
+    #[inline(never)]
+    fn wake(&self, wakers: Wakers) {
+        wakers.wake(|| self.with(Engine::take_waiting).unwrap_or_default());
     }
 
     /// Between two of many turns with the session's state.

@@ -1,6 +1,6 @@
 //! Waiting: for what was accepted so far to be settled, or for a deadline of the waiter's own.
 
-use crate::engine::{WaiterId, Wakers, Watermark, WithWakers};
+use crate::engine::{WaiterId, Wakers, Watermark};
 use crate::session::session_ref::AnySession;
 use crate::session::shared::Shared;
 use crate::stats::{Drain, Stats};
@@ -85,16 +85,15 @@ impl Wait {
         let own = now.checked_add(timeout);
         let shared = session.shared();
         let tail = shared.session_end(now, session.utc());
-        let asked = shared.with(|engine| {
+        let asked = shared.update(|engine| {
             let (id, before) = (engine.new_waiter(), engine.stats());
             let (watermark, wakers) = engine.begin_stop(own, &tail);
             ((id, before, watermark, engine.stop_deadline()), wakers)
         });
-        let Ok(asked) = asked else {
+        let Ok((id, before, watermark, first)) = asked else {
             return Self::in_child(shared);
         };
         shared.leave_bus();
-        let (id, before, watermark, first) = asked.wake();
         // Not beyond the deadline of a stop that began before this one.
         let deadline = own.into_iter().chain(first).min();
         #[cfg(feature = "std")]
@@ -130,7 +129,7 @@ impl Wait {
         let waker = context.waker().clone();
         let is_reached = session.shared().update(|engine| {
             if engine.is_reached(self.watermark) {
-                (true, Wakers::retired(Some(waker)))
+                (true, Wakers::Retired(waker))
             } else {
                 (false, engine.register(self.id, waker))
             }
