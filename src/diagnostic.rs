@@ -12,6 +12,7 @@ use core::time::Duration;
 /// most every ten seconds. The [`Display`](fmt::Display) form is one line without the session's id. It never contains
 /// the API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diagnostic<'a> {
     /// What happened.
     pub kind: DiagnosticKind,
@@ -22,7 +23,7 @@ pub struct Diagnostic<'a> {
     /// The session it happened in.
     pub session_id: &'a str,
     /// The limit that was met: `max_queue_size`, `max_event_bytes` or `max_retries`, as the kind has it; else 0.
-    pub limit: usize,
+    pub limit: Option<usize>,
 }
 
 /// The kinds of [`Diagnostic`].
@@ -103,6 +104,7 @@ impl fmt::Display for Diagnostic<'_> {
             limit,
             ..
         } = self;
+        let limit = limit.unwrap_or_default();
         match self.kind {
             DiagnosticKind::QueueFull => {
                 write!(f, "Telemetry queue full ({limit}), dropping event ({count} refused)")
@@ -157,9 +159,9 @@ pub(crate) enum Observer {
 }
 
 impl Observer {
-    /// Tells it. An observer that panics is survived with `std`.
-    pub(crate) fn tell(&self, diagnostic: &Diagnostic<'_>) {
-        let tell = || match self {
+    /// Passes a diagnostic to the observer. With `std`, its panic is caught and ignored.
+    pub(crate) fn notify(&self, diagnostic: &Diagnostic<'_>) {
+        let notify = || match self {
             Self::Log => {
                 log::log!(target: "tinkex_telemetry", diagnostic.kind.level(), "{diagnostic}")
             }
@@ -168,7 +170,7 @@ impl Observer {
             #[cfg(feature = "alloc")]
             Self::Boxed(observe) => observe(diagnostic),
         };
-        let _ = crate::sys::panics::catch(tell);
+        let _ = crate::sys::panics::catch(notify);
     }
 }
 
@@ -377,7 +379,7 @@ mod tests {
             count: 100,
             reason: "connection refused",
             session_id: "s",
-            limit: 3,
+            limit: Some(3),
         };
         assert_eq!(
             diagnostic.to_string(),

@@ -251,20 +251,6 @@ impl Handle {
         }
     }
 
-    /// Tells the session's observer something, or the `log` facade where there is no session.
-    #[cfg(feature = "std")]
-    #[allow(dead_code, reason = "a client may have something to tell")]
-    pub(crate) fn tell(&self, kind: DiagnosticKind, reason: &str, session_id: &str) {
-        let observer = self.session().map(|session| session.shared().observer());
-        observer.unwrap_or(&Observer::Log).tell(&Diagnostic {
-            kind,
-            count: 1,
-            reason,
-            session_id,
-            limit: 0,
-        });
-    }
-
     /// Whether nothing can be logged any more.
     #[cfg(feature = "std")]
     pub(crate) fn is_over(&self) -> bool {
@@ -434,8 +420,6 @@ impl Handle {
     }
 }
 
-#[cfg(feature = "std")]
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 #[cfg(feature = "std")]
 use crate::spawner::WouldDeadlock;
 

@@ -159,13 +159,6 @@ impl Shared {
         self.refuse(error, name)
     }
 
-    /// Whether a hook looks at events before they are queued. A panic in it, inside a panic hook, would abort.
-    #[cfg(feature = "std")]
-    #[allow(dead_code, reason = "for panic hooks")]
-    pub(crate) fn has_scrub(&self) -> bool {
-        self.scrub.is_some()
-    }
-
     /// [`push`](Self::push), of an event of which something may have been left out.
     pub(crate) fn push_noted(
         &self,

@@ -47,7 +47,6 @@ impl Drop for OwnWork {
 }
 
 /// Whether this thread polls a driver or does other work for a session.
-#[allow(dead_code, reason = "for adapters that listen to everything")]
 pub(crate) fn is_own() -> bool {
     is_driver() || OWN.get() > 0
 }

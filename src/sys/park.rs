@@ -1,11 +1,9 @@
-//! Blocking a thread on a future.
+//! Parking a thread until a waker is woken.
 
 use alloc::sync::Arc;
 use alloc::task::Wake;
-use core::future::Future;
-use core::pin::pin;
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::{Context, Poll, Waker};
+use core::task::Waker;
 use std::thread::{self, Thread};
 use std::time::Instant;
 
@@ -50,20 +48,6 @@ impl Wake for Parker {
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.is_woken.swap(true, Ordering::Release) {
             self.thread.unpark();
-        }
-    }
-}
-
-/// Runs a future to its end on the calling thread.
-#[allow(dead_code, reason = "an adapter may need it")]
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let (parker, waker) = Parker::current();
-    let mut context = Context::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => parker.park(None),
         }
     }
 }

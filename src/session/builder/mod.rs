@@ -56,7 +56,7 @@ pub struct Builder<T, C, S> {
     /// A runtime that could not be bound, which matters only if the session is enabled.
     bound: Result<(), SpawnError>,
     observer: Observer,
-    errors: ErrorRules,
+    pub(crate) errors: ErrorRules,
     #[cfg(feature = "std")]
     scrub: Option<Scrub>,
     entropy: Option<Entropy>,
@@ -236,14 +236,6 @@ impl<T, C, S> Builder<T, C, S> {
         hook: impl Fn(&mut Draft<'_>) -> Verdict + Send + Sync + 'static,
     ) -> Self {
         self.scrub = Some(Scrub(Box::new(hook)));
-        self
-    }
-
-    /// No stacks in tracebacks, so that a simulation is the same in every build.
-    #[cfg(feature = "std")]
-    #[allow(dead_code, reason = "for simulations")]
-    pub(crate) fn without_stacks(mut self) -> Self {
-        self.errors.without_stacks = true;
         self
     }
 
