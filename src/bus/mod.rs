@@ -46,10 +46,11 @@ use crate::sys::fork::PerProcess;
 
 /// A request starts: measurement `system_time` (nanoseconds since the Unix epoch); metadata `method`, `path`.
 pub const HTTP_REQUEST_START: &str = "tinkex.http.request.start";
-/// A request got a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `status`, `result` (`ok` or
-/// `error`), `retry_count`.
+/// A request got a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `status`, `result` (`ok`
+/// or `error`), `retry_count`.
 pub const HTTP_REQUEST_STOP: &str = "tinkex.http.request.stop";
-/// A request failed without a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `kind`, `reason`.
+/// A request failed without a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `kind`,
+/// `reason`.
 pub const HTTP_REQUEST_EXCEPTION: &str = "tinkex.http.request.exception";
 /// A request's queue state changed: measurement `queue_depth`; metadata `from`, `to`, `reason`, `request_id`.
 pub const QUEUE_STATE_CHANGE: &str = "tinkex.queue.state_change";

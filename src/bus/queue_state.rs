@@ -156,8 +156,8 @@ impl QueueStateTracker {
         self
     }
 
-    /// Records the state the backend reported for a request. Returns true, and reports it, if state or reason differ from
-    /// the last observation. A request not seen before counts as [`Unknown`](QueueState::Unknown), without a reason.
+    /// Records the state that the backend reported for a request. If state or reason differ from the last observation,
+    /// reports the change and returns true. A request not seen before counts as [`Unknown`](QueueState::Unknown), without a reason.
     pub fn observe(
         &self,
         request_id: &str,

@@ -7,14 +7,14 @@ use core::task::Waker;
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-/// Lets one thread sleep until its waker is woken.
+/// Parks one thread until its waker is woken.
 pub(crate) struct Parker {
     thread: Thread,
     is_woken: AtomicBool,
 }
 
 impl Parker {
-    /// A parker for the calling thread, and its waker.
+    /// Creates a parker for the calling thread, and its waker.
     pub(crate) fn current() -> (Arc<Self>, Waker) {
         let parker = Arc::new(Self {
             thread: thread::current(),
@@ -23,7 +23,7 @@ impl Parker {
         (Arc::clone(&parker), Waker::from(parker))
     }
 
-    /// Sleeps until the waker is woken or the time has come.
+    /// Parks the calling thread until the waker is woken or `until` is reached.
     pub(crate) fn park(&self, until: Option<Instant>) {
         while !self.is_woken.swap(false, Ordering::Acquire) {
             match until {
