@@ -324,7 +324,7 @@ impl Body {
         }
     }
 
-    /// Makes room for a body of `len` bytes, whose contents are unspecified. Returns `None` if there is not enough memory.
+    /// Makes room for a body of `len` bytes, with unspecified contents. Returns `None` if there is not enough memory.
     pub(crate) fn prepare(&mut self, len: usize) -> Option<&mut [u8]> {
         self.len = 0;
         let space = match &mut self.buffer {

@@ -157,7 +157,8 @@ impl QueueStateTracker {
     }
 
     /// Records the state that the backend reported for a request. If state or reason differ from the last observation,
-    /// reports the change and returns true. A request not seen before counts as [`Unknown`](QueueState::Unknown), without a reason.
+    /// reports the change and returns true. A request not seen before counts as [`Unknown`](QueueState::Unknown),
+    /// without a reason.
     pub fn observe(
         &self,
         request_id: &str,
