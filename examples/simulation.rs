@@ -1,4 +1,4 @@
-//! What does an outage look like from the inside? A simulated one: reproducible from its seed, and over in milliseconds.
+//! What does an outage look like from the inside? A simulated one, reproducible from its seed.
 //!
 //! `cargo run --example simulation --features sim`
 

@@ -38,8 +38,8 @@
 //!
 //! # Three ways to use it
 //!
-//! **In one line**, with the features `thread` and `ureq`: `init` above. It takes the backend's address and key from the
-//! environment, runs the session on a dedicated thread, and works with any executor.
+//! **In one line**, with the features `thread` and `ureq`: `init` above. It takes the backend's address and key from
+//! the environment, runs the session on a dedicated thread, and works with any executor.
 //!
 //! **With parts of your choice**, from this crate or your own: [`Reporter::builder`], the [options](Options), a
 //! transport, a runtime, [`start`](session::Builder::start). Here with the embedded backend of the feature `collector`:
@@ -69,9 +69,9 @@
 //! # Ok::<_, Box<dyn core::error::Error>>(())
 //! ```
 //!
-//! **With an executor that has no adapter**: [`build`](session::Builder::build) returns the [`Driver`](session::Driver),
-//! whose future runs on any executor. Without an allocator, [`build_in`](session::Builder::build_in) does the same in
-//! static [`Memory`](session::Memory).
+//! **With an executor that has no adapter**: [`build`](session::Builder::build) returns the
+//! [`Driver`](session::Driver), whose future runs on any executor. Without an allocator,
+//! [`build_in`](session::Builder::build_in) does the same in static [`Memory`](session::Memory).
 //!
 //! ```
 //! # #[cfg(feature = "thread")] {
@@ -130,8 +130,8 @@
 //!
 //! # What is promised
 //!
-//! * [`log`](Handle::log) never waits for I/O, never panics, and in the steady state does not allocate. It returns
-//!   whether the event was accepted. An error or panic in an event's data affects only that event.
+//! * [`log`](Handle::log) never waits for I/O, never panics, and in the steady state allocates nothing of its own. It
+//!   returns whether the event was accepted. An error or panic in an event's data affects only that event.
 //! * Memory is bounded, in events and in bytes. A full queue refuses new events; one fatal exception and `SESSION_END`
 //!   always fit: their space is reserved.
 //! * The [ledger](Stats) always balances, and each loss has a [drop reason](stats::DropReason) or a
@@ -147,8 +147,8 @@
 //! * `std::process::exit` and the end of `main` drop no value in a `static` or on another thread: call
 //!   [`stop_blocking`](Handle::stop_blocking) first.
 //! * On an executor, dropping a [`Reporter`] only requests a stop; await [`stop`](Handle::stop) where it matters.
-//! * A session does not continue in the child of a `fork()`: `log` returns false, waits return at once, nothing is sent,
-//!   and the parent sends what was queued. Start a new session in the child.
+//! * A session does not continue in the child of a `fork()`: `log` returns false, waits return at once, nothing is
+//!   sent, and the parent sends what was queued. Start a new session in the child.
 //! * Delivery is at least once: if a response is lost, the batch is sent again.
 
 #![no_std]
@@ -183,9 +183,9 @@ mod text;
 pub mod time;
 pub mod transport;
 
-// The adapters live next to the core, one folder each, named after its feature. One crate holds both because they depend
-// on the core and this crate re-exports them, and so that users get one version and one documentation. This is the only
-// `#[path]`; `ci/layers` checks that nothing else in `src/` goes through it.
+// The adapters live next to the core, one folder each, named after its feature. One crate holds both because they
+// depend on the core and this crate re-exports them, and so that users get one version and one documentation. This is
+// the only `#[path]`; `ci/layers` checks that nothing else in `src/` goes through it.
 #[path = "../features/mod.rs"]
 mod features;
 

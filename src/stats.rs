@@ -6,8 +6,8 @@
 /// [`is_balanced`](Self::is_balanced) checks. Events that were never accepted are counted separately, in `refused`.
 ///
 /// In the child of a `fork()`, the ledger is frozen at the fork and only [`refused.forked`](Refused::forked) still
-/// counts: the parent sends the queued events, and `driver_alive` is false. If another thread was changing the ledger at
-/// the fork, it is unreadable and everything but `refused.forked` is zero.
+/// counts: the parent sends the queued events, and `driver_alive` is false. If another thread was changing the ledger
+/// at the fork, it is unreadable and everything but `refused.forked` is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -1,4 +1,4 @@
-//! Time: [`Instant`], a point on a session's monotonic clock, and [`Timestamp`], wall-clock time as sent to the backend.
+//! Time: monotonic [`Instant`]s, which order a session's work, and wall-clock [`Timestamp`]s, which events carry.
 
 use core::fmt;
 use core::num::NonZero;

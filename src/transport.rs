@@ -114,8 +114,8 @@ impl Receipt {
         Self { handed_over: false }
     }
 
-    /// Another system (a spool, a message broker) has taken over the events, and the backend does not have them yet. The
-    /// ledger counts them separately.
+    /// Another system (a spool, a message broker) has taken over the events, and the backend does not have them yet.
+    /// The ledger counts them separately.
     #[must_use]
     pub const fn handed_over() -> Self {
         Self { handed_over: true }

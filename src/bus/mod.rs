@@ -107,9 +107,9 @@ impl Bus {
 
     /// Attaches a handler to one event.
     ///
-    /// The handler runs on the thread that executes the event and should return quickly. A handler that executes its own
-    /// event recurses, and must bound that itself. A handler that panics (with `std`) is detached and reported through
-    /// the `log` facade and as [`HANDLER_FAILURE`]; the other handlers still run.
+    /// The handler runs on the thread that executes the event and should return quickly. A handler that executes its
+    /// own event recurses, and must bound that itself. A handler that panics (with `std`) is detached and reported
+    /// through the `log` facade and as [`HANDLER_FAILURE`]; the other handlers still run.
     ///
     /// # Errors
     /// When a handler with this id is already attached, and in the child of a `fork()`.

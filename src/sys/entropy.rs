@@ -8,8 +8,8 @@ use uuid::Uuid;
 /// The 32-byte seed of a session's event ids, idempotency keys and jitter.
 ///
 /// With `std` the builder takes it from the operating system. Without, the program passes it to
-/// [`Builder::entropy`](crate::session::Builder::entropy). Two sessions with the same seed produce the same ids, and the
-/// backend would discard the events of one as duplicates of the other's.
+/// [`Builder::entropy`](crate::session::Builder::entropy). Two sessions with the same seed produce the same ids, and
+/// the backend would discard the events of one as duplicates of the other's.
 #[derive(Clone)]
 pub struct Entropy([u8; 32]);
 

@@ -1,7 +1,7 @@
 //! embassy's executor, which sleeps while it is idle.
 //!
-//! Embassy's own executor for Cortex-M waits with `wfe`, which QEMU treats as a no-op: it would keep a core busy, and idle
-//! time would take as long to simulate as work.
+//! Embassy's own executor for Cortex-M waits with `wfe`, which QEMU treats as a no-op: it would keep a core busy, and
+//! idle time would take as long to simulate as work.
 
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, Ordering};

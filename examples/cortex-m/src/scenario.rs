@@ -1,4 +1,4 @@
-//! What the firmware does: on a microcontroller and, in mock time, on a host, every request is identical to the last byte.
+//! What the firmware does, with identical requests on a microcontroller and, in mock time, on a host.
 //!
 //! Also what this package's programs share: the board's executor and time.
 #![no_std]

@@ -1,7 +1,7 @@
 //! A sensor, to measure code size: with the reporter and, with `--no-default-features`, without it.
 //!
-//! A task takes a sample twice a second and an interrupt handles a button; both write to a device, and to the backend. It
-//! formats no text and panics without a message, so that the reporter's size includes all the code that it needs.
+//! A task takes a sample twice a second and an interrupt handles a button; both write to a device, and to the backend.
+//! It formats no text and panics without a message, so that the reporter's size includes all the code that it needs.
 #![no_std]
 #![no_main]
 
