@@ -1,4 +1,4 @@
-//! One name for what shared handles need: an allocator, and atomics as wide as a pointer.
+//! Sets `cfg(has_arc)` where shared handles can exist: an allocator and pointer-sized atomics.
 
 use std::env;
 

@@ -1,7 +1,7 @@
-//! What executing an event costs, side by side in one run with `log` of the same data.
+//! The cost of executing a bus event, compared in one run with `log` of the same data.
 //!
-//! `cargo bench --bench bus --features http` prints nanoseconds and a ratio for each row: the median of many rounds, in
-//! each of which all rows take their turn. A bus without handlers is what a program pays that does not want events.
+//! `cargo bench --bench bus --features http` prints nanoseconds and a ratio for each row: the median over many rounds
+//! that interleave all rows. A bus without handlers is the cost for programs that do not use events.
 
 mod nowhere;
 
@@ -16,7 +16,7 @@ use tinkex_telemetry::http::HttpEvents;
 const EVENTS: usize = 100;
 const ROUNDS: usize = 4_000;
 
-/// What an event says.
+/// The event's data.
 struct Data {
     duration: u64,
     method: &'static str,
@@ -63,15 +63,15 @@ fn median(mut times: Vec<Duration>) -> f64 {
 fn main() {
     let [idle, others, listening, session] = [(); 4].map(|()| Bus::new());
     let attached = others.attach("other", "another.event", |_| {});
-    attached.expect("it is free");
+    attached.expect("the id is free");
     let attached = listening.attach("one", "tinkex.http.request.stop", |event| {
         black_box(event);
     });
-    attached.expect("it is free");
+    attached.expect("the id is free");
     let (reporter, driver) = nowhere::session("bench")
         .bus(session.clone())
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let mut driver = pin!(driver.run());
     let mut drain = || nowhere::drain(&reporter, driver.as_mut());
     let unheard = HttpEvents::on(&idle, "bench");
@@ -86,7 +86,7 @@ fn main() {
             assert!(reporter.log("tinkex.http.request.stop", data));
         }),
         ("execute, no handler", &|| execute(&idle)),
-        ("execute, a handler of another event", &|| execute(&others)),
+        ("execute, a handler for another event", &|| execute(&others)),
         ("execute, a handler that does nothing", &|| {
             execute(&listening);
         }),
@@ -106,7 +106,7 @@ fn main() {
         }
     }
     let medians = times.map(median);
-    println!("events in all: {}", reporter.stats().accepted);
+    println!("events in total: {}", reporter.stats().accepted);
     for ((name, _), nanos) in rows.iter().zip(medians) {
         println!("{name:<40} {nanos:>7.1} ns   {:.2}", nanos / medians[0]);
     }

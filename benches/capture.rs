@@ -1,7 +1,7 @@
-//! What capture costs where nothing goes wrong, and what it costs where something does, in one run.
+//! The cost of capture, on success and on failure.
 //!
-//! `cargo bench --bench capture` prints what a captured block takes more than the same block by itself: the median of
-//! many rounds, in each of which all rows take their turn.
+//! `cargo bench --bench capture` prints how much longer a captured block takes than the same block without capture: the
+//! median over many rounds that interleave all rows.
 
 mod nowhere;
 
@@ -34,7 +34,7 @@ fn ready<F: Future>(future: F) -> F::Output {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(future).poll(&mut context) {
         Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("it never waits"),
+        Poll::Pending => unreachable!("the future never waits"),
     }
 }
 
@@ -52,20 +52,20 @@ fn median(mut times: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    // A stack in each exception would be most of what it costs.
+    // Otherwise the stack would be most of an exception's cost.
     assert!(
-        std::env::var_os("RUST_BACKTRACE").is_none_or(|wish| wish == "0"),
-        "to be run with RUST_BACKTRACE=0"
+        std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0"),
+        "run this with RUST_BACKTRACE=0"
     );
     let (reporter, driver) = nowhere::session("capture")
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let mut driver = pin!(driver.run());
     let mut drain = |handle: &Handle| nowhere::drain(handle, driver.as_mut());
     let handle = reporter.handle();
     let off = Handle::off();
     if let Some(row) = std::env::var_os("CAPTURE_ROW") {
-        // For a profiler, which counts instructions: a thousand calls, of which the plain ones are row 0.
+        // For profilers that count instructions: a thousand calls of one row, where row 0 is the block without capture.
         let row = row.to_str().and_then(|row| row.parse().ok());
         return for n in 0..1_000 {
             match row {
@@ -73,7 +73,7 @@ fn main() {
                 Some(1) => drop(black_box(capture!(reporter = handle, { work(n) }))),
                 Some(2) => drop(black_box(handle.capture().run(|| work(n)))),
                 Some(3) => drop(black_box(capture!(reporter = off, { work(n) }))),
-                _ => panic!("there are rows 0 to 3"),
+                _ => panic!("CAPTURE_ROW must be 0 to 3"),
             }
         };
     }

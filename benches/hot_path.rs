@@ -1,8 +1,8 @@
-//! What `log` costs its caller, side by side in one run with `serde_json::to_writer` of the same event as a ready
-//! struct (id and timestamp given) into a reused `Vec`.
+//! The cost of `log` to its caller, compared in one run with `serde_json::to_writer` of the same event as a prepared
+//! struct (with id and timestamp) into a reused `Vec`.
 //!
-//! `cargo bench --bench hot_path` prints a ratio for each row: the median of many rounds, in each of which all rows take
-//! their turn. Everything `log` does is in its figure: clock, id, lock, ring.
+//! `cargo bench --bench hot_path` prints a ratio for each row: the median over many rounds that interleave all rows.
+//! The figures of `log` include everything it does: clock, id, lock, ring.
 
 mod nowhere;
 
@@ -29,7 +29,7 @@ const DATA: Data<'_> = Data {
     model: "a model with 25 letters..",
 };
 
-/// The event as it is on the wire, ready.
+/// The event on the wire, prepared.
 #[derive(Serialize)]
 struct Ready<'a> {
     event: &'a str,
@@ -57,7 +57,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 fn main() {
     let (reporter, driver) = nowhere::session("hot-path")
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let mut driver = pin!(driver.run());
     let mut drain = |handle: &Handle| nowhere::drain(handle, driver.as_mut());
 
@@ -78,7 +78,7 @@ fn main() {
         rows[0].push(time(|| {
             let mut buffer = buffer.borrow_mut();
             buffer.clear();
-            serde_json::to_writer(&mut **buffer, &ready()).expect("it can be encoded");
+            serde_json::to_writer(&mut **buffer, &ready()).expect("the event can be encoded");
             black_box(&**buffer);
         }));
         rows[1].push(time(|| {
@@ -95,10 +95,10 @@ fn main() {
         drain(&handle);
     }
     let [json, structs, fields] = rows.map(median);
-    println!("events in all: {}", handle.stats().accepted);
+    println!("events in total: {}", handle.stats().accepted);
     println!(
         "{:<40} {json:>7.0} ns   1.00",
-        "serde_json::to_writer, ready struct"
+        "serde_json::to_writer, prepared struct"
     );
     for (name, nanos) in [
         ("log(name, struct)", structs),

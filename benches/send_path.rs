@@ -1,8 +1,8 @@
-//! What sending costs, side by side in one run with the least that one would write by hand.
+//! The cost of sending, compared in one run with a minimal hand-written client.
 //!
-//! `cargo bench --bench send_path --features thread,ureq` prints everything; a word after `--` (`throughput`,
-//! `shutdown`, `latency`, `threads`) only that part. The backend is a process of its own on loopback, so processor time
-//! is the client's alone. All contestants take their turn in each round.
+//! `cargo bench --bench send_path --features thread,ureq` runs everything; a word after `--` (`throughput`, `shutdown`,
+//! `latency`, `threads`) runs only that part. The backend is a separate process on loopback, so that CPU time is only
+//! the client's. Rounds interleave all contestants.
 
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
@@ -56,12 +56,12 @@ fn main() -> io::Result<()> {
 const ROUNDS: usize = 10;
 const EVENTS_PER_ROUND: u64 = 200_000;
 
-/// Somebody who logs and sends.
+/// A client that logs and sends.
 trait Contestant {
-    /// Logs so many events as fast as it can, and returns when all are sent.
+    /// Logs this many events as fast as it can, and returns when all are sent.
     fn round(&mut self, events: u64);
 
-    /// Checks that everything was sent, given what the sink has counted; says how many events there were.
+    /// Checks against the sink's counts that everything was sent. Returns the number of events.
     fn check(&mut self, counts: Counts) -> u64;
 }
 
@@ -87,7 +87,7 @@ struct Ours {
 }
 
 impl Ours {
-    /// Nothing is refused: the queue takes a round whole, as the channel of the other does.
+    /// The queue holds a whole round, as the other contestant's channel does, so that nothing is refused.
     fn start(url: &str, batch: usize) -> Self {
         let (builder, bytes) = ours::over_ureq(url);
         let session = builder
@@ -96,7 +96,7 @@ impl Ours {
             .max_queue_size(EVENTS_PER_ROUND as usize + 10)
             .max_queue_bytes(128 << 20)
             .start()
-            .expect("it starts");
+            .expect("the session starts");
         Self { session, bytes }
     }
 }
@@ -130,7 +130,7 @@ struct Row {
 }
 
 fn throughput(batch: usize) -> io::Result<()> {
-    let sinks = [(); 3].map(|()| Sink::start(Mode::Answers));
+    let sinks = [(); 3].map(|()| Sink::start(Mode::Responds));
     let [first, second, third] = sinks;
     let (first, second, third) = (first?, second?, third?);
     let mut rows = [
@@ -188,7 +188,7 @@ fn throughput(batch: usize) -> io::Result<()> {
         );
     }
     println!(
-        "nothing lost: every byte that was posted was counted by the sink, every event is in the ledger"
+        "nothing lost: the sink counted every byte that was posted, and every event is in the ledger"
     );
     Ok(())
 }
@@ -209,9 +209,12 @@ fn row(name: &'static str, contestant: impl Contestant + 'static, sink: Sink) ->
 
 fn shutdown() -> io::Result<()> {
     const STOP: Duration = Duration::from_secs(1);
-    println!("\nShutdown, the backend accepts and never answers");
+    println!("\nShutdown, the backend accepts and never responds");
     let sink = Sink::start(Mode::Stalls)?;
-    let session = ours::over_ureq(&sink.url).0.start().expect("it starts");
+    let session = ours::over_ureq(&sink.url)
+        .0
+        .start()
+        .expect("the session starts");
     for _ in 0..1_000 {
         assert!(session.log(NAME, event::usual()));
     }
@@ -220,7 +223,7 @@ fn shutdown() -> io::Result<()> {
     let drain = session.stop_blocking(STOP).expect("no deadlock");
     let took = start.elapsed();
     println!(
-        "stop({STOP:?}) took {took:?}, {:.3} of its bound; delivered {}, remaining {}",
+        "stop({STOP:?}) took {took:?}, {:.3} of its limit; delivered {}, remaining {}",
         took.as_secs_f64() / STOP.as_secs_f64(),
         drain.delivered,
         drain.remaining
@@ -231,7 +234,7 @@ fn shutdown() -> io::Result<()> {
 // ---------------------------------------------------------------------------------------------------------------------
 // Latency
 
-/// Logs events at this pace, without sleeping in between.
+/// Logs events at this pace, spinning in between.
 fn sample(handle: &Handle, data: fn() -> Data, pace: Duration, into: &mut Latencies, calls: usize) {
     let mut next = Instant::now();
     for _ in 0..calls {
@@ -268,10 +271,10 @@ fn latency() -> io::Result<()> {
     }
     println!(
         "{:<44}{}",
-        "(the clock alone, in every figure)",
+        "(the clock alone, included in every figure)",
         empty.percentiles()
     );
-    let healthy = Sink::start(Mode::Answers)?;
+    let healthy = Sink::start(Mode::Responds)?;
     let stalled = Sink::start(Mode::Stalls)?;
     let dead = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
     for (name, url) in [
@@ -280,14 +283,14 @@ fn latency() -> io::Result<()> {
             "dead backend (connection refused)",
             &format!("http://{dead}"),
         ),
-        ("stalled backend (never answers)", &stalled.url),
+        ("stalled backend (never responds)", &stalled.url),
     ] {
         let session = ours::over_ureq(url)
             .0
             .max_queue_size(2 * CALLS)
             .max_queue_bytes(64 << 20)
             .start()
-            .expect("it starts");
+            .expect("the session starts");
         let mut calls = Latencies::with_capacity(CALLS);
         sample(&session, event::usual, PACE, &mut calls, CALLS);
         println!("{name:<44}{}", calls.percentiles());
@@ -296,7 +299,7 @@ fn latency() -> io::Result<()> {
     Ok(())
 }
 
-/// Of all rounds together.
+/// The percentiles over all rounds.
 fn pooled(rounds: &[Latencies]) -> Percentiles {
     let mut all = Latencies::default();
     rounds.iter().for_each(|round| all.extend(round));
@@ -311,16 +314,16 @@ fn row_of(name: &str, nanos: [i64; 5]) {
     println!();
 }
 
-/// Large batches are copied out of the queue and sent all the time while `log` is measured; and the same without, or
-/// with another session that does it, which shows what the machine adds. The queue is as full, the pace the same.
+/// Measures `log` while its session keeps sending large batches, compared with no sending and with another session
+/// sending, which shows what the machine adds. Queue length and pace are the same in each case.
 fn under_load() -> io::Result<()> {
     const BATCH: usize = 3_500;
     const BACKLOG: usize = 40 * BATCH;
     const CALLS: usize = 5_000;
     const ROUNDS: usize = 40;
     const PACE: Duration = Duration::from_micros(2);
-    let sink = Sink::start(Mode::Answers)?;
-    // So many bytes make a queue due, too.
+    let sink = Sink::start(Mode::Responds)?;
+    // This many queued bytes also trigger a send.
     let start = |threshold, bytes| {
         ours::over_ureq(&sink.url)
             .0
@@ -331,9 +334,9 @@ fn under_load() -> io::Result<()> {
             .max_queue_size(1_000_000)
             .max_queue_bytes(512 << 20)
             .start()
-            .expect("it starts")
+            .expect("the session starts")
     };
-    // The first one's queue is due only when the measurement is over.
+    // The first session sends only after the measurement.
     let (quiet, other, busy) = (
         start(1_000_000, 1 << 30),
         start(BATCH, 1 << 20),
@@ -348,18 +351,18 @@ fn under_load() -> io::Result<()> {
     };
     let mut left = 0;
     for round in 0..=ROUNDS {
-        for ((session, beside), rounds) in rows.into_iter().zip(&mut rounds) {
+        for ((session, sender), rounds) in rows.into_iter().zip(&mut rounds) {
             fill(session);
-            if let Some(beside) = beside {
-                fill(beside);
+            if let Some(sender) = sender {
+                fill(sender);
             }
             let mut calls = Latencies::with_capacity(CALLS);
             sample(session, event::large, PACE, &mut calls, CALLS);
-            // The first round only touches the memory.
+            // The first round only warms up the memory.
             if round > 0 {
                 rounds.push(calls);
             }
-            let sending = beside.unwrap_or(&busy);
+            let sending = sender.unwrap_or(&busy);
             left += usize::from(sending.stats().queued > BATCH as u64);
             for session in [&quiet, &other, &busy] {
                 let drain = session.wait_until_drained_blocking(BOUND);
@@ -370,7 +373,7 @@ fn under_load() -> io::Result<()> {
     println!();
     titles("One call of log, ns, 500 000 calls/s");
     let [quiet, elsewhere, busy] = &mut rounds;
-    println!("{:<44}{}", "nothing is sent meanwhile", pooled(quiet));
+    println!("{:<44}{}", "no sending", pooled(quiet));
     println!(
         "{:<44}{}",
         "another session sends batches of 1 MiB",
@@ -378,15 +381,15 @@ fn under_load() -> io::Result<()> {
     );
     println!("{:<44}{}", "this session sends them", pooled(busy));
     for (name, before) in [
-        ("difference to nothing", &mut *quiet),
-        ("difference to the other", &mut *elsewhere),
+        ("difference from no sending", &mut *quiet),
+        ("difference from another session", &mut *elsewhere),
     ] {
         row_of(name, pooled(busy).since(pooled(before)));
         let rounds = busy.iter_mut().zip(before);
         let differences: Vec<_> = rounds
             .map(|(busy, before)| busy.percentiles().since(before.percentiles()))
             .collect();
-        row_of("  median of the rounds", medians(&differences));
+        row_of("  median over the rounds", medians(&differences));
     }
     println!(
         "\n(batches still to be sent at the end in {left} of {} rounds)",
@@ -406,7 +409,7 @@ fn threads() {
         .max_queue_size(1_000_000)
         .max_queue_bytes(256 << 20)
         .start()
-        .expect("it starts");
+        .expect("the session starts");
     let bursts = |handle: Handle| {
         move || {
             let mut times = Vec::with_capacity(BURSTS);
@@ -433,7 +436,7 @@ fn threads() {
                     .collect();
                 threads
                     .into_iter()
-                    .flat_map(|thread| thread.join().expect("it ends"))
+                    .flat_map(|thread| thread.join().expect("the thread ends"))
                     .collect()
             });
             means[row].push(times.iter().sum::<f64>() / times.len() as f64);

@@ -1,5 +1,5 @@
-//! How fast the simulator is, one thread, with the real encoder, engine and driver; and beside it, in turns, the same hour
-//! in tokio's paused time, with a transport that takes everything and nothing that is checked.
+//! The simulator's speed on one thread, with the real encoder, engine and driver, compared with the same hour in
+//! tokio's paused time, with a transport that accepts everything and without checks.
 //!
 //! `cargo bench --bench simulation --features sim,tokio`
 
@@ -11,7 +11,7 @@ use tinkex_telemetry::{Options, fields};
 /// Ten events a second.
 const EVENTS: u32 = 36_000;
 
-/// Between two of them.
+/// The time between two events.
 const PAUSE: Duration = Duration::from_millis(100);
 
 fn options() -> Options {
@@ -68,7 +68,7 @@ mod paused {
                 .runtime(Tokio)
                 .enabled(true)
                 .start()
-                .expect("it starts");
+                .expect("the session starts");
             for n in 0..EVENTS {
                 assert!(reporter.log("train.step", fields! { step: n, is_last: false }));
                 tokio::time::sleep(PAUSE).await;
@@ -78,7 +78,7 @@ mod paused {
     }
 }
 
-/// How many runs a second, and prints that.
+/// Measures and prints the runs per second.
 fn measure(what: &str, runs: u64, mut run: impl FnMut(u64)) -> f64 {
     run(u64::MAX);
     let start = Instant::now();
@@ -90,7 +90,7 @@ fn measure(what: &str, runs: u64, mut run: impl FnMut(u64)) -> f64 {
 
 fn main() {
     if let Ok(hours) = std::env::var("SIM_HOURS") {
-        // For a profiler.
+        // For profilers.
         let hours: u64 = hours.parse().expect("SIM_HOURS is a number");
         return (0..hours).for_each(|seed| Sim::new(seed).run(hour).assert_ok());
     }

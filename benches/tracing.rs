@@ -1,7 +1,7 @@
-//! What an event through `TelemetryLayer` costs, side by side in one run with a direct `log` of the same fields.
+//! The cost of an event through `TelemetryLayer`, compared in one run with a direct `log` of the same fields.
 //!
-//! `cargo bench --bench tracing --features tracing` prints a ratio for each row: the median of many rounds, in each of
-//! which all rows take their turn.
+//! `cargo bench --bench tracing --features tracing` prints a ratio for each row: the median over many rounds that
+//! interleave all rows.
 
 mod nowhere;
 
@@ -50,19 +50,19 @@ fn median(mut times: Vec<Duration>) -> f64 {
 }
 
 fn main() {
-    // Fewer rounds are enough for a count of instructions.
+    // An argument sets the number of rounds: fewer are enough to count instructions.
     let rounds = std::env::args().find_map(|argument| argument.parse().ok());
     let rounds: usize = rounds.unwrap_or(ROUNDS);
     let (reporter, driver) = nowhere::session("tracing")
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let mut driver = pin!(driver.run());
     let mut drain = |handle: &Handle| nowhere::drain(handle, driver.as_mut());
 
     let handle = reporter.handle();
     let filtered = TelemetryLayer::new(handle.clone()).filtered();
     let subscriber = tracing_subscriber::registry().with(filtered);
-    tracing::subscriber::set_global_default(subscriber).expect("there is no other");
+    tracing::subscriber::set_global_default(subscriber).expect("no subscriber is set");
     let mut rows: [Vec<Duration>; 4] = Default::default();
     for _ in 0..rounds {
         rows[0].push(time(|| direct(&handle)));
@@ -88,7 +88,7 @@ fn main() {
     for (name, nanos) in [
         ("info!(name: …, four fields)", traced),
         ("the same in a span", one),
-        ("the same in a span in a span", two),
+        ("the same in two nested spans", two),
     ] {
         println!("{name:<40} {nanos:>7.0} ns   {:.2}", nanos / direct);
     }

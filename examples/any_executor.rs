@@ -1,4 +1,4 @@
-//! How do I run it on an executor that has no adapter? `build()` hands out the driver, which is a future like any other.
+//! How do I run it on an executor that has no adapter? `build()` returns the driver, whose `run` is an ordinary future.
 //!
 //! `cargo run --example any_executor --features thread`
 
@@ -22,7 +22,7 @@ impl Transport for Stdout {
     }
 }
 
-/// The smallest executor there is: one future, on the thread that calls.
+/// A minimal executor: runs one future on the calling thread.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {
@@ -41,7 +41,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn main() -> Result<(), Box<dyn core::error::Error>> {
-    // `Thread` is only the clock here: it works in every executor.
+    // `Thread` is only the clock here: it works on any executor.
     let (telemetry, driver) = Reporter::builder("any-executor")
         .transport(Stdout)
         .clock(Thread)

@@ -1,4 +1,4 @@
-//! How do I use it in a program that is on async-std, with surf? `.runtime(AsyncStd)`, and the program's own client.
+//! How do I use it with async-std and surf? `.runtime(AsyncStd)`, and the program's own client.
 //!
 //! `cargo run --example async_std --features async-std,surf,collector`
 
@@ -9,7 +9,7 @@ use tinkex_telemetry::runtime::AsyncStd;
 use tinkex_telemetry::{Config, HttpTransport, Reporter, fields};
 
 fn main() -> Result<(), Box<dyn core::error::Error>> {
-    // A backend for this example; an application has `Config::from_env()?`.
+    // A backend for this example; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
     let config = Config::new(&collector.url(), "any key")?;
 
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
 
         telemetry.log("train.step", fields! { step: 1, loss: 0.5 });
 
-        // async-std does not wait for its tasks when `main` ends.
+        // async-std does not wait for its tasks when `main` returns.
         let drain = telemetry.stop(Duration::from_secs(5)).await;
         println!("{} events delivered", drain.delivered);
         assert!(drain.all_delivered());

@@ -1,4 +1,4 @@
-//! What does a program report that only uses the clients? A complete tour, and what the telemetry side has of it.
+//! What does a program that only uses the clients report? A complete tour, and the events it produces.
 //!
 //! `cargo run --example complete --features client,tokio,reqwest,collector`
 
@@ -11,15 +11,15 @@ use tinkex_telemetry::{Config, Reqwest, Tokio, async_capture, capture, fields};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn core::error::Error>> {
-    // A backend for this example, where requests wait; an application has `Config::from_env()?`.
+    // A backend for this example, with requests that queue; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
-    let waits =
+    let paused =
         json!({ "type": "try_again", "queue_state": "paused_capacity", "retry_after_ms": 50 });
     let backend = collector.backend();
-    backend.script("retrieve_future", [Reply::json(&waits)]);
+    backend.script("retrieve_future", [Reply::json(&paused)]);
     let config = Config::new(&collector.url(), "any key")?;
 
-    // The service: a session at the backend, with a heartbeat and with telemetry.
+    // The service: a session at the backend, with heartbeats and telemetry.
     let service = ServiceClient::builder(config)
         .http(Reqwest::new()?)
         .runtime(Tokio)
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn core::error::Error>> {
     let sampled = sampler.sample(prompt.clone(), 1, SamplingParams::new().max_tokens(8));
     println!("sampled: {:?}", sampled.await?.sequences);
 
-    // Both are submitted, in this order, before the first is done.
+    // Both are submitted, in this order, before the first completes.
     let training = service.create_training_client("small", LoraConfig::rank(8));
     let training = training.await?;
     let datum = Datum::new(prompt).input("target_tokens", vec![2_i64, 3, 4]);
@@ -39,15 +39,15 @@ async fn main() -> Result<(), Box<dyn core::error::Error>> {
     let step = training.optim_step(AdamParams::learning_rate(1e-4));
     println!("trained: {:?}, {:?}", gradients.await?.metrics, step.await?);
 
-    // Events of the program's own go into the same session.
-    let telemetry = service.telemetry().ok_or("it is switched off")?;
+    // The program's own events go into the same session.
+    let telemetry = service.telemetry().ok_or("telemetry is disabled")?;
     let _ = capture!(reporter = telemetry, { "many".parse::<u32>() });
     let task = async_capture!(reporter = telemetry, { "0.5".parse::<f32>() });
     telemetry.log("tour.done", fields! { rate: task.await?? });
 
     assert!(service.close().await.all_delivered());
     let session = collector.session(service.session_id());
-    for event in session.ok_or("nothing came")?.events() {
+    for event in session.ok_or("no events arrived")?.events() {
         let value = event.value();
         let name = value.get("event_name").or(value.get("error_message"));
         let metadata = &value["event_data"]["metadata"];

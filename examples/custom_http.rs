@@ -1,5 +1,5 @@
-//! How do I bring an HTTP client that has no adapter? A closure: here hyper over smol's sockets, one connection for
-//! each request.
+//! How do I use an HTTP client that has no adapter? With a closure: here hyper over smol's sockets, one connection per
+//! request.
 //!
 //! `cargo run --example custom_http --features smol,http,collector`
 
@@ -23,7 +23,7 @@ async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
     let stream = TcpStream::connect(host.as_str()).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(FuturesIo::new(stream)).await?;
-    // Dropped with this future, when the session gives the attempt up.
+    // Dropped with this future when the session abandons the attempt.
     let _connection = smol::spawn(connection);
     parts
         .headers
@@ -35,13 +35,13 @@ async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
 }
 
 fn main() -> Result<(), Error> {
-    // A backend for this example; an application has `Config::from_env()?`.
+    // A backend for this example; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
     let config = Config::new(&collector.url(), "any key")?;
 
     let client = async |request| {
-        let answer = exchange(request).await;
-        answer.map_err(|error| HttpError::from_error(&*error))
+        let response = exchange(request).await;
+        response.map_err(|error| HttpError::from_error(&*error))
     };
     let telemetry = Reporter::builder("custom-http")
         .transport(HttpTransport::new(config, client))

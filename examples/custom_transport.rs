@@ -1,4 +1,4 @@
-//! How do I send events somewhere else? A transport of one's own: each event becomes a line of JSON on stdout.
+//! How do I send events somewhere else? With your own transport: here each event becomes a line of JSON on stdout.
 //!
 //! `cargo run --example custom_transport --features thread`
 
@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::io::{self, Write};
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Thread, Transport, fields};
 
-/// Anything that can be written to: a file, a pipe, stdout.
+/// Writes to a file, a pipe or stdout.
 struct Lines<W>(W);
 
 impl<W: Write + Send + 'static> Transport for Lines<W> {
@@ -16,8 +16,8 @@ impl<W: Write + Send + 'static> Transport for Lines<W> {
             lines.extend_from_slice(event);
             lines.push(b'\n');
         }
-        // What to do about an error is the session's business; ours is to say which kind it is. It may block: the
-        // `Thread` runtime has a thread for this and nothing else.
+        // The transport only classifies an error; the session decides what to do about it. Blocking is fine here: the
+        // `Thread` runtime has a dedicated thread for it.
         let written = self.0.write_all(&lines).and_then(|()| self.0.flush());
         written.map_err(SendError::retryable)?;
         Ok(Receipt::delivered())

@@ -1,4 +1,4 @@
-//! How does a program on embassy use it? One task runs the pool, in which the sessions' drivers are; here on the host.
+//! How do I use it with embassy? One task runs a pool of the sessions' drivers; here on the host.
 //!
 //! `cargo run --example embassy_host --features std,embassy`
 
@@ -23,7 +23,7 @@ async fn application(spawner: Spawner) {
             1
         }
     };
-    // An executor of embassy's runs for ever; this program is to end.
+    // Embassy's executor never returns, so the program exits here.
     std::process::exit(code);
 }
 
@@ -54,5 +54,5 @@ async fn run(spawner: Spawner) -> Result<(), Box<dyn core::error::Error>> {
 
 fn main() {
     let executor: &'static mut Executor = Box::leak(Box::new(Executor::new()));
-    executor.run(|spawner| spawner.spawn(application(spawner).expect("it is spawned once")));
+    executor.run(|spawner| spawner.spawn(application(spawner).expect("the task is spawned once")));
 }

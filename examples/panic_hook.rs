@@ -1,4 +1,4 @@
-//! How do I hear of panics that nobody captures? A hook beside those that are there, for all threads.
+//! How do I report panics that nothing captures? With a hook for all threads, in addition to existing ones.
 //!
 //! `cargo run --example panic_hook --features thread,ureq,collector`
 
@@ -11,7 +11,7 @@ use tinkex_telemetry::{
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // A backend for this example; an application has `Config::from_env()?`.
+    // A backend for this example; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
     let config = Config::new(&collector.url(), "any key")?;
     let telemetry = Reporter::builder("panics")
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(worker.join().is_err());
     hook.remove();
 
-    // With options: it waits for the event to be sent, but not for long.
+    // With options: it waits for the event to be sent, for a limited time.
     let hook = PanicHook::new(&telemetry)
         .severity(Severity::Critical)
         .timeout(Duration::from_millis(500))
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .stop_blocking(Duration::from_secs(5))?
             .all_delivered()
     );
-    let session = collector.session("panics").ok_or("nothing has arrived")?;
+    let session = collector.session("panics").ok_or("no events arrived")?;
     for event in session.events() {
         let (kind, json) = (event.kind().as_str(), event.value());
         println!("{kind:<20} {} {}", event.severity(), json["traceback"]);

@@ -1,8 +1,8 @@
-//! What does a session do? Events of every kind, a server that fails twice, and a ledger that adds up.
+//! What does a session do? Events of every kind, a server that fails twice, and a ledger that balances.
 //!
 //! `cargo run --example quickstart --features thread,ureq,collector`
 //!
-//! The backend is embedded. With `TINKER_BASE_URL` and `TINKER_API_KEY` set, that one is talked to instead.
+//! The backend is embedded, unless `TINKER_BASE_URL` and `TINKER_API_KEY` name a real one.
 
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
@@ -77,9 +77,9 @@ fn work(telemetry: &Handle) {
     telemetry.log_with("queue.slow", fields! { depth: 12 }, Severity::Warning);
     telemetry.log_with("disk.full", (), Severity::Critical);
 
-    let cause = io::Error::new(io::ErrorKind::TimedOut, "the disk did not answer");
+    let cause = io::Error::new(io::ErrorKind::TimedOut, "the disk did not respond");
     telemetry.log_exception(&CheckpointError(cause), Severity::Error);
-    // The caller's own fault: an event named `user_error`, not an exception.
+    // A user error: an event named `user_error`, not an exception.
     telemetry.log_exception(&StatusError::new(404), Severity::Error);
 
     for step in 0..250 {
@@ -88,7 +88,7 @@ fn work(telemetry: &Handle) {
     }
 }
 
-/// An error with a cause. Both are in the event.
+/// An error with a cause. The event contains both.
 #[derive(Debug)]
 struct CheckpointError(io::Error);
 
@@ -104,16 +104,16 @@ impl Error for CheckpointError {
     }
 }
 
-/// Prints what the backend saw. Returns how many events it has, of those from the first to the first gap.
+/// Prints what the backend received. Returns the number of events before the first gap.
 fn print_received(collector: &Collector, session: &str, start: Instant) -> u64 {
-    header("REQUEST", "ANSWER");
+    header("REQUEST", "RESPONSE");
     for request in collector.requests() {
         let after = (request.arrived() - start).as_millis();
-        let answer = match request.answer() {
+        let response = match request.answer() {
             ResponseKind::Status(status) => status.to_string(),
             other => format!("{other:?}"),
         };
-        row(format!("after {after} ms"), answer, request.event_count());
+        row(format!("after {after} ms"), response, request.event_count());
     }
     let Some(session) = collector.session(session) else {
         return 0;

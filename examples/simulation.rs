@@ -1,4 +1,4 @@
-//! What does an outage look like, from the inside? A simulated one: the same every time for one seed, in no time.
+//! What does an outage look like from the inside? A simulated one, reproducible from its seed.
 //!
 //! `cargo run --example simulation --features sim`
 
@@ -6,7 +6,7 @@ use core::time::Duration;
 use tinkex_telemetry::sim::{Env, Fault, Faults, Sim, seed_from_env};
 use tinkex_telemetry::{Options, fields};
 
-/// Ten minutes of an application, the first five of them in a bad network.
+/// Ten minutes of an application, the first five of them on a bad network.
 async fn application(env: Env) {
     let mut options = Options::default();
     options.max_queue_size = 20;
@@ -19,7 +19,7 @@ async fn application(env: Env) {
         for _ in 0..3 {
             let accepted = telemetry.log("train.step", fields! { minute: minute });
             if !accepted {
-                env.note("log() says false");
+                env.note("log() returned false");
             }
             env.advance(Duration::from_secs(20)).await;
         }
@@ -44,6 +44,6 @@ fn main() {
     for (at, what) in &report.timeline {
         println!("{:>8.3} s  {what}", at.as_secs_f64());
     }
-    println!("seed {seed}: TINKEX_SIM_SEED chooses another one");
+    println!("seed {seed}: set TINKEX_SIM_SEED for another one");
     report.assert_ok();
 }

@@ -1,5 +1,4 @@
-//! How do I use it on smol? `.runtime(Smol)`; or, as here, on an executor of one's own, with a transport that is not
-//! `Send`.
+//! How do I use it with smol? `.runtime(Smol)`; or, as here, your own executor and a transport that is not `Send`.
 //!
 //! `cargo run --example smol --features smol`
 
@@ -13,7 +12,7 @@ use tinkex_telemetry::local::LocalTransport;
 use tinkex_telemetry::runtime::Smol;
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, fields};
 
-/// Shares what it gets with the rest of its thread.
+/// Shares what it receives with the rest of its thread.
 struct Inbox(Rc<RefCell<Vec<String>>>);
 
 impl LocalTransport for Inbox {

@@ -1,5 +1,4 @@
-//! How do I use it without an executor, with options of my own? The `Thread` runtime: everything blocks, nothing else
-//! is needed.
+//! How do I use it without an executor, and set options? With the `Thread` runtime, whose calls block.
 //!
 //! `cargo run --example thread --features thread,ureq,collector`
 
@@ -8,7 +7,7 @@ use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq, fields};
 
 fn main() -> Result<(), Box<dyn core::error::Error>> {
-    // A backend for this example; an application has `Config::from_env()?`.
+    // A backend for this example; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
     let config = Config::new(&collector.url(), "any key")?;
 
@@ -18,7 +17,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         .flush_interval(Duration::from_secs(2))
         .start()?;
 
-    // A handle goes wherever something is to be told.
+    // Pass a handle to any code that logs.
     let workers: Vec<_> = (0..4)
         .map(|worker| {
             let telemetry = telemetry.handle();

@@ -1,4 +1,4 @@
-//! How do I use it on tokio? `.runtime(Tokio)`, and an asynchronous client.
+//! How do I use it with tokio? `.runtime(Tokio)` and an asynchronous client.
 //!
 //! `cargo run --example tokio --features tokio,reqwest,collector`
 
@@ -13,7 +13,7 @@ async fn work(telemetry: Handle, step: u32) {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn core::error::Error>> {
-    // A backend for this example; an application has `Config::from_env()?`.
+    // A backend for this example; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
     let config = Config::new(&collector.url(), "any key")?;
 
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn core::error::Error>> {
         task.await?;
     }
 
-    // The runtime ends with `main`: what is not awaited here may be lost with it.
+    // The runtime shuts down when `main` returns: without this `await`, events may be lost.
     let drain = telemetry.stop(Duration::from_secs(5)).await;
     println!("{} events delivered", drain.delivered);
     assert!(drain.all_delivered());

@@ -1,4 +1,4 @@
-//! How do I send what my program traces? With a `TelemetryLayer`; records of the `log` facade come along.
+//! How do I send my program's `tracing` events? With a `TelemetryLayer`, which also takes records of the `log` facade.
 //!
 //! `cargo run --example tracing --features tracing,thread,ureq,collector`
 
@@ -10,7 +10,7 @@ use tracing::{Level, debug, info, info_span, warn};
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> Result<(), Box<dyn core::error::Error>> {
-    // A backend for this example; an application has `Config::from_env()?`.
+    // A backend for this example; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
     let config = Config::new(&collector.url(), "any key")?;
     let telemetry = Reporter::builder("session-123")
@@ -28,14 +28,16 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     info_span!("train", model = "small").in_scope(|| {
         info!(name: "train.step", step = 1, loss = 0.5, last = false);
         debug!(target: "tracing::cache", hits = 7, "warm");
-        debug!("nobody asked for this");
+        debug!("below the configured level");
         warn!(error = %std::io::Error::other("the disk is slow"), "still going");
     });
     log::info!(target: "old::module", "a record of the log facade");
 
     let drain = telemetry.stop_blocking(Duration::from_secs(5))?;
     assert!(drain.all_delivered());
-    let session = collector.session("session-123").ok_or("nothing came")?;
+    let session = collector
+        .session("session-123")
+        .ok_or("no events arrived")?;
     for event in session.events() {
         println!("{}", event.json());
     }

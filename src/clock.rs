@@ -1,23 +1,23 @@
-//! The seam to time.
+//! Clocks: where a session gets its time.
 
 use crate::time::{Instant, Timestamp};
 use core::future::Future;
 
-/// Where a session gets its time from.
+/// A monotonic clock, a wall clock and timers.
 ///
 /// What an implementer owes:
 ///
-/// * [`now`](Clock::now) never goes back, and [`sleep_until`](Clock::sleep_until) is measured on it.
-/// * `sleep_until` may be called and its future polled on any thread, inside an executor or outside, also after the
-///   executor has gone. It is never early and never panics. Dropping the future cancels the timer.
-/// * Nothing here blocks.
+/// * [`now`](Clock::now) never goes back, and [`sleep_until`](Clock::sleep_until) uses the same clock.
+/// * `sleep_until` may be called, and its future polled, on any thread, inside or outside an executor, even after the
+///   executor has shut down. It never completes early and never panics. Dropping the future cancels the timer.
+/// * No method blocks.
 pub trait Clock: Send + Sync + 'static {
-    /// The monotonic clock, in microseconds.
+    /// The time of the monotonic clock.
     fn now(&self) -> Instant;
 
-    /// The wall clock. It may jump; nothing but the timestamps of events and a `Retry-After` date depends on it.
+    /// The time of the wall clock. It may jump: only event timestamps and `Retry-After` dates depend on it.
     fn utc(&self) -> Timestamp;
 
-    /// Waits until the monotonic clock has reached `at`; at once when it already has.
+    /// Completes when the monotonic clock has reached `at`, at once if it already has.
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send;
 }

@@ -1,73 +1,74 @@
-//! What the reporter says of itself: counted where it happens, told by the driver, at most so often.
+//! Diagnostics: what the reporter says about itself, counted at the source and reported at a limited rate.
 
 use crate::text::Reason;
 use crate::time::Instant;
 use core::fmt;
 use core::time::Duration;
 
-/// Something the reporter has to say of itself, given to the observer set with
-/// [`Builder::on_diagnostic`](crate::session::Builder::on_diagnostic), or to the `log` facade.
+/// A diagnostic of the reporter, passed to the observer set with
+/// [`Builder::on_diagnostic`](crate::session::Builder::on_diagnostic), or else to the `log` facade.
 ///
-/// `count` is how often it happened since the last time it was told: each kind is told at once the first time, then at
-/// most every ten seconds. The [`Display`](fmt::Display) form is one line without the session's id. It never contains
-/// the API key.
+/// The first diagnostic of a kind is reported at once, further ones at most every 10 s; `count` covers the time since
+/// the last report. [`Display`](fmt::Display) prints one line, which never contains the API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diagnostic<'a> {
     /// What happened.
     pub kind: DiagnosticKind,
-    /// How many events it concerns.
+    /// The number of events, or of failed attempts, since the last report.
     pub count: u64,
-    /// Why, in words of the transport or the encoder; may be empty.
+    /// The reason, as given by the transport or the encoder; may be empty.
     pub reason: &'a str,
-    /// The session it happened in.
+    /// The id of the session.
     pub session_id: &'a str,
-    /// The limit that was met: `max_queue_size`, `max_event_bytes` or `max_retries`, as the kind has it; else 0.
-    pub limit: usize,
+    /// The limit that was reached: `max_queue_size`, `max_event_bytes` or `max_retries`, depending on the kind; `None`
+    /// where the kind has no limit.
+    pub limit: Option<usize>,
 }
 
-/// The kinds of [`Diagnostic`].
+/// The kind of a [`Diagnostic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DiagnosticKind {
-    /// Events were refused because the queue is full.
+    /// Events were refused because the queue was full.
     QueueFull,
-    /// Events were refused because they are larger than `max_event_bytes`.
+    /// Events were refused because they were larger than `max_event_bytes`.
     EventTooLarge,
-    /// Events were refused because they cannot be encoded; `reason` names the first.
+    /// Events were refused because they could not be encoded; `reason` describes the first.
     Unencodable,
-    /// An attempt failed and will be repeated.
+    /// An attempt failed and will be retried.
     AttemptFailed,
     /// A batch was dropped after its last attempt.
     RetriesExhausted,
-    /// A batch was dropped because the backend refused it for good.
+    /// A batch was dropped because the backend rejected it permanently.
     Rejected,
     /// A single event was dropped because the backend found it too large.
     TooLarge,
-    /// Events were dropped because a stop met its deadline.
+    /// Events were dropped because a stop reached its deadline.
     Shutdown,
     /// A fatal exception was logged.
     ExceptionLogged,
-    /// Events come in after a fatal exception has ended the session. They are sent all the same.
+    /// Events were logged after a fatal exception had ended the session. They are still sent.
     LoggedAfterEnd,
-    /// Events were refused because the scrub hook panicked; `reason` names the first.
+    /// Events were refused because the scrub hook panicked; `reason` describes the first.
     ScrubPanicked,
-    /// The backend has something to say of the session; `reason` is what.
+    /// The backend sent an informational message about the session; `reason` is its text.
     BackendInfo,
-    /// A warning of the backend's; `reason` is what it says.
+    /// The backend sent a warning about the session; `reason` is its text.
     BackendWarning,
-    /// An error that the backend tells of; `reason` is what it says.
+    /// The backend reported an error about the session; `reason` is its text.
     BackendError,
-    /// Requests wait in the backend's queue; `reason` says for what.
+    /// Requests are paused in the backend's queue; `reason` says why.
     QueuePaused,
-    /// The backend has not heard of the session for a while; `reason` says for how long, or that it has given it up.
+    /// Heartbeats have been failing for a while; `reason` says for how long, or that the backend has ended the session.
     HeartbeatLost,
 }
 
 impl DiagnosticKind {
-    /// How many are counted where they happen, to be told by the driver: the first ones.
+    /// The number of kinds, the first ones, that are counted at the source and reported by the driver.
     const COUNT: usize = if cfg!(feature = "std") { 11 } else { 10 };
 
-    /// Those, in the order of their slots.
+    /// These kinds, in the order of their slots.
     const COUNTED: [Self; Self::COUNT] = [
         Self::QueueFull,
         Self::EventTooLarge,
@@ -83,7 +84,7 @@ impl DiagnosticKind {
         Self::ScrubPanicked,
     ];
 
-    /// How the default observer tells it.
+    /// The level at which the default observer logs this kind.
     #[must_use]
     pub const fn level(self) -> log::Level {
         match self {
@@ -103,6 +104,7 @@ impl fmt::Display for Diagnostic<'_> {
             limit,
             ..
         } = self;
+        let limit = limit.unwrap_or_default();
         match self.kind {
             DiagnosticKind::QueueFull => {
                 write!(f, "Telemetry queue full ({limit}), dropping event ({count} refused)")
@@ -146,7 +148,7 @@ impl fmt::Display for Diagnostic<'_> {
     }
 }
 
-/// Who is told.
+/// Receives diagnostics.
 pub(crate) enum Observer {
     /// The `log` facade.
     Log,
@@ -157,9 +159,9 @@ pub(crate) enum Observer {
 }
 
 impl Observer {
-    /// Tells it. An observer that panics is survived with `std`.
-    pub(crate) fn tell(&self, diagnostic: &Diagnostic<'_>) {
-        let tell = || match self {
+    /// Passes on a diagnostic. With `std`, a panic of the observer is caught and ignored.
+    pub(crate) fn notify(&self, diagnostic: &Diagnostic<'_>) {
+        let notify = || match self {
             Self::Log => {
                 log::log!(target: "tinkex_telemetry", diagnostic.kind.level(), "{diagnostic}")
             }
@@ -168,7 +170,7 @@ impl Observer {
             #[cfg(feature = "alloc")]
             Self::Boxed(observe) => observe(diagnostic),
         };
-        let _ = crate::sys::panics::catch(tell);
+        let _ = crate::sys::panics::catch(notify);
     }
 }
 
@@ -179,22 +181,22 @@ pub(crate) struct Notice {
     pub(crate) reason: Reason,
 }
 
-/// What has happened and has not been told yet, by kind.
+/// What has happened and has not been reported yet, by kind.
 #[derive(Default)]
 pub(crate) struct Notices {
     counts: [u32; DiagnosticKind::COUNT],
-    quiet_until: [Quiet; DiagnosticKind::COUNT],
+    quiet_until: [QuietUntil; DiagnosticKind::COUNT],
     reasons: Reasons,
 }
 
-/// Until when a kind is quiet.
+/// The time until which a kind is not reported again.
 #[cfg(feature = "alloc")]
 #[derive(Clone, Copy, Default)]
-struct Quiet(Option<Instant>);
+struct QuietUntil(Option<Instant>);
 
 #[cfg(feature = "alloc")]
-impl Quiet {
-    const fn until(at: Option<Instant>) -> Self {
+impl QuietUntil {
+    const fn new(at: Option<Instant>) -> Self {
         Self(at)
     }
 
@@ -203,16 +205,16 @@ impl Quiet {
     }
 }
 
-/// Until when a kind is quiet: where memory is scarce up to two seconds longer, in half of it.
+/// The time until which a kind is not reported again, in half the memory and rounded up by at most 2 s.
 #[cfg(not(feature = "alloc"))]
 #[derive(Clone, Copy, Default)]
-struct Quiet(u32);
+struct QuietUntil(u32);
 
 #[cfg(not(feature = "alloc"))]
-impl Quiet {
+impl QuietUntil {
     const SHIFT: u32 = 20;
 
-    fn until(at: Option<Instant>) -> Self {
+    fn new(at: Option<Instant>) -> Self {
         let whole = at.map_or(0, |at| (at.as_micros() >> Self::SHIFT) + 1);
         Self(u32::try_from(whole).unwrap_or(u32::MAX))
     }
@@ -222,7 +224,7 @@ impl Quiet {
     }
 }
 
-/// Why: of the first event of a kind that was refused, until it is told, and of what befell batches last.
+/// The pending reason of each kind: for refusals the first since the last report, for batches the latest.
 #[cfg(feature = "alloc")]
 #[derive(Default)]
 struct Reasons {
@@ -250,7 +252,7 @@ impl Reasons {
     }
 }
 
-/// Where memory is scarce there is one place: what comes later takes it.
+/// One reason for all kinds, to save memory: a later one replaces it.
 #[cfg(not(feature = "alloc"))]
 #[derive(Default)]
 struct Reasons {
@@ -275,21 +277,21 @@ impl Reasons {
 }
 
 impl Notices {
-    const GAP: Duration = Duration::from_secs(10);
+    const INTERVAL: Duration = Duration::from_secs(10);
 
-    /// Counts something. True when nothing of the kind was waiting to be told, so that somebody should be woken.
+    /// Counts events of a kind. Returns true if none were pending, so that the driver must be woken.
     pub(crate) fn add(&mut self, kind: DiagnosticKind, count: u64) -> bool {
-        // Other kinds are told by whom they happen to.
-        let Some(waiting) = self.counts.get_mut(kind as usize) else {
+        // The other kinds are reported directly, at their source.
+        let Some(pending) = self.counts.get_mut(kind as usize) else {
             return false;
         };
-        let is_first = *waiting == 0;
-        *waiting = waiting.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        let is_first = *pending == 0;
+        *pending = pending.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         is_first
     }
 
-    /// Counts something that has a reason. Of events that were refused the first keeps its reason until it is told; of
-    /// what befell batches the last reason counts.
+    /// Counts events of a kind and records the reason: for refusals the first until it is reported, for batches the
+    /// latest.
     pub(crate) fn add_with_reason(
         &mut self,
         kind: DiagnosticKind,
@@ -297,25 +299,25 @@ impl Notices {
         reason: Reason,
     ) -> bool {
         let is_first = self.add(kind, count);
-        let is_of_event = matches!(
+        let is_refusal = matches!(
             kind,
             DiagnosticKind::Unencodable | DiagnosticKind::ScrubPanicked
         );
-        if is_first || !is_of_event {
+        if is_first || !is_refusal {
             self.reasons.set(kind, reason);
         }
         is_first
     }
 
-    /// The next thing to tell. `all` tells also what should still be quiet.
+    /// The next kind to report. `all` includes kinds that were reported less than 10 s ago.
     pub(crate) fn next(&mut self, now: Instant, all: bool) -> Option<Notice> {
-        let may_be_told = |until: Quiet| all || until.end() <= now;
+        let may_report = |until: QuietUntil| all || until.end() <= now;
         let is_due = |kind: &&DiagnosticKind| {
             let at = **kind as usize;
-            self.counts[at] > 0 && may_be_told(self.quiet_until[at])
+            self.counts[at] > 0 && may_report(self.quiet_until[at])
         };
         let kind = *DiagnosticKind::COUNTED.iter().find(is_due)?;
-        self.quiet_until[kind as usize] = Quiet::until(now.checked_add(Self::GAP));
+        self.quiet_until[kind as usize] = QuietUntil::new(now.checked_add(Self::INTERVAL));
         Some(Notice {
             kind,
             count: core::mem::take(&mut self.counts[kind as usize]).into(),
@@ -331,7 +333,7 @@ impl Notices {
         })
     }
 
-    /// When something that waits may be told.
+    /// The earliest time at which a pending kind may be reported.
     pub(crate) fn due(&self) -> Option<Instant> {
         let counts = self.counts.iter().zip(&self.quiet_until);
         counts
@@ -347,24 +349,24 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn ten_thousand_refusals_are_told_twice_in_ten_seconds_and_none_is_lost() {
+    fn ten_thousand_refusals_are_reported_twice_in_ten_seconds_and_none_is_lost() {
         let mut notices = Notices::default();
-        let (mut told, mut counted) = (0, 0);
+        let (mut reports, mut counted) = (0, 0);
         for event in 0..10_000 {
             let now = Instant::from_micros(event * 1_100);
             notices.add(DiagnosticKind::QueueFull, 1);
             while let Some(notice) = notices.next(now, false) {
-                told += 1;
+                reports += 1;
                 counted += notice.count;
             }
         }
-        assert_eq!(told, 2);
+        assert_eq!(reports, 2);
         let rest = notices.next(Instant::ORIGIN, true).unwrap();
         assert_eq!(counted + rest.count, 10_000);
     }
 
     #[test]
-    fn kinds_stand_in_the_order_of_their_slots() {
+    fn kinds_are_in_the_order_of_their_slots() {
         for (at, kind) in DiagnosticKind::COUNTED.into_iter().enumerate() {
             assert_eq!(kind as usize, at);
         }
@@ -377,7 +379,7 @@ mod tests {
             count: 100,
             reason: "connection refused",
             session_id: "s",
-            limit: 3,
+            limit: Some(3),
         };
         assert_eq!(
             diagnostic.to_string(),

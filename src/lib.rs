@@ -4,7 +4,7 @@
 //! # #[cfg(all(feature = "thread", feature = "ureq"))] {
 //! use tinkex_telemetry::{Severity, fields};
 //!
-//! // A guard: what is left is sent when it is dropped.
+//! // A guard: dropping it sends what is still queued.
 //! let telemetry = tinkex_telemetry::init("session-123")?;
 //! telemetry.log("app.started", fields! { version: "1.0.0", workers: 4 });
 //! if let Err(error) = std::fs::read("weights.bin") {
@@ -18,40 +18,40 @@
 //!
 //! ```text
 //!  log(name, data)                    the caller's thread; nothing here waits
-//!     encode        JSON, at most max_event_bytes, in a buffer that is used again
-//!     queue         takes its index and its id, or is refused and counted
+//!     encode        JSON, at most max_event_bytes, in a reused buffer
+//!     queue         assigns index and id, or refuses and counts the event
 //!  ─────────────────────────────────────────────────────────────────────────────
-//!  driver                             one thread or one task for each session
-//!     batch         when enough events are queued, old enough, or a flush is asked for
-//!     send          Transport::send, one attempt against a deadline
+//!  driver                             one thread or one task per session
+//!     batch         when enough events are queued, the oldest is old enough, or on flush
+//!     send          Transport::send, one attempt with a deadline
 //!       ├─ success                    delivered, or handed over
-//!       ├─ worth another attempt      again, after a backoff or the server's Retry-After
+//!       ├─ retryable                  sent again, after a backoff or the server's Retry-After
 //!       ├─ too large                  halved; a single event is dropped
-//!       └─ refused for good           dropped
+//!       └─ rejected                   dropped
 //!  ─────────────────────────────────────────────────────────────────────────────
 //!  stats()          accepted = delivered + handed over + dropped + queued
 //! ```
 //!
-//! The part in the middle is a state machine that does no I/O and reads no clock. A [`Transport`] carries batches, a
-//! [`Clock`] tells the time, a [`Spawner`] runs the [`Driver`]; everything that touches a socket or an executor is an
-//! adapter behind a feature.
+//! The core is a state machine that does no I/O and reads no clock. A [`Transport`] sends batches, a
+//! [`Clock`](runtime::Clock) provides time, and a [`Spawner`](runtime::Spawner) runs the [`Driver`](session::Driver);
+//! everything that touches a socket or an executor is an adapter behind a feature.
 //!
 //! # Three ways to use it
 //!
-//! **In one line**, with the features `thread` and `ureq`: `init` above. It takes address and key from the environment,
-//! gives the session a thread of its own, and works beside every executor.
+//! **In one line**, with the features `thread` and `ureq`: `init` above. It takes the backend's address and key from
+//! the environment, runs the session on a dedicated thread, and works with any executor.
 //!
-//! **With parts of your choice**, of this crate or of your own: [`Reporter::builder`], the [options](Options), a
-//! transport, a runtime, [`start`](Builder::start). Here with the embedded backend of the feature `collector`:
+//! **With parts of your choice**, from this crate or your own: [`Reporter::builder`], the [options](Options), a
+//! transport, a runtime, [`start`](session::Builder::start). Here with the embedded backend of the feature `collector`:
 //!
 //! ```
 //! # #[cfg(all(feature = "thread", feature = "ureq", feature = "collector"))] {
 //! use core::time::Duration;
-//! use tinkex_telemetry::collector::{Answer, Collector};
+//! use tinkex_telemetry::collector::{Collector, Reply};
 //! use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq, fields};
 //!
 //! let backend = Collector::start()?;
-//! backend.script([Answer::status(503)]);
+//! backend.script([Reply::status(503)]);
 //!
 //! let reporter = Reporter::builder("session-123")
 //!     .transport(HttpTransport::new(Config::new(&backend.url(), "any key")?, Ureq::new()))
@@ -59,7 +59,7 @@
 //!     .retry_base_delay(Duration::from_millis(10))
 //!     .enabled(true)
 //!     .start()?;
-//! let telemetry = reporter.handle(); // for everybody else: cheap to clone, without type parameters
+//! let telemetry = reporter.handle(); // to pass around: cheap to clone, no type parameters
 //! assert!(telemetry.log("train.step", fields! { step: 1, loss: 0.5 }));
 //!
 //! let drain = reporter.stop_blocking(Duration::from_secs(5))?;
@@ -69,8 +69,9 @@
 //! # Ok::<_, Box<dyn core::error::Error>>(())
 //! ```
 //!
-//! **With an executor that has no adapter**: [`build`](Builder::build) hands out the [`Driver`], and anything that runs a
-//! future runs it. Without an allocator it is [`build_in`](Builder::build_in), in [`Memory`] that the program gives.
+//! **With an executor that has no adapter**: [`build`](session::Builder::build) returns the
+//! [`Driver`](session::Driver), whose future runs on any executor. Without an allocator,
+//! [`build_in`](session::Builder::build_in) does the same in static [`Memory`](session::Memory).
 //!
 //! ```
 //! # #[cfg(feature = "thread")] {
@@ -86,7 +87,7 @@
 //!     }
 //! }
 //!
-//! // `Thread` is only the clock here, and works everywhere.
+//! // `Thread` is only the clock here; it works on any executor.
 //! let builder = Reporter::builder("session-123").transport(Stdout).clock(Thread);
 //! let (telemetry, driver) = builder.enabled(true).build()?;
 //!
@@ -103,51 +104,52 @@
 //!
 //! # Features
 //!
-//! They only add; any set of them builds together.
+//! Features are additive: any combination builds.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `std` | on by default: locks, the environment, blocking waits, backtraces |
 //! | `alloc` | a queue that grows, shared handles; part of `std` |
-//! | `thread` | the runtime `Thread`: a dedicated thread for each session, no executor needed |
+//! | `thread` | the runtime `Thread`: a dedicated thread per session, no executor needed |
 //! | `tokio` | the runtime `Tokio`, both flavours and `LocalSet` |
 //! | `smol` | the runtime `Smol`: its global executor, an `Executor` or a `LocalExecutor` |
-//! | `async-std` | the runtime `AsyncStd`, for programs that have it: async-std is discontinued |
-//! | `embassy` | the runtime `Embassy`, over `embassy-time`; time driver and tick rate are the program's |
-//! | `http` | `HttpTransport`, the trait `HttpClient` for clients of your own, `Config` |
-//! | `ureq` | the HTTP client `Ureq`, for every executor and for none; with `thread` also `init` |
+//! | `async-std` | the runtime `AsyncStd`, for programs that still use it: async-std is discontinued |
+//! | `embassy` | the runtime `Embassy`, over `embassy-time`; the program chooses time driver and tick rate |
+//! | `http` | `HttpTransport`, the trait `HttpClient` for your own clients, `Config` |
+//! | `ureq` | the HTTP client `Ureq`, for any executor or none; with `thread` also `init` |
 //! | `reqwest` | the HTTP client `Reqwest`, for tokio |
-//! | `surf` | the HTTP client `Surf`, over a `surf::Client` of the program's own (`https://` needs one of surf's TLS features): surf is unmaintained |
-//! | `tracing` | `TelemetryLayer` for `tracing-subscriber`: events, spans that close and `log` records become events |
+//! | `surf` | the HTTP client `Surf`, over the program's own `surf::Client` (`https://` needs one of surf's TLS features): surf is unmaintained |
+//! | `tracing` | `TelemetryLayer` for `tracing-subscriber`: events, span closings and `log` records become events |
 //! | `anyhow` | capture of `anyhow::Error` |
 //! | `eyre` | capture of `eyre::Report` |
-//! | `reqwest-middleware` | HTTP events of a reqwest client: `HttpEvents` is a middleware |
-//! | `tower` | HTTP events of services, client or server: `HttpEvents` is a layer |
-//! | `client` | `client`, the clients of the backend itself (`ServiceClient`, `SamplingClient`, `TrainingClient`), which report by themselves |
+//! | `reqwest-middleware` | HTTP events for a reqwest client: `HttpEvents` as a middleware |
+//! | `tower` | HTTP events for services, client or server: `HttpEvents` as a layer |
+//! | `client` | `client`, clients of the backend's own API (`ServiceClient`, `SamplingClient`, `TrainingClient`) with built-in telemetry |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!
 //! # What is promised
 //!
 //! * [`log`](Handle::log) never waits for I/O, never panics, and in the steady state allocates nothing of its own. It
-//!   says whether the event was accepted. What goes wrong in an event's data harms that event alone.
-//! * Memory is bounded, in events and in bytes. A full queue refuses new events; one fatal exception and the session's
-//!   end have a reserve that it cannot take away.
-//! * The [ledger](Stats) balances at every instant, and each loss has a [reason](DropReason) or a [refusal](Refusal).
-//! * Events leave in the order of their indices, in which an event that is lost before the session's end leaves a gap.
-//! * An event's id and a batch's idempotency key stay the same over all attempts, so that what is sent twice is
-//!   recognized.
-//! * Every wait ends by its deadline, whatever server, transport and executor do, and at once when there is no driver.
+//!   returns whether the event was accepted. An error or panic in an event's data affects only that event.
+//! * Memory is bounded, in events and in bytes. A full queue refuses new events; one fatal exception and `SESSION_END`
+//!   always fit: their space is reserved.
+//! * The [ledger](Stats) always balances, and each loss has a [drop reason](stats::DropReason) or a
+//!   [refusal](stats::Refusal).
+//! * Events are sent in the order of their indices. An event lost before the session's end leaves a gap.
+//! * An event's id and a batch's idempotency key stay the same across attempts, so that the backend can discard
+//!   duplicates.
+//! * Every wait returns by its deadline, whatever server, transport and executor do, and at once if there is no driver.
 //!
 //! # What is not
 //!
-//! * The queue is in memory: what is in it when the process is killed or aborts is lost.
-//! * `std::process::exit` and the end of `main` drop nothing that is in a `static` or belongs to another thread: call
-//!   [`stop_blocking`](Handle::stop_blocking) before.
-//! * On an executor, dropping a [`Reporter`] only asks for the end; await [`stop`](Handle::stop) where it matters.
-//! * A session does not live on in the child of a `fork()`. There `log` says false, waits end at once, nothing is sent,
-//!   and what was queued is left to the parent. Open a session of its own there.
-//! * Delivery is at least once: an answer that gets lost makes the batch come again.
+//! * The queue is in memory: events still queued when the process is killed or aborts are lost.
+//! * `std::process::exit` and the end of `main` drop no value in a `static` or on another thread: call
+//!   [`stop_blocking`](Handle::stop_blocking) first.
+//! * On an executor, dropping a [`Reporter`] only requests a stop; await [`stop`](Handle::stop) where it matters.
+//! * A session does not continue in the child of a `fork()`: `log` returns false, waits return at once, nothing is
+//!   sent, and the parent sends what was queued. Start a new session in the child.
+//! * Delivery is at least once: if a response is lost, the batch is sent again.
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -155,7 +157,7 @@
     all(feature = "alloc", not(has_arc)),
     allow(
         dead_code,
-        reason = "without shared handles a session lives in memory that is given"
+        reason = "without shared handles, sessions live in static memory only"
     )
 )]
 
@@ -181,9 +183,9 @@ mod text;
 pub mod time;
 pub mod transport;
 
-// The adapters stand beside the core, not inside it: one folder each, named like its feature. One crate holds both, so
-// that users have one version and one documentation; a crate of its own for each would depend on this one, and this one
-// on it. This is the only `#[path]`, and `ci/layers` sees to it that nothing in `src/` reaches through it.
+// The adapters live next to the core, one folder each, named after its feature. One crate holds both because they
+// depend on the core and this crate re-exports them, and so that users get one version and one documentation. This is
+// the only `#[path]`; `ci/layers` checks that nothing else in `src/` goes through it.
 #[path = "../features/mod.rs"]
 mod features;
 
@@ -231,8 +233,8 @@ pub use features::tracing;
 #[cfg_attr(docsrs, doc(cfg(any(feature = "collector", feature = "sim"))))]
 pub use features::wire;
 
-/// HTTP: the transport that speaks the backend's wire format, the clients it sends with, and the events that an
-/// application's own requests become.
+/// HTTP: the transport for the backend's wire format, the HTTP clients it uses, and events for an application's own
+/// requests.
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http {
@@ -254,7 +256,7 @@ pub mod http {
     pub use crate::features::ureq::Ureq;
 }
 
-/// Runtimes: the clock and the executor that a session runs on, and the traits for one of your own.
+/// Runtimes: the clock and executor a session runs on, and the traits to implement your own.
 pub mod runtime {
     pub use crate::clock::Clock;
     #[cfg(feature = "async-std")]
@@ -278,18 +280,17 @@ pub mod runtime {
     pub use crate::spawner::{Placement, Runtime, SpawnError, Spawner, WouldDeadlock};
 }
 
-/// The twins of [`Transport`] and [`Spawner`](runtime::Spawner) without `Send`, for bare metal and single-threaded
-/// executors.
+/// Transports and spawners without `Send`, for bare metal and single-threaded executors.
 ///
-/// They have a module of their own because both pairs in scope would make their methods ambiguous.
+/// A separate module because importing both a trait and its local counterpart makes their methods ambiguous.
 pub mod local {
     pub use crate::spawner::LocalSpawner;
     pub use crate::transport::LocalTransport;
 }
 
-/// Pages that are about more than one item.
+/// Guides that cover more than one item.
 pub mod docs {
-    // Its code is compiled, and run, by `tests/embedded`.
+    // `tests/embedded` compiles and runs its code.
     #[cfg_attr(not(doctest), doc = include_str!("../docs/bare-metal.md"))]
     pub mod bare_metal {}
 }

@@ -1,31 +1,30 @@
-//! The seam to an executor.
+//! Spawners: start tasks on an executor, and know how to block next to it.
 
 use crate::clock::Clock;
 use core::fmt;
 use core::future::Future;
 
-/// Starts tasks on an executor.
+/// Spawns tasks on an executor.
 ///
-/// What an implementer owes: `spawn` returns at once; the task runs until it ends or its executor does, at which point
-/// it is dropped. A task that cannot be started is dropped and reported as a [`SpawnError`].
+/// What an implementer owes: `spawn` returns at once; the task runs until it completes or its executor shuts down, and
+/// is then dropped. A task that cannot be started is dropped and reported as a [`SpawnError`].
 pub trait Spawner: Send + Sync + 'static {
-    /// Starts `task`.
+    /// Spawns `task`.
     ///
     /// # Errors
-    /// When no executor is there to run it.
+    /// When there is no executor to run it.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError>;
 
-    /// Where spawned tasks run, as seen from a thread that wants to block on one. Default: [`Placement::Shared`].
+    /// Where spawned tasks run, which decides whether a thread can block on one. Default: [`Placement::Shared`].
     fn placement(&self) -> Placement {
         Placement::Shared
     }
 
-    /// Runs `wait`, which blocks the calling thread until a task of this spawner has made progress, in the way that is
-    /// safe there. `is_on_this_thread` says that the task was last polled on the calling thread; the default then
-    /// refuses.
+    /// Runs `wait`, which blocks the calling thread until a task of this spawner has made progress, in whatever way is
+    /// safe on this thread. `is_on_this_thread` says whether the task was last polled on it; the default then refuses.
     ///
     /// # Errors
-    /// [`WouldDeadlock`] when blocking here would keep the executor from ever making progress; then `wait` did not run.
+    /// [`WouldDeadlock`] if blocking here would keep the executor from making progress; `wait` has not run then.
     fn block_in_place(
         &self,
         is_on_this_thread: bool,
@@ -41,17 +40,17 @@ pub trait Spawner: Send + Sync + 'static {
 
 /// [`Spawner`] for tasks that are not `Send`: single-threaded executors, wasm, bare metal.
 pub trait LocalSpawner {
-    /// Starts `task` on this thread's executor.
+    /// Spawns `task` on this thread's executor.
     ///
     /// # Errors
-    /// When no executor is there to run it.
+    /// When there is no executor to run it.
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Result<(), SpawnError>;
 }
 
-/// A clock and a spawner in one, set with [`Builder::runtime`](crate::session::Builder::runtime).
+/// A clock and a spawner in one value, set with [`Builder::runtime`](crate::session::Builder::runtime).
 pub trait Runtime: Clock + Spawner + Clone {
-    /// Ties this value to the executor of the calling thread, where that means something. Called once, when the
-    /// session is started; the default does nothing.
+    /// Binds this value to the calling thread's executor, if the runtime needs that. Called once, when the session is
+    /// started. Default: nothing.
     ///
     /// # Errors
     /// When called outside the executor, or when the executor lacks what the clock needs.
@@ -64,21 +63,21 @@ pub trait Runtime: Clock + Spawner + Clone {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Placement {
-    /// On threads that belong to tasks alone: blocking any other thread never stops them, so dropping a reporter
-    /// waits (at most `drop_timeout`) until it has drained.
+    /// On threads that only run tasks: blocking any other thread never stops them, so dropping a reporter waits, for at
+    /// most `drop_timeout`, until it has drained.
     Dedicated,
-    /// On the application's executor, perhaps on the very thread that asks: dropping a reporter only asks it to stop.
+    /// On the application's executor, possibly on the calling thread: dropping a reporter only requests a stop.
     Shared,
 }
 
-/// A task could not be started; the message says what is missing.
+/// An error starting a task; the message says what is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpawnError {
     reason: &'static str,
 }
 
 impl SpawnError {
-    /// An error whose message is `reason`.
+    /// Creates an error whose message is `reason`.
     #[must_use]
     pub const fn new(reason: &'static str) -> Self {
         Self { reason }
@@ -93,9 +92,9 @@ impl fmt::Display for SpawnError {
 
 impl core::error::Error for SpawnError {}
 
-/// Blocking here would have waited for work that only the calling thread could do.
+/// The error that blocking would wait for work that only the calling thread can do.
 ///
-/// What was asked for (a flush, a stop) has been asked for all the same. Use the `async` twin of the call.
+/// The flush or stop itself has been requested. Await the `async` version of the call instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WouldDeadlock;
 

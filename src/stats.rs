@@ -1,43 +1,41 @@
-//! The ledger, as users read it: what became of every event.
+//! The ledger: counters that account for every event, delivered, dropped, queued or refused.
 
-/// A session's ledger and state at one instant.
+/// A snapshot of a session's ledger and state.
 ///
-/// From the start and at every instant
-/// `accepted = delivered + handed_over + dropped.total() + queued`; [`is_balanced`](Self::is_balanced) checks it.
-/// Events that were never accepted are counted apart, in `refused`.
+/// In every snapshot, `accepted = delivered + handed_over + dropped.total() + queued`, which
+/// [`is_balanced`](Self::is_balanced) checks. Events that were never accepted are counted separately, in `refused`.
 ///
-/// In the child of a `fork()` it is the ledger as it was then, and [`refused.forked`](Refused::forked) is what goes on:
-/// the queued events are the parent's to send, and `driver_alive` is false. Where another thread was just changing the
-/// ledger it cannot be read any more; all but `refused.forked` is zero.
+/// In the child of a `fork()`, the ledger is frozen at the fork and only [`refused.forked`](Refused::forked) still
+/// counts: the parent sends the queued events, and `driver_alive` is false. If another thread was changing the ledger
+/// at the fork, it is unreadable and everything but `refused.forked` is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events taken into the queue, `SESSION_START` and `SESSION_END` included.
+    /// Events that entered the queue, `SESSION_START` and `SESSION_END` included.
     pub accepted: u64,
-    /// Events the backend has confirmed.
+    /// Events that the backend has confirmed.
     pub delivered: u64,
-    /// Events that a transport has handed to something else; see
+    /// Events that a transport has handed over to another system; see
     /// [`Receipt::handed_over`](crate::Receipt::handed_over).
     pub handed_over: u64,
-    /// Events given up, by reason.
+    /// Accepted events that were dropped, by reason.
     pub dropped: Dropped,
-    /// Events that never entered the queue, by reason.
+    /// Events that were not accepted, by reason.
     pub refused: Refused,
-    /// Accepted events of which something was left out: to keep the limits on their data, or, of an exception's texts,
-    /// to fit.
+    /// Accepted events that were truncated, by the limits on their data or, for an exception's texts, to fit.
     pub truncated: u64,
     /// Events in the queue, those in flight included.
     pub queued: u64,
-    /// The memory the queued events take, in bytes: for each its JSON and 12 more.
+    /// The memory of the queued events in bytes: for each its JSON plus 12.
     pub queued_bytes: usize,
-    /// Whether `SESSION_END` has been queued, or more.
+    /// Whether the session has ended: its `SESSION_END` has been queued.
     pub session_ended: bool,
-    /// Whether there is a driver to make progress.
+    /// Whether the session has a driver to make progress.
     pub driver_alive: bool,
 }
 
 impl Stats {
-    /// Whether every accepted event is accounted for. It always is.
+    /// Whether every accepted event is accounted for. Always true.
     #[must_use]
     pub const fn is_balanced(&self) -> bool {
         self.accepted == self.settled() + self.queued
@@ -50,21 +48,21 @@ impl Stats {
     }
 }
 
-/// Why accepted events were given up.
+/// The reason an accepted event was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The last attempt failed like the ones before it.
+    /// Every attempt failed.
     RetriesExhausted,
-    /// The backend refused the batch for good.
+    /// The backend rejected the batch permanently.
     Rejected,
     /// The backend found a single event too large.
     TooLarge,
-    /// A stop met its deadline.
+    /// A stop reached its deadline.
     Shutdown,
 }
 
-/// Events given up, by [`DropReason`].
+/// Counts of dropped events, by [`DropReason`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dropped {
@@ -79,7 +77,7 @@ pub struct Dropped {
 }
 
 impl Dropped {
-    /// All of them.
+    /// The sum of all counts.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.retries_exhausted + self.rejected + self.too_large + self.shutdown
@@ -95,11 +93,11 @@ impl Dropped {
     }
 }
 
-/// Why an event was not accepted.
+/// The reason an event was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The queue's limit in events or in bytes is reached, or there is no memory for it to grow. Takes an index.
+    /// The queue has reached its limit in events or bytes, or cannot allocate. Takes an index.
     QueueFull,
     /// The event is larger than `max_event_bytes`. Takes an index.
     EventTooLarge,
@@ -107,17 +105,17 @@ pub enum Refusal {
     Unencodable,
     /// The session has been stopped.
     SessionEnded,
-    /// Telemetry is switched off.
+    /// Telemetry is disabled.
     Disabled,
-    /// The process is the child of a fork, and the session its parent's.
+    /// The process is a fork's child, and the session belongs to its parent.
     Forked,
-    /// The [scrub hook](crate::session::Builder::scrub) has dropped it, or has logged it itself. No loss, and no index.
+    /// The [scrub hook](crate::session::Builder::scrub) dropped the event, or logged it itself. Not a loss; no index.
     Scrubbed,
-    /// The scrub hook has panicked over it. Takes an index.
+    /// The scrub hook panicked. Takes an index.
     ScrubPanicked,
 }
 
-/// Events not accepted, by [`Refusal`].
+/// Counts of refused events, by [`Refusal`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refused {
@@ -140,7 +138,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// All of them.
+    /// The sum of all counts.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.queue_full
@@ -154,32 +152,33 @@ impl Refused {
     }
 }
 
-/// What a wait or a stop came to.
+/// The result of waiting for the queue to drain.
 ///
-/// A dropped event is never dressed up as a delivered one: check [`all_delivered`](Self::all_delivered) where it
+/// A drained queue does not mean that every event was delivered: check [`all_delivered`](Self::all_delivered) where it
 /// matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "events may have been dropped, or may remain"]
 #[non_exhaustive]
 pub struct Drain {
-    /// Events delivered (or handed over) since the call.
+    /// Events delivered or handed over since the call.
     pub delivered: u64,
-    /// Events given up since the call, those that a stop's deadline caught excepted.
+    /// Events dropped since the call, except those that a stop's deadline dropped.
     pub dropped: u64,
-    /// Events accepted before the call that had not been settled when it ended. A stop has dropped them then, with
-    /// reason [`Shutdown`](DropReason::Shutdown), unless there was no driver. In the child of a `fork()`, where nothing
-    /// is sent, it is what was queued then, which the parent sends, and never less than 1.
+    /// Events accepted before the call and not settled when it returned. A stop has dropped them, with reason
+    /// [`Shutdown`](DropReason::Shutdown), unless there was no driver. In the child of a `fork()`, which sends nothing,
+    /// the events that were queued at the fork, which the parent sends; at least 1.
     pub remaining: u64,
 }
 
 impl Drain {
-    /// Nothing remains: everything accepted before the call was delivered or dropped for a reason of its own.
+    /// Whether nothing remains: every event accepted before the call was delivered, handed over or dropped, and none by
+    /// this stop's deadline.
     #[must_use]
     pub const fn is_drained(&self) -> bool {
         self.remaining == 0
     }
 
-    /// Nothing remains, and nothing was dropped.
+    /// Whether nothing remains and nothing was dropped.
     #[must_use]
     pub const fn all_delivered(&self) -> bool {
         self.remaining == 0 && self.dropped == 0

@@ -1,4 +1,4 @@
-//! Text: what programs give, and what diagnostics say in bounded length.
+//! Text: strings passed by the program, and reasons of bounded length for diagnostics.
 
 use core::fmt::{self, Write};
 use core::ops::Deref;
@@ -6,9 +6,9 @@ use core::ops::Deref;
 #[cfg(feature = "alloc")]
 use alloc::{borrow::Cow, string::String};
 
-/// A string that the program gives: any string with `alloc`, a `&'static str` without.
+/// A string passed by the program: any string with `alloc`, a `&'static str` without.
 ///
-/// It is made with `into()`, or with [`new`](Self::new) in a constant, and derefs to `str`.
+/// Create one with `into()`, or with [`new`](Self::new) in a constant. Derefs to `str`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Str(Inner);
 
@@ -18,7 +18,7 @@ type Inner = Cow<'static, str>;
 type Inner = &'static str;
 
 impl Str {
-    /// A string that is part of the program. Allocates nothing.
+    /// Wraps a static string without allocating.
     #[must_use]
     pub const fn new(text: &'static str) -> Self {
         #[cfg(feature = "alloc")]
@@ -27,7 +27,7 @@ impl Str {
         return Self(text);
     }
 
-    /// The string.
+    /// Returns the string slice.
     #[must_use]
     pub fn as_str(&self) -> &str {
         #[cfg(feature = "alloc")]
@@ -95,7 +95,7 @@ impl fmt::Debug for Str {
     }
 }
 
-/// At most `N` bytes of UTF-8; what does not fit is cut off at a character boundary.
+/// At most `N` bytes of UTF-8; longer text is cut at a character boundary.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Text<const N: usize>(heapless::String<N, u16>);
 
@@ -103,7 +103,7 @@ pub(crate) struct Text<const N: usize>(heapless::String<N, u16>);
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reason(ReasonText);
 
-/// Reasons only come up when something has gone wrong, so with `alloc` they keep errors small.
+/// Reasons occur only on failure, so with `alloc` they are on the heap to keep errors small.
 #[cfg(feature = "alloc")]
 type ReasonText = alloc::string::String;
 #[cfg(not(feature = "alloc"))]
@@ -135,13 +135,13 @@ impl fmt::Debug for Reason {
     }
 }
 
-/// Text whose control characters are blanks: reasons come from anywhere and go into logs.
+/// Displays control characters as spaces: reasons are arbitrary text and end up in logs.
 struct OneLine<D>(D);
 
 impl<D: fmt::Display> fmt::Display for OneLine<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        struct Blanks<'a, 'b>(&'a mut fmt::Formatter<'b>);
-        impl Write for Blanks<'_, '_> {
+        struct Spaces<'a, 'b>(&'a mut fmt::Formatter<'b>);
+        impl Write for Spaces<'_, '_> {
             fn write_str(&mut self, text: &str) -> fmt::Result {
                 for piece in text.split_inclusive(char::is_control) {
                     match piece.strip_suffix(char::is_control) {
@@ -152,14 +152,14 @@ impl<D: fmt::Display> fmt::Display for OneLine<D> {
                 Ok(())
             }
         }
-        write!(Blanks(f), "{}", self.0)
+        write!(Spaces(f), "{}", self.0)
     }
 }
 
 impl<const N: usize> Text<N> {
     pub(crate) fn new(value: impl fmt::Display) -> Self {
         let mut text = Self::default();
-        // An error means that the text is full, or that the value's own `Display` failed: what was written stays.
+        // An error means that the text is full or that the value's `Display` failed: what was written so far stays.
         let _ = write!(text, "{value}");
         text
     }
@@ -171,8 +171,8 @@ impl<const N: usize> Text<N> {
 
 impl<const N: usize> Write for Text<N> {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
-        let room = N - self.0.len();
-        let mut fits = room.min(piece.len());
+        let available = N - self.0.len();
+        let mut fits = available.min(piece.len());
         while !piece.is_char_boundary(fits) {
             fits -= 1;
         }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut_at_a_character() {
+    fn long_text_is_cut_at_a_character_boundary() {
         assert_eq!(Text::<4>::new("abc").as_str(), "abc");
         assert_eq!(Text::<4>::new("abcé").as_str(), "abc");
         assert_eq!(Text::<5>::new("abcéx").as_str(), "abcé");

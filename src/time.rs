@@ -1,12 +1,12 @@
-//! The two times the crate knows: a monotonic instant and a wall-clock timestamp.
+//! Time: monotonic [`Instant`]s, which order a session's work, and wall-clock [`Timestamp`]s, which events carry.
 
 use core::fmt;
 use core::num::NonZero;
 use core::time::Duration;
 
-/// A point on a session's monotonic clock: microseconds since an origin of the clock's own choosing.
+/// A point on a session's monotonic clock: microseconds since an origin that the clock chooses.
 ///
-/// Only differences mean anything, and only between instants of one [`Clock`](crate::runtime::Clock).
+/// Only differences between instants of the same [`Clock`](crate::runtime::Clock) are meaningful.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(NonZero<u64>);
 
@@ -14,13 +14,13 @@ impl Instant {
     /// The clock's origin.
     pub const ORIGIN: Self = Self::from_micros(0);
 
-    /// The last instant there is.
+    /// The latest instant.
     pub(crate) const END: Self = Self::from_micros(u64::MAX);
 
-    /// An instant this many microseconds after the clock's origin, at most 2⁶⁴ − 2.
+    /// Creates an instant from microseconds since the clock's origin, capped at 2⁶⁴ − 2.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
-        // One more than the microseconds, so that an instant that may be missing takes no more memory.
+        // Stored plus one, so that `Option<Instant>` is no larger.
         Self(NonZero::<u64>::MIN.saturating_add(micros))
     }
 
@@ -30,13 +30,13 @@ impl Instant {
         self.0.get() - 1
     }
 
-    /// This much later, rounded up to a whole microsecond; `None` where the clock would overflow.
+    /// The instant `duration` later, rounded up to a whole microsecond; `None` on overflow.
     #[must_use]
     pub fn checked_add(self, duration: Duration) -> Option<Self> {
         self.after(micros(duration)?)
     }
 
-    /// So many microseconds later; `None` where the clock would overflow.
+    /// The instant `micros` later; `None` on overflow.
     pub(crate) const fn after(self, micros: u64) -> Option<Self> {
         match self.0.checked_add(micros) {
             Some(later) => Some(Self(later)),
@@ -44,7 +44,7 @@ impl Instant {
         }
     }
 
-    /// The time since `earlier`; zero when `earlier` is in fact later.
+    /// The time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
@@ -57,7 +57,7 @@ impl fmt::Debug for Instant {
     }
 }
 
-/// Microseconds, rounded up; `None` where they are too many.
+/// The duration in microseconds, rounded up; `None` on overflow.
 pub(crate) fn micros(duration: Duration) -> Option<u64> {
     let micros = duration.as_secs().checked_mul(1_000_000)?;
     micros.checked_add(u64::from(duration.subsec_nanos().div_ceil(1_000)))
@@ -65,7 +65,7 @@ pub(crate) fn micros(duration: Duration) -> Option<u64> {
 
 /// Wall-clock time: microseconds since the Unix epoch, UTC, clamped to the years 1970 to 9999.
 ///
-/// [`Display`](fmt::Display) is the form of the wire, RFC 3339 with six fractional digits:
+/// [`Display`](fmt::Display) is the wire format, RFC 3339 with six fractional digits:
 ///
 /// ```
 /// # use tinkex_telemetry::time::Timestamp;
@@ -79,7 +79,7 @@ impl Timestamp {
     /// 9999-12-31T23:59:59.999999Z.
     pub const MAX: Self = Self(253_402_300_799_999_999);
 
-    /// This many microseconds after the Unix epoch, at most [`Timestamp::MAX`].
+    /// Creates a timestamp from microseconds since the Unix epoch, capped at [`Timestamp::MAX`].
     #[must_use]
     pub const fn from_unix_micros(micros: u64) -> Self {
         if micros > Self::MAX.0 {
@@ -95,7 +95,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The time from `earlier` to this; zero when `earlier` is in fact later.
+    /// The time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
@@ -126,11 +126,11 @@ impl From<std::time::SystemTime> for Timestamp {
 /// The length of `2025-11-26T10:30:45.000000Z`.
 pub(crate) const RFC3339_LEN: usize = 27;
 
-/// Formats timestamps as RFC 3339 and remembers the last whole second, which is most of the work.
+/// Formats timestamps as RFC 3339, caching the text of the last whole second, which is most of the work.
 #[derive(Clone, Debug)]
 pub(crate) struct Rfc3339 {
     second: u64,
-    /// Up to the point behind the seconds.
+    /// The text up to and including the decimal point.
     text: [u8; 20],
 }
 
@@ -150,7 +150,7 @@ impl Rfc3339 {
             self.set_second(second);
         }
         out[..20].copy_from_slice(&self.text);
-        // Three pairs that do not wait for each other.
+        // Three pairs without data dependencies between them.
         out[20..22].copy_from_slice(&pair(micros / 10_000));
         out[22..24].copy_from_slice(&pair(micros / 100 % 100));
         out[24..26].copy_from_slice(&pair(micros % 100));
@@ -171,7 +171,7 @@ impl Rfc3339 {
     }
 }
 
-/// Writes `value` in decimal, with leading zeros, over the whole of `out`, two digits at a time from its end.
+/// Fills `out` with `value` in decimal, with leading zeros, two digits at a time from the end.
 #[inline]
 pub(crate) fn digits(out: &mut [u8], value: impl Into<u64>) {
     let mut value = value.into();
@@ -185,7 +185,7 @@ pub(crate) fn digits(out: &mut [u8], value: impl Into<u64>) {
     }
 }
 
-/// Two digits, of a number below a hundred.
+/// The two digits of a number below 100.
 #[inline]
 fn pair(value: u32) -> [u8; 2] {
     match PAIRS.get(value as usize) {
@@ -204,9 +204,9 @@ static PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// Year, month and day of a day counted from 1970-01-01 in the proleptic Gregorian calendar.
+/// Year, month and day in the proleptic Gregorian calendar, from days since 1970-01-01.
 ///
-/// Works in 400-year eras that begin on 1 March, so that the leap day is the last of its year.
+/// Counts in 400-year eras that begin on 1 March, so that a leap day is the last day of its year.
 fn civil_from_days(days: u32) -> (u32, u32, u32) {
     const DAYS_PER_ERA: u32 = 146_097;
     const FROM_ERA_START_TO_1970: u32 = 719_468;
@@ -221,7 +221,7 @@ fn civil_from_days(days: u32) -> (u32, u32, u32) {
     (year, month, day)
 }
 
-/// A session's length as the wire has it: `H:MM:SS`, with `.ffffff` when there are microseconds.
+/// A session's duration in wire format: `H:MM:SS`, followed by `.ffffff` if there are microseconds.
 pub(crate) struct SessionDuration(pub(crate) Duration);
 
 impl fmt::Display for SessionDuration {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remembered_second_changes_nothing_about_the_text() {
+    fn a_cached_second_does_not_change_the_text() {
         let mut cached = Rfc3339::new();
         for micros in [5, 999_999, 1_000_000, 86_399_999_999, 86_400_000_000, 5] {
             let timestamp = Timestamp::from_unix_micros(micros);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn session_durations_do_not_cap_hours() {
+    fn session_durations_do_not_wrap_hours_into_days() {
         let text = |micros| SessionDuration(Duration::from_micros(micros)).to_string();
         assert_eq!(text(0), "0:00:00");
         assert_eq!(text(1), "0:00:00.000001");

@@ -1,4 +1,4 @@
-//! The seam to the network: what a transport is given, and what it answers.
+//! Transports: carry batches to a backend and report what became of them.
 
 pub use crate::engine::retry::RetryAfter;
 use crate::event::exception::Blame;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
-/// Carries batches to a backend. This is what most people implement:
+/// Sends batches to a backend. The trait most users implement:
 ///
 /// ```
 /// # use tinkex_telemetry::{Batch, Receipt, SendError, Transport};
@@ -26,30 +26,30 @@ use alloc::vec::Vec;
 ///
 /// What an implementer owes:
 ///
-/// * **One attempt, no policy.** Retries, backoff, timeouts and splitting are the session's. Map what happened to a
-///   [`Receipt`] or to the [`SendError`] that tells the session what to do next.
-/// * **Cancel safety.** The future is dropped at its deadline (`http_timeout`, or a stop's) and when the driver is. The
+/// * **One attempt, no policy.** The session handles retries, backoff, timeouts and splitting. Map the outcome to a
+///   [`Receipt`] or to the [`SendError`] that says what the session should do next.
+/// * **Cancel safety.** The future is dropped at its deadline (`http_timeout`, or a stop's) and with the driver. The
 ///   batch then stays queued and is sent again with the same idempotency key. `send` must be callable again afterwards.
-/// * **No blocking.** `send` runs on the driver's executor; blocking work goes to a thread of the transport's own.
-/// * **Panics** are caught with `std` and cost one attempt.
+/// * **No blocking.** `send` runs on the driver's executor; move blocking work to a thread.
+/// * **Panics** are caught with `std` and count as one failed attempt.
 pub trait Transport: Send + 'static {
     /// Sends one batch.
     ///
     /// # Errors
-    /// What went wrong, as the session needs to know it; see [`SendError`].
+    /// When the attempt failed; the [`SendError`] says what the session should do next.
     fn send(&mut self, batch: Batch<'_>)
     -> impl Future<Output = Result<Receipt, SendError>> + Send;
 
-    /// Looks at the transport's own configuration, when a session that is not switched off is built with it.
+    /// Validates the transport's own configuration. Called when an enabled session is built. Default: no checks.
     ///
     /// # Errors
-    /// What is missing or wrong; it becomes a [`BuildError`](crate::session::BuildError).
+    /// When a setting is missing or invalid; returned as a [`BuildError`](crate::session::BuildError).
     fn check(&self) -> Result<(), SetupError> {
         Ok(())
     }
 
-    /// What the errors of the transport's client say of whose fault they were. The session asks it for every error on
-    /// the chain of one that is logged, since the application is likely to use the same client. Default: nothing.
+    /// Classifies errors of the transport's client as user errors or not. The session calls it for every error on the
+    /// `source()` chain of a logged one, since the application probably uses the same client. Default: `None`.
     fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>>
     where
         Self: Sized,
@@ -59,20 +59,20 @@ pub trait Transport: Send + 'static {
     }
 }
 
-/// [`Transport`] without `Send`: for bare metal, wasm and anything that holds an `Rc`.
+/// [`Transport`] without `Send`: for bare metal, wasm and transports that hold an `Rc`.
 ///
-/// Every `Transport` is one, too.
+/// Implemented by every `Transport`.
 pub trait LocalTransport {
     /// See [`Transport::send`].
     ///
     /// # Errors
-    /// As there.
+    /// See [`Transport::send`].
     fn send(&mut self, batch: Batch<'_>) -> impl Future<Output = Result<Receipt, SendError>>;
 
     /// See [`Transport::check`].
     ///
     /// # Errors
-    /// As there.
+    /// See [`Transport::check`].
     fn check(&self) -> Result<(), SetupError> {
         Ok(())
     }
@@ -101,7 +101,7 @@ impl<T: Transport> LocalTransport for T {
     }
 }
 
-/// The end of a batch that went well.
+/// A successful send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     pub(crate) handed_over: bool,
@@ -114,17 +114,17 @@ impl Receipt {
         Self { handed_over: false }
     }
 
-    /// Something else has taken charge of the events (a spool, a message broker), the backend does not have them yet.
-    /// The ledger counts them apart.
+    /// Another system (a spool, a message broker) has taken over the events, and the backend does not have them yet.
+    /// The ledger counts them separately.
     #[must_use]
     pub const fn handed_over() -> Self {
         Self { handed_over: true }
     }
 }
 
-/// The end of an attempt that did not go well, as far as the session has to know.
+/// A failed send, and what the session should do next.
 ///
-/// The message goes into diagnostics: say what a person would need to mend it, and leave credentials out. It is cut
+/// The message goes into diagnostics: say what a person needs to fix the problem, and leave credentials out. It is cut
 /// at 160 bytes (64 without `alloc`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendError {
@@ -140,12 +140,12 @@ pub(crate) enum SendErrorKind {
 }
 
 impl SendError {
-    /// No answer, a broken connection, an overloaded server: worth another attempt.
+    /// A timeout, a broken connection, an overloaded server: the batch is retried.
     pub fn retryable(reason: impl fmt::Display) -> Self {
         Self::new(SendErrorKind::Retryable(None), reason)
     }
 
-    /// The server refuses these events for good: they are dropped, with reason `rejected`.
+    /// The server rejects these events permanently: they are dropped, with reason `rejected`.
     pub fn rejected(reason: impl fmt::Display) -> Self {
         Self::new(SendErrorKind::Rejected, reason)
     }
@@ -162,16 +162,16 @@ impl SendError {
         }
     }
 
-    /// When the server wants the next attempt of a retryable error; changes nothing about the others.
+    /// Sets the server's requested time of the next attempt. Ignored unless the error is retryable.
     #[must_use]
     pub fn retry_after(mut self, after: RetryAfter) -> Self {
-        if let SendErrorKind::Retryable(wish) = &mut self.kind {
-            *wish = Some(after);
+        if let SendErrorKind::Retryable(retry_after) = &mut self.kind {
+            *retry_after = Some(after);
         }
         self
     }
 
-    /// Whether the batch will be sent again as it is.
+    /// Whether the batch will be retried unchanged.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(self.kind, SendErrorKind::Retryable(_))
@@ -186,12 +186,12 @@ impl fmt::Display for SendError {
 
 impl core::error::Error for SendError {}
 
-/// What is wrong with the configuration of a transport. It names the setting; it must not contain a secret.
+/// An invalid transport configuration. The message should name the setting and must not contain secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetupError(Reason);
 
 impl SetupError {
-    /// An error whose message is `reason`, cut at 160 bytes (64 without `alloc`).
+    /// Creates an error whose message is `reason`, cut at 160 bytes (64 without `alloc`).
     pub fn new(reason: impl fmt::Display) -> Self {
         Self(Reason::new(reason))
     }
@@ -205,14 +205,14 @@ impl fmt::Display for SetupError {
 
 impl core::error::Error for SetupError {}
 
-/// One attempt at one batch, as a [`Transport`] sees it.
+/// One attempt to send one batch, as passed to a [`Transport`].
 pub struct Batch<'a> {
     pub(crate) body: &'a mut Body,
-    /// Elsewhere: a transport's future is often as large as what it is given, twice.
+    /// Behind a reference: a transport's future often holds its argument twice.
     pub(crate) head: &'a BatchMeta<'a>,
 }
 
-/// What is known of a batch besides its bytes.
+/// A batch's metadata.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchMeta<'a> {
     pub(crate) session: &'a str,
@@ -220,18 +220,18 @@ pub(crate) struct BatchMeta<'a> {
     pub(crate) events: usize,
     pub(crate) attempt: u32,
     pub(crate) key: Uuid,
-    /// Where in the body the list of events begins and ends, between its brackets.
+    /// The range of the event list in the body, without its brackets.
     pub(crate) list: (usize, usize),
 }
 
 impl Batch<'_> {
-    /// The request's body: compact JSON, UTF-8.
+    /// The request body: compact JSON in UTF-8.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         self.body.bytes()
     }
 
-    /// Each event's own JSON, in order: slices of the body.
+    /// Iterates over the events in order; each is its JSON, a slice of the body.
     pub fn events(&self) -> impl Iterator<Item = &[u8]> {
         let (start, end) = self.head.list;
         Objects(self.body().get(start..end).unwrap_or_default())
@@ -255,29 +255,29 @@ impl Batch<'_> {
         self.head.events
     }
 
-    /// Which attempt this is, from 0.
+    /// The number of this attempt, starting at 0.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.head.attempt
     }
 
-    /// The batch's idempotency key: the same at every attempt, and another for each half of a split batch.
+    /// The batch's idempotency key: the same for every attempt, and a new one for each half of a split batch.
     #[must_use]
     pub fn idempotency_key(&self) -> Uuid {
         self.head.key
     }
 
-    /// Takes the body out, for clients that want to own it. [`body`](Self::body) is empty afterwards.
+    /// Takes the body, for clients that need to own it. [`body`](Self::body) is empty afterwards.
     #[cfg(feature = "alloc")]
     #[must_use]
     pub fn take_body(&mut self) -> Vec<u8> {
         self.body.take()
     }
 
-    /// Gives a buffer back when the client is done with it, so that the next batch needs no new one.
+    /// Returns a buffer for the next batch to use.
     ///
-    /// Its contents do not matter. Not giving it back (the future was dropped, the client keeps it) costs an
-    /// allocation, nothing else.
+    /// Its contents do not matter. Not returning one (the future was dropped, the client keeps it) only costs an
+    /// allocation.
     #[cfg(feature = "alloc")]
     pub fn return_body(&mut self, buffer: Vec<u8>) {
         self.body.return_body(buffer);
@@ -296,7 +296,7 @@ impl fmt::Debug for Batch<'_> {
     }
 }
 
-/// The driver's buffer for the body of a request, kept from batch to batch.
+/// The driver's buffer for request bodies, reused from batch to batch.
 pub(crate) struct Body {
     buffer: Buffer,
     len: usize,
@@ -324,7 +324,7 @@ impl Body {
         }
     }
 
-    /// A body of `len` bytes to write to; what it holds now does not matter. `None` where there is not so much memory.
+    /// Makes room for a body of `len` bytes, with unspecified contents. Returns `None` if there is not enough memory.
     pub(crate) fn prepare(&mut self, len: usize) -> Option<&mut [u8]> {
         self.len = 0;
         let space = match &mut self.buffer {
@@ -351,7 +351,7 @@ impl Body {
         bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// Lets go of a buffer larger than `keep` bytes.
+    /// Frees a buffer larger than `keep` bytes.
     pub(crate) fn trim(&mut self, keep: usize) {
         let _ = keep;
         #[cfg(feature = "alloc")]
@@ -385,8 +385,8 @@ impl Body {
     }
 }
 
-/// The objects of a JSON array, without its brackets. The array is our own, so nothing but nesting and strings needs to
-/// be looked at.
+/// Iterates over the objects of a JSON array, given without its brackets. The array is our own, so tracking nesting and
+/// strings is enough.
 struct Objects<'a>(&'a [u8]);
 
 impl<'a> Iterator for Objects<'a> {
@@ -431,11 +431,11 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_belongs_to_retryable_errors_alone() {
-        let wish = RetryAfter::Delay(core::time::Duration::from_secs(1));
-        let busy = SendError::retryable("busy").retry_after(wish);
-        assert_eq!(busy.kind, SendErrorKind::Retryable(Some(wish)));
-        let no = SendError::rejected("no").retry_after(wish);
+    fn retry_after_applies_to_retryable_errors_only() {
+        let after = RetryAfter::Delay(core::time::Duration::from_secs(1));
+        let busy = SendError::retryable("busy").retry_after(after);
+        assert_eq!(busy.kind, SendErrorKind::Retryable(Some(after)));
+        let no = SendError::rejected("no").retry_after(after);
         assert_eq!(no.kind, SendErrorKind::Rejected);
     }
 }

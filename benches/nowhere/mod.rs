@@ -1,4 +1,4 @@
-//! A session whose events go nowhere, for benchmarks of what they cost before.
+//! A session that discards its batches, for benchmarks of everything before the send.
 
 use core::future::Future;
 use core::hint::black_box;
@@ -10,7 +10,7 @@ use tinkex_telemetry::session::Builder;
 use tinkex_telemetry::time::Timestamp;
 use tinkex_telemetry::{Batch, Handle, Receipt, Reporter, SendError, Transport};
 
-/// Takes everything at once.
+/// Accepts everything at once.
 pub(crate) struct Swallow;
 
 impl Transport for Swallow {
@@ -44,7 +44,7 @@ pub(crate) fn session(name: &str) -> Builder<Swallow, SystemClock, ()> {
         .enabled(true)
 }
 
-/// Has the driver send what is queued: it takes its turn between rows, outside the clock.
+/// Polls the driver until the queue is empty, outside the measured time.
 pub(crate) fn drain(handle: &Handle, mut driver: Pin<&mut impl Future<Output = ()>>) {
     let mut context = Context::from_waker(Waker::noop());
     handle.flush();

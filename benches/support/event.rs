@@ -1,4 +1,4 @@
-//! The event that everybody logs.
+//! The event that all contestants log.
 
 use core::hint::black_box;
 use serde::Serialize;

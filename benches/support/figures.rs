@@ -15,13 +15,13 @@ pub(crate) fn medians(rows: &[[i64; 5]]) -> [i64; 5] {
     })
 }
 
-/// How long single calls took, in nanoseconds.
+/// The durations of single calls, in nanoseconds.
 #[derive(Default)]
 pub(crate) struct Latencies(Vec<u32>);
 
 impl Latencies {
     pub(crate) fn with_capacity(calls: usize) -> Self {
-        // Written once, so that no page of it is touched for the first time in between.
+        // Touches every page now, so that no page fault falls into the measurement.
         let mut all = vec![1; calls];
         all.clear();
         Self(all)
@@ -36,7 +36,7 @@ impl Latencies {
         self.0.extend_from_slice(&others.0);
     }
 
-    /// p50, p99, p99.9, p99.99 and the worst.
+    /// p50, p99, p99.9, p99.99 and the maximum.
     pub(crate) fn percentiles(&mut self) -> Percentiles {
         self.0.sort_unstable();
         let last = self.0.len().saturating_sub(1);

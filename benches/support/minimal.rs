@@ -1,4 +1,4 @@
-//! The least that one would write by hand: `serde_json` on the caller, a channel, a thread that posts with ureq. No
+//! A minimal hand-written client: `serde_json` on the calling thread, a channel, a thread that posts with ureq. No
 //! limits, no retries, no deadlines, no ledger.
 
 use super::event::{Data, NAME};
@@ -31,7 +31,7 @@ enum Message {
     Flush(SyncSender<Sent>),
 }
 
-/// What was posted, and answered with a success.
+/// Counts of what was posted successfully.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) events: u64,
@@ -80,19 +80,19 @@ impl Minimal {
             event_data: data,
         };
         self.index += 1;
-        let json = serde_json::to_vec(&event).expect("it can be encoded");
+        let json = serde_json::to_vec(&event).expect("the event can be encoded");
         self.messages
             .send(Message::Event(json))
-            .expect("the thread lives");
+            .expect("the thread is running");
     }
 
-    /// Waits until everything is sent.
+    /// Waits until everything has been sent.
     pub(crate) fn drain(&self) -> Sent {
         let (done, wait) = sync_channel(1);
         self.messages
             .send(Message::Flush(done))
-            .expect("the thread lives");
-        wait.recv().expect("the thread lives")
+            .expect("the thread is running");
+        wait.recv().expect("the thread is running")
     }
 }
 
@@ -152,7 +152,7 @@ impl Poster {
 
     fn post(&mut self) {
         self.body.extend_from_slice(b"]}");
-        let answer = self
+        let response = self
             .agent
             .post(&self.url)
             .header("content-type", "application/json")
@@ -161,8 +161,8 @@ impl Poster {
             .header("x-api-key", "sk-0123456789")
             .header("x-idempotency-key", uuid(&mut self.keys).to_string())
             .send(&self.body[..]);
-        let answer = answer.and_then(|mut answer| answer.body_mut().read_to_vec());
-        if answer.is_ok() {
+        let response = response.and_then(|mut response| response.body_mut().read_to_vec());
+        if response.is_ok() {
             self.sent.events += self.pending as u64;
             self.sent.requests += 1;
             self.sent.bytes += self.body.len() as u64;

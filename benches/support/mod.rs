@@ -1,4 +1,4 @@
-//! What the benchmarks of the send path share.
+//! Support code of the send path benchmark.
 
 pub(crate) mod cpu;
 pub(crate) mod event;

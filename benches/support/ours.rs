@@ -1,4 +1,4 @@
-//! Sessions of the crate's own, over the `Thread` runtime.
+//! This crate's sessions, on the `Thread` runtime.
 
 use bytes::Bytes;
 use core::future::Future;
@@ -12,7 +12,7 @@ use tinkex_telemetry::{
     Batch, Config, HttpTransport, Receipt, Reporter, SendError, Thread, Transport, Ureq,
 };
 
-/// Longer than any wait of a benchmark's.
+/// Longer than any wait in the benchmark.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 pub(crate) type Session<T> = Reporter<T, Thread, Thread>;
@@ -20,7 +20,7 @@ pub(crate) type OverUreq = HttpTransport<Counted>;
 
 /// A session over HTTP.
 pub(crate) fn over_ureq(url: &str) -> (Builder<OverUreq, Thread, Thread>, Arc<AtomicU64>) {
-    let config = Config::new(url, "sk-0123456789").expect("a config that can work");
+    let config = Config::new(url, "sk-0123456789").expect("the config is valid");
     let bytes = Arc::default();
     let client = Counted {
         ureq: Ureq::new(),
@@ -30,7 +30,7 @@ pub(crate) fn over_ureq(url: &str) -> (Builder<OverUreq, Thread, Thread>, Arc<At
     (builder, bytes)
 }
 
-/// A session whose batches go nowhere.
+/// A session that discards its batches.
 pub(crate) fn to_nowhere() -> Builder<Swallow, Thread, Thread> {
     over(Swallow)
 }
@@ -42,7 +42,7 @@ fn over<T: Transport>(transport: T) -> Builder<T, Thread, Thread> {
         .enabled(true)
 }
 
-/// Ureq, and the bytes of the bodies it was given.
+/// Ureq, counting the bytes of request bodies.
 pub(crate) struct Counted {
     ureq: Ureq,
     bytes: Arc<AtomicU64>,

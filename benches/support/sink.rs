@@ -1,5 +1,5 @@
-//! A backend in a process of its own, so that its processor time is its own: it reads requests, answers each with the
-//! same 200, and counts.
+//! A backend in a separate process, so that its CPU time is not the client's. It reads requests, responds to each with
+//! the same 200, and counts.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::env;
@@ -10,15 +10,15 @@ use std::sync::mpsc;
 use std::thread;
 
 const VARIABLE: &str = "SEND_PATH_SINK";
-const ANSWER: &[u8] =
+const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 21\r\n\r\n\
     {\"status\":\"accepted\"}";
 
 /// What a sink does with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    Answers,
-    /// Accepts connections and never answers.
+    Responds,
+    /// Accepts connections and never responds.
     Stalls,
 }
 
@@ -39,7 +39,7 @@ impl Counts {
     }
 }
 
-/// A sink, as the process that measures sees it. Dropping it ends its process.
+/// The measuring process's handle on a sink. Dropping it ends the sink's process.
 pub(crate) struct Sink {
     child: Child,
     input: Option<ChildStdin>,
@@ -66,7 +66,7 @@ impl Sink {
         })
     }
 
-    /// What has come in so far.
+    /// The counts so far.
     pub(crate) fn counts(&mut self) -> io::Result<Counts> {
         let mut line = String::new();
         if let Some(input) = &mut self.input {
@@ -93,7 +93,7 @@ impl Drop for Sink {
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// Whether this process is a sink; if so, it was one when this returns.
+/// Runs the sink if this process is one. Returns true when the sink has finished.
 pub(crate) fn is_this_process() -> bool {
     let Ok(mode) = env::var(VARIABLE) else {
         return false;
@@ -118,7 +118,7 @@ fn run(stalls: bool) -> io::Result<()> {
         }
         drop(kept);
     });
-    // A line asks for the counts; the end ends the process.
+    // A line requests the counts; end of input ends the process.
     for line in io::stdin().lines() {
         line?;
         let requests = REQUESTS.load(Ordering::Acquire);
@@ -153,7 +153,7 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
         }
         BYTES.fetch_add(length as u64, Ordering::Release);
         REQUESTS.fetch_add(1, Ordering::Release);
-        stream.write_all(ANSWER)?;
+        stream.write_all(RESPONSE)?;
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn beat(link: Arc<Link>, handle: Handle, session_id: Box<str>) 
     call.timeout = INTERVAL;
     call.key = None;
     call.is_urgent = true;
-    let tell = |reason: &str| handle.tell(DiagnosticKind::HeartbeatLost, reason, &session_id);
+    let tell = |reason: &str| handle.report(DiagnosticKind::HeartbeatLost, reason, &session_id);
     let beats = async {
         let (mut heard, mut failures, mut has_warned) = (link.now(), 0, false);
         let mut begun = heard;

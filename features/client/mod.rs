@@ -2,6 +2,7 @@
 #![doc = ""]
 #![doc = include_str!("guide.md")]
 
+mod block_on;
 mod error;
 mod heartbeat;
 mod input;
@@ -12,6 +13,7 @@ mod plain;
 mod poll;
 mod port;
 mod queue;
+mod report;
 mod sampling;
 mod service;
 mod session;

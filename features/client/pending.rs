@@ -1,8 +1,8 @@
 //! A call under way.
 
+use super::block_on::block_on;
 use super::error::Result;
 use super::port::Boxed;
-use crate::sys::park::block_on;
 use alloc::boxed::Box;
 use core::fmt;
 use core::future::Future;

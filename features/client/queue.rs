@@ -83,7 +83,7 @@ impl Watched<'_> {
             let reason = reason.unwrap_or(text);
             let reason = format!("{} is paused: {reason}", self.kind.name());
             let kind = DiagnosticKind::QueuePaused;
-            queue.handle.tell(kind, &reason, &queue.session_id);
+            queue.handle.report(kind, &reason, &queue.session_id);
         }
     }
 }

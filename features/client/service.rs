@@ -1,5 +1,6 @@
 //! The service: a session at the backend, and the clients that it makes.
 
+use super::block_on::block_on;
 use super::error::{ClientError, Result};
 use super::link::{Call, Link};
 use super::output::ServerCapabilities;
@@ -15,7 +16,6 @@ use crate::session::{BuildError, Builder, Entropy, Handle, Reporter};
 use crate::spawner::Runtime;
 use crate::stats::Drain;
 use crate::sys::entropy::Random;
-use crate::sys::park::block_on;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;

@@ -1,5 +1,6 @@
 //! A session at the backend, which all its clients share: calls, reports, its end.
 
+use super::block_on::block_on;
 use super::error::Result;
 use super::heartbeat;
 use super::link::{Call, Link};
@@ -10,7 +11,6 @@ use crate::bus::QueueStateTracker;
 use crate::diagnostic::DiagnosticKind;
 use crate::session::Handle;
 use crate::stats::Drain;
-use crate::sys::park::block_on;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -222,7 +222,7 @@ impl Created {
         ];
         for (kind, message) in messages {
             if let Some(message) = message.as_deref().filter(|message| !message.is_empty()) {
-                handle.tell(kind, &link.excerpt(message.as_bytes()), &self.session_id);
+                handle.report(kind, &link.excerpt(message.as_bytes()), &self.session_id);
             }
         }
     }

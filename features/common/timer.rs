@@ -214,10 +214,20 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::park::block_on;
+    use crate::sys::park::Parker;
     use alloc::sync::Arc;
     use alloc::task::Wake;
+    use core::pin::pin;
     use core::time::Duration;
+
+    fn block_on(future: impl Future<Output = ()>) {
+        let mut future = pin!(future);
+        let (parker, waker) = Parker::current();
+        let mut context = Context::from_waker(&waker);
+        while future.as_mut().poll(&mut context).is_pending() {
+            parker.park(None);
+        }
+    }
 
     // Real time passes here because that is what is under test; a few milliseconds each.
     const SHORT: Duration = Duration::from_millis(5);

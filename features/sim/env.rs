@@ -153,11 +153,10 @@ impl Env {
         let number = self.0.sessions.borrow().len() as u64;
         let tag = number as Tag + 1;
         let id = format!("s{number}");
-        let builder = Reporter::builder(id.as_str())
+        let mut builder = Reporter::builder(id.as_str())
             .options(options.clone())
             .enabled(true)
             .platform("unix/linux")
-            .__simulated(false)
             .process_uuid(Some(Uuid::from_u128(PROCESS)))
             .entropy(Entropy::new(Rng::bytes(self.0.seed, 1_000 + number)))
             .on_diagnostic({
@@ -168,6 +167,8 @@ impl Env {
             .transport(self.transport())
             .clock(self.clock())
             .spawner(self.0.spawner.tagged(tag));
+        // Stacks differ from build to build; a simulation must not.
+        builder.errors.without_stacks = true;
         let reporter = match change(builder).start() {
             Ok(reporter) => Rc::new(reporter),
             Err(error) => {

@@ -3,7 +3,7 @@
 mod data;
 mod filter;
 
-use crate::event::Severity;
+use crate::event::{Severity, encode};
 use crate::session::Handle;
 use crate::sys::origin::{self, OwnWork};
 use crate::sys::panics;
@@ -206,7 +206,8 @@ where
         // Refused or not, it is counted.
         if let Some(session) = self.handle.session() {
             let shared = session.shared();
-            let _ = shared.log_written(|| session.utc(), name, &data, severity(level));
+            let encode = encode::generic_written;
+            let _ = shared.log_with(|| session.utc(), name, data, severity(level), encode);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which events a session takes from its bus.
+//! The events that a session subscribes to on its bus.
 
 use super::{HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, QUEUE_STATE_CHANGE};
 use crate::text::Str;
@@ -6,12 +6,12 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// The names of the events that a session takes from its bus. Default: the [automatic ones](Self::AUTOMATIC).
+/// The names of the events that a session subscribes to on its bus. Default: the [automatic ones](Self::AUTOMATIC).
 #[derive(Clone, PartialEq, Eq)]
 pub struct EventNames(Cow<'static, [Str]>);
 
 impl EventNames {
-    /// The events that HTTP clients and the queue's state emit by themselves.
+    /// The events that this crate's HTTP instrumentation and queue state trackers emit.
     pub const AUTOMATIC: [&'static str; 4] = [
         HTTP_REQUEST_START,
         HTTP_REQUEST_STOP,
@@ -26,7 +26,7 @@ impl EventNames {
         Str::new(QUEUE_STATE_CHANGE),
     ];
 
-    /// The names.
+    /// Iterates over the names.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|name| &**name)
     }

@@ -1,4 +1,4 @@
-//! Events in the program's own log, for people to read.
+//! The logger: writes bus events to the program's own log.
 
 use super::{AttachError, Bus, Event, EventNames, HandlerId, Value, Values};
 use alloc::boxed::Box;
@@ -8,10 +8,10 @@ use core::time::Duration;
 
 impl Bus {
     /// Attaches a handler that writes each of the [automatic events](EventNames::AUTOMATIC) to the `log` facade at this
-    /// level, target `tinkex_telemetry`, in one line. Answers its id, with which [`detach`](Self::detach) ends it.
+    /// level, target `tinkex_telemetry`, one line per event. Returns the handler's id, for [`detach`](Self::detach).
     ///
     /// # Errors
-    /// In the child of a `fork()`, unless the bus is its own.
+    /// In the child of a `fork()`, unless the child created the bus.
     pub fn attach_logger(&self, level: log::Level) -> Result<String, AttachError> {
         let write = move |event: &Event<'_>| {
             log::log!(target: "tinkex_telemetry", level, "{}", Line(event));
@@ -40,7 +40,7 @@ fn write_all(f: &mut fmt::Formatter<'_>, values: Values<'_>) -> fmt::Result {
             Value::U64(nanos) if name == "duration" => {
                 write!(f, "{:?}", Duration::from_nanos(nanos))?;
             }
-            // Metadata comes from anywhere, and a line must stay one.
+            // Metadata is arbitrary text, and an event must stay on one line.
             Value::Str(text) if !is_plain(text) => write!(f, "{text:?}")?,
             Value::Str(text) => f.write_str(text)?,
             other => write!(f, "{other}")?,
@@ -62,7 +62,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn an_event_is_one_line_whatever_is_in_it() {
+    fn an_event_is_one_line_whatever_it_contains() {
         let measurements = [("duration", Value::U64(1_500_000)), ("depth", 3.into())];
         let metadata = [
             ("method", Value::Str("GET")),

@@ -1,4 +1,4 @@
-//! The event bus: who is interested attaches a handler, and whoever has something to tell executes an event.
+//! The event bus: subscribers attach handlers by event name; producers execute events.
 //!
 //! ```
 //! # #[cfg(feature = "std")] {
@@ -18,8 +18,8 @@
 //! # Ok::<_, tinkex_telemetry::bus::AttachError>(())
 //! ```
 //!
-//! Names are dotted words. Measurements are what was measured, metadata says of what; both are borrowed, so that an
-//! event allocates nothing.
+//! Names are dotted words. Measurements hold what was measured, metadata what it was measured on. Both are borrowed, so
+//! executing an event allocates nothing.
 
 mod events;
 mod logger;
@@ -44,32 +44,33 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(feature = "std")]
 use crate::sys::fork::PerProcess;
 
-/// A request begins: measurement `system_time` (nanoseconds since the Unix epoch); metadata `method`, `path`.
+/// A request starts: measurement `system_time` (nanoseconds since the Unix epoch); metadata `method`, `path`.
 pub const HTTP_REQUEST_START: &str = "tinkex.http.request.start";
-/// A request has its answer: measurement `duration` (nanoseconds); metadata `method`, `path`, `status`, `result` (`ok` or
-/// `error`), `retry_count`.
+/// A request got a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `status`, `result` (`ok`
+/// or `error`), `retry_count`.
 pub const HTTP_REQUEST_STOP: &str = "tinkex.http.request.stop";
-/// A request has no answer: measurement `duration` (nanoseconds); metadata `method`, `path`, `kind`, `reason`.
+/// A request failed without a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `kind`,
+/// `reason`.
 pub const HTTP_REQUEST_EXCEPTION: &str = "tinkex.http.request.exception";
-/// A request waits in another way than before: measurement `queue_depth`; metadata `from`, `to`, `reason`, `request_id`.
+/// A request's queue state changed: measurement `queue_depth`; metadata `from`, `to`, `reason`, `request_id`.
 pub const QUEUE_STATE_CHANGE: &str = "tinkex.queue.state_change";
-/// A handler has panicked and was detached: metadata `handler_id`, `event`.
+/// A handler panicked and was detached: metadata `handler_id`, `event`.
 pub const HANDLER_FAILURE: &str = "tinkex.handler.failure";
 
-/// Where handlers are attached and events executed. Clones are the same bus.
+/// An event bus: attaches handlers and executes events. Clones share the same bus.
 ///
-/// With `std` there is one for the process, [`global`](Self::global), to which sessions attach themselves; there may be
-/// any number of others. Everything here may be called from any thread, and from inside a handler.
+/// With `std`, the process has a [`global`](Self::global) bus, to which sessions attach themselves; there may be any
+/// number of others. Every method may be called from any thread, and from inside a handler.
 ///
-/// A bus belongs to the process that it was made in: in the child of a `fork()` its handlers are not called and none can
-/// be attached, but the child has a [`global`](Self::global) bus of its own.
+/// A bus belongs to the process that created it: in the child of a `fork()` its handlers are not called and none can be
+/// attached, but the child has a [`global`](Self::global) bus of its own.
 #[derive(Clone)]
 pub struct Bus(Arc<Inner>);
 
 struct Inner {
-    /// How many handlers there are, so that nobody takes a lock to find none.
+    /// The number of handlers, so that executing an event takes no lock while there are none.
     attached: AtomicUsize,
-    /// In the order in which they were attached. Never changed, only replaced: they are called without the lock.
+    /// In order of attachment. Replaced, never modified: handlers are called outside the lock.
     handlers: Lock<Handlers>,
     fork: Fork,
 }
@@ -80,13 +81,13 @@ type Handlers = Arc<[Arc<Handler>]>;
 pub(crate) struct Handler {
     id: Box<str>,
     events: Box<[Box<str>]>,
-    /// No longer once it is detached, also for those who still have it in hand.
+    /// Cleared on detach, for callers that still hold a snapshot with this handler in it.
     is_attached: AtomicBool,
     call: Box<dyn Fn(&Event<'_>) + Send + Sync>,
 }
 
 impl Bus {
-    /// A bus without handlers.
+    /// Creates a bus without handlers.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(Inner {
@@ -96,7 +97,7 @@ impl Bus {
         }))
     }
 
-    /// The process's own bus. In the child of a `fork()` a new one.
+    /// The process-wide bus. The child of a `fork()` gets a new one.
     #[cfg(feature = "std")]
     #[must_use]
     pub fn global() -> &'static Self {
@@ -106,12 +107,12 @@ impl Bus {
 
     /// Attaches a handler to one event.
     ///
-    /// It is called by whoever executes the event, on that thread, and should not take long. One that executes its own
-    /// event calls itself, without end unless it sees to that. Should it panic (with
-    /// `std`), it is detached, reported through the `log` facade and as [`HANDLER_FAILURE`], and the others still run.
+    /// The handler runs on the thread that executes the event and should return quickly. A handler that executes its
+    /// own event recurses, and must bound that itself. A handler that panics (with `std`) is detached and reported
+    /// through the `log` facade and as [`HANDLER_FAILURE`]; the other handlers still run.
     ///
     /// # Errors
-    /// When a handler with this id is attached, and in the child of a `fork()`.
+    /// When a handler with this id is already attached, and in the child of a `fork()`.
     pub fn attach(
         &self,
         handler_id: &str,
@@ -121,10 +122,10 @@ impl Bus {
         self.attach_many(handler_id, [event], handler)
     }
 
-    /// [`attach`](Self::attach) to each of several events.
+    /// Attaches one handler to several events; see [`attach`](Self::attach).
     ///
     /// # Errors
-    /// As there.
+    /// See [`attach`](Self::attach).
     pub fn attach_many<E: AsRef<str>>(
         &self,
         handler_id: &str,
@@ -135,23 +136,22 @@ impl Bus {
             .map(drop)
     }
 
-    /// Detaches a handler. False when none with this id is attached.
+    /// Detaches a handler. Returns false if none with this id is attached.
     ///
-    /// It is not called again, but on another thread a call that has begun may still be under way.
+    /// The handler is not called again, but a call that has already begun on another thread may still be running.
     pub fn detach(&self, handler_id: &str) -> bool {
         if self.0.fork.is_forked() {
             return false;
         }
-        self.look(|handlers| {
+        self.with_handlers(|handlers| {
             let handler = handlers.iter().find(|handler| *handler.id == *handler_id);
             handler.is_some_and(|handler| self.remove(handler))
         })
     }
 
-    /// Tells the handlers of an event of it, in the order in which they were attached.
+    /// Calls the handlers attached to an event, in order of attachment.
     ///
-    /// Never panics and allocates nothing, as long as no handler does. When none is attached it costs the load of one
-    /// word.
+    /// Never panics and allocates nothing, as long as no handler does. Without handlers it costs one atomic load.
     #[inline]
     pub fn execute<'a>(
         &self,
@@ -164,14 +164,14 @@ impl Bus {
         }
     }
 
-    /// Whether no handler is attached, to any event: what it takes to make one can be saved.
+    /// Whether no handler is attached to any event, so that preparing one would be wasted work.
     #[inline]
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.0.attached.load(Ordering::Relaxed) == 0 || self.0.fork.is_forked()
     }
 
-    /// The handlers that are attached, in the order in which they were.
+    /// The attached handlers, in order of attachment.
     #[must_use]
     pub fn list(&self) -> Vec<Attached> {
         if self.is_idle() {
@@ -181,10 +181,10 @@ impl Bus {
             handler_id: handler.id.as_ref().into(),
             events: handler.events.iter().map(|name| (**name).into()).collect(),
         };
-        self.look(|handlers| handlers.iter().map(listed).collect())
+        self.with_handlers(|handlers| handlers.iter().map(listed).collect())
     }
 
-    /// Attaches a handler, and says which it is.
+    /// Attaches a handler and returns it.
     pub(crate) fn add<E: AsRef<str>>(
         &self,
         id: HandlerId<'_>,
@@ -214,15 +214,15 @@ impl Bus {
             let all = handlers.iter().chain([&handler]).cloned();
             let all: Handlers = all.collect();
             self.0.attached.store(all.len(), Ordering::Relaxed);
-            // What is replaced holds nothing that is not in its place, too.
+            // Dropping the old list under the lock runs no destructor: the new one holds every handler in it.
             *handlers = all;
             Ok(handler)
         });
-        // One that is refused goes here, outside the lock.
+        // A refused handler is dropped here, outside the lock.
         added.map_err(|(error, _)| error)
     }
 
-    /// Detaches this very handler. False when somebody else has done it.
+    /// Detaches exactly this handler. Returns false if it was already detached.
     pub(crate) fn remove(&self, handler: &Arc<Handler>) -> bool {
         if self.0.fork.is_forked() || !handler.is_attached.swap(false, Ordering::Relaxed) {
             return false;
@@ -233,36 +233,36 @@ impl Bus {
             self.0.attached.store(others.len(), Ordering::Relaxed);
             core::mem::replace(handlers, others)
         });
-        // What the handler has captured goes with it, outside the lock, and may do as it likes.
+        // Drops what the handler captured outside the lock: it is user code.
         let _ = panics::catch(|| drop(before));
         true
     }
 
-    /// Runs `work` with the handlers of now, without the lock.
-    fn look<R>(&self, work: impl FnOnce(&[Arc<Handler>]) -> R) -> R {
+    /// Runs `work` on a snapshot of the handlers, outside the lock.
+    fn with_handlers<R>(&self, work: impl FnOnce(&[Arc<Handler>]) -> R) -> R {
         let handlers = self.0.handlers.with(|handlers| Arc::clone(handlers));
         let result = work(&handlers);
-        // One that was detached meanwhile goes here.
+        // A handler that was detached meanwhile is dropped here.
         let _ = panics::catch(|| drop(handlers));
         result
     }
 
     fn call_handlers(&self, event: &Event<'_>) {
         if !self.0.fork.is_forked() {
-            self.look(|handlers| self.call_each(handlers, event));
+            self.with_handlers(|handlers| self.call_each(handlers, event));
         }
     }
 
     fn call_each(&self, handlers: &[Arc<Handler>], event: &Event<'_>) {
         let mut failed = Vec::new();
-        for handler in handlers.iter().filter(|handler| handler.wants(event)) {
+        for handler in handlers.iter().filter(|handler| handler.handles(event)) {
             let called = panics::catch(|| (handler.call)(event));
             if called.is_none() && self.remove(handler) {
                 report(handler, event);
                 failed.push(handler);
             }
         }
-        // Who fails at this one is only reported: it must end some time.
+        // A failure while handling a failure is only logged, so that this cannot recurse.
         if event.name() != HANDLER_FAILURE {
             for handler in failed {
                 let metadata = [
@@ -276,7 +276,7 @@ impl Bus {
 }
 
 impl Handler {
-    fn wants(&self, event: &Event<'_>) -> bool {
+    fn handles(&self, event: &Event<'_>) -> bool {
         self.is_attached.load(Ordering::Relaxed)
             && self.events.iter().any(|name| **name == *event.name())
     }
@@ -286,15 +286,15 @@ impl Handler {
     }
 }
 
-/// What a handler is called.
+/// How a handler is named.
 pub(crate) enum HandlerId<'a> {
-    /// This and nothing else.
+    /// Exactly this.
     Given(&'a str),
-    /// This, or with a number behind it where there is one already.
+    /// This, with a number appended if it is taken.
     Like(&'a str),
 }
 
-/// The numbers begin where one is likely to be free.
+/// `stem`, or `stem-n` with the first free `n` from `number`, which should be likely to be free.
 fn free_id(stem: &str, number: usize, is_taken: impl Fn(&str) -> bool) -> Box<str> {
     if !is_taken(stem) {
         return stem.into();
@@ -331,23 +331,23 @@ impl fmt::Debug for Bus {
     }
 }
 
-/// A handler that is attached, as [`Bus::list`] tells of it.
+/// An attached handler, as listed by [`Bus::list`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attached {
-    /// Its id.
+    /// The handler's id.
     pub handler_id: String,
-    /// The events that it is called for.
+    /// The names of the events it handles.
     pub events: Vec<String>,
 }
 
-/// Why a handler could not be attached.
+/// The reason a handler could not be attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachError {
-    /// There is one with this id.
+    /// A handler with this id is already attached.
     AlreadyAttached(Box<str>),
-    /// The bus belongs to the process whose `fork()` this one is the child of.
+    /// The bus belongs to the parent of this forked process.
     Forked,
 }
 

@@ -1,4 +1,4 @@
-//! How requests wait in the backend's queue: a change is told when state or reason is another one than before.
+//! The queue state of requests at the backend: each change of state or reason is reported once.
 
 use super::{Bus, QUEUE_STATE_CHANGE, Value};
 use crate::sys::lock::Lock;
@@ -7,17 +7,17 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::fmt;
 
-/// How a request waits.
+/// The state of a request in the backend's queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum QueueState {
-    /// `active`: it moves on.
+    /// `active`: the request makes progress.
     Active,
-    /// `paused_rate_limit`: the caller has asked for too much.
+    /// `paused_rate_limit`: the caller has exceeded its rate limit.
     PausedRateLimit,
-    /// `paused_capacity`: the backend has no room.
+    /// `paused_capacity`: the backend lacks capacity.
     PausedCapacity,
-    /// `unknown`: the backend has not said, or not in words that are known here.
+    /// `unknown`: the backend reported no state, or one this version does not know.
     #[default]
     Unknown,
 }
@@ -31,7 +31,7 @@ impl QueueState {
         Self::Unknown,
     ];
 
-    /// The word on the wire.
+    /// The state's name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -42,8 +42,8 @@ impl QueueState {
         }
     }
 
-    /// What the backend's word means. Case and surrounding white space do not matter, and any other word is
-    /// [`Unknown`](Self::Unknown): backends learn new ones before their clients do.
+    /// Parses the backend's name of a state, ignoring case and surrounding white space. Any other name is
+    /// [`Unknown`](Self::Unknown), since backends add states before their clients know them.
     #[must_use]
     pub fn parse(word: &str) -> Self {
         let word = word.trim();
@@ -59,27 +59,27 @@ impl fmt::Display for QueueState {
     }
 }
 
-/// A request that waits in another way than before.
+/// A change in a request's queue state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStateChange<'a> {
-    /// Which request.
+    /// The request's id.
     pub request_id: &'a str,
-    /// How it waited before; [`QueueState::Unknown`] where nothing was known.
+    /// The state before; [`QueueState::Unknown`] for a request not seen before.
     pub from: QueueState,
-    /// How it waits now.
+    /// The state now.
     pub to: QueueState,
-    /// Why, in the backend's words, if it has said.
+    /// The reason, in the backend's words, if it gave one.
     pub reason: Option<&'a str>,
-    /// How many requests wait, if the backend has said.
+    /// The number of queued requests, if the backend gave it.
     pub queue_depth: Option<u64>,
 }
 
-/// Who is told of changes, on the thread of whoever noticed. It should not take long; a panic of its own harms nobody.
+/// Observes queue state changes, on the thread that detects them. It should return quickly; its panics are caught.
 ///
-/// A closure over `&QueueStateChange` is one.
+/// Implemented by closures that take `&QueueStateChange`.
 pub trait QueueStateObserver: Send + Sync + 'static {
-    /// A request waits in another way.
+    /// Called on each change.
     fn on_queue_state_change(&self, change: &QueueStateChange<'_>);
 }
 
@@ -89,7 +89,7 @@ impl<F: Fn(&QueueStateChange<'_>) + Send + Sync + 'static> QueueStateObserver fo
     }
 }
 
-/// Remembers how each request waits, and tells of changes: as the event
+/// Tracks the queue state of each request and reports changes: as the event
 /// [`tinkex.queue.state_change`](QUEUE_STATE_CHANGE) on a bus, and to an observer.
 ///
 /// ```
@@ -110,11 +110,11 @@ pub struct QueueStateTracker {
 #[derive(Default)]
 struct Seen {
     requests: BTreeMap<Box<str>, Last>,
-    /// Counts what was seen.
+    /// A logical clock: the number of observations so far.
     now: u64,
 }
 
-/// What was seen last of a request.
+/// The last observation of a request.
 struct Last {
     state: QueueState,
     reason: Option<Box<str>>,
@@ -122,10 +122,10 @@ struct Last {
 }
 
 impl QueueStateTracker {
-    /// How many requests are remembered unless [`capacity`](Self::capacity) says otherwise.
+    /// The default number of requests to track; see [`capacity`](Self::capacity).
     pub const CAPACITY: usize = 1_024;
 
-    /// A tracker that executes its events on this bus, with this `session_id` in their metadata.
+    /// Creates a tracker that executes its events on this bus, with this `session_id` in their metadata.
     #[must_use]
     pub fn on(bus: &Bus, session_id: &str) -> Self {
         Self::with(Some(bus.clone()), session_id)
@@ -141,23 +141,24 @@ impl QueueStateTracker {
         }
     }
 
-    /// Tells this observer, too.
+    /// Reports changes to this observer, too.
     #[must_use]
     pub fn observer(mut self, observer: impl QueueStateObserver) -> Self {
         self.observer = Some(Box::new(observer));
         self
     }
 
-    /// Remembers at most so many requests, at least one. Beyond that the one that was not seen for the longest time is
-    /// forgotten, which looks through all of them.
+    /// Tracks at most this many requests, at least 1. Beyond that, the least recently observed one is evicted, which
+    /// takes a scan of all of them.
     #[must_use]
     pub fn capacity(mut self, requests: usize) -> Self {
         self.capacity = requests.max(1);
         self
     }
 
-    /// Tells what the backend has said of a request. True when that is a change: state or reason is not what was last
-    /// seen of it. A request that was not seen yet was [`Unknown`](QueueState::Unknown), without a reason.
+    /// Records the state that the backend reported for a request. If state or reason differ from the last observation,
+    /// reports the change and returns true. A request not seen before counts as [`Unknown`](QueueState::Unknown),
+    /// without a reason.
     pub fn observe(
         &self,
         request_id: &str,
@@ -171,7 +172,7 @@ impl QueueStateTracker {
         let Some(from) = from else {
             return false;
         };
-        self.tell(&QueueStateChange {
+        self.report(&QueueStateChange {
             request_id,
             from,
             to: state,
@@ -181,12 +182,12 @@ impl QueueStateTracker {
         true
     }
 
-    /// The request is over and can be forgotten.
+    /// Forgets a request that has finished.
     pub fn finish(&self, request_id: &str) {
         self.seen.with(|seen| seen.requests.remove(request_id));
     }
 
-    fn tell(&self, change: &QueueStateChange<'_>) {
+    fn report(&self, change: &QueueStateChange<'_>) {
         if let Some(bus) = &self.bus {
             let measurements = [("queue_depth", change.queue_depth.into())];
             let metadata = [
@@ -210,7 +211,7 @@ impl QueueStateTracker {
 }
 
 impl Seen {
-    /// Remembers it. The state before, if this is a change.
+    /// Records an observation. Returns the state before, if this is a change.
     fn change(
         &mut self,
         request_id: &str,
@@ -231,7 +232,7 @@ impl Seen {
             return Some(core::mem::replace(&mut last.state, state));
         }
         if self.requests.len() >= capacity {
-            self.forget_oldest();
+            self.evict_oldest();
         }
         let is_change = state != QueueState::Unknown || reason.is_some();
         let reason = reason.map(Into::into);
@@ -240,7 +241,7 @@ impl Seen {
         is_change.then_some(QueueState::Unknown)
     }
 
-    fn forget_oldest(&mut self) {
+    fn evict_oldest(&mut self) {
         let oldest = self.requests.iter().min_by_key(|(_, last)| last.at);
         if let Some(id) = oldest.map(|(id, _)| id.clone()) {
             self.requests.remove(&id);
@@ -267,7 +268,7 @@ mod tests {
     use std::sync::Mutex;
 
     #[test]
-    fn every_state_is_read_back_and_any_other_word_is_unknown() {
+    fn every_state_round_trips_and_any_other_name_is_unknown() {
         for state in QueueState::ALL {
             assert_eq!(QueueState::parse(&state.to_string()), state);
         }
@@ -281,17 +282,17 @@ mod tests {
 
     fn tracker() -> (QueueStateTracker, Lines) {
         let (bus, lines) = (Bus::new(), Lines::default());
-        let told = Arc::clone(&lines);
+        let log = Arc::clone(&lines);
         bus.attach("test", QUEUE_STATE_CHANGE, move |event| {
             let json = serde_json::to_string(&(event.measurements(), event.metadata()));
-            told.lock().unwrap().push(json.unwrap());
+            log.lock().unwrap().push(json.unwrap());
         })
         .unwrap();
         (QueueStateTracker::on(&bus, "s"), lines)
     }
 
     #[test]
-    fn a_change_of_state_or_reason_is_told_once_and_nothing_else_is() {
+    fn each_change_of_state_or_reason_is_reported_once_and_nothing_else_is() {
         let (tracker, lines) = tracker();
         let observed = Lines::default();
         let note = Arc::clone(&observed);
@@ -329,33 +330,30 @@ mod tests {
     }
 
     #[test]
-    fn each_request_has_a_state_of_its_own_until_it_is_finished() {
+    fn each_request_has_its_own_state_until_it_finishes() {
         let (tracker, _) = tracker();
         assert!(tracker.observe("a", Active, None, None));
         assert!(tracker.observe("b", Active, None, None));
         assert!(!tracker.observe("a", Active, None, None));
         tracker.finish("a");
         assert!(tracker.observe("a", Active, None, None));
-        tracker.finish("nobody");
+        tracker.finish("unknown");
     }
 
     #[test]
-    fn memory_is_bounded_and_what_was_not_seen_for_longest_goes_first() {
+    fn memory_is_bounded_and_the_least_recently_observed_request_is_evicted() {
         let (tracker, _) = tracker();
         let tracker = tracker.capacity(3);
         for id in ["a", "b", "c", "a", "d"] {
             tracker.observe(id, Active, None, None);
         }
-        assert!(
-            !tracker.observe("a", Active, None, None),
-            "it is remembered"
-        );
-        assert!(tracker.observe("b", Active, None, None), "it was forgotten");
+        assert!(!tracker.observe("a", Active, None, None), "it was kept");
+        assert!(tracker.observe("b", Active, None, None), "it was evicted");
         assert_eq!(tracker.seen.with(|seen| seen.requests.len()), 3);
     }
 
     #[test]
-    fn an_observer_that_panics_harms_nobody_and_goes_on_being_told() {
+    fn an_observer_that_panics_does_no_harm_and_is_still_called() {
         let (tracker, lines) = tracker();
         let calls = Arc::new(Mutex::new(0));
         let count = Arc::clone(&calls);

@@ -1,9 +1,9 @@
-//! What an event says: a name, measurements and metadata, borrowed from whoever executes it.
+//! An event's contents: name, measurements and metadata, borrowed from the caller that executes it.
 
 use core::fmt;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// An event, as a handler gets it.
+/// An event, as passed to a handler.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     name: &'a str,
@@ -24,7 +24,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Its name, dotted words.
+    /// The event's name, in dotted words.
     #[must_use]
     pub const fn name(&self) -> &'a str {
         self.name
@@ -36,7 +36,7 @@ impl<'a> Event<'a> {
         self.measurements
     }
 
-    /// Of what it was measured.
+    /// What it was measured on.
     #[must_use]
     pub const fn metadata(&self) -> Values<'a> {
         self.metadata
@@ -46,19 +46,19 @@ impl<'a> Event<'a> {
 /// A name and its value.
 pub type Pair<'a> = (&'a str, Value<'a>);
 
-/// The measurements or the metadata of an event. Serialized it is a map.
+/// The measurements or the metadata of an event. Serializes as a map.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Values<'a>(&'a [Pair<'a>]);
 
 impl<'a> Values<'a> {
-    /// The first value of this name.
+    /// The first value with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Value<'a>> {
         let mut pairs = self.iter();
         pairs.find(|pair| pair.0 == name).map(|(_, value)| value)
     }
 
-    /// The value of this name, if it is a string.
+    /// The value with this name, if it is a string.
     #[must_use]
     pub fn str(&self, name: &str) -> Option<&'a str> {
         match self.get(name)? {
@@ -67,7 +67,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// The value of this name, if it is a whole number and not negative.
+    /// The value with this name, if it is a non-negative integer.
     #[must_use]
     pub fn u64(&self, name: &str) -> Option<u64> {
         match self.get(name)? {
@@ -77,7 +77,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// All of them, in their order.
+    /// Iterates over the pairs, in order.
     pub fn iter(&self) -> impl Iterator<Item = Pair<'a>> + use<'a> {
         self.0.iter().copied()
     }
@@ -95,7 +95,7 @@ impl fmt::Debug for Values<'_> {
     }
 }
 
-/// Values but for those of one name.
+/// Serializes values except those with one name.
 pub(crate) struct Without<'a>(pub(crate) Values<'a>, pub(crate) Option<&'a str>);
 
 impl Serialize for Without<'_> {
@@ -109,21 +109,21 @@ impl Serialize for Without<'_> {
     }
 }
 
-/// A measurement, or a piece of metadata. The usual types convert into it.
+/// A measurement or a metadata value. The usual types convert into it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Value<'a> {
-    /// Nothing.
+    /// No value.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
-    /// A whole number that is not negative.
+    /// A non-negative integer.
     U64(u64),
-    /// A whole number.
+    /// A signed integer.
     I64(i64),
-    /// A number. NaN and the infinities become null where it is sent.
+    /// A floating-point number. NaN and infinities become null on the wire.
     F64(f64),
-    /// A text.
+    /// A string.
     Str(&'a str),
 }
 
@@ -140,7 +140,7 @@ impl Serialize for Value<'_> {
     }
 }
 
-/// Texts as they are; [`Debug`](fmt::Debug) shows where they end.
+/// Strings are printed without quotes; [`Debug`](fmt::Debug) quotes them.
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -195,7 +195,7 @@ mod tests {
     use alloc::string::String;
 
     #[test]
-    fn values_are_json_of_their_own_types_and_the_one_left_out_is_not_there() {
+    fn values_serialize_as_their_json_types_without_the_excluded_one() {
         let text = String::from("a \"b\"");
         let pairs = [
             ("session_id", Value::from("s")),

@@ -19,7 +19,7 @@ mod watch;
 
 #[cfg(has_arc)]
 use crate::spawner::LocalSpawner;
-#[cfg(feature = "alloc")]
+#[cfg(has_arc)]
 use alloc::boxed::Box;
 #[cfg(feature = "alloc")]
 use core::future::Future;

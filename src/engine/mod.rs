@@ -388,13 +388,17 @@ impl Engine {
     }
 
     /// The next thing to tell the observer, and the limit that was met; `all` tells also what should still be quiet.
-    pub(crate) fn next_notice(&mut self, now: Instant, all: bool) -> Option<(Notice, usize)> {
+    pub(crate) fn next_notice(
+        &mut self,
+        now: Instant,
+        all: bool,
+    ) -> Option<(Notice, Option<usize>)> {
         let notice = self.notices.next(now, all)?;
         let limit = match notice.kind {
-            DiagnosticKind::QueueFull => self.options.max_queue_size,
-            DiagnosticKind::EventTooLarge => self.options.max_event_bytes,
-            DiagnosticKind::RetriesExhausted => self.options.max_retries as usize,
-            _ => 0,
+            DiagnosticKind::QueueFull => Some(self.options.max_queue_size),
+            DiagnosticKind::EventTooLarge => Some(self.options.max_event_bytes),
+            DiagnosticKind::RetriesExhausted => Some(self.options.max_retries as usize),
+            _ => None,
         };
         Some((notice, limit))
     }

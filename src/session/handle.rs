@@ -16,8 +16,6 @@ use serde::Serialize;
 use super::{session_ref::WeakSession, shared::SessionCore, spawning::AnySpawner};
 #[cfg(has_arc)]
 use crate::bus::{Bus, QueueStateTracker};
-#[cfg(feature = "std")]
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 #[cfg(feature = "alloc")]
 use crate::{session::spawning::BoxFuture, spawner::SpawnError};
 #[cfg(has_arc)]
@@ -193,20 +191,6 @@ impl Handle {
             }
             None => self.as_off().map(Off::stats).unwrap_or_default(),
         }
-    }
-
-    /// Tells the session's observer something, or the `log` facade where there is no session.
-    #[cfg(feature = "std")]
-    #[allow(dead_code, reason = "a client may have something to tell")]
-    pub(crate) fn tell(&self, kind: DiagnosticKind, reason: &str, session_id: &str) {
-        let observer = self.session().map(|session| session.shared().observer());
-        observer.unwrap_or(&Observer::Log).tell(&Diagnostic {
-            kind,
-            count: 1,
-            reason,
-            session_id,
-            limit: 0,
-        });
     }
 
     /// Whether nothing can be logged any more.

@@ -16,9 +16,6 @@ use crate::time::Timestamp;
 use core::cell::Cell;
 use serde::Serialize;
 
-#[cfg(feature = "std")]
-use crate::event::encode::WriteJson;
-
 impl Shared {
     /// Encodes and queues the first event of the session.
     pub(crate) fn log_start(&self, at: Timestamp) {
@@ -37,37 +34,27 @@ impl Shared {
         data: D,
         severity: Severity,
     ) -> Result<(), Refusal> {
+        self.log_with(at, name, data, severity, encode::generic)
+    }
+
+    /// [`log`](Self::log), with the function that encodes the event unless its data must be inspected.
+    #[inline]
+    pub(crate) fn log_with<A: Fn() -> Timestamp, D: Serialize>(
+        &self,
+        at: A,
+        name: &str,
+        data: D,
+        severity: Severity,
+        encode: impl FnOnce(&mut EventWriter<'_>, A, Severity, &str, &D) -> Result<(), Failed>,
+    ) -> Result<(), Refusal> {
         // Where code is scarce there is one way for all.
         if cfg!(not(feature = "alloc")) || self.inspects_data {
             return self.log_inspected(&at, name, data, severity);
         }
-        self.with_writer(
-            |out| match encode::generic(out, at, severity, name, &data) {
-                Ok(()) => self.push(out.bytes(), Priority::Ordinary),
-                Err(Failed) => self.refuse(out.error(), name),
-            },
-        )
-    }
-
-    /// [`log`](Self::log), of data that write their own JSON.
-    #[cfg(feature = "std")]
-    #[allow(dead_code, reason = "for adapters")]
-    pub(crate) fn log_written<D: Serialize + WriteJson>(
-        &self,
-        at: impl Fn() -> Timestamp,
-        name: &str,
-        data: &D,
-        severity: Severity,
-    ) -> Result<(), Refusal> {
-        if self.inspects_data {
-            return self.log_inspected(&at, name, data, severity);
-        }
-        self.with_writer(
-            |out| match encode::generic_written(out, at, severity, name, data) {
-                Ok(()) => self.push(out.bytes(), Priority::Ordinary),
-                Err(Failed) => self.refuse(out.error(), name),
-            },
-        )
+        self.with_writer(|out| match encode(out, at, severity, name, &data) {
+            Ok(()) => self.push(out.bytes(), Priority::Ordinary),
+            Err(Failed) => self.refuse(out.error(), name),
+        })
     }
 
     /// [`log`](Self::log), where there are limits or a hook.

@@ -180,7 +180,6 @@ impl Shared {
         encode::session_end(at, now.saturating_duration_since(self.started))
     }
 
-    #[allow(dead_code, reason = "a client may have something to tell")]
     pub(crate) const fn observer(&self) -> &Observer {
         &self.observer
     }
@@ -190,7 +189,7 @@ impl Shared {
         #[cfg(feature = "std")]
         let _own = crate::sys::origin::OwnWork::enter();
         while let Ok(Some((notice, limit))) = self.with(|engine| engine.next_notice(now, all)) {
-            self.observer.tell(&Diagnostic {
+            self.observer().notify(&Diagnostic {
                 kind: notice.kind,
                 count: notice.count,
                 reason: notice.reason.as_str(),

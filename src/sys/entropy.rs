@@ -1,29 +1,29 @@
-//! Randomness: 32 bytes given once, and the generator they feed.
+//! Randomness: a seed of 32 bytes and the generator it seeds.
 
 use core::fmt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use uuid::Uuid;
 
-/// The 32 random bytes a session is born with. Event ids, idempotency keys and jitter come from them.
+/// The 32-byte seed of a session's event ids, idempotency keys and jitter.
 ///
-/// With `std` the builder takes them from the operating system. Without, the program gives them
-/// ([`Builder::entropy`](crate::session::Builder::entropy)): two sessions with the same bytes give the same ids, and the backend
-/// would take the events of one for repeats of the other's.
+/// With `std` the builder takes it from the operating system. Without, the program passes it to
+/// [`Builder::entropy`](crate::session::Builder::entropy). Two sessions with the same seed produce the same ids, and
+/// the backend would discard the events of one as duplicates of the other's.
 #[derive(Clone)]
 pub struct Entropy([u8; 32]);
 
 impl Entropy {
-    /// Entropy from 32 bytes, which should come from a true random source.
+    /// Creates entropy from 32 bytes, which should come from a true random source.
     #[must_use]
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// 32 bytes from the operating system.
+    /// Reads 32 bytes from the operating system.
     ///
     /// # Errors
-    /// When the operating system has none to give.
+    /// When the operating system has no random source.
     #[cfg(feature = "std")]
     pub(crate) fn from_os() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 32];
@@ -38,7 +38,7 @@ impl fmt::Debug for Entropy {
     }
 }
 
-/// The generator in the engine: 256 bits of state, far more than the backend's removal of duplicates by id needs.
+/// The engine's generator: 256 bits of state, far more than deduplication by id needs.
 #[derive(Debug)]
 pub(crate) struct Random(Xoshiro256PlusPlus);
 
@@ -54,7 +54,7 @@ impl Random {
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
-    /// A number below `bound`, or zero when `bound` is; the bias of 2⁻⁶⁴ × `bound` does not matter to jitter.
+    /// A number below `bound`, or 0 if `bound` is 0. The bias of 2⁻⁶⁴ × `bound` does not matter for jitter.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.0.next_u64()) * u128::from(bound)) >> 64) as u64
     }

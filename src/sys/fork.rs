@@ -1,7 +1,8 @@
-//! Telling a process from the child of its `fork()`, which has the memory of all threads and only one of the threads.
+//! Fork detection: tells a process from the child of its `fork()`.
 //!
-//! What another thread held locked at that moment stays locked in the child for ever, and what it was writing may be
-//! there by half. So the child neither takes its parent's locks nor changes what is behind them.
+//! The child has the memory of all threads but runs only one of them. A lock that another thread held at the fork stays
+//! locked in the child forever, and the data it guards may be half written. So the child neither takes its parent's
+//! locks nor touches the data behind them.
 
 #[cfg(feature = "std")]
 use alloc::boxed::Box;
@@ -10,14 +11,14 @@ use forkguard::Guard;
 #[cfg(feature = "std")]
 use std::sync::OnceLock;
 
-/// The process it was made in.
+/// The process that created this value.
 pub(crate) struct Fork {
-    /// `None` where the operating system cannot tell: never forked, as far as anybody knows.
+    /// `None` where the operating system cannot detect forks; the process then counts as not forked.
     #[cfg(feature = "std")]
     guard: Option<Guard>,
 }
 
-/// The calling process is a child of the one that something belongs to.
+/// The error that the calling process is a fork's child of the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Forked;
 
@@ -30,7 +31,7 @@ impl Fork {
         }
     }
 
-    /// Whether the calling process is another one. It costs the load of one word.
+    /// Whether the calling process is a different one. Costs one atomic load.
     #[inline]
     pub(crate) fn is_forked(&self) -> bool {
         #[cfg(feature = "std")]
@@ -44,7 +45,7 @@ impl Fork {
     }
 }
 
-/// What each process has one of: it is made at first use, and in a fork's child anew. A parent's is never touched there.
+/// A value per process: created on first use, and again in a fork's child, which never touches its parent's.
 #[cfg(feature = "std")]
 pub(crate) struct PerProcess<T>(OnceLock<Generation<T>>);
 
@@ -52,7 +53,7 @@ pub(crate) struct PerProcess<T>(OnceLock<Generation<T>>);
 struct Generation<T> {
     fork: Fork,
     value: T,
-    /// The child's, or that of a child's child.
+    /// The value of a fork's child, or of a child's child.
     next: OnceLock<Box<Self>>,
 }
 
@@ -62,7 +63,7 @@ impl<T> PerProcess<T> {
         Self(OnceLock::new())
     }
 
-    /// The calling process's own.
+    /// The calling process's value.
     pub(crate) fn get_or_init(&self, mut make: impl FnMut() -> T) -> &T {
         let mut make = || Generation {
             fork: Fork::here(),
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_was_not_forked_has_one_value_and_keeps_it() {
+    fn a_process_that_was_not_forked_keeps_one_value() {
         let numbers = PerProcess::new();
         assert_eq!(*numbers.get_or_init(|| 1), 1);
         assert_eq!(*numbers.get_or_init(|| 2), 1);

@@ -1,6 +1,6 @@
-//! One lock: a mutex with `std`, a critical section without.
+//! The lock: a mutex with `std`, a critical section without.
 //!
-//! Held for a few copies at most: never across an await, an encode or a callback.
+//! It is held for a few copies at most, never across an await, an encode or a callback.
 
 #[cfg(feature = "std")]
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +13,14 @@ use core::cell::RefCell;
 #[cfg(feature = "std")]
 pub(crate) struct Lock<T> {
     value: Mutex<T>,
-    /// Somebody found it held.
+    /// A thread has found the lock held.
     is_wanted: AtomicBool,
 }
 
 #[cfg(not(feature = "std"))]
 pub(crate) struct Lock<T>(critical_section::Mutex<RefCell<T>>);
 
-/// How much is copied under one lock, so that a large batch never delays a `log` or an interrupt.
+/// The bytes to copy per acquisition, so that a large batch never delays a `log` or an interrupt.
 pub(crate) const COPY_PIECE: usize = if cfg!(feature = "std") { 2048 } else { 256 };
 
 #[cfg(feature = "std")]
@@ -32,22 +32,22 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Nothing that runs under the lock calls user code, so a poisoned one holds a sound value.
+    /// Runs `work` under the lock. Nothing under it calls user code, so the value of a poisoned mutex is sound.
     #[inline]
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         let mut value = self.take().unwrap_or_else(|| self.wait());
         work(&mut value)
     }
 
-    /// `None` when the lock is held.
+    /// Runs `work` under the lock, or returns `None` if the lock is held.
     pub(crate) fn try_with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
         self.take().map(|mut value| work(&mut value))
     }
 
-    /// Between two of many short turns with the lock: leaves it free for a moment, if somebody wants it.
+    /// Leaves the lock free for a moment if another thread wants it; for callers that take it many times in a row.
     ///
-    /// A mutex that is taken again at once looks as if it were held all the time. Whoever waits for it spins for some
-    /// two microseconds, then has himself put to sleep, and is woken some fifty microseconds later.
+    /// A mutex that is retaken immediately looks as if it were always held. A waiter spins for about 2 µs, then parks;
+    /// waking it takes about 50 µs.
     pub(crate) fn pause(&self) {
         if self.is_wanted.load(Ordering::Relaxed) {
             self.is_wanted.store(false, Ordering::Relaxed);
@@ -81,6 +81,6 @@ impl<T> Lock<T> {
         critical_section::with(|section| work(&mut self.0.borrow_ref_mut(section)))
     }
 
-    /// A critical section ends where it ends: whatever waits for it runs before the next one.
+    /// Nothing to do: a pending interrupt runs as soon as a critical section ends.
     pub(crate) fn pause(&self) {}
 }

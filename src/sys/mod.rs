@@ -1,4 +1,4 @@
-//! What `std` has and bare metal has not, behind one face: locks, parking, forks, panics, entropy.
+//! The platform: locks, parking, forks, panics and entropy, with `std` and without.
 
 pub(crate) mod entropy;
 pub(crate) mod fork;

@@ -1,4 +1,4 @@
-//! Whether what happens on this thread is the session's own doing, which must not become telemetry of its own.
+//! Tells the crate's own work on this thread from the application's, so that it does not become telemetry itself.
 
 use core::cell::Cell;
 use core::marker::PhantomData;
@@ -8,7 +8,7 @@ std::thread_local! {
     static OWN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// From here until it is dropped this thread polls a driver.
+/// Marks this thread as polling a driver, until dropped.
 pub(crate) struct Driving(());
 
 impl Driving {
@@ -24,13 +24,13 @@ impl Drop for Driving {
     }
 }
 
-/// Whether this thread is polling a driver, its transport included.
+/// Whether this thread is polling a driver or its transport.
 pub(crate) fn is_driver() -> bool {
     DEPTH.get() > 0
 }
 
-/// From here until it is dropped, what this thread does is done for a session, though not by its driver: a request on a
-/// thread of an adapter's own, an observer that is told something, an event that is being made.
+/// Marks what this thread does as work for a session outside its driver, until dropped: a request on an adapter's
+/// thread, an observer's call, the encoding of an event.
 pub(crate) struct OwnWork(PhantomData<*const ()>);
 
 impl OwnWork {
@@ -46,8 +46,7 @@ impl Drop for OwnWork {
     }
 }
 
-/// Whether this thread polls a driver or does other work for a session.
-#[allow(dead_code, reason = "for adapters that listen to everything")]
+/// Whether this thread is polling a driver or doing other work for a session.
 pub(crate) fn is_own() -> bool {
     is_driver() || OWN.get() > 0
 }
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_work_is_over_when_the_outermost_is_and_on_this_thread_alone() {
+    fn own_work_ends_with_the_outermost_guard_and_covers_this_thread_only() {
         assert!(!is_own());
         let outer = OwnWork::enter();
         drop(OwnWork::enter());

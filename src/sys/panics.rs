@@ -1,14 +1,14 @@
-//! Panics in code that is not ours: caught with `std`, so that they harm what they belong to and nothing else.
+//! Panics in user code: caught with `std`, so that they affect only the call that panicked.
 
 use core::task::Waker;
 
-/// Runs `work`. `None` when it has panicked. What it has left half done must not be looked at again.
+/// Runs `work`. Returns `None` if it panicked; the caller must not use any state it may have left half updated.
 #[cfg(feature = "std")]
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
     std::panic::catch_unwind(core::panic::AssertUnwindSafe(work)).ok()
 }
 
-/// Runs `work`. Without `std` nothing can be caught.
+/// Runs `work`. Without `std`, panics cannot be caught.
 #[cfg(not(feature = "std"))]
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
     Some(work())

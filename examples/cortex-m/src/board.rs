@@ -1,4 +1,4 @@
-//! The board: a console on the host, interrupts, and the end of a run.
+//! The board: console, interrupts, timer and exit.
 
 use core::cell::RefCell;
 use core::panic::PanicInfo;
@@ -28,7 +28,7 @@ impl Console for Semihosting {
     }
 }
 
-/// An interrupt of the board's.
+/// An interrupt of the board.
 #[derive(Clone, Copy)]
 pub(crate) struct Irq(u16);
 
@@ -37,7 +37,7 @@ impl Irq {
     pub(crate) const TIMER: Self = Self(19);
 
     pub(crate) fn enable(self) {
-        // SAFETY: no code relies on an interrupt not coming: what they share is behind critical sections.
+        // SAFETY: no code relies on this interrupt being masked: shared state is behind critical sections.
         unsafe { NVIC::unmask(self) }
     }
 
@@ -47,30 +47,30 @@ impl Irq {
     }
 }
 
-// SAFETY: these are numbers of interrupts that the LM3S6965 has.
+// SAFETY: the LM3S6965 has interrupts with these numbers.
 unsafe impl InterruptNumber for Irq {
     fn number(self) -> u16 {
         self.0
     }
 }
 
-/// The first of the board's timers: an interrupt again and again.
+/// The board's first timer: a periodic interrupt.
 pub(crate) struct Periodic;
 
 impl Periodic {
     const BASE: usize = 0x4003_0000;
 
     fn write(register: usize, value: u32) {
-        // SAFETY: registers of a timer that nothing else uses; none of them has to do with memory.
+        // SAFETY: registers of a timer that nothing else uses, and that has no access to memory.
         unsafe { core::ptr::write_volatile((Self::BASE + register) as *mut u32, value) }
     }
 
     /// Needs [`Irq::TIMER`] to be enabled.
     pub(crate) fn start(period: Duration) {
         const CLOCK_GATE: *mut u32 = 0x400f_e104 as *mut u32;
-        // SAFETY: it feeds the clock to the timer.
+        // SAFETY: this only enables the timer's clock.
         unsafe { core::ptr::write_volatile(CLOCK_GATE, 1 << 16) }
-        // 32 bits, periodic, at 12.5 MHz: 80 ns a step.
+        // 32 bits, periodic, at 12.5 MHz: 80 ns per tick.
         Self::write(0x00, 0);
         Self::write(0x04, 2);
         Self::write(0x28, period.as_nanos() as u32 / 80);
@@ -87,7 +87,7 @@ impl Periodic {
     }
 }
 
-/// Where interrupts find their session.
+/// A handle for interrupts to find their session.
 pub(crate) struct Slot(Mutex<RefCell<Handle>>);
 
 impl Slot {
@@ -104,7 +104,7 @@ impl Slot {
     }
 }
 
-/// Ends the run, for QEMU with success or failure.
+/// Ends the run; QEMU exits with success or failure.
 pub(crate) fn exit(result: Result<(), &str>) -> ! {
     let status = match result {
         Ok(()) => debug::EXIT_SUCCESS,

@@ -1,6 +1,7 @@
 //! A reporter on a Cortex-M3 without an allocator: embassy's executor, two sessions, tasks and interrupts that log.
 //!
-//! `cargo run --release` here, with `qemu-system-arm`; it prints every request and exits with success or failure.
+//! `cargo run --release` in this folder runs it in `qemu-system-arm`; it prints every request and exits with success or
+//! failure.
 #![no_std]
 #![no_main]
 
@@ -16,7 +17,7 @@ use tinkex_telemetry::Handle;
 use tinkex_telemetry::runtime::Embassy;
 use tinkex_telemetry::session::{Driver, Memory};
 
-/// Where the interrupt of the button finds its session.
+/// The button interrupt's session.
 static TELEMETRY: Slot = Slot::new();
 
 #[entry]
@@ -71,7 +72,7 @@ fn SysTick() {
     time::step();
 }
 
-/// All interrupts come here.
+/// Handles all interrupts.
 #[exception]
 unsafe fn DefaultHandler(irq: i16) {
     match irq {

@@ -1,6 +1,6 @@
-//! What the firmware does: the same on a microcontroller and, in mock time, on a host, to the last byte of every request.
+//! What the firmware does, with identical requests on a microcontroller and, in mock time, on a host.
 //!
-//! What the programs of this package share besides: the executor and the time of the board.
+//! Also what this package's programs share: the board's executor and time.
 #![no_std]
 
 #[cfg(target_os = "none")]
@@ -26,15 +26,15 @@ use tinkex_telemetry::session::{Builder, Entropy, Memory};
 use tinkex_telemetry::time::Timestamp;
 use tinkex_telemetry::transport::RetryAfter;
 
-/// Bytes of the queue and of the buffer for a request.
+/// The sizes of the queue and of the request buffer, in bytes.
 pub const QUEUE: usize = 8 * 1024;
 /// See [`QUEUE`].
 pub const BATCH: usize = 4 * 1024;
 
-/// What a session lives in.
+/// A session's memory.
 pub type SessionMemory = Memory<Embassy, QUEUE, BATCH>;
 
-/// Where everything is printed.
+/// A console to print to.
 pub trait Console {
     /// Prints these bytes.
     fn print(&self, bytes: &[u8]);
@@ -55,14 +55,14 @@ pub fn print(console: &impl Console, text: fmt::Arguments<'_>) {
     let _ = Formatted(console).write_fmt(text);
 }
 
-/// The backend's answers, one for each attempt; then all goes well.
+/// The backend's scripted responses, one per attempt; further attempts succeed.
 #[derive(Clone, Copy, Debug)]
 pub enum Reply {
     /// 200.
     Ok,
     /// No connection.
     Refused,
-    /// None at all.
+    /// No response.
     Silence,
     /// 429, with `Retry-After: 3`.
     Later,
@@ -70,7 +70,7 @@ pub enum Reply {
     Status(u16),
 }
 
-/// What the backend answers to the scenario.
+/// The backend's responses in the scenario.
 pub const ANSWERS: &[Reply] = &[
     Reply::Refused,
     Reply::Ok,
@@ -98,7 +98,7 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Prints each request, and answers as it was told. It is not `Send`, like most drivers of devices.
+/// Prints each request and returns the next scripted response. Not `Send`, like most device drivers.
 pub struct Printer<C: 'static> {
     console: &'static C,
     answers: &'static [Reply],
@@ -106,7 +106,7 @@ pub struct Printer<C: 'static> {
 }
 
 impl<C: Console> Printer<C> {
-    /// Gives these answers, then `200` for ever.
+    /// Returns these responses, then `200` forever.
     pub fn new(console: &'static C, answers: &'static [Reply]) -> Self {
         Self {
             console,
@@ -151,9 +151,9 @@ impl<C: Console> LocalTransport for Printer<C> {
     }
 }
 
-/// A session as small devices have them. The entropy must be a device's own in real life.
+/// A session configured for a small device. In production, each device needs its own entropy.
 pub fn session<T>(id: &'static str, seed: u8, transport: T) -> Builder<T, Embassy, ()> {
-    /// 2026-01-01, and the time since the start.
+    /// 2026-01-01 plus the time since the start.
     fn utc() -> Timestamp {
         const STARTED: u64 = 1_767_225_600_000_000;
         Timestamp::from_unix_micros(STARTED + embassy_time::Instant::now().as_micros())
@@ -207,7 +207,7 @@ impl Sample {
     }
 }
 
-/// A task: logs a sample every 300 ms, until the session has ended.
+/// A task that logs a sample every 300 ms until the session has ended.
 pub async fn sample(telemetry: Handle) {
     Timer::after_millis(150).await;
     let mut n = 0;
@@ -218,12 +218,12 @@ pub async fn sample(telemetry: Handle) {
     }
 }
 
-/// What the interrupt does.
+/// The interrupt handler.
 pub fn interrupted(telemetry: &Handle) {
     telemetry.log_with("button", fields! { pressed: true }, Severity::Warning);
 }
 
-/// More than what is copied at once under a critical section, and some characters that JSON escapes.
+/// More than is copied in one critical section, with some characters that JSON escapes.
 const PAGE: &str = concat!(
     "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et dolore ",
     "magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation ullamco laboris nisi ut aliquip ex ea commodo ",
@@ -231,10 +231,10 @@ const PAGE: &str = concat!(
     "\"Excepteur\" sint\\occaecat\tcupidatat\u{1} non proident\n\u{e9}\u{20ac}",
 );
 
-/// The whole run, beside [`sample`]. `interrupt` raises an interrupt whose handler calls [`interrupted`].
+/// The whole run, concurrent with [`sample`]. `interrupt` raises an interrupt whose handler calls [`interrupted`].
 ///
 /// # Errors
-/// What is not as it should be.
+/// The first expectation that fails.
 pub async fn run<T, C: Console>(
     reporter: Reporter<T, Embassy>,
     console: &C,
@@ -281,12 +281,12 @@ pub async fn run<T, C: Console>(
     Ok(())
 }
 
-/// A run goes on while what is expected is so.
+/// Ends the run with an error if an expectation fails.
 pub fn ensure(is_so: bool, what: &'static str) -> Result<(), &'static str> {
     if is_so { Ok(()) } else { Err(what) }
 }
 
-/// Prints the ledger, for others to check.
+/// Prints the ledger for the host to check.
 pub fn print_ledger(console: &impl Console, stats: &Stats) {
     let (dropped, refused) = (&stats.dropped, &stats.refused);
     let _ = writeln!(

@@ -1,6 +1,6 @@
-//! Critical sections for a processor with one core, and how long the longest of them was.
+//! Critical sections for a single-core processor that record the longest.
 //!
-//! Firmwares take the feature `critical-section-single-core` of `cortex-m` instead, which is the same without a watch.
+//! Real firmware uses `cortex-m`'s feature `critical-section-single-core`, which does the same without measuring.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use cortex_m::peripheral::SYST;
@@ -11,11 +11,11 @@ struct Watched;
 
 critical_section::set_impl!(Watched);
 
-/// The timer's count at the beginning of the section that is under way. The timer counts down.
+/// The timer's count when the current section began. The timer counts down.
 static BEGAN: AtomicU32 = AtomicU32::new(0);
 static LONGEST: AtomicU32 = AtomicU32::new(0);
 
-// SAFETY: interrupts are off from the first acquire to its release, and there is no other core.
+// SAFETY: interrupts are masked from the first acquire to its release, and there is no other core.
 unsafe impl Impl for Watched {
     unsafe fn acquire() -> RawRestoreState {
         let is_outermost = primask::read().is_active();
@@ -32,13 +32,13 @@ unsafe impl Impl for Watched {
             if held > LONGEST.load(Ordering::Relaxed) {
                 LONGEST.store(held, Ordering::Relaxed);
             }
-            // SAFETY: they were on before.
+            // SAFETY: they were enabled before.
             unsafe { cortex_m::interrupt::enable() }
         }
     }
 }
 
-/// Steps of the timer, of 80 ns each.
+/// Timer ticks since `began`, of 80 ns each.
 fn since(began: u32) -> u32 {
     let now = SYST::get_current();
     match began.checked_sub(now) {
@@ -47,7 +47,7 @@ fn since(began: u32) -> u32 {
     }
 }
 
-/// The longest section so far, and what a copy of 256 bytes takes, in steps of the timer, of 80 ns each.
+/// The durations of the longest section so far and of a copy of 256 bytes, in timer ticks of 80 ns.
 pub fn longest() -> (u32, u32) {
     let mut to = [0; 256];
     let from = core::hint::black_box([1_u8; 256]);

@@ -1,4 +1,4 @@
-//! A second session: an interrupt logs, wherever the thread, which logs and sends, happens to be.
+//! A second session: a timer interrupt logs at arbitrary points while the thread logs and sends.
 
 use crate::board::{Irq, Periodic, Semihosting, Slot};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use static_cell::ConstStaticCell;
 use tinkex_telemetry::fields;
 use tinkex_telemetry::session::Memory;
 
-/// How many events of each of them are to be accepted.
+/// The number of events that each of the two must get accepted.
 const EVENTS: u32 = 200;
 
 static TELEMETRY: Slot = Slot::new();
@@ -24,13 +24,13 @@ pub(crate) async fn run(spawner: Spawner) -> Result<(), &'static str> {
         .map_err(|_| "the memory is large enough")?;
     spawner.spawn(crate::drive(driver).map_err(|_| "there is room for the driver")?);
     TELEMETRY.set(reporter.handle());
-    // Some 11 000 instructions, and no divisor of anything.
+    // About 11 000 instructions, and not a divisor of any other period.
     Periodic::start(Duration::from_nanos(87_120));
     let text = [b'x'; 640];
     let text = core::str::from_utf8(&text).unwrap_or_default();
     let mut n = 0;
     while n < EVENTS || INTERRUPTS.load(Ordering::Relaxed) < EVENTS {
-        // Short ones, and those that are copied in up to four pieces.
+        // From short texts to ones that are copied in four pieces.
         let text = &text[..n as usize * 37 % text.len()];
         n += u32::from(reporter.log("thread", fields! { n: n, text: text }));
         yield_now().await;
@@ -41,7 +41,7 @@ pub(crate) async fn run(spawner: Spawner) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The timer's interrupt.
+/// The timer's interrupt handler.
 pub(crate) fn interrupted() {
     Periodic::acknowledge();
     let n = INTERRUPTS.load(Ordering::Relaxed);
@@ -52,7 +52,7 @@ pub(crate) fn interrupted() {
     }
 }
 
-/// So that the timer's interrupt comes here.
+/// Enables the timer's interrupt.
 pub(crate) fn prepare() {
     Irq::TIMER.enable();
 }

@@ -1,4 +1,4 @@
-//! embassy's time, from the processor's own timer: it passes in steps of ten milliseconds.
+//! embassy's time driver, on the processor's SysTick timer, with a resolution of 10 ms.
 
 use core::cell::{Cell, RefCell};
 use core::task::Waker;
@@ -32,13 +32,13 @@ impl Driver for Time {
         critical_section::with(|section| {
             let mut timers = self.timers.borrow_ref_mut(section);
             timers.schedule_wake(at, waker);
-            // What is due already is not to wait for the next step.
+            // A timer that is already due must not wait for the next step.
             timers.next_expiration(self.ticks.borrow(section).get());
         });
     }
 }
 
-/// Time begins to pass.
+/// Starts the clock.
 pub fn start(mut timer: SYST) {
     timer.set_clock_source(SystClkSource::Core);
     timer.set_reload((HZ / STEPS_PER_SECOND - 1) as u32);
@@ -47,7 +47,7 @@ pub fn start(mut timer: SYST) {
     timer.enable_interrupt();
 }
 
-/// A step has passed: to be called by the exception `SysTick`.
+/// Advances time by one step; called by the exception `SysTick`.
 pub fn step() {
     critical_section::with(|section| {
         let ticks = TIME.ticks.borrow(section);

@@ -58,8 +58,8 @@ pub struct Builder<T, C, S> {
     /// A runtime that could not be bound, which matters only if the session is enabled.
     bound: Result<(), SpawnError>,
     observer: Observer,
-    errors: ErrorRules,
-    host: Host,
+    pub(crate) errors: ErrorRules,
+    pub(crate) host: Host,
     entropy: Option<Entropy>,
     #[cfg(has_arc)]
     bus: Option<Bus>,
@@ -236,16 +236,6 @@ impl<T, C, S> Builder<T, C, S> {
         hook: impl Fn(&mut Draft<'_>) -> Verdict + Send + Sync + 'static,
     ) -> Self {
         self.host.scrub = Some(Scrub(Box::new(hook)));
-        self
-    }
-
-    /// For simulations: no stacks in tracebacks, so that a run is the same in every build; and whether events enter the
-    /// queue in pieces, as they do on bare metal.
-    #[cfg(feature = "std")]
-    #[doc(hidden)]
-    pub fn __simulated(mut self, pushes_in_pieces: bool) -> Self {
-        self.errors.without_stacks = true;
-        self.host.pushes_in_pieces = pushes_in_pieces;
         self
     }
 

@@ -1,7 +1,7 @@
-//! A sensor, to be weighed: with the reporter, and with `--no-default-features` without it.
+//! A sensor, to measure code size: with the reporter and, with `--no-default-features`, without it.
 //!
-//! A task takes a sample twice a second and an interrupt notes a button; both go to a console, and to the backend. It
-//! formats no text of its own and does not panic with a message, so that nothing the reporter brings is there before.
+//! A task takes a sample twice a second and an interrupt handles a button; both write to a device, and to the backend.
+//! It formats no text and panics without a message, so that the reporter's size includes all the code that it needs.
 #![no_std]
 #![no_main]
 
@@ -56,7 +56,7 @@ unsafe fn DefaultHandler(_: i16) {
     write(&times.to_le_bytes());
 }
 
-/// Stands for a radio or a wire.
+/// Stands for a radio or a serial line.
 fn write(bytes: &[u8]) {
     static LAST: AtomicU32 = AtomicU32::new(0);
     for byte in bytes {
@@ -82,7 +82,7 @@ mod telemetry {
     use tinkex_telemetry::runtime::Embassy;
     use tinkex_telemetry::session::{Driver, Entropy, Memory};
 
-    /// Kept in step with `ci/embedded`.
+    /// Keep in sync with `ci/embedded`.
     const QUEUE: usize = 8 * 1024;
     const BATCH: usize = 4 * 1024;
 
@@ -110,7 +110,7 @@ mod telemetry {
             spawner.spawn(task);
         }
         critical_section::with(|section| HANDLE.replace(section, reporter.handle()));
-        // Until the power is off.
+        // It runs until power-off.
         core::mem::forget(reporter);
     }
 
@@ -131,7 +131,7 @@ mod telemetry {
         handle().log_with("button", fields! { times: times }, Severity::Warning);
     }
 
-    /// What is looked at for paths to a panic.
+    /// CI checks this function for paths to a panic.
     #[inline(never)]
     #[unsafe(no_mangle)]
     fn log(telemetry: &Handle, n: u32, celsius: i32) -> bool {
