@@ -3,6 +3,7 @@
 use super::filter::LOG;
 use crate::event::encode::WriteJson;
 use crate::event::writer::{EventWriter, Failed};
+use crate::time;
 use alloc::string::{String, ToString};
 use core::error::Error;
 use core::fmt;
@@ -164,7 +165,16 @@ impl Direct<'_, '_> {
     #[inline]
     fn key(&mut self, key: &str) -> Result<(), Failed> {
         let before = core::mem::replace(&mut self.before, b',');
-        self.out.key(before, key)
+        self.out.text_between([before], key, *b":")
+    }
+
+    #[inline]
+    fn number(&mut self, value: u64) {
+        let mut text = [0; 20];
+        let len = value.checked_ilog10().unwrap_or(0) as usize + 1;
+        let text = &mut text[..len];
+        time::digits(text, value);
+        self.out.raw(text);
     }
 }
 
@@ -189,7 +199,7 @@ impl Object for Direct<'_, '_> {
 
     fn add_unsigned(&mut self, key: &str, value: u64) -> Result<(), Failed> {
         self.key(key)?;
-        self.out.number(value);
+        self.number(value);
         Ok(())
     }
 
@@ -198,7 +208,7 @@ impl Object for Direct<'_, '_> {
         if value < 0 {
             self.out.raw(b"-");
         }
-        self.out.number(value.unsigned_abs());
+        self.number(value.unsigned_abs());
         Ok(())
     }
 }
@@ -304,7 +314,7 @@ impl Keeper<'_> {
     }
 
     fn keep_text(&mut self, field: &Field, text: &dyn fmt::Display) {
-        let text = crate::event::encode::Cut::new(text, self.room).to_string();
+        let text = crate::event::cut::Cut::new(text, self.room).to_string();
         self.keep(field, text);
     }
 }
