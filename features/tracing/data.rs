@@ -2,7 +2,7 @@
 
 use super::filter::LOG;
 use crate::event::encode::WriteJson;
-use crate::event::writer::{EventWriter, Failed};
+use crate::event::writer::{EventWriter, Failed, is_plain};
 use crate::time;
 use alloc::string::{String, ToString};
 use core::error::Error;
@@ -165,7 +165,7 @@ impl Direct<'_, '_> {
     #[inline]
     fn key(&mut self, key: &str) -> Result<(), Failed> {
         let before = core::mem::replace(&mut self.before, b',');
-        self.out.text_between([before], key, *b":")
+        write_key(self.out, before, key)
     }
 
     #[inline]
@@ -175,6 +175,28 @@ impl Direct<'_, '_> {
         let text = &mut text[..len];
         time::digits(text, value);
         self.out.raw(text);
+    }
+}
+
+/// Writes the punctuation before a key, the key and the colon after it, with one bounds check.
+#[inline]
+fn write_key(out: &mut EventWriter<'_>, before: u8, key: &str) -> Result<(), Failed> {
+    if !is_plain(key) {
+        out.raw(&[before]);
+        out.value(key)?;
+        out.raw(b":");
+        return Ok(());
+    }
+    let output = &mut out.output;
+    let end = output.len + key.len() + 4;
+    if let Some([first, second, middle @ .., third, last]) = output.bytes.get_mut(output.len..end) {
+        [*first, *second, *third, *last] = [before, b'"', b'"', b':'];
+        middle.copy_from_slice(key.as_bytes());
+        output.len = end;
+        Ok(())
+    } else {
+        output.overflowed = true;
+        Err(Failed)
     }
 }
 

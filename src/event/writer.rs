@@ -22,17 +22,17 @@ pub(crate) struct Failed;
 
 /// Writes one event into a buffer of fixed size.
 pub(crate) struct EventWriter<'a> {
-    out: Output<'a>,
+    pub(crate) output: Output<'a>,
     reason: Reason,
     is_truncated: bool,
     last_second: &'a mut Rfc3339,
 }
 
 /// A byte sink over a slice. A write that does not fit is discarded and sets `overflowed`.
-struct Output<'a> {
-    bytes: &'a mut [u8],
-    len: usize,
-    overflowed: bool,
+pub(crate) struct Output<'a> {
+    pub(crate) bytes: &'a mut [u8],
+    pub(crate) len: usize,
+    pub(crate) overflowed: bool,
 }
 
 /// The buffer is full.
@@ -66,7 +66,7 @@ impl<'a> Output<'a> {
 impl<'a> EventWriter<'a> {
     fn new(bytes: &'a mut [u8], last_second: &'a mut Rfc3339) -> Self {
         Self {
-            out: Output::new(bytes),
+            output: Output::new(bytes),
             reason: Reason::default(),
             is_truncated: false,
             last_second,
@@ -75,8 +75,8 @@ impl<'a> EventWriter<'a> {
 
     /// Discards what was written.
     pub(crate) fn clear(&mut self) {
-        self.out.len = 0;
-        self.out.overflowed = false;
+        self.output.len = 0;
+        self.output.overflowed = false;
         self.reason = Reason::default();
         self.is_truncated = false;
     }
@@ -92,40 +92,40 @@ impl<'a> EventWriter<'a> {
 
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.out.bytes.get(..self.out.len).unwrap_or_default()
+        self.output.bytes.get(..self.output.len).unwrap_or_default()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.out.len
+        self.output.len
     }
 
     pub(crate) fn room(&self) -> usize {
-        self.out.bytes.len() - self.out.len
+        self.output.bytes.len() - self.output.len
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.out.len = len;
+        self.output.len = len;
     }
 
     /// Fails if any write did not fit.
     pub(crate) fn finish(&self) -> Result<(), Failed> {
-        if self.out.overflowed {
+        if self.output.overflowed {
             Err(Failed)
         } else {
             Ok(())
         }
     }
 
-    /// The reason of the failure.
+    /// Why encoding failed.
     pub(crate) fn error(&mut self) -> EncodeError {
-        if self.out.overflowed {
+        if self.output.overflowed {
             EncodeError::TooLarge
         } else {
             EncodeError::Unencodable(core::mem::take(&mut self.reason))
         }
     }
 
-    /// Sets the reason why this event cannot be sent.
+    /// Records why the event cannot be encoded.
     #[cold]
     pub(crate) fn fail(&mut self, reason: impl fmt::Display) -> Failed {
         self.reason = Reason::new(reason);
@@ -136,78 +136,49 @@ impl<'a> EventWriter<'a> {
     #[inline]
     pub(crate) fn raw(&mut self, data: &[u8]) {
         // `overflowed` records the failure.
-        let _ = self.out.append(data);
+        let _ = self.output.append(data);
     }
 
     /// Writes a timestamp between two pieces of text, with one bounds check.
     #[inline(always)]
     pub(crate) fn timestamp(&mut self, before: &str, at: Timestamp, after: &str) {
-        let end = self.out.len + before.len() + RFC3339_LEN + after.len();
-        if let Some(space) = self.out.bytes.get_mut(self.out.len..end)
+        let end = self.output.len + before.len() + RFC3339_LEN + after.len();
+        if let Some(space) = self.output.bytes.get_mut(self.output.len..end)
             && let (before_space, space) = space.split_at_mut(before.len())
             && let Some((text, after_space)) = space.split_first_chunk_mut()
         {
             before_space.copy_from_slice(before.as_bytes());
             self.last_second.write(at, text);
             after_space.copy_from_slice(after.as_bytes());
-            self.out.len = end;
+            self.output.len = end;
         } else {
-            self.out.overflowed = true;
+            self.output.overflowed = true;
         }
     }
 
     /// Writes a string as JSON.
     #[inline]
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failed> {
-        self.text_between([], text, [])
-    }
-
-    /// Writes a string as JSON between some punctuation, with one bounds check.
-    #[inline(always)]
-    pub(crate) fn text_between<const B: usize, const A: usize>(
-        &mut self,
-        before: [u8; B],
-        text: &str,
-        after: [u8; A],
-    ) -> Result<(), Failed> {
         if !is_plain(text) {
-            return self.escaped_between(&before, text, &after);
+            return self.value(text);
         }
-        let end = self.out.len + text.len() + const { B + A + 2 };
-        if let Some(space) = self.out.bytes.get_mut(self.out.len..end)
-            && let Some((before_space, space)) = space.split_first_chunk_mut()
-            && let Some((space, after_space)) = space.split_last_chunk_mut()
-            && let [first, middle @ .., last] = space
-        {
-            *before_space = before;
+        let end = self.output.len + text.len() + 2;
+        if let Some([first, middle @ .., last]) = self.output.bytes.get_mut(self.output.len..end) {
             *first = b'"';
             middle.copy_from_slice(text.as_bytes());
             *last = b'"';
-            *after_space = after;
-            self.out.len = end;
+            self.output.len = end;
             Ok(())
         } else {
-            self.out.overflowed = true;
+            self.output.overflowed = true;
             Err(Failed)
         }
-    }
-
-    #[inline(always)]
-    fn escaped_between(&mut self, before: &[u8], text: &str, after: &[u8]) -> Result<(), Failed> {
-        if !before.is_empty() {
-            self.raw(before);
-        }
-        self.value(text)?;
-        if !after.is_empty() {
-            self.raw(after);
-        }
-        Ok(())
     }
 
     /// Writes a value as JSON. With `std`, a panic in its `Serialize` makes the event unencodable.
     #[inline]
     pub(crate) fn value(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
-        let written = write_json(&mut self.out, value);
+        let written = write_json(&mut self.output, value);
         self.written(written)
     }
 
@@ -216,7 +187,7 @@ impl<'a> EventWriter<'a> {
         &mut self,
         value: &(impl Serialize + ?Sized),
     ) -> Result<(), Failed> {
-        let written = write_json(Outlined(&mut self.out), value);
+        let written = write_json(Outlined(&mut self.output), value);
         self.written(written)
     }
 
@@ -236,7 +207,7 @@ impl<'a> EventWriter<'a> {
 
 /// Whether a text needs no escaping in JSON.
 #[inline]
-fn is_plain(text: &str) -> bool {
+pub(crate) fn is_plain(text: &str) -> bool {
     let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
     text.bytes()
         .fold(true, |so_far, byte| so_far & is_plain(byte))

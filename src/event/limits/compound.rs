@@ -1,6 +1,6 @@
 //! Objects and arrays with a limited number of fields.
 
-use super::{Limited, Limiter, MARK, Scope};
+use super::{Limited, MARK, Scope};
 use crate::text::Text;
 use serde::ser::{
     Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -187,7 +187,7 @@ pub(super) enum Struct<'a, S: Serializer> {
     /// A `RawValue`, which is parsed so that the limits apply to it.
     #[cfg(feature = "std")]
     Raw {
-        serializer: Limiter<'a, S>,
+        serializer: super::Limiter<'a, S>,
         value: Option<serde_json::Value>,
     },
 }
