@@ -42,7 +42,7 @@ pub trait AnyError: sealed::Sealed {
         None
     }
 
-    /// Where it happened.
+    /// The stack that its event shows.
     #[doc(hidden)]
     fn stack(&self) -> Stack<'_> {
         Stack::Here
