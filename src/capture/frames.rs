@@ -1,7 +1,7 @@
 //! Per-thread record of the failures that nested captures have already logged.
 //!
-//! A failure passes through all captures around it. The innermost logs it and leaves its fingerprint to the next one out,
-//! which recognizes it when its own block fails, even if `?` has wrapped the error meanwhile.
+//! A failure passes through all captures around it. The innermost logs it and leaves its fingerprint to the next one
+//! out, which recognizes it when its own block fails, even if `?` has wrapped the error meanwhile.
 
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};

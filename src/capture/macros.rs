@@ -2,14 +2,13 @@
 
 /// Runs a block, and logs its panic or its `Err`.
 ///
-/// The block's value, error or panic is passed on unchanged. `?` inside the block leaves the block, as in a closure, so a
-/// block that uses it has to name its type at the end: `Ok::<_, Error>(value)`.
+/// The block's value, error or panic is passed on unchanged. `?` inside the block leaves the block, as in a closure, so
+/// a block that uses it has to name its type at the end: `Ok::<_, Error>(value)`.
 ///
 /// Options come first, in any order: `reporter`, a [`Handle`](crate::Handle), a [`Reporter`](crate::Reporter) or an
-/// `Option` of one (without it nothing is logged); `severity`, by default
-/// [`Severity::Error`](crate::Severity::Error); `fatal`, by default `false`: whether a failure ends the session, and waits
-/// until it is sent, at most `flush_timeout`. `async` before the block makes it a future to await in place; dropping that
-/// halfway logs nothing.
+/// `Option` of one (without it nothing is logged); `severity`, by default [`Severity::Error`](crate::Severity::Error);
+/// `fatal`, by default `false`: whether a failure ends the session, and waits until it is sent, at most
+/// `flush_timeout`. `async` before the block makes it a future to await in place; dropping that halfway logs nothing.
 ///
 /// See [`Capture`](crate::capture::Capture), the same without macros, for what is logged and what it costs.
 ///
@@ -53,8 +52,8 @@ macro_rules! async_capture {
     };
 }
 
-/// [`async_capture!`](crate::async_capture) for futures that are not `Send`. The first option is `spawner`, a reference to
-/// a [`LocalSpawner`](crate::local::LocalSpawner).
+/// [`async_capture!`](crate::async_capture) for futures that are not `Send`. The first option is `spawner`, a reference
+/// to a [`LocalSpawner`](crate::local::LocalSpawner).
 #[macro_export]
 macro_rules! async_capture_local {
     (spawner = $spawner:expr, $($options_and_block:tt)+) => {

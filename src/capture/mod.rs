@@ -35,10 +35,10 @@ pub use task::{LocalTask, Task};
 
 /// Runs blocks and futures and logs their failures: an `Err`, or a panic.
 ///
-/// The failure is passed on unchanged: the same `Err`, or a panic with the same payload. [`Handle::capture`] creates one;
-/// [`capture!`](macro@crate::capture), [`async_capture!`](crate::async_capture) and
-/// [`async_capture_local!`](crate::async_capture_local) are the same as macros, which also take blocks that return a plain
-/// value.
+/// The failure is passed on unchanged: the same `Err`, or a panic with the same payload. [`Handle::capture`] creates
+/// one; [`capture!`](macro@crate::capture), [`async_capture!`](crate::async_capture) and
+/// [`async_capture_local!`](crate::async_capture_local) are the same as macros, which also take blocks that return a
+/// plain value.
 ///
 /// | what happens | what is logged |
 /// |---|---|
@@ -49,8 +49,8 @@ pub use task::{LocalTask, Task};
 /// | a panic that aborts | nothing |
 /// | a future that is dropped before it completes | nothing |
 ///
-/// Captures nest, also through [`Task`]s: of several captures for the same session, the innermost logs the failure (with
-/// `std`; an error is recognized by its message, even as the source of another one).
+/// Captures nest, also through [`Task`]s: of several captures for the same session, the innermost logs the failure
+/// (with `std`; an error is recognized by its message, even as the source of another one).
 ///
 /// Without a failure, capturing a block costs some twenty instructions and no allocation; without a session, nothing. A
 /// failure costs what logging it costs, and with [`fatal`](Self::fatal) the wait.
@@ -106,8 +106,8 @@ impl<'a> Capture<'a> {
         self
     }
 
-    /// Whether a failure ends the session, as by [`log_fatal_exception`](Handle::log_fatal_exception): before it is passed
-    /// on, the queue is drained, for at most `flush_timeout`. Default: no.
+    /// Whether a failure ends the session, as by [`log_fatal_exception`](Handle::log_fatal_exception): before it is
+    /// passed on, the queue is drained, for at most `flush_timeout`. Default: no.
     ///
     /// A block does not wait on a thread where that would deadlock, or without `std`: the drain is then only requested.
     pub const fn fatal(mut self, is_fatal: bool) -> Self {

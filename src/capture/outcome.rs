@@ -8,8 +8,8 @@ use core::error::Error;
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 
-/// A value that may hold an error to log: every `Result` whose error is an [`Error`], a boxed `dyn Error`, or with their
-/// features an `anyhow::Error`, an `eyre::Report` or a `surf::Error`.
+/// A value that may hold an error to log: every `Result` whose error is an [`Error`], a boxed `dyn Error`, or with
+/// their features an `anyhow::Error`, an `eyre::Report` or a `surf::Error`.
 ///
 /// `By` keeps these implementations apart; the compiler infers it.
 #[diagnostic::on_unimplemented(

@@ -20,7 +20,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-/// Installs a [`PanicHook`] with its defaults: from now on, every panic of the process is logged to `reporter`'s session.
+/// Installs a [`PanicHook`] with its defaults: from now on, every panic of the process is logged to `reporter`'s
+/// session.
 ///
 /// ```
 /// # fn example(telemetry: &tinkex_telemetry::Handle) {
@@ -37,19 +38,19 @@ pub fn install_panic_hook(reporter: &(impl AsHandle + ?Sized)) -> PanicHook {
 /// A panic hook that logs every panic of the process as an exception of type `panic`: message, location, thread and, if
 /// `RUST_BACKTRACE` asks for one, the stack.
 ///
-/// It chains to the hook that was set before. A hook that is set later must chain to this one, or no panic arrives here.
-/// Several sessions can have a hook each.
+/// It chains to the hook that was set before. A hook that is set later must chain to this one, or no panic arrives
+/// here. Several sessions can have a hook each.
 ///
-/// The panicking thread waits until the event is delivered, at most for [`timeout`](Self::timeout), so that the event is
-/// not lost if the panic ends the process. It does not wait on the thread that last polled the driver, as in a
+/// The panicking thread waits until the event is delivered, at most for [`timeout`](Self::timeout), so that the event
+/// is not lost if the panic ends the process. It does not wait on the thread that last polled the driver, as in a
 /// single-threaded runtime, where that would deadlock. There, and after the timeout, the flush is merely requested.
 ///
 /// A panic that also passes through a [`Capture`](crate::capture::Capture) is logged once, by the hook. Not logged are
 /// panics of the session's own driver, as in a transport (they cost an attempt), those of a scrub hook that inspects a
 /// panic, and whatever bypasses panic hooks: stack overflows, aborts, and `resume_unwind`.
 ///
-/// It costs nothing until there is a panic. Then it starts a thread, so that no code that runs for the event (a clock, an
-/// application's hook) can panic on the panicking thread, which would abort the process.
+/// It costs nothing until there is a panic. Then it starts a thread, so that no code that runs for the event (a clock,
+/// an application's hook) can panic on the panicking thread, which would abort the process.
 #[derive(Debug)]
 #[must_use = "a panic hook does nothing until it is installed"]
 pub struct PanicHook(Entry);

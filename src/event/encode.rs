@@ -267,8 +267,8 @@ impl EventPrefix {
     }
 }
 
-/// Writes the 36 characters of a UUID. The uuid crate does it a byte at a time, which takes three times as long: a tenth
-/// of what an event costs its caller.
+/// Writes the 36 characters of a UUID. The uuid crate does it a byte at a time, which takes three times as long: a
+/// tenth of what an event costs its caller.
 #[inline]
 fn write_uuid(id: Uuid, out: &mut [u8; 36]) {
     let id = id.as_u128();

@@ -4,8 +4,8 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 /// Creates the data of an event from names and values: a JSON object, serialized without allocating.
 ///
-/// A name is an identifier or a string literal; a value is any expression whose type is `Serialize`, taken by reference.
-/// Nest another `fields!` for an object within an object.
+/// A name is an identifier or a string literal; a value is any expression whose type is `Serialize`, taken by
+/// reference. Nest another `fields!` for an object within an object.
 ///
 /// ```
 /// # use tinkex_telemetry::fields;

@@ -23,8 +23,8 @@ pub enum Verdict {
 /// An event about to be queued, for a scrub hook to inspect and redact; see
 /// [`Builder::scrub`](crate::session::Builder::scrub).
 ///
-/// The data of an exception is its texts: `error_type`, `error_message` and, if there is one, `traceback`. The data of a
-/// `user_error` is what is sent.
+/// The data of an exception is its texts: `error_type`, `error_message` and, if there is one, `traceback`. The data of
+/// a `user_error` is what is sent.
 pub struct Draft<'a> {
     pub(crate) name: Cow<'a, str>,
     pub(crate) severity: Severity,

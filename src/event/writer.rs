@@ -16,7 +16,8 @@ pub(crate) enum EncodeError {
     Unencodable(Reason),
 }
 
-/// An event could not be encoded. The reason is in [`EventWriter::error`], so that the success path does not pay for it.
+/// An event could not be encoded. The reason is in [`EventWriter::error`], so that the success path does not pay for
+/// it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failed;
 
