@@ -2,7 +2,8 @@
 
 use super::filter::LOG;
 use crate::event::encode::WriteJson;
-use crate::event::writer::{EventWriter, Failed};
+use crate::event::writer::{EventWriter, Failed, is_plain};
+use crate::time;
 use alloc::string::{String, ToString};
 use core::error::Error;
 use core::fmt;
@@ -164,7 +165,38 @@ impl Direct<'_, '_> {
     #[inline]
     fn key(&mut self, key: &str) -> Result<(), Failed> {
         let before = core::mem::replace(&mut self.before, b',');
-        self.out.key(before, key)
+        write_key(self.out, before, key)
+    }
+
+    #[inline]
+    fn number(&mut self, value: u64) {
+        let mut text = [0; 20];
+        let len = value.checked_ilog10().unwrap_or(0) as usize + 1;
+        let text = &mut text[..len];
+        time::digits(text, value);
+        self.out.raw(text);
+    }
+}
+
+/// Writes the punctuation before a key, the key and the colon after it, with one bounds check.
+#[inline]
+fn write_key(out: &mut EventWriter<'_>, before: u8, key: &str) -> Result<(), Failed> {
+    if !is_plain(key) {
+        out.raw(&[before]);
+        out.value(key)?;
+        out.raw(b":");
+        return Ok(());
+    }
+    let output = &mut out.output;
+    let end = output.len + key.len() + 4;
+    if let Some([first, second, middle @ .., third, last]) = output.bytes.get_mut(output.len..end) {
+        [*first, *second, *third, *last] = [before, b'"', b'"', b':'];
+        middle.copy_from_slice(key.as_bytes());
+        output.len = end;
+        Ok(())
+    } else {
+        output.overflowed = true;
+        Err(Failed)
     }
 }
 
@@ -189,7 +221,7 @@ impl Object for Direct<'_, '_> {
 
     fn add_unsigned(&mut self, key: &str, value: u64) -> Result<(), Failed> {
         self.key(key)?;
-        self.out.number(value);
+        self.number(value);
         Ok(())
     }
 
@@ -198,7 +230,7 @@ impl Object for Direct<'_, '_> {
         if value < 0 {
             self.out.raw(b"-");
         }
-        self.out.number(value.unsigned_abs());
+        self.number(value.unsigned_abs());
         Ok(())
     }
 }
@@ -304,7 +336,7 @@ impl Keeper<'_> {
     }
 
     fn keep_text(&mut self, field: &Field, text: &dyn fmt::Display) {
-        let text = crate::event::encode::Cut::new(text, self.room).to_string();
+        let text = crate::event::cut::Cut::new(text, self.room).to_string();
         self.keep(field, text);
     }
 }

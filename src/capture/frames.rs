@@ -1,7 +1,7 @@
-//! What the captures around a capture need to know: which failures have been logged already.
+//! Per-thread record of the failures that nested captures have already logged.
 //!
-//! Captures nest, and a failure passes through all of them. The innermost logs it and leaves its print with the next
-//! one out, which finds it again when its own block fails, also when `?` has put the error into another one meanwhile.
+//! A failure passes through all captures around it. The innermost logs it and leaves its fingerprint to the next one
+//! out, which recognizes it when its own block fails, even if `?` has wrapped the error meanwhile.
 
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -10,17 +10,17 @@ use core::fmt;
 use core::hash::Hasher as _;
 use std::hash::DefaultHasher;
 
-/// What a failure is recognized by.
+/// A hash by which captures recognize a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// An error is known by its message: its address and its type change on the way.
+    /// Hashes the message only: an error's address and type change on the way.
     pub(crate) fn of_error(session: &str, error: &(dyn Error + 'static)) -> Self {
         Self::new(session, format_args!("{error}"), 0)
     }
 
-    /// A panic's payload stays in its place.
+    /// Hashes the payload's address too: a panic's payload does not move.
     pub(crate) fn of_panic(session: &str, message: &str, address: usize) -> Self {
         Self::new(session, format_args!("{message}"), address)
     }
@@ -37,35 +37,35 @@ impl Fingerprint {
         hasher.write(session.as_bytes());
         hasher.write_usize(address);
         let mut text = Text(hasher);
-        // A `Display` that fails fails at the same place the next time.
+        // If `Display` fails, it fails at the same place next time.
         let _ = fmt::write(&mut text, message);
         Self(text.0.finish())
     }
 }
 
-/// What every capture looks at.
-struct Now {
-    /// How many captures are under way on this thread.
+/// The state that every capture reads.
+struct Nesting {
+    /// How many captures are running on this thread.
     depth: Cell<usize>,
-    /// Whether `LOGGED` holds anything: most often it does not.
+    /// Whether `LOGGED` is not empty, which is rare.
     has_logged: Cell<bool>,
 }
 
 std::thread_local! {
-    static NOW: Now = const {
-        Now {
+    static NESTING: Nesting = const {
+        Nesting {
             depth: Cell::new(0),
             has_logged: Cell::new(false),
         }
     };
-    /// What was logged inside the captures that are under way, with their depth.
+    /// The failures logged inside the running captures, with the captures' depth.
     static LOGGED: RefCell<Vec<(usize, Fingerprint)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// As many failures are remembered, the latest: one that is on its way was logged just now.
-pub(super) const MOST: usize = 32;
+/// How many failures are remembered. The latest suffice: a failure that is passing through was logged just now.
+pub(super) const MAX_LOGGED: usize = 32;
 
-/// A capture that is under way on this thread.
+/// A running capture on this thread.
 #[derive(Debug)]
 pub(super) struct Frame {
     depth: usize,
@@ -74,19 +74,19 @@ pub(super) struct Frame {
 impl Frame {
     #[inline]
     pub(super) fn enter() -> Self {
-        NOW.with(|now| {
-            let depth = now.depth.get() + 1;
-            now.depth.set(depth);
+        NESTING.with(|nesting| {
+            let depth = nesting.depth.get() + 1;
+            nesting.depth.set(depth);
             Self { depth }
         })
     }
 
-    /// Ends it before it is dropped; gives back what was logged inside.
+    /// Leaves the frame before it is dropped. Returns the failures logged inside.
     pub(super) fn leave(&self) -> Vec<Fingerprint> {
-        NOW.with(|now| {
-            now.depth.set(self.depth - 1);
-            if now.has_logged.get() {
-                self.collect()
+        NESTING.with(|nesting| {
+            nesting.depth.set(self.depth - 1);
+            if nesting.has_logged.get() {
+                self.take_logged()
             } else {
                 Vec::new()
             }
@@ -94,7 +94,7 @@ impl Frame {
     }
 
     #[cold]
-    fn collect(&self) -> Vec<Fingerprint> {
+    fn take_logged(&self) -> Vec<Fingerprint> {
         let mut logged = Vec::new();
         with_logged(|all| {
             all.retain(|&(depth, fingerprint)| {
@@ -112,22 +112,22 @@ impl Frame {
 impl Drop for Frame {
     #[inline]
     fn drop(&mut self) {
-        NOW.with(|now| {
-            now.depth.set(self.depth - 1);
-            // Nobody around is to take what was logged in here for its own.
-            if now.has_logged.get() {
-                drop(self.collect());
+        NESTING.with(|nesting| {
+            nesting.depth.set(self.depth - 1);
+            // Without this, a capture further out could mistake a failure in here for its own.
+            if nesting.has_logged.get() {
+                drop(self.take_logged());
             }
         });
     }
 }
 
-/// Tells the capture that is around here, if there is one, that a failure has been logged.
+/// Records for the enclosing capture, if any, that a failure has been logged.
 pub(crate) fn mark_logged(fingerprint: Fingerprint) {
-    let depth = NOW.with(|now| now.depth.get());
+    let depth = NESTING.with(|nesting| nesting.depth.get());
     if depth > 0 {
         with_logged(|all| {
-            if all.len() >= MOST {
+            if all.len() >= MAX_LOGGED {
                 all.remove(0);
             }
             all.push((depth, fingerprint));
@@ -136,11 +136,11 @@ pub(crate) fn mark_logged(fingerprint: Fingerprint) {
 }
 
 fn with_logged(work: impl FnOnce(&mut Vec<(usize, Fingerprint)>)) {
-    // A thread that shuts down remembers nothing.
+    // On a thread that is shutting down, the thread-local is gone.
     let _ = LOGGED.try_with(|all| {
         if let Ok(mut all) = all.try_borrow_mut() {
             work(&mut all);
-            NOW.with(|now| now.has_logged.set(!all.is_empty()));
+            NESTING.with(|nesting| nesting.has_logged.set(!all.is_empty()));
         }
     });
 }

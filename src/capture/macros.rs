@@ -1,17 +1,16 @@
-//! The macros.
+//! The capture macros.
 
-/// Runs a block, and logs it when it panics or comes to an `Err`.
+/// Runs a block, and logs its panic or its `Err`.
 ///
-/// What the block comes to is given back as it is: its value, its error, its panic. `?` inside the block ends the block,
-/// as in a closure, so a block that uses it says at its end what it comes to: `Ok::<_, Error>(value)`.
+/// The block's value, error or panic is passed on unchanged. `?` inside the block leaves the block, as in a closure, so
+/// a block that uses it has to name its type at the end: `Ok::<_, Error>(value)`.
 ///
 /// Options come first, in any order: `reporter`, a [`Handle`](crate::Handle), a [`Reporter`](crate::Reporter) or an
-/// `Option` of one (without it nothing is logged); `severity`, by default
-/// [`Severity::Error`](crate::Severity::Error); `fatal`, by default `false`: a failure then ends the session, and is
-/// waited for until it is sent, at most `flush_timeout`. With `async` before the block it is a future to be awaited in
-/// place, and nothing is logged when that is dropped half way.
+/// `Option` of one (without it nothing is logged); `severity`, by default [`Severity::Error`](crate::Severity::Error);
+/// `fatal`, by default `false`: whether a failure ends the session, and waits until it is sent, at most
+/// `flush_timeout`. `async` before the block makes it a future to await in place; dropping that halfway logs nothing.
 ///
-/// What is logged, and what it costs: [`Capture`](crate::capture::Capture), which is the same without macros.
+/// See [`Capture`](crate::capture::Capture), the same without macros, for what is logged and what it costs.
 ///
 /// ```
 /// # fn example(telemetry: &tinkex_telemetry::Handle) -> Result<(), std::num::ParseIntError> {
@@ -34,10 +33,10 @@ macro_rules! capture {
     };
 }
 
-/// Starts an `async` block as a task on the session's executor, and logs it when it panics or comes to an `Err`.
+/// Spawns an `async move` block as a task on the session's executor, and logs its panic or its `Err`.
 ///
-/// It becomes a [`Task`](crate::capture::Task) to be awaited, in which a panic goes on. The block is an `async move` one; the
-/// options are those of [`capture!`](crate::capture). See [`Capture::spawn`](crate::capture::Capture::spawn).
+/// Returns a [`Task`](crate::capture::Task); awaiting it resumes the panic. The options are those of
+/// [`capture!`](macro@crate::capture). See [`Capture::spawn`](crate::capture::Capture::spawn).
 ///
 /// ```
 /// # async fn example(telemetry: &tinkex_telemetry::Handle) -> Result<(), Box<dyn std::error::Error>> {
@@ -110,15 +109,15 @@ macro_rules! __async_capture_local {
     };
 }
 
-/// Looks into a value of any type for an error.
+/// Finds the error in a value of any type, by autoref specialization: see `Probe`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __inspect {
     () => {
-        |value, found| {
-            #[allow(unused_imports, reason = "one of them is needed")]
+        |value, on_error| {
+            #[allow(unused_imports, reason = "each use needs only one of them")]
             use $crate::__private::{NoOutcome as _, SomeOutcome as _};
-            (&$crate::__private::Probe(value)).error(found)
+            (&$crate::__private::Probe(value)).error(on_error)
         }
     };
 }

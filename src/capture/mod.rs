@@ -1,4 +1,4 @@
-//! Capture: what a block or a future fails with is logged, and goes on as if nobody had looked.
+//! Capture: logs the failure of a block or a future, and passes it on unchanged.
 
 use crate::event::severity::Severity;
 use crate::session::{AsHandle, Handle};
@@ -11,11 +11,11 @@ pub(crate) mod outcome;
 mod panic_hook;
 #[cfg(feature = "std")]
 mod panicked;
+mod run;
 #[cfg(has_arc)]
 mod task;
 #[cfg(feature = "std")]
 mod unclaimed;
-mod watch;
 
 #[cfg(has_arc)]
 use crate::spawner::LocalSpawner;
@@ -27,31 +27,33 @@ use core::future::Future;
 pub use outcome::{ByBox, ByError, ByNever, NoOutcome, OnError, Outcome, Probe, SomeOutcome};
 #[cfg(feature = "std")]
 pub use panic_hook::{PanicHook, install_panic_hook};
+#[cfg(feature = "alloc")]
+use run::Completion;
+use run::Failure;
 #[cfg(has_arc)]
 pub use task::{LocalTask, Task};
-#[cfg(feature = "alloc")]
-use watch::Ended;
-use watch::Failure;
 
-/// Runs a block or a future, logs what it fails with, and gives back what it came to: the value, the `Err`, or the
-/// panic with its own payload. [`Handle::capture`] makes one; [`capture!`](crate::capture),
-/// [`async_capture!`](crate::async_capture) and [`async_capture_local!`](crate::async_capture_local) are the same as
-/// macros, which also take blocks that come to a plain value.
+/// Runs blocks and futures and logs their failures: an `Err`, or a panic.
+///
+/// The failure is passed on unchanged: the same `Err`, or a panic with the same payload. [`Handle::capture`] creates
+/// one; [`capture!`](macro@crate::capture), [`async_capture!`](crate::async_capture) and
+/// [`async_capture_local!`](crate::async_capture_local) are the same as macros, which also take blocks that return a
+/// plain value.
 ///
 /// | what happens | what is logged |
 /// |---|---|
 /// | a plain value, `Ok`, `None` | nothing |
-/// | an `Err` that is an [`Outcome`]'s | the error, as by [`log_exception`](Handle::log_exception) |
+/// | an `Err` of an [`Outcome`] | the error, as by [`log_exception`](Handle::log_exception) |
 /// | an `Err` of any other type | nothing: it is a plain value |
-/// | a panic that unwinds | an exception of type `panic` with its message; with the [panic hook](crate::install_panic_hook) also where it happened. Needs `std` |
+/// | a panic that unwinds | an exception of type `panic` with its message; with the [panic hook](crate::install_panic_hook) also its location. Needs `std` |
 /// | a panic that aborts | nothing |
-/// | a future that is dropped half way | nothing |
+/// | a future that is dropped before it completes | nothing |
 ///
-/// Captures nest, also through [`Task`]s: a failure that passes through several of them for the same session is logged
-/// by the innermost (with `std`; an error is recognized by its message, also as another one's source).
+/// Captures nest, also through [`Task`]s: of several captures for the same session, the innermost logs the failure
+/// (with `std`; an error is recognized by its message, even as the source of another one).
 ///
-/// Where nothing goes wrong capturing a block costs some twenty instructions and allocates nothing; without a session,
-/// nothing. A failure costs what logging it costs; with [`fatal`](Self::fatal) also the wait.
+/// Without a failure, capturing a block costs some twenty instructions and no allocation; without a session, nothing. A
+/// failure costs what logging it costs, and with [`fatal`](Self::fatal) the wait.
 ///
 /// ```
 /// # fn example(telemetry: &tinkex_telemetry::Handle) -> Result<(), std::num::ParseIntError> {
@@ -62,20 +64,20 @@ use watch::Failure;
 /// # example(&tinkex_telemetry::Handle::off()).unwrap();
 /// ```
 #[derive(Clone, Copy, Debug)]
-#[must_use = "it captures what it runs"]
+#[must_use = "a capture does nothing until it runs something"]
 pub struct Capture<'a> {
     handle: &'a Handle,
     severity: Severity,
     is_fatal: bool,
 }
 
-static NOBODY: Handle = Handle::off();
+static OFF: Handle = Handle::off();
 
 impl Capture<'_> {
-    /// A capture that logs nothing, until it has a [`reporter`](Self::reporter).
+    /// Creates a capture that logs nothing until it has a [`reporter`](Self::reporter).
     pub const fn new() -> Self {
         Self {
-            handle: &NOBODY,
+            handle: &OFF,
             severity: Severity::Error,
             is_fatal: false,
         }
@@ -89,43 +91,43 @@ impl Default for Capture<'_> {
 }
 
 impl<'a> Capture<'a> {
-    /// Whose session it logs to: a [`Handle`], a [`Reporter`], or an `Option` of one.
+    /// Sets the session to log to: that of a [`Handle`], a [`Reporter`](crate::Reporter), or an `Option` of one.
     pub fn reporter<'b>(self, reporter: &'b (impl AsHandle + ?Sized)) -> Capture<'b> {
         Capture {
-            handle: reporter.as_handle().unwrap_or(&NOBODY),
+            handle: reporter.as_handle().unwrap_or(&OFF),
             severity: self.severity,
             is_fatal: self.is_fatal,
         }
     }
 
-    /// The severity of what is logged. Default: [`Severity::Error`]. A user error is a warning all the same.
+    /// Sets the severity of failures. Default: [`Severity::Error`]. User errors remain warnings.
     pub const fn severity(mut self, severity: Severity) -> Self {
         self.severity = severity;
         self
     }
 
-    /// Whether a failure ends the session, as by [`log_fatal_exception`](Handle::log_fatal_exception): what is queued
-    /// is waited for, at most `flush_timeout`, before the failure goes on. Default: no.
+    /// Whether a failure ends the session, as by [`log_fatal_exception`](Handle::log_fatal_exception): before it is
+    /// passed on, the queue is drained, for at most `flush_timeout`. Default: no.
     ///
-    /// A block does not wait on a thread where that would deadlock, and not without `std`: there it only asks.
+    /// A block does not wait on a thread where that would deadlock, or without `std`: the drain is then only requested.
     pub const fn fatal(mut self, is_fatal: bool) -> Self {
         self.is_fatal = is_fatal;
         self
     }
 
-    /// Runs a closure that comes to a `Result`.
+    /// Runs a closure that returns a `Result`.
     ///
     /// # Panics
-    /// When `work` does.
+    /// If `work` does.
     #[inline]
     pub fn run<R: Outcome<By>, By>(self, work: impl FnOnce() -> R) -> R {
-        self.run_with(work, |result, found| result.error(found))
+        self.run_with(work, |result, on_error| result.error(on_error))
     }
 
-    /// Runs a closure that comes to a plain value: only a panic is logged.
+    /// Runs a closure that returns a plain value: only a panic is logged.
     ///
     /// # Panics
-    /// When `work` does.
+    /// If `work` does.
     #[inline]
     pub fn run_plain<R>(self, work: impl FnOnce() -> R) -> R {
         self.run_with(work, |_, _| {})
@@ -137,14 +139,14 @@ impl<'a> Capture<'a> {
         if !self.handle.is_enabled() {
             return work();
         }
-        watch::run(self.handle, work, inspect, |failure, is_logged| {
-            self.fail(failure, is_logged);
+        run::run_block(self.handle, work, inspect, |failure, is_logged| {
+            self.report(failure, is_logged);
         })
     }
 
-    /// Logs a failure, unless a capture inside or the panic hook has.
+    /// Logs a failure, unless an inner capture or the panic hook already has.
     #[cold]
-    fn fail(&self, failure: &Failure<'_>, is_logged: bool) {
+    fn report(&self, failure: &Failure<'_>, is_logged: bool) {
         if !self.is_fatal {
             if !is_logged {
                 let _ = self.handle.log_exception(failure, self.severity);
@@ -156,7 +158,7 @@ impl<'a> Capture<'a> {
         } else {
             self.handle.begin_fatal(failure, self.severity)
         };
-        // Where waiting would deadlock it has been asked for all the same.
+        // Where waiting would deadlock, the drain has been requested all the same.
         #[cfg(feature = "std")]
         let _ = self.handle.block(wait);
         #[cfg(not(feature = "std"))]
@@ -167,22 +169,22 @@ impl<'a> Capture<'a> {
 /// # Futures
 #[cfg(feature = "alloc")]
 impl Capture<'_> {
-    /// Runs a future that comes to a `Result`, where it is awaited. It is `Send` if the future and its result are.
+    /// Runs a future that returns a `Result`, when awaited. It is `Send` if the future and its result are.
     ///
     /// # Panics
-    /// When `future` does, in the same poll unless it is [`fatal`](Self::fatal).
+    /// If `future` does; in the same poll, unless the capture is [`fatal`](Self::fatal).
     ///
     /// # Cancel safety
-    /// Dropping it drops `future`, and logs nothing.
+    /// Dropping it drops `future` and logs nothing.
     pub fn future<F, By>(self, future: F) -> impl Future<Output = F::Output> + use<F, By>
     where
         F: Future,
         F::Output: Outcome<By>,
     {
-        self.future_with(future, |result, found| result.error(found))
+        self.future_with(future, |result, on_error| result.error(on_error))
     }
 
-    /// Runs a future that comes to a plain value, as [`future`](Self::future) does: only a panic is logged.
+    /// [`future`](Self::future) for a future that returns a plain value: only a panic is logged.
     ///
     /// # Panics
     /// As there.
@@ -199,26 +201,26 @@ impl Capture<'_> {
     where
         L: FnOnce(&F::Output, OnError<'_>),
     {
-        let watched = self.watch(future, inspect);
-        async { watched.await.resume() }
+        let completion = self.run_to_completion(future, inspect);
+        async { completion.await.resume() }
     }
 
-    /// Runs a future to its end, panic or not.
-    fn watch<F: Future, L>(
+    /// Runs a future until it returns or panics.
+    fn run_to_completion<F: Future, L>(
         self,
         future: F,
         inspect: L,
-    ) -> impl Future<Output = Ended<F::Output>> + use<F, L>
+    ) -> impl Future<Output = Completion<F::Output>> + use<F, L>
     where
         L: FnOnce(&F::Output, OnError<'_>),
     {
         let (handle, severity, is_fatal) = (self.handle.clone(), self.severity, self.is_fatal);
         async move {
             if !handle.is_enabled() {
-                return Ended::value(future.await);
+                return Completion::value(future.await);
             }
             let mut wait = None;
-            let fail = |failure: &Failure<'_>, is_logged| match (is_fatal, is_logged) {
+            let report = |failure: &Failure<'_>, is_logged| match (is_fatal, is_logged) {
                 (false, false) => {
                     let _ = handle.log_exception(failure, severity);
                 }
@@ -226,11 +228,11 @@ impl Capture<'_> {
                 (true, false) => wait = handle.begin_fatal(failure, severity),
                 (true, true) => wait = handle.begin_end(),
             };
-            let ended = watch::watch(&handle, future, inspect, fail).await;
+            let completion = run::run_future(&handle, future, inspect, report).await;
             if wait.is_some() {
                 let _ = handle.clone().finish(wait).await;
             }
-            ended
+            completion
         }
     }
 }
@@ -238,18 +240,18 @@ impl Capture<'_> {
 /// # Tasks
 #[cfg(has_arc)]
 impl Capture<'_> {
-    /// Starts a future that comes to a `Result` on the session's executor; see [`Task`].
+    /// Spawns a future that returns a `Result` on the session's executor; see [`Task`].
     ///
-    /// It is started as well when telemetry is switched off; without a reporter it runs when it is awaited.
+    /// It is spawned even if telemetry is switched off; without a reporter, it runs when awaited.
     pub fn spawn<F, By>(self, future: F) -> Task<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Outcome<By> + Send + 'static,
     {
-        self.spawn_with(future, |result, found| result.error(found))
+        self.spawn_with(future, |result, on_error| result.error(on_error))
     }
 
-    /// Starts a future that comes to a plain value, as [`spawn`](Self::spawn) does: only a panic is logged.
+    /// [`spawn`](Self::spawn) for a future that returns a plain value: only a panic is logged.
     pub fn spawn_plain<F>(self, future: F) -> Task<F::Output>
     where
         F: Future + Send + 'static,
@@ -268,19 +270,19 @@ impl Capture<'_> {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        Task::start(Box::pin(self.watch(future, inspect)), |task| {
+        Task::start(Box::pin(self.run_to_completion(future, inspect)), |task| {
             self.handle.spawn_boxed(task)
         })
     }
 
-    /// Starts a future that comes to a `Result` on an executor of this thread, as [`spawn`](Self::spawn) does.
+    /// [`spawn`](Self::spawn) on an executor of the current thread, for a future that is not `Send`.
     pub fn spawn_local<F, By>(self, spawner: &impl LocalSpawner, future: F) -> LocalTask<F::Output>
     where
         F: Future + 'static,
         F::Output: Outcome<By> + 'static,
         By: 'static,
     {
-        self.spawn_local_with(spawner, future, |result, found| result.error(found))
+        self.spawn_local_with(spawner, future, |result, on_error| result.error(on_error))
     }
 
     #[doc(hidden)]
@@ -294,14 +296,14 @@ impl Capture<'_> {
         F: Future + 'static,
         F::Output: 'static,
     {
-        LocalTask::start(Box::pin(self.watch(future, inspect)), |task| {
+        LocalTask::start(Box::pin(self.run_to_completion(future, inspect)), |task| {
             spawner.spawn_local(task)
         })
     }
 }
 
 impl Handle {
-    /// Captures what blocks and futures fail with, for this session.
+    /// Creates a [`Capture`] that logs failures of blocks and futures to this session.
     #[inline]
     pub const fn capture(&self) -> Capture<'_> {
         Capture {

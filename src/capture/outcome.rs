@@ -1,4 +1,4 @@
-//! What capture sees in the value that a block or a future comes to.
+//! Finding an error in the value of a captured block or future.
 
 use crate::event::exception::AnyError;
 #[cfg(feature = "alloc")]
@@ -8,37 +8,37 @@ use core::error::Error;
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 
-/// What capture takes an error out of: every `Result` whose error is an [`Error`], a boxed `dyn Error`, and with their
-/// features an `anyhow::Error`, an `eyre::Report` or a `surf::Error`.
+/// A value that may hold an error to log: every `Result` whose error is an [`Error`], a boxed `dyn Error`, or with
+/// their features an `anyhow::Error`, an `eyre::Report` or a `surf::Error`.
 ///
-/// `By` only tells these kinds apart; the compiler finds it.
+/// `By` keeps these implementations apart; the compiler infers it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no error that capture could report",
     label = "not a `Result` of an `Error`, of a boxed one, or of a report whose feature is on",
-    note = "a closure or a future that comes to another value goes into `run_plain`, `future_plain` or `spawn_plain`; a block that never ends needs the type of what surrounds it"
+    note = "for a closure or a future with another value use `run_plain`, `future_plain` or `spawn_plain`; a block that never returns needs an explicit type"
 )]
 pub trait Outcome<By> {
-    /// Gives the error, if there is one, to `found`.
+    /// Calls `on_error` with the error, if there is one.
     #[doc(hidden)]
-    fn error(&self, found: OnError<'_>);
+    fn error(&self, on_error: OnError<'_>);
 }
 
-/// Takes an error.
+/// Receives an error.
 pub type OnError<'a> = &'a mut dyn FnMut(&dyn AnyError);
 
-/// The errors that are [`Error`]s.
+/// Marks the [`Outcome`] of errors that implement [`Error`].
 #[derive(Debug)]
 pub enum ByError {}
 
 impl<T, E: Error + 'static> Outcome<ByError> for Result<T, E> {
-    fn error(&self, found: OnError<'_>) {
+    fn error(&self, on_error: OnError<'_>) {
         if let Err(error) = self {
-            found(error);
+            on_error(error);
         }
     }
 }
 
-/// The boxed ones.
+/// Marks the [`Outcome`] of boxed errors.
 #[derive(Debug)]
 pub enum ByBox {}
 
@@ -46,9 +46,9 @@ macro_rules! outcome_of_boxes {
     ($($object:ty),*) => {$(
         #[cfg(feature = "alloc")]
         impl<T> Outcome<ByBox> for Result<T, Box<$object>> {
-            fn error(&self, found: OnError<'_>) {
+            fn error(&self, on_error: OnError<'_>) {
                 if let Err(error) = self {
-                    found(&DynamicError::new(&**error));
+                    on_error(&DynamicError::new(&**error));
                 }
             }
         }
@@ -61,18 +61,18 @@ outcome_of_boxes!(
     dyn Error + Send + Sync + 'static
 );
 
-/// A block that never ends normally, or comes to nothing.
+/// Marks the [`Outcome`] of blocks that never return, or return `()`.
 #[derive(Debug)]
 pub enum ByNever {}
 
-/// A block that never ends normally has this type where nothing is expected of it.
+/// The type of a block that never returns, where the context expects no other.
 impl Outcome<ByNever> for () {
     fn error(&self, _: OnError<'_>) {}
 }
 
-/// Names the never type, which has no name of its own yet where a trait is implemented for it.
+/// Names the never type, which stable Rust does not let an `impl` name directly.
 pub trait Returns {
-    /// What it returns.
+    /// The return type.
     type Output;
 }
 
@@ -86,25 +86,26 @@ impl Outcome<ByNever> for <fn() -> ! as Returns>::Output {
     }
 }
 
-/// A value of which the macros do not know yet whether it is an [`Outcome`].
+/// Autoref specialization for the macros, which take blocks of any type: on `&Probe(value)`, method lookup finds
+/// [`SomeOutcome::error`] if the value is an [`Outcome`], and otherwise, one autoref later, [`NoOutcome::error`].
 #[derive(Debug)]
 pub struct Probe<'a, R>(pub &'a R);
 
-/// It is one.
+/// The value is an [`Outcome`].
 pub trait SomeOutcome<By> {
     /// See [`Outcome::error`].
-    fn error(&self, found: OnError<'_>);
+    fn error(&self, on_error: OnError<'_>);
 }
 
 impl<R: Outcome<By>, By> SomeOutcome<By> for Probe<'_, R> {
-    fn error(&self, found: OnError<'_>) {
-        self.0.error(found);
+    fn error(&self, on_error: OnError<'_>) {
+        self.0.error(on_error);
     }
 }
 
-/// It is a plain value. As this is a trait of the reference, it comes second when a method is looked for.
+/// The value is a plain one. Implemented for the reference, and so only found second.
 pub trait NoOutcome {
-    /// Finds nothing.
+    /// Does nothing.
     fn error(&self, _: OnError<'_>) {}
 }
 

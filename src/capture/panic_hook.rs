@@ -1,4 +1,4 @@
-//! The panic hook: panics that nobody captures reach the session, too.
+//! The panic hook, which logs panics that no capture sees.
 
 use super::panicked::{Panicked, message};
 use super::unclaimed;
@@ -20,7 +20,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-/// Logs every panic of the process to `reporter`'s session, from now on: [`PanicHook`] with its defaults.
+/// Installs a [`PanicHook`] with its defaults: from now on, every panic of the process is logged to `reporter`'s
+/// session.
 ///
 /// ```
 /// # fn example(telemetry: &tinkex_telemetry::Handle) {
@@ -34,24 +35,24 @@ pub fn install_panic_hook(reporter: &(impl AsHandle + ?Sized)) -> PanicHook {
     PanicHook::new(reporter).install()
 }
 
-/// Logs the panics of a process: message, place, thread, and the stack of the failing code if `RUST_BACKTRACE` asks for
-/// one, as an exception of type `panic`.
+/// A panic hook that logs every panic of the process as an exception of type `panic`: message, location, thread and, if
+/// `RUST_BACKTRACE` asks for one, the stack.
 ///
-/// It works beside other hooks: the one that was set before is called afterwards, with everything as it was. A program
-/// that sets a hook later calls the one it takes, or no panic is seen here any more. Several sessions may have theirs.
+/// It chains to the hook that was set before. A hook that is set later must chain to this one, or no panic arrives
+/// here. Several sessions can have a hook each.
 ///
-/// The panicking thread waits until the event is delivered, at most for [`timeout`](Self::timeout), so that it is not
-/// lost when the panic ends the process. It does not wait where that could not end well: on the thread that the driver
-/// was last polled on, as in a runtime of one thread. There, and when the timeout is over, the flush has been asked for.
+/// The panicking thread waits until the event is delivered, at most for [`timeout`](Self::timeout), so that the event
+/// is not lost if the panic ends the process. It does not wait on the thread that last polled the driver, as in a
+/// single-threaded runtime, where that would deadlock. There, and after the timeout, the flush is merely requested.
 ///
-/// A panic that a [`Capture`](crate::capture::Capture) sees as well is logged once, by the hook. Not logged are panics of the
-/// session's own driver, as in a transport (they cost an attempt), those of a scrub hook that looks at a panic, and what
-/// never comes to a hook: stack overflows, aborts, and payloads given to `resume_unwind`.
+/// A panic that also passes through a [`Capture`](crate::capture::Capture) is logged once, by the hook. Not logged are
+/// panics of the session's own driver, as in a transport (they cost an attempt), those of a scrub hook that inspects a
+/// panic, and whatever bypasses panic hooks: stack overflows, aborts, and `resume_unwind`.
 ///
-/// What it costs: nothing, until there is a panic. Then a thread, so that nothing that runs for the event (a clock, a
-/// hook of the application's) can panic in the panicking thread, which would abort the process.
+/// It costs nothing until there is a panic. Then it starts a thread, so that no code that runs for the event (a clock,
+/// an application's hook) can panic on the panicking thread, which would abort the process.
 #[derive(Debug)]
-#[must_use = "it sees nothing until it is installed"]
+#[must_use = "a panic hook does nothing until it is installed"]
 pub struct PanicHook(Entry);
 
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ struct Entry {
     timeout: Option<Duration>,
 }
 
-/// The sessions that want to know. In the child of a fork, where its parent's sessions do not live on, there are none.
+/// The installed hooks. None in the child of a fork, where the parent's sessions do not continue.
 static INSTALLED: PerProcess<Lock<Installed>> = PerProcess::new();
 
 #[derive(Default)]
@@ -77,11 +78,11 @@ fn with_installed<R>(work: impl FnOnce(&mut Installed) -> R) -> R {
         .with(work)
 }
 
-/// Whether the process's hook is ours. There is one for all sessions, set once: hooks cannot be taken out of a chain.
+/// Whether the process's hook is set. It is set once, for all sessions: hooks cannot be removed from a chain.
 static IS_SET: Lock<bool> = Lock::new(false);
 
 impl PanicHook {
-    /// A hook for `reporter`'s session, to be [installed](Self::install).
+    /// Creates a hook for `reporter`'s session; see [`install`](Self::install).
     pub fn new(reporter: &(impl AsHandle + ?Sized)) -> Self {
         Self(Entry {
             id: None,
@@ -91,25 +92,24 @@ impl PanicHook {
         })
     }
 
-    /// The severity of what is logged. Default: [`Severity::Error`].
+    /// Sets the severity of panics. Default: [`Severity::Error`].
     pub fn severity(mut self, severity: Severity) -> Self {
         self.0.severity = severity;
         self
     }
 
-    /// How long a panicking thread waits for its event at most. Zero: not at all. Default: the session's
+    /// Sets how long a panicking thread waits for its event; zero disables the wait. Default: the session's
     /// `drop_timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.timeout = Some(timeout);
         self
     }
 
-    /// Installs it, until it is [removed](Self::remove) or its session has been stopped; dropping the value changes
-    /// nothing. Installing it again is as good as once.
+    /// Installs the hook until it is [removed](Self::remove) or its session stops; dropping the value changes nothing.
+    /// Idempotent.
     ///
-    /// On a thread that is panicking the process's first hook cannot be set; the next one that is installed then brings
-    /// this one into effect.
-    #[must_use = "it can be removed; `let _` where it stays"]
+    /// A panicking thread cannot set the process's first hook; installing the next one then activates this one too.
+    #[must_use = "needed to remove the hook; use `let _` to keep it installed"]
     pub fn install(mut self) -> Self {
         if !self.0.handle.is_enabled() || self.0.id.is_some() {
             return self;
@@ -124,7 +124,7 @@ impl PanicHook {
         self
     }
 
-    /// Takes it out. The process's hook stays, and does nothing for this session any more.
+    /// Uninstalls the hook. The process's hook stays set, and ignores this session.
     pub fn remove(self) {
         let was_last = with_installed(|installed| {
             installed.entries.retain(|entry| entry.id != self.0.id);
@@ -144,16 +144,16 @@ fn set_hook() {
         *is_set = true;
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            panicked(info);
+            log_panic(info);
             previous(info);
         }));
     });
 }
 
-/// What is known of a panic.
+/// What the hook knows about a panic.
 struct Panic {
     message: String,
-    place: String,
+    location: String,
 }
 
 impl Panic {
@@ -161,23 +161,23 @@ impl Panic {
         let stack = Backtrace::capture();
         let current = thread::current();
         let name = current.name().unwrap_or("<unnamed>");
-        let place = info.location().map_or_else(
+        let location = info.location().map_or_else(
             || format!("thread '{name}'"),
             |location| format!("{location}, thread '{name}'"),
         );
-        let place = match stack.status() {
-            BacktraceStatus::Captured => format!("{place}\n{stack}"),
-            _ => place,
+        let location = match stack.status() {
+            BacktraceStatus::Captured => format!("{location}\n{stack}"),
+            _ => location,
         };
         Self {
             message: message(info.payload()).into(),
-            place,
+            location,
         }
     }
 
-    /// Logs it to a session. Says whether that took it.
+    /// Logs it to a session. Returns whether the event was accepted.
     fn log(&self, entry: &Entry) -> bool {
-        let panicked = Panicked::new(&self.message, Some(&self.place));
+        let panicked = Panicked::new(&self.message, Some(&self.location));
         let is_accepted = entry.handle.log_exception(&panicked, entry.severity);
         if is_accepted && let Some(session) = entry.handle.session_id() {
             unclaimed::add(session, &self.message);
@@ -187,8 +187,8 @@ impl Panic {
 }
 
 impl Entry {
-    /// How long the calling thread, which panics, may wait for it.
-    fn patience(&self) -> Duration {
+    /// How long the calling, panicking thread may wait for delivery.
+    fn max_wait(&self) -> Duration {
         match self.handle.session() {
             Some(session) if !session.shared().is_driven_here() => {
                 self.timeout.unwrap_or(session.shared().drop_timeout())
@@ -198,52 +198,52 @@ impl Entry {
     }
 }
 
-/// Logs a panic of this thread's, and waits for it as far as that is wanted and possible.
-fn panicked(info: &PanicHookInfo<'_>) {
+/// Logs a panic of this thread, and waits for its delivery as long as its hooks allow.
+fn log_panic(info: &PanicHookInfo<'_>) {
     std::thread_local! {
-        static IS_BUSY: Cell<bool> = const { Cell::new(false) };
+        static IS_LOGGING: Cell<bool> = const { Cell::new(false) };
     }
-    if origin::is_own() || IS_BUSY.get() {
+    if origin::is_own() || IS_LOGGING.get() {
         return;
     }
     let entries = with_installed(|installed| installed.entries.clone());
     let entries: Vec<_> = entries
         .into_iter()
-        .map(|entry| (entry.patience(), entry))
+        .map(|entry| (entry.max_wait(), entry))
         .collect();
-    let Some(patience) = entries.iter().map(|(patience, _)| *patience).max() else {
+    let Some(max_wait) = entries.iter().map(|(max_wait, _)| *max_wait).max() else {
         return;
     };
-    IS_BUSY.set(true);
+    IS_LOGGING.set(true);
     let panic = Panic::new(info);
-    let (done, is_done) = mpsc::channel();
+    let (done, progress) = mpsc::channel();
     let started = thread::Builder::new().spawn(move || {
-        // What panics here, as a scrub hook may, would come here again.
+        // A panic in here, as in a scrub hook, must not call this hook again.
         let _own = OwnWork::enter();
-        let until = Instant::now() + patience;
+        let until = Instant::now() + max_wait;
         let logged = entries
             .iter()
             .filter(|(_, entry)| panic.log(entry))
             .collect::<Vec<_>>();
         let _ = done.send(());
-        for (patience, entry) in logged {
+        for (max_wait, entry) in logged {
             let left = until.saturating_duration_since(Instant::now());
-            let left = left.min(*patience);
-            // Nobody has to see what it comes to: the ledger has it.
+            let left = left.min(*max_wait);
+            // The result is in the ledger.
             let _ = entry.handle.wait_until_drained_blocking(left);
         }
         let _ = done.send(());
     });
     if started.is_ok() {
-        let until = Instant::now() + patience;
-        // Logging takes microseconds, but it may meet a hook of the application's.
-        let is_logged = is_done.recv_timeout(patience.max(MIN_PATIENCE)).is_ok();
-        if is_logged && !patience.is_zero() {
-            let _ = is_done.recv_timeout(until.saturating_duration_since(Instant::now()));
+        let until = Instant::now() + max_wait;
+        // Logging takes microseconds, but an application's hook may take longer.
+        let is_logged = progress.recv_timeout(max_wait.max(MIN_WAIT)).is_ok();
+        if is_logged && !max_wait.is_zero() {
+            let _ = progress.recv_timeout(until.saturating_duration_since(Instant::now()));
         }
     }
-    IS_BUSY.set(false);
+    IS_LOGGING.set(false);
 }
 
-/// How long a thread that must not wait for the network waits for the event to be queued.
-const MIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a panicking thread waits at least for the event to be queued.
+const MIN_WAIT: Duration = Duration::from_secs(1);

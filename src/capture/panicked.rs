@@ -1,4 +1,4 @@
-//! A panic, as an error to be logged.
+//! A panic as an error.
 
 use crate::event::exception::{AnyError, Stack, sealed::Sealed};
 use alloc::string::String;
@@ -6,28 +6,28 @@ use core::any::Any;
 use core::error::Error;
 use core::fmt;
 
-/// The type that events give a panic.
+/// The `error_type` of a panic.
 const TYPE: &str = "panic";
 
-/// What a panic says, where its payload is text.
+/// A panic's message, if its payload is text.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&'static str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("Box<dyn Any>")
 }
 
-/// A panic that is to be logged.
+/// A panic as an error.
 pub(crate) struct Panicked<'a> {
     error: Message,
-    place: Option<&'a dyn fmt::Display>,
+    location: Option<&'a dyn fmt::Display>,
 }
 
 impl<'a> Panicked<'a> {
-    /// `place` says where it happened, if that is known.
-    pub(crate) fn new(message: &str, place: Option<&'a dyn fmt::Display>) -> Self {
+    /// `location` says where it happened, if known.
+    pub(crate) fn new(message: &str, location: Option<&'a dyn fmt::Display>) -> Self {
         Self {
             error: Message(message.into()),
-            place,
+            location,
         }
     }
 }
@@ -55,6 +55,6 @@ impl AnyError for Panicked<'_> {
     }
 
     fn stack(&self) -> Stack<'_> {
-        self.place.map_or(Stack::Unknown, Stack::Known)
+        self.location.map_or(Stack::Unknown, Stack::Known)
     }
 }

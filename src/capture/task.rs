@@ -1,4 +1,4 @@
-//! Captured tasks: started on the session's executor, awaited by the application.
+//! Captured tasks, which run on the session's executor.
 
 use crate::spawner::SpawnError;
 use crate::sys::lock::Lock;
@@ -10,154 +10,166 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
-use super::Ended;
+use super::Completion;
 
-/// A task that capture has started: a future for what it comes to.
+/// The join handle of a task spawned by [`Capture::spawn`](super::Capture::spawn): a future of the task's result.
 ///
-/// A panic in the task goes on in whoever awaits it, with its own payload. Dropping it lets the task run on by itself.
-/// A task that no executor wants to start (none is there, the session has none, telemetry has no reporter at all) runs
-/// in here, when it is awaited.
+/// Awaiting it resumes a panic of the task, with the same payload. Dropping it detaches the task. A task that no
+/// executor accepts (none is running, the session has none, there is no reporter) runs inside this future, when
+/// awaited.
 ///
-/// It is an error when the executor was shut down, or dropped the task, before it came to its end.
-#[must_use = "a task's result, and its panic, are for whoever awaits it"]
+/// Resolves to an error if the executor shut down, or dropped the task, before the task completed.
+#[must_use = "only awaiting a task returns its result or resumes its panic"]
 pub struct Task<T>(Join<T, SendFuture<T>>);
 
-/// A [`Task`] on an executor of one thread.
-#[must_use = "a task's result, and its panic, are for whoever awaits it"]
+/// A [`Task`] on a single-threaded executor.
+#[must_use = "only awaiting a task returns its result or resumes its panic"]
 pub struct LocalTask<T>(Join<T, LocalFuture<T>>);
 
-/// What a task runs: it never panics.
-pub(super) type SendFuture<T> = Pin<Box<dyn Future<Output = Ended<T>> + Send>>;
-/// The same on one thread.
-pub(super) type LocalFuture<T> = Pin<Box<dyn Future<Output = Ended<T>>>>;
+/// A task's future, which never panics.
+pub(super) type SendFuture<T> = Pin<Box<dyn Future<Output = Completion<T>> + Send>>;
+/// [`SendFuture`] on one thread.
+pub(super) type LocalFuture<T> = Pin<Box<dyn Future<Output = Completion<T>>>>;
 
 struct Join<T, F> {
     state: Arc<Lock<State<T, F>>>,
-    /// What no executor has started.
-    here: Option<F>,
+    /// The future, if no executor runs it: then it is polled here.
+    inline: Option<F>,
 }
 
 enum State<T, F> {
-    /// The executor has it, and has not begun.
-    Given(F, Option<Waker>),
-    /// The executor has dropped it unbegun.
-    Orphan(F),
+    /// With the executor, which has not polled it yet.
+    Scheduled(F, Option<Waker>),
+    /// Dropped by the executor before it was polled.
+    Rejected(F),
     Running(Option<Waker>),
-    Ended(Ended<T>),
-    Lost,
-    Taken,
+    Finished(Completion<T>),
+    /// Dropped by the executor before it completed.
+    Cancelled,
+    Consumed,
 }
 
 impl<T: Send + 'static> Task<T> {
-    /// Has `spawn` start it.
+    /// Hands the future to `spawn`.
     pub(super) fn start(
         future: SendFuture<T>,
         spawn: impl FnOnce(crate::session::spawning::BoxFuture<'static>) -> Result<(), SpawnError>,
     ) -> Self {
-        let state = Arc::new(Lock::new(State::Given(future, None)));
-        // A task that cannot be started is dropped, and is an orphan then.
+        let state = Arc::new(Lock::new(State::Scheduled(future, None)));
+        // If it cannot be spawned, the runner is dropped, and the task is `Rejected`.
         let _ = spawn(Box::pin(Runner(Arc::clone(&state)).run()));
-        Self(Join { state, here: None })
+        Self(Join {
+            state,
+            inline: None,
+        })
     }
 }
 
 impl<T: 'static> LocalTask<T> {
-    /// Has `spawn` start it.
+    /// Hands the future to `spawn`.
     pub(super) fn start(
         future: LocalFuture<T>,
         spawn: impl FnOnce(Pin<Box<dyn Future<Output = ()>>>) -> Result<(), SpawnError>,
     ) -> Self {
-        let state = Arc::new(Lock::new(State::Given(future, None)));
+        let state = Arc::new(Lock::new(State::Scheduled(future, None)));
         let _ = spawn(Box::pin(Runner(Arc::clone(&state)).run()));
-        Self(Join { state, here: None })
+        Self(Join {
+            state,
+            inline: None,
+        })
     }
 }
 
-/// The executor's end of a task.
-struct Runner<T, F: Future<Output = Ended<T>> + Unpin>(Arc<Lock<State<T, F>>>);
+/// The executor's side of a task.
+struct Runner<T, F: Future<Output = Completion<T>> + Unpin>(Arc<Lock<State<T, F>>>);
 
-impl<T, F: Future<Output = Ended<T>> + Unpin> Runner<T, F> {
+impl<T, F: Future<Output = Completion<T>> + Unpin> Runner<T, F> {
     async fn run(self) {
-        let begun = self.0.with(|state| match state {
-            State::Given(_, waker) => {
+        let future = self.0.with(|state| match state {
+            State::Scheduled(_, waker) => {
                 let running = State::Running(waker.take());
                 match core::mem::replace(state, running) {
-                    State::Given(future, _) => Some(future),
+                    State::Scheduled(future, _) => Some(future),
                     _ => None,
                 }
             }
             _ => None,
         });
-        if let Some(future) = begun {
-            let ended = future.await;
-            self.change(|_| State::Ended(ended));
+        if let Some(future) = future {
+            let completion = future.await;
+            self.change(|_| State::Finished(completion));
         }
     }
 
     fn change(&self, next: impl FnOnce(State<T, F>) -> State<T, F>) {
         let waker = self.0.with(|state| {
-            let mut now = core::mem::replace(state, State::Taken);
-            let waker = match &mut now {
-                State::Given(_, waker) | State::Running(waker) => waker.take(),
+            let mut current = core::mem::replace(state, State::Consumed);
+            let waker = match &mut current {
+                State::Scheduled(_, waker) | State::Running(waker) => waker.take(),
                 _ => None,
             };
-            *state = next(now);
+            *state = next(current);
             waker
         });
         waker.into_iter().for_each(wake);
     }
 }
 
-impl<T, F: Future<Output = Ended<T>> + Unpin> Drop for Runner<T, F> {
+impl<T, F: Future<Output = Completion<T>> + Unpin> Drop for Runner<T, F> {
     fn drop(&mut self) {
         self.change(|state| match state {
-            State::Given(future, _) => State::Orphan(future),
-            State::Running(_) => State::Lost,
-            ended => ended,
+            State::Scheduled(future, _) => State::Rejected(future),
+            State::Running(_) => State::Cancelled,
+            other => other,
         });
     }
 }
 
-impl<T, F: Future<Output = Ended<T>> + Unpin> Join<T, F> {
+impl<T, F: Future<Output = Completion<T>> + Unpin> Join<T, F> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<T, SpawnError>> {
-        if self.here.is_none() {
+        if self.inline.is_none() {
             let waker = context.waker().clone();
             let mut old = None;
             let taken = self.state.with(|state| match state {
-                State::Given(_, slot) | State::Running(slot) => {
+                State::Scheduled(_, slot) | State::Running(slot) => {
                     old = slot.replace(waker);
                     None
                 }
-                _ => Some(core::mem::replace(state, State::Taken)),
+                _ => Some(core::mem::replace(state, State::Consumed)),
             });
             drop(old);
             match taken {
                 None => return Poll::Pending,
-                Some(State::Ended(ended)) => return Poll::Ready(Ok(ended.resume())),
-                Some(State::Orphan(future)) => self.here = Some(future),
+                Some(State::Finished(completion)) => {
+                    return Poll::Ready(Ok(completion.resume()));
+                }
+                Some(State::Rejected(future)) => self.inline = Some(future),
                 Some(_) => {
-                    let reason = "the executor dropped the task before it ended";
+                    let reason = "the executor dropped the task before it completed";
                     return Poll::Ready(Err(SpawnError::new(reason)));
                 }
             }
         }
-        match &mut self.here {
+        match &mut self.inline {
             Some(future) => Pin::new(future)
                 .poll(context)
-                .map(|ended| Ok(ended.resume())),
+                .map(|completion| Ok(completion.resume())),
             None => Poll::Pending,
         }
     }
 
     fn is_finished(&self) -> bool {
-        self.state
-            .with(|state| matches!(state, State::Ended(_) | State::Lost | State::Taken))
-            && self.here.is_none()
+        self.state.with(|state| {
+            matches!(
+                state,
+                State::Finished(_) | State::Cancelled | State::Consumed
+            )
+        }) && self.inline.is_none()
     }
 }
 
 impl<T> Task<T> {
-    /// Whether awaiting it would not wait.
+    /// Whether awaiting it would return at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.is_finished()
@@ -165,7 +177,7 @@ impl<T> Task<T> {
 }
 
 impl<T> LocalTask<T> {
-    /// Whether awaiting it would not wait.
+    /// Whether awaiting it would return at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.is_finished()
@@ -188,7 +200,7 @@ impl<T> Future for LocalTask<T> {
     }
 }
 
-/// Nothing in it is ever pinned but what is in a box.
+/// Only boxed futures are ever pinned.
 impl<T, F> Unpin for Join<T, F> {}
 
 impl<T> fmt::Debug for Task<T> {

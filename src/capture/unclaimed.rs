@@ -1,11 +1,11 @@
-//! Panics that the hook has logged and that no capture has seen yet: the capture that sees one does not log it again.
+//! Panics that the hook has logged and no capture has claimed yet. A capture that claims one does not log it again.
 
 use super::frames::Fingerprint;
 use crate::sys::fork::PerProcess;
 use crate::sys::lock::Lock;
 use alloc::collections::VecDeque;
 
-/// As many panics are remembered for captures to claim, the latest last.
+/// How many panics are remembered, the latest last.
 const MAX_UNCLAIMED: usize = 64;
 
 static UNCLAIMED: PerProcess<Lock<VecDeque<Fingerprint>>> = PerProcess::new();
@@ -16,7 +16,7 @@ fn with<R>(work: impl FnOnce(&mut VecDeque<Fingerprint>) -> R) -> R {
         .with(work)
 }
 
-/// The session's panic with this message was logged by the hook.
+/// Records that the hook has logged a panic with this message to the session.
 pub(super) fn add(session: &str, message: &str) {
     let fingerprint = Fingerprint::of_panic(session, message, 0);
     with(|unclaimed| {
@@ -27,16 +27,16 @@ pub(super) fn add(session: &str, message: &str) {
     });
 }
 
-/// Whether the session's panic with this message was logged by the hook; if so, it is known now.
+/// Whether the hook has logged a panic with this message to the session; if so, it is claimed.
 pub(super) fn claim(session: &str, message: &str) -> bool {
     let fingerprint = Fingerprint::of_panic(session, message, 0);
     with(|unclaimed| {
-        let at = unclaimed.iter().rposition(|&one| one == fingerprint);
-        at.and_then(|at| unclaimed.remove(at)).is_some()
+        let index = unclaimed.iter().rposition(|&other| other == fingerprint);
+        index.and_then(|index| unclaimed.remove(index)).is_some()
     })
 }
 
-/// No hook is left that could add to it.
+/// Forgets all, once no hook is left.
 pub(super) fn clear() {
     with(VecDeque::clear);
 }

@@ -1,27 +1,26 @@
-//! Events become JSON, once, when they are logged.
+//! Encoding of events as JSON.
 //!
-//! What is written here is everything behind an event's id and index, which are taken under the queue's lock:
-//! `,"event":…}`. The wire's keys are in one place, this one and [`EventPrefix`].
+//! An event's id and index are only known under the queue's lock, so the functions here write everything after them,
+//! `,"event":…}`, and [`EventPrefix`] writes the rest. All keys of an event are in this file.
 
-use crate::event::limits::{Limited, MARK};
+use crate::event::cut::Cut;
+use crate::event::limits::Limited;
 use crate::event::severity::Severity;
 use crate::event::writer::{EventWriter, Failed};
 #[cfg(feature = "std")]
 use crate::sys::panics;
 use crate::time::{self, SessionDuration, Timestamp};
-use core::cell::Cell;
 use core::fmt::{self, Write};
 use core::time::Duration;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use uuid::Uuid;
 
-/// What stands behind a request's events.
+/// Closes a request's body, after its events.
 pub(crate) const BODY_SUFFIX: &[u8] = b"]}";
 
-/// Everything behind the id and index of a `GENERIC_EVENT`.
+/// Writes everything after the id and index of a `GENERIC_EVENT`.
 ///
-/// The clock is asked last: the time it takes is time for the bytes written before to settle in the cache, from where
-/// they are copied next.
+/// It reads the clock last: meanwhile the bytes written before settle in the cache, from which they are copied next.
 #[inline]
 pub(crate) fn generic<D: Serialize + ?Sized>(
     out: &mut EventWriter<'_>,
@@ -33,7 +32,7 @@ pub(crate) fn generic<D: Serialize + ?Sized>(
     generic_with(out, at, severity, name, |out| object(out, data))
 }
 
-/// [`generic`], within limits on the data.
+/// [`generic`], with limits on the data.
 pub(crate) fn generic_limited<D: Serialize + ?Sized>(
     out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
@@ -44,7 +43,7 @@ pub(crate) fn generic_limited<D: Serialize + ?Sized>(
     generic_with(out, at, severity, name, |out| object_limited(out, data))
 }
 
-/// [`generic`], of an object that is JSON already.
+/// [`generic`], with an object that is already JSON.
 #[cfg(feature = "std")]
 pub(crate) fn generic_of_json(
     out: &mut EventWriter<'_>,
@@ -53,21 +52,28 @@ pub(crate) fn generic_of_json(
     name: &str,
     json: &[u8],
 ) -> Result<(), Failed> {
-    generic_with(out, at, severity, name, |out| {
-        out.raw(json);
-        out.finish()
-    })
+    generic_written(out, at, severity, name, &RawObject(json))
 }
 
-/// Data that write their own JSON, an object, faster than serde does.
+#[cfg(feature = "std")]
+struct RawObject<'a>(&'a [u8]);
+
+#[cfg(feature = "std")]
+impl WriteJson for RawObject<'_> {
+    fn write_json(&self, out: &mut EventWriter<'_>) -> Result<(), Failed> {
+        out.raw(self.0);
+        out.finish()
+    }
+}
+
+/// Data that writes its own JSON object, faster than serde would.
 #[cfg(feature = "std")]
 pub(crate) trait WriteJson {
     fn write_json(&self, out: &mut EventWriter<'_>) -> Result<(), Failed>;
 }
 
-/// [`generic`], of such data.
+/// [`generic`], with data that writes its own JSON.
 #[cfg(feature = "std")]
-#[allow(dead_code, reason = "for adapters")]
 pub(crate) fn generic_written(
     out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
@@ -77,7 +83,7 @@ pub(crate) fn generic_written(
 ) -> Result<(), Failed> {
     generic_with(out, at, severity, name, |out| {
         panics::catch(|| data.write_json(out))
-            .unwrap_or_else(|| Err(out.fail("it panicked while it was written")))
+            .unwrap_or_else(|| Err(out.fail("one of its values panicked")))
     })
 }
 
@@ -97,7 +103,7 @@ fn generic_with(
     out.finish()
 }
 
-/// The head of a generic event, in one piece.
+/// The beginning of a generic event, as one constant.
 const fn head(severity: Severity) -> &'static str {
     macro_rules! head {
         ($severity:literal) => {
@@ -117,7 +123,7 @@ const fn head(severity: Severity) -> &'static str {
     }
 }
 
-/// Everything behind the id and index of a `SESSION_START`.
+/// Writes everything after the id and index of a `SESSION_START`.
 pub(crate) fn session_start(out: &mut EventWriter<'_>, at: Timestamp) -> Result<(), Failed> {
     out.timestamp(
         r#","event":"SESSION_START","severity":"INFO","timestamp":""#,
@@ -127,31 +133,24 @@ pub(crate) fn session_start(out: &mut EventWriter<'_>, at: Timestamp) -> Result<
     out.finish()
 }
 
-/// Everything behind the id and index of a `SESSION_END`.
+/// Everything after the id and index of a `SESSION_END`.
 pub(crate) fn session_end(at: Timestamp, lasted: Duration) -> SessionEnd {
-    Text(at, SessionDuration(lasted)).into()
+    let lasted = SessionDuration(lasted);
+    let mut tail = SessionEnd::new();
+    // At most 113 bytes: the longest duration is 584 542 years of microseconds.
+    let _ = write!(
+        tail,
+        r#","event":"SESSION_END","severity":"INFO","timestamp":"{at}","duration":"{lasted}"}}"#
+    );
+    tail
 }
 
-/// The tail of a `SESSION_END`, which has a place of its own in the engine.
+/// The tail of a `SESSION_END`; the engine keeps it outside the ring.
 pub(crate) type SessionEnd = heapless::String<136>;
 
-struct Text(Timestamp, SessionDuration);
-
-impl From<Text> for SessionEnd {
-    fn from(Text(at, lasted): Text) -> Self {
-        let mut tail = Self::new();
-        // 113 bytes at the most: the longest duration is 584 542 years of microseconds.
-        let _ = write!(
-            tail,
-            r#","event":"SESSION_END","severity":"INFO","timestamp":"{at}","duration":"{lasted}"}}"#
-        );
-        tail
-    }
-}
-
-/// Everything behind the id and index of an `UNHANDLED_EXCEPTION`.
+/// Writes everything after the id and index of an `UNHANDLED_EXCEPTION`.
 ///
-/// Message and traceback are cut to what fits, and say so: an exception is never too large.
+/// An exception is never too large: message and traceback are cut to fit, and end with a mark then.
 pub(crate) fn exception(
     out: &mut EventWriter<'_>,
     at: Timestamp,
@@ -174,26 +173,26 @@ pub(crate) fn exception(
     out.finish()
 }
 
-/// Writes `data`, which must be an object; nothing (`()`, `None`, a unit struct) is the empty one.
+/// Writes `data`, which must be an object; `()`, `None` and unit structs become the empty one.
 #[inline(always)]
 fn object<D: Serialize + ?Sized>(out: &mut EventWriter<'_>, data: &D) -> Result<(), Failed> {
     let start = out.len();
     out.value(data)?;
-    must_be_object(out, start)
+    require_object(out, start)
 }
 
-/// The same, within limits.
+/// [`object`], with limits.
 pub(crate) fn object_limited<D: Serialize + ?Sized>(
     out: &mut EventWriter<'_>,
     data: &Limited<'_, D>,
 ) -> Result<(), Failed> {
     let start = out.len();
-    out.value_apart(data)?;
-    must_be_object(out, start)
+    out.value_outlined(data)?;
+    require_object(out, start)
 }
 
 #[inline(always)]
-fn must_be_object(out: &mut EventWriter<'_>, start: usize) -> Result<(), Failed> {
+fn require_object(out: &mut EventWriter<'_>, start: usize) -> Result<(), Failed> {
     let what = match out.bytes().get(start..).unwrap_or_default() {
         [b'{', ..] => return Ok(()),
         b"null" => {
@@ -212,7 +211,7 @@ fn must_be_object(out: &mut EventWriter<'_>, start: usize) -> Result<(), Failed>
 }
 
 impl EventWriter<'_> {
-    /// Writes a text, of at most `limit` bytes of JSON.
+    /// Writes a text, cut to at most `limit` bytes of JSON.
     fn cut(&mut self, text: &dyn fmt::Display, limit: usize) -> Result<(), Failed> {
         let cut = Cut::new(text, limit);
         self.value(&cut)?;
@@ -221,95 +220,10 @@ impl EventWriter<'_> {
     }
 }
 
-/// Text that is cut where its JSON would grow beyond a limit, and says so.
-pub(crate) struct Cut<'a> {
-    text: &'a dyn fmt::Display,
-    limit: usize,
-    is_cut: Cell<bool>,
-}
-
-impl<'a> Cut<'a> {
-    /// At most `limit` bytes of JSON, quotes included.
-    pub(crate) fn new(text: &'a dyn fmt::Display, limit: usize) -> Self {
-        Self {
-            text,
-            limit,
-            is_cut: Cell::new(false),
-        }
-    }
-
-    /// Whether it was cut when it was written.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.is_cut.get()
-    }
-}
-
-impl Serialize for Cut<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{self}"))
-    }
-}
-
-impl fmt::Display for Cut<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut cutter = Cutter {
-            out: f,
-            room: self.limit.saturating_sub(2 + MARK.len()),
-            is_cut: false,
-            result: Ok(()),
-        };
-        // A `Display` that fails has written what it has written: that is better than nothing.
-        let _ = write!(cutter, "{}", self.text);
-        cutter.result?;
-        if cutter.is_cut {
-            self.is_cut.set(true);
-            f.write_str(MARK)?;
-        }
-        Ok(())
-    }
-}
-
-struct Cutter<'a, 'b> {
-    out: &'a mut fmt::Formatter<'b>,
-    room: usize,
-    is_cut: bool,
-    /// Of writing, as opposed to the text's own.
-    result: fmt::Result,
-}
-
-impl Write for Cutter<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.is_cut {
-            return Ok(());
-        }
-        let mut end = 0;
-        for character in text.chars() {
-            let size = json_size(character);
-            if size > self.room {
-                self.is_cut = true;
-                break;
-            }
-            self.room -= size;
-            end += character.len_utf8();
-        }
-        self.result = self.result.and(self.out.write_str(&text[..end]));
-        self.result
-    }
-}
-
-/// The bytes a character takes inside a JSON string.
-fn json_size(character: char) -> usize {
-    match character {
-        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
-        '\0'..='\u{1f}' => 6,
-        other => other.len_utf8(),
-    }
-}
-
-/// The front of an event: what is only known under the queue's lock.
+/// The beginning of an event: its id and index, which are only known under the queue's lock.
 ///
-/// It is written where it stays: bytes that were stored one by one cannot be loaded in larger pieces right afterwards
-/// without the processor waiting for them.
+/// It is written in place: copying it right after storing it byte by byte would stall the processor, which cannot
+/// forward small stores to a larger load.
 #[derive(Clone, Copy)]
 pub(crate) struct EventPrefix {
     id: Uuid,
@@ -321,9 +235,9 @@ impl EventPrefix {
     const ID: &[u8; 13] = b"{\"event_id\":\"";
     const INDEX: &[u8; 24] = b"\",\"event_session_index\":";
     const DIGITS_AT: usize = Self::ID.len() + 36 + Self::INDEX.len();
-    /// With the largest index, 20 digits.
+    /// Length with the largest index, 20 digits.
     pub(crate) const MAX: usize = Self::DIGITS_AT + 20;
-    /// With a single digit.
+    /// Length with a one-digit index.
     pub(crate) const MIN: usize = Self::DIGITS_AT + 1;
 
     pub(crate) fn new(id: Uuid, index: u64) -> Self {
@@ -338,7 +252,7 @@ impl EventPrefix {
         Self::DIGITS_AT + self.digits
     }
 
-    /// Writes it to a place of its length.
+    /// Writes it to `out`, which must be [`len`](Self::len) bytes long.
     #[inline]
     pub(crate) fn write(self, out: &mut [u8]) {
         let Some((head, digits)) = out.split_first_chunk_mut::<{ Self::DIGITS_AT }>() else {
@@ -353,8 +267,8 @@ impl EventPrefix {
     }
 }
 
-/// The 36 characters of a UUID. The uuid crate's own way, a byte at a time, takes three times as long, and that is a
-/// tenth of all that an event costs its caller; where code is scarce, it is the smaller one.
+/// Writes the 36 characters of a UUID. The uuid crate does it a byte at a time, which takes three times as long: a
+/// tenth of what an event costs its caller. Where code is scarce, its way is the smaller one.
 #[inline]
 fn write_uuid(id: Uuid, out: &mut [u8; 36]) {
     if cfg!(not(feature = "std")) {
@@ -375,14 +289,14 @@ fn write_uuid(id: Uuid, out: &mut [u8; 36]) {
     out[28..36].copy_from_slice(&four);
 }
 
-/// Eight lower-case digits, all at once.
+/// Eight lower-case digits, computed in parallel.
 #[inline]
 fn hex(value: u32) -> [u8; 8] {
     let spread = u64::from(value);
     let spread = (spread | (spread << 16)) & 0x0000_ffff_0000_ffff;
     let spread = (spread | (spread << 8)) & 0x00ff_00ff_00ff_00ff;
     let nibbles = (spread | (spread << 4)) & 0x0f0f_0f0f_0f0f_0f0f;
-    // Adding six carries into the fifth bit of just those nibbles that are letters.
+    // Adding six carries into the fifth bit of exactly those nibbles that are letters.
     let letters = ((nibbles + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
     (nibbles + 0x3030_3030_3030_3030 + letters * 0x27).to_be_bytes()
 }
@@ -390,27 +304,28 @@ fn hex(value: u32) -> [u8; 8] {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
-    use crate::event::writer::{EncodeError, encoded};
+    use crate::event::limits::MARK;
+    use crate::event::writer::{EncodeError, encode_to_vec};
     use alloc::{format, string::String, vec::Vec};
     use serde_json::json;
 
     fn event(encode: impl FnOnce(&mut EventWriter<'_>) -> Result<(), Failed>) -> serde_json::Value {
-        let tail = encoded(1_000, encode).unwrap();
-        let json = [&front(Uuid::nil(), 7)[..], &tail].concat();
+        let tail = encode_to_vec(1_000, encode).unwrap();
+        let json = [&prefix(Uuid::nil(), 7)[..], &tail].concat();
         serde_json::from_slice(&json).unwrap()
     }
 
-    fn front(id: Uuid, index: u64) -> Vec<u8> {
-        let front = EventPrefix::new(id, index);
-        let mut out = alloc::vec![0; front.len()];
-        front.write(&mut out);
+    fn prefix(id: Uuid, index: u64) -> Vec<u8> {
+        let prefix = EventPrefix::new(id, index);
+        let mut out = alloc::vec![0; prefix.len()];
+        prefix.write(&mut out);
         out
     }
 
     const AT: Timestamp = Timestamp::from_unix_micros(1);
 
     #[test]
-    fn a_generic_event_has_the_keys_of_the_wire() {
+    fn a_generic_event_has_the_keys_of_the_wire_format() {
         let json = event(|out| {
             generic(
                 out,
@@ -435,9 +350,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_an_empty_object_and_anything_else_is_refused() {
-        for nothing in [json!(null), json!({})] {
-            let json = event(|out| generic(out, || AT, Severity::Info, "e", &nothing));
+    fn null_becomes_an_empty_object_and_anything_else_is_refused() {
+        for empty in [json!(null), json!({})] {
+            let json = event(|out| generic(out, || AT, Severity::Info, "e", &empty));
             assert_eq!(json["event_data"], json!({}));
         }
         for (value, kind) in [
@@ -446,7 +361,7 @@ mod tests {
             (json!(-1), "a number"),
             (json!(true), "a boolean"),
         ] {
-            match encoded(1_000, |out| {
+            match encode_to_vec(1_000, |out| {
                 generic(out, || AT, Severity::Info, "e", &value)
             }) {
                 Err(EncodeError::Unencodable(reason)) => {
@@ -458,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn session_events_have_the_keys_of_the_wire() {
+    fn session_events_have_the_keys_of_the_wire_format() {
         assert_eq!(
             event(|out| session_start(out, AT))["event"],
             "SESSION_START"
@@ -472,11 +387,11 @@ mod tests {
     }
 
     #[test]
-    fn a_long_traceback_is_cut_and_says_so_and_a_short_one_is_whole() {
+    fn a_long_traceback_is_cut_and_marked_and_a_short_one_stays_whole() {
         for limit in 300..420 {
             for filler in ["x", "é", "\"", "\u{1}", "😀\n"] {
                 let long = filler.repeat(400);
-                let tail = encoded(limit, |out| {
+                let tail = encode_to_vec(limit, |out| {
                     exception(out, AT, Severity::Error, &"E", &"message", Some(&long))
                 });
                 let json = [b"{\"event_id\":0", &tail.unwrap()[..]].concat();
@@ -493,22 +408,22 @@ mod tests {
     }
 
     #[test]
-    fn the_front_holds_every_index() {
+    fn the_prefix_holds_every_index() {
         let id = Uuid::from_u128(0x0123_4567_89ab_4cde_8f00_9a0b_c0d0_e0f9);
         for index in [0, 9, 10, 99, 100, u64::MAX] {
-            let front = String::from_utf8(front(id, index)).unwrap();
+            let prefix = String::from_utf8(prefix(id, index)).unwrap();
             assert_eq!(
-                front,
+                prefix,
                 format!("{{\"event_id\":\"{}\",\"event_session_index\":{index}", id)
             );
-            assert!((EventPrefix::MIN..=EventPrefix::MAX).contains(&front.len()));
+            assert!((EventPrefix::MIN..=EventPrefix::MAX).contains(&prefix.len()));
         }
     }
 
     #[test]
-    fn an_event_over_the_limit_is_too_large_and_not_a_byte_sooner() {
+    fn an_event_is_too_large_from_the_first_byte_over_the_limit() {
         let encode = |limit| {
-            encoded(limit, |out| {
+            encode_to_vec(limit, |out| {
                 generic(out, || AT, Severity::Info, "e", &json!({"a": "b"}))
             })
         };

@@ -1,11 +1,11 @@
-//! `fields!`: event data in place, without a struct and without an allocation.
+//! `fields!`: ad-hoc event data, without a struct or an allocation.
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-/// The data of an event: names and values, serialized as a JSON object without allocating.
+/// Creates the data of an event from names and values: a JSON object, serialized without allocating.
 ///
 /// A name is an identifier or a string literal; a value is any expression whose type is `Serialize`, taken by
-/// reference. Nest objects with another `fields!`.
+/// reference. Nest another `fields!` for an object within an object.
 ///
 /// ```
 /// # use tinkex_telemetry::fields;
@@ -48,21 +48,21 @@ macro_rules! __field_list {
     };
 }
 
-/// What [`fields!`](crate::event::fields) makes.
+/// Event data created by [`fields!`](crate::fields).
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<L> {
     #[doc(hidden)]
     pub list: L,
 }
 
-/// One field, and those behind it.
+/// One field, and those after it.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<'a, V: ?Sized, R> {
     /// The JSON key.
     pub name: &'static str,
     /// Its value.
     pub value: &'a V,
-    /// The fields behind it.
+    /// The fields after it.
     pub rest: R,
 }
 
@@ -71,10 +71,10 @@ pub trait FieldList {
     /// How many there are.
     const LEN: usize;
 
-    /// Writes them.
+    /// Writes them to `object`.
     ///
     /// # Errors
-    /// What the serializer answers.
+    /// Those of the serializer.
     fn write<S: SerializeStruct>(&self, object: &mut S) -> Result<(), S::Error>;
 }
 

@@ -1,8 +1,8 @@
 //! Events: their severities, fields and errors, and how they become bytes.
 //!
-//! An event is encoded once, by the thread that logs it. What is queued is what is sent; a value that changes later
-//! changes nothing.
+//! The logging thread encodes an event once. What is queued is what is sent: later changes to a value have no effect.
 
+pub(crate) mod cut;
 pub(crate) mod encode;
 pub(crate) mod exception;
 pub(crate) mod fields;

@@ -1,4 +1,4 @@
-//! The hook that looks at events before they are queued, to remove what must not leave the program.
+//! The scrub hook, which removes from events what must not leave the program.
 
 use crate::event::severity::Severity;
 use crate::stats::Refusal;
@@ -10,20 +10,21 @@ use core::cell::{Cell, OnceCell};
 use core::fmt;
 use serde_json::{Map, Value};
 
-/// What becomes of an event that a scrub hook has looked at; see [`Builder::scrub`](crate::session::Builder::scrub).
+/// A scrub hook's decision whether to queue an event; see [`Builder::scrub`](crate::session::Builder::scrub).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It is queued, with what the hook has changed.
+    /// Queue it, with the hook's changes.
     Keep,
-    /// It is dropped, and counted as [`Scrubbed`](crate::stats::Refusal::Scrubbed).
+    /// Drop it, counted as [`Scrubbed`](crate::stats::Refusal::Scrubbed).
     Drop,
 }
 
-/// An event before it is queued, as a scrub hook sees it; see [`Builder::scrub`](crate::session::Builder::scrub).
+/// An event about to be queued, for a scrub hook to inspect and redact; see
+/// [`Builder::scrub`](crate::session::Builder::scrub).
 ///
-/// The data of an exception are its texts: `error_type`, `error_message` and `traceback`, if there is one. Those of a
-/// `user_error` are what is sent.
+/// The data of an exception is its texts: `error_type`, `error_message` and, if there is one, `traceback`. The data of
+/// a `user_error` is what is sent.
 pub struct Draft<'a> {
     pub(crate) name: Cow<'a, str>,
     pub(crate) severity: Severity,
@@ -31,13 +32,13 @@ pub struct Draft<'a> {
     pub(crate) data: Data<'a>,
 }
 
-/// An event's data: JSON, and its parsed form once the hook has looked at it.
+/// An event's data: JSON, parsed when the hook first reads it.
 pub(crate) struct Data<'a> {
-    /// As it was encoded; empty where `parsed` is all there is.
+    /// As encoded; empty if there is only the parsed form.
     pub(crate) json: &'a [u8],
     parsed: OnceCell<Map<String, Value>>,
     pub(crate) is_changed: bool,
-    /// It is not the JSON that a `Serialize` promises.
+    /// Whether parsing failed: a `Serialize` broke its promise to write JSON.
     is_broken: Cell<bool>,
 }
 
@@ -72,38 +73,39 @@ impl<'a> Data<'a> {
     pub(crate) fn get_mut(&mut self) -> &mut Map<String, Value> {
         self.get();
         self.is_changed = true;
-        self.parsed.get_mut().expect("it was just parsed")
+        self.parsed.get_mut().expect("get() has parsed it")
     }
 }
 
 impl Data<'_> {
-    /// Whether it turned out not to be the JSON that a `Serialize` promises.
+    /// Whether parsing failed: a `Serialize` broke its promise to write JSON.
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken.get()
     }
 }
 
 impl Draft<'_> {
-    /// What [`Handle::log`](crate::Handle::log) was given; `UNHANDLED_EXCEPTION` or `user_error` for an error.
+    /// The event's name, as given to [`Handle::log`](crate::Handle::log); for an error, `UNHANDLED_EXCEPTION` or
+    /// `user_error`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Changes the name. An `UNHANDLED_EXCEPTION` has none on the wire: there it does nothing.
+    /// Changes the name. Has no effect on an `UNHANDLED_EXCEPTION`, which has no name in the wire format.
     pub fn set_name(&mut self, name: impl Into<String>) {
         if !self.is_exception {
             self.name = Cow::Owned(name.into());
         }
     }
 
-    /// How bad it is.
+    /// The event's severity.
     #[must_use]
     pub const fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// Changes how bad it is.
+    /// Changes the severity.
     pub const fn set_severity(&mut self, severity: Severity) {
         self.severity = severity;
     }
@@ -114,14 +116,14 @@ impl Draft<'_> {
         self.is_exception
     }
 
-    /// The data. The first look at it costs a parse.
+    /// The event's data. The first call parses it.
     #[must_use]
     pub fn data(&self) -> &Map<String, Value> {
         self.data.get()
     }
 
-    /// The data, to be changed: it is written anew then, with numbers beyond 64 bits as floating point. Of an
-    /// `UNHANDLED_EXCEPTION` only its three texts are sent, whatever else is put here.
+    /// The event's data, mutably. It is encoded again afterwards, with numbers beyond 64 bits as floating point. Of an
+    /// `UNHANDLED_EXCEPTION`, only the three texts are sent; anything added is ignored.
     pub fn data_mut(&mut self) -> &mut Map<String, Value> {
         self.data.get_mut()
     }
@@ -129,7 +131,7 @@ impl Draft<'_> {
 
 impl fmt::Debug for Draft<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The data may hold what must not be seen.
+        // The data may hold secrets.
         f.debug_struct("Draft")
             .field("name", &self.name)
             .field("severity", &self.severity)
@@ -137,7 +139,7 @@ impl fmt::Debug for Draft<'_> {
     }
 }
 
-/// The hook.
+/// The application's scrub hook.
 pub(crate) struct Scrub(pub(crate) Box<dyn Fn(&mut Draft<'_>) -> Verdict + Send + Sync>);
 
 std::thread_local! {
@@ -145,8 +147,8 @@ std::thread_local! {
 }
 
 impl Scrub {
-    /// Asks the hook. What it logs itself would ask it again, without an end: that is refused meanwhile.
-    pub(crate) fn ask(&self, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+    /// Calls the hook. Events that it logs itself are refused meanwhile: they would call it again, forever.
+    pub(crate) fn apply(&self, draft: &mut Draft<'_>) -> Result<(), Refusal> {
         IS_IN_HOOK.set(true);
         let verdict = panics::catch(|| (self.0)(draft));
         IS_IN_HOOK.set(false);
@@ -157,7 +159,8 @@ impl Scrub {
         }
     }
 
-    pub(crate) fn is_asked() -> bool {
+    /// Whether the calling thread is in a hook.
+    pub(crate) fn is_running() -> bool {
         IS_IN_HOOK.get()
     }
 }

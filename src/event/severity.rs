@@ -1,11 +1,11 @@
-//! How bad an event is.
+//! The severity of an event.
 
 use core::fmt;
 use core::str::FromStr;
 
-/// The five severities of the protocol, mildest first.
+/// The severity of an event, mildest first.
 ///
-/// [`FromStr`] ignores case and surrounding white space; anything else is an error at the parse, never later.
+/// [`FromStr`] ignores case and surrounding whitespace, and rejects everything else.
 ///
 /// ```
 /// # use tinkex_telemetry::Severity;
@@ -39,7 +39,7 @@ impl Severity {
         Self::Critical,
     ];
 
-    /// The word on the wire.
+    /// The name in the wire format.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -62,15 +62,15 @@ impl FromStr for Severity {
     type Err = ParseSeverityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let word = text.trim();
+        let name = text.trim();
         Self::ALL
             .into_iter()
-            .find(|severity| severity.as_str().eq_ignore_ascii_case(word))
+            .find(|severity| severity.as_str().eq_ignore_ascii_case(name))
             .ok_or(ParseSeverityError)
     }
 }
 
-/// A word that is none of the five severities.
+/// A text that is none of the five severities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseSeverityError;
 

@@ -1,43 +1,42 @@
-//! Where an event is encoded: a buffer of the calling thread's, and JSON values written into it, never beyond a limit.
+//! The buffer that an event is encoded in: the calling thread's own, and bounded.
 
 use crate::text::Reason;
-#[cfg(feature = "std")]
-use crate::time;
 use crate::time::{RFC3339_LEN, Rfc3339, Timestamp};
 use core::fmt;
 use serde::Serialize;
 
-/// What fits into a buffer on the stack, where there is no thread-local one.
+/// Size of the buffer on the stack, which replaces the thread-local one without `std`.
 #[cfg(not(feature = "std"))]
 pub(crate) const STACK: usize = 1024;
 
-/// Why something could not be encoded.
+/// Why an event could not be encoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum EncodeError {
     TooLarge,
     Unencodable(Reason),
 }
 
-/// Something could not be encoded; [`EventWriter::error`] says why, so that this path costs the usual one nothing.
+/// An event could not be encoded. The reason is in [`EventWriter::error`], so that the success path does not pay for
+/// it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failed;
 
-/// What is written so far, and the room that is left.
+/// Writes one event into a buffer of fixed size.
 pub(crate) struct EventWriter<'a> {
-    out: Output<'a>,
+    pub(crate) output: Output<'a>,
     reason: Reason,
     is_truncated: bool,
     last_second: &'a mut Rfc3339,
 }
 
-/// Bytes up to the length of a slice. What does not fit is not written and leaves a mark.
-struct Output<'a> {
-    bytes: &'a mut [u8],
-    len: usize,
-    overflowed: bool,
+/// A byte sink over a slice. A write that does not fit is discarded and sets `overflowed`.
+pub(crate) struct Output<'a> {
+    pub(crate) bytes: &'a mut [u8],
+    pub(crate) len: usize,
+    pub(crate) overflowed: bool,
 }
 
-/// There is no room.
+/// The buffer is full.
 #[derive(Debug)]
 pub(crate) struct Full;
 
@@ -50,7 +49,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// One comparison and one copy: everything an encoder writes passes here.
+    /// One comparison and one copy: all encoder output passes through here.
     #[inline]
     fn append(&mut self, data: &[u8]) -> Result<(), Full> {
         let end = self.len + data.len();
@@ -68,22 +67,22 @@ impl<'a> Output<'a> {
 impl<'a> EventWriter<'a> {
     fn new(bytes: &'a mut [u8], last_second: &'a mut Rfc3339) -> Self {
         Self {
-            out: Output::new(bytes),
+            output: Output::new(bytes),
             reason: Reason::default(),
             is_truncated: false,
             last_second,
         }
     }
 
-    /// Forgets what was written.
+    /// Discards what was written.
     pub(crate) fn clear(&mut self) {
-        self.out.len = 0;
-        self.out.overflowed = false;
+        self.output.len = 0;
+        self.output.overflowed = false;
         self.reason = Reason::default();
         self.is_truncated = false;
     }
 
-    /// Notes that something was left out to keep a limit.
+    /// Records whether something was left out to meet a limit.
     pub(crate) fn note_truncated(&mut self, is_truncated: bool) {
         self.is_truncated |= is_truncated;
     }
@@ -94,40 +93,40 @@ impl<'a> EventWriter<'a> {
 
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.out.bytes.get(..self.out.len).unwrap_or_default()
+        self.output.bytes.get(..self.output.len).unwrap_or_default()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.out.len
+        self.output.len
     }
 
     pub(crate) fn room(&self) -> usize {
-        self.out.bytes.len() - self.out.len
+        self.output.bytes.len() - self.output.len
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.out.len = len;
+        self.output.len = len;
     }
 
-    /// Whether everything that was written is there.
+    /// Fails if any write did not fit.
     pub(crate) fn finish(&self) -> Result<(), Failed> {
-        if self.out.overflowed {
+        if self.output.overflowed {
             Err(Failed)
         } else {
             Ok(())
         }
     }
 
-    /// What has failed.
+    /// Why encoding failed.
     pub(crate) fn error(&mut self) -> EncodeError {
-        if self.out.overflowed {
+        if self.output.overflowed {
             EncodeError::TooLarge
         } else {
             EncodeError::Unencodable(core::mem::take(&mut self.reason))
         }
     }
 
-    /// What was written cannot be sent, for this reason.
+    /// Records why the event cannot be encoded.
     #[cold]
     pub(crate) fn fail(&mut self, reason: impl fmt::Display) -> Failed {
         self.reason = Reason::new(reason);
@@ -137,24 +136,24 @@ impl<'a> EventWriter<'a> {
     /// Writes bytes as they are.
     #[inline]
     pub(crate) fn raw(&mut self, data: &[u8]) {
-        // It leaves its mark.
-        let _ = self.out.append(data);
+        // `overflowed` records the failure.
+        let _ = self.output.append(data);
     }
 
-    /// Writes a timestamp between two pieces of text, in one step.
+    /// Writes a timestamp between two pieces of text, with one bounds check.
     #[inline(always)]
     pub(crate) fn timestamp(&mut self, before: &str, at: Timestamp, after: &str) {
-        let end = self.out.len + before.len() + RFC3339_LEN + after.len();
-        if let Some(space) = self.out.bytes.get_mut(self.out.len..end)
+        let end = self.output.len + before.len() + RFC3339_LEN + after.len();
+        if let Some(space) = self.output.bytes.get_mut(self.output.len..end)
             && let (before_space, space) = space.split_at_mut(before.len())
             && let Some((text, after_space)) = space.split_first_chunk_mut()
         {
             before_space.copy_from_slice(before.as_bytes());
             self.last_second.write(at, text);
             after_space.copy_from_slice(after.as_bytes());
-            self.out.len = end;
+            self.output.len = end;
         } else {
-            self.out.overflowed = true;
+            self.output.overflowed = true;
         }
     }
 
@@ -164,66 +163,32 @@ impl<'a> EventWriter<'a> {
         if !is_plain(text) {
             return self.value(text);
         }
-        let end = self.out.len + text.len() + 2;
-        if let Some([first, middle @ .., last]) = self.out.bytes.get_mut(self.out.len..end) {
+        let end = self.output.len + text.len() + 2;
+        if let Some([first, middle @ .., last]) = self.output.bytes.get_mut(self.output.len..end) {
             *first = b'"';
             middle.copy_from_slice(text.as_bytes());
             *last = b'"';
-            self.out.len = end;
+            self.output.len = end;
             Ok(())
         } else {
-            self.out.overflowed = true;
+            self.output.overflowed = true;
             Err(Failed)
         }
     }
 
-    /// Writes a number in decimal.
-    #[cfg(feature = "std")]
-    #[allow(dead_code, reason = "for adapters")]
-    #[inline]
-    pub(crate) fn number(&mut self, value: u64) {
-        let mut text = [0; 20];
-        let len = value.checked_ilog10().unwrap_or(0) as usize + 1;
-        let text = &mut text[..len];
-        time::digits(text, value);
-        self.raw(text);
-    }
-
-    /// Writes a key of an object behind what stands before it, in one step.
-    #[cfg(feature = "std")]
-    #[allow(dead_code, reason = "for adapters")]
-    #[inline]
-    pub(crate) fn key(&mut self, before: u8, key: &str) -> Result<(), Failed> {
-        if !is_plain(key) {
-            self.raw(&[before]);
-            self.value(key)?;
-            self.raw(b":");
-            return Ok(());
-        }
-        let end = self.out.len + key.len() + 4;
-        if let Some([first, second, middle @ .., third, last]) =
-            self.out.bytes.get_mut(self.out.len..end)
-        {
-            [*first, *second, *third, *last] = [before, b'"', b'"', b':'];
-            middle.copy_from_slice(key.as_bytes());
-            self.out.len = end;
-            Ok(())
-        } else {
-            self.out.overflowed = true;
-            Err(Failed)
-        }
-    }
-
-    /// Writes a value as JSON. A value that panics while it is serialized is unencodable (with `std`).
+    /// Writes a value as JSON. With `std`, a panic in its `Serialize` makes the event unencodable.
     #[inline]
     pub(crate) fn value(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
-        let written = write_json(&mut self.out, value);
+        let written = write_json(&mut self.output, value);
         self.written(written)
     }
 
-    /// [`value`](Self::value), with machine code of its own: what is shared with it cannot be inlined there.
-    pub(crate) fn value_apart(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
-        let written = write_json(Outlined(&mut self.out), value);
+    /// [`value`](Self::value), as separate machine code: a second caller would keep `value` from being inlined.
+    pub(crate) fn value_outlined(
+        &mut self,
+        value: &(impl Serialize + ?Sized),
+    ) -> Result<(), Failed> {
+        let written = write_json(Outlined(&mut self.output), value);
         self.written(written)
     }
 
@@ -233,7 +198,7 @@ impl<'a> EventWriter<'a> {
         written: Result<Result<(), E>, P>,
     ) -> Result<(), Failed> {
         match written {
-            // A `Serialize` may have passed over the error of a write that found no room.
+            // A `Serialize` may have ignored the error of a write that did not fit.
             Ok(Ok(())) => self.finish(),
             Ok(Err(error)) => Err(self.fail(error)),
             Err(_) => Err(self.fail("its Serialize implementation panicked")),
@@ -241,15 +206,15 @@ impl<'a> EventWriter<'a> {
     }
 }
 
-/// Whether a text is its own JSON, but for the quotes.
+/// Whether a text needs no escaping in JSON.
 #[inline]
-fn is_plain(text: &str) -> bool {
+pub(crate) fn is_plain(text: &str) -> bool {
     let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
     text.bytes()
         .fold(true, |so_far, byte| so_far & is_plain(byte))
 }
 
-/// Another name for the same output.
+/// The same output as a distinct type, so that serializers over it are compiled separately.
 struct Outlined<'a, 'b>(&'a mut Output<'b>);
 
 #[cfg(feature = "std")]
@@ -259,7 +224,7 @@ fn write_json(
     value: &(impl Serialize + ?Sized),
 ) -> std::thread::Result<serde_json::Result<()>> {
     let encode = || serde_json::to_writer(out, value);
-    // What is half written is thrown away, so nothing broken is seen afterwards.
+    // Half-written output is discarded, so no broken state is observed afterwards.
     std::panic::catch_unwind(core::panic::AssertUnwindSafe(encode))
 }
 
@@ -329,42 +294,46 @@ impl fmt::Display for Full {
     }
 }
 
-/// Runs `work` with a buffer of `limit` bytes, this thread's own.
+/// Runs `work` with this thread's buffer, of `limit` bytes.
 ///
-/// Re-entry (a `Serialize` that logs) and a thread that is shutting down get a fresh one. Its memory is only touched as
-/// far as it is used.
+/// Re-entrant calls (a `Serialize` that logs) and threads that are shutting down get a fresh one. Only the bytes in use
+/// are touched.
 #[cfg(feature = "std")]
 pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut EventWriter<'_>) -> R) -> R {
     use alloc::{boxed::Box, vec, vec::Vec};
     use core::cell::Cell;
 
-    struct Kept {
+    struct Buffer {
         bytes: Vec<u8>,
         last_second: Rfc3339,
     }
     std::thread_local! {
-        static KEPT: Cell<Option<Box<Kept>>> = const { Cell::new(None) };
+        static BUFFER: Cell<Option<Box<Buffer>>> = const { Cell::new(None) };
     }
-    /// A buffer in which more than this was written is not kept.
-    const KEEP: usize = 64 * 1024;
+    /// A buffer that took a larger event is freed.
+    const MAX_KEPT: usize = 64 * 1024;
 
-    let mut kept = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_else(|| {
-        Box::new(Kept {
-            bytes: Vec::new(),
-            last_second: Rfc3339::new(),
-        })
-    });
-    if kept.bytes.len() < limit {
-        kept.bytes = vec![0; limit];
+    let mut buffer = BUFFER
+        .try_with(Cell::take)
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| {
+            Box::new(Buffer {
+                bytes: Vec::new(),
+                last_second: Rfc3339::new(),
+            })
+        });
+    if buffer.bytes.len() < limit {
+        buffer.bytes = vec![0; limit];
     }
-    let Kept { bytes, last_second } = &mut *kept;
-    let mut scratch = EventWriter::new(&mut bytes[..limit], last_second);
-    let result = work(&mut scratch);
-    if scratch.len() > KEEP {
-        kept.bytes = Vec::new();
+    let Buffer { bytes, last_second } = &mut *buffer;
+    let mut writer = EventWriter::new(&mut bytes[..limit], last_second);
+    let result = work(&mut writer);
+    if writer.len() > MAX_KEPT {
+        buffer.bytes = Vec::new();
     }
-    // Where the thread-local is gone, the buffer just goes with it.
-    let _ = KEPT.try_with(|slot| slot.set(Some(kept)));
+    // Without the thread-local, the buffer is dropped.
+    let _ = BUFFER.try_with(|slot| slot.set(Some(buffer)));
     result
 }
 
@@ -386,9 +355,9 @@ pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut EventWriter<'_>) -> R
     work(&mut EventWriter::new(bytes, &mut last_second))
 }
 
-/// What `encode` writes, within a limit.
+/// The bytes that `encode` writes into a buffer of `limit` bytes.
 #[cfg(all(test, feature = "std"))]
-pub(crate) fn encoded(
+pub(crate) fn encode_to_vec(
     limit: usize,
     encode: impl FnOnce(&mut EventWriter<'_>) -> Result<(), Failed>,
 ) -> Result<alloc::vec::Vec<u8>, EncodeError> {

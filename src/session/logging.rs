@@ -105,7 +105,7 @@ impl Shared {
                     .encode(out, at, error, severity, &self.data_limits)
             };
             let encoded = panics::catch(encode)
-                .unwrap_or_else(|| Err(out.fail("it panicked while it was looked at")));
+                .unwrap_or_else(|| Err(out.fail("its Display or source() panicked")));
             match encoded {
                 Ok(()) => self.push_noted(out, priority),
                 Err(Failed) => self.refuse_fault(out, at, "exception", severity, priority),

@@ -45,7 +45,7 @@ impl Shared {
             severity,
             priority: Priority::Ordinary,
         };
-        if Scrub::is_asked() {
+        if Scrub::is_running() {
             return self.refuse_scrubbed(Refusal::Scrubbed, &event);
         }
         let limits = DataLimits {
@@ -94,7 +94,7 @@ impl Shared {
             is_exception: false,
             data,
         };
-        if let Err(refusal) = scrub.ask(&mut draft) {
+        if let Err(refusal) = scrub.apply(&mut draft) {
             return self.refuse_scrubbed(refusal, event);
         }
         let Draft {
@@ -146,14 +146,14 @@ impl Shared {
             severity,
             priority,
         };
-        if Scrub::is_asked() {
+        if Scrub::is_running() {
             return self.refuse_scrubbed(Refusal::Scrubbed, &event);
         }
         self.with_error_writer(|out| {
             // Each text is given as far as a whole event could hold it, and cut afterwards.
             let describe = || self.errors.describe(error, self.max_event_bytes);
             let Some(described) = panics::catch(describe) else {
-                let Failed = out.fail("it panicked while it was looked at");
+                let Failed = out.fail("its Display or source() panicked");
                 return self.refuse_fault(out, at, "exception", severity, priority);
             };
             match described {
@@ -184,7 +184,7 @@ impl Shared {
             is_exception: true,
             data,
         };
-        if let Err(refusal) = scrub.ask(&mut draft) {
+        if let Err(refusal) = scrub.apply(&mut draft) {
             return self.refuse_scrubbed(refusal, event);
         }
         let data = draft.data();

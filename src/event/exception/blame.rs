@@ -6,20 +6,20 @@ use core::fmt;
 #[cfg(feature = "alloc")]
 use alloc::string::String;
 
-/// What a request's failure says about whose fault it was.
+/// Who is to blame for a failed request: the caller, or the service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Blame<'a> {
-    /// The HTTP status, where there was an answer.
+    /// The HTTP status, if there was a response.
     pub status: Option<u16>,
-    /// The error says of itself that its category is "user".
+    /// Whether the error reports its category as "user".
     pub is_user: bool,
-    /// The answer's body; attached to events only when the application opts in.
+    /// The response's body; attached to events only when the application opts in.
     pub body: Option<&'a str>,
 }
 
 impl<'a> Blame<'a> {
-    /// An answer with this HTTP status.
+    /// A response with this HTTP status.
     #[must_use]
     pub const fn status(status: u16) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl<'a> Blame<'a> {
         }
     }
 
-    /// An error that says of itself that its category is "user".
+    /// An error that reports its category as "user".
     #[must_use]
     pub const fn user() -> Self {
         Self {
@@ -39,26 +39,26 @@ impl<'a> Blame<'a> {
         }
     }
 
-    /// With the answer's body.
+    /// Adds the response's body.
     #[must_use]
     pub const fn with_body(mut self, body: &'a str) -> Self {
         self.body = Some(body);
         self
     }
 
-    /// Whether it is the caller's own fault: category "user", or a status of 400 to 499 except 408 and 429.
+    /// Whether the caller is at fault: category "user", or a status of 400 to 499 except 408 and 429.
     #[must_use]
     pub const fn is_callers(&self) -> bool {
         self.is_user || matches!(self.status, Some(400..=407 | 409..=428 | 430..=499))
     }
 }
 
-/// Looks at one error of a chain and says what it knows of whose fault it is; see
+/// A function that says who is to blame for one error of a chain, or `None` if it does not know; see
 /// [`Builder::classify_errors`](crate::session::Builder::classify_errors).
 pub type Classify = for<'a> fn(&'a (dyn Error + 'static)) -> Option<Blame<'a>>;
 
-/// A failed request, as an error for applications that have none of their own: with it anywhere on an error's
-/// `source()` chain, a status of the caller's own making is reported as `user_error`.
+/// A failed request, for applications without an error type for it. An error that has it on its `source()` chain is
+/// reported as `user_error` if the status blames the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusError {
     status: u16,
@@ -67,7 +67,7 @@ pub struct StatusError {
 }
 
 impl StatusError {
-    /// The answer had this HTTP status.
+    /// A response with this HTTP status.
     #[must_use]
     pub const fn new(status: u16) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl StatusError {
         }
     }
 
-    /// With the answer's body, which goes into events only when the application opts in.
+    /// Adds the response's body; attached to events only when the application opts in.
     #[cfg(feature = "alloc")]
     #[must_use]
     pub fn with_body(mut self, body: impl Into<String>) -> Self {
@@ -116,8 +116,8 @@ impl fmt::Display for StatusError {
 
 impl Error for StatusError {}
 
-/// Marks errors as the caller's own fault where no HTTP status says so: an error that has it anywhere on its `source()`
-/// chain is reported as `user_error`.
+/// Marks an error as the caller's fault, where no HTTP status says so: an error that has it on its `source()` chain is
+/// reported as `user_error`.
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UserFault;

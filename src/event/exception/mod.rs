@@ -1,6 +1,7 @@
-//! Errors become events: an unhandled exception, or the user's own fault.
+//! Encoding of errors: as an unhandled exception, or as a user error.
 
-use crate::event::encode::{self, Cut};
+use crate::event::cut::Cut;
+use crate::event::encode;
 use crate::event::limits::{DataLimits, Limited};
 use crate::event::severity::Severity;
 use crate::event::writer::{EventWriter, Failed};
@@ -22,7 +23,7 @@ pub use blame::{Blame, Classify, StatusError};
 pub use traceback::Stack;
 use traceback::{ErrorType, Traceback};
 
-/// How far down a chain of [`source`](Error::source)s is looked: chains may be loops.
+/// How many [`source`](Error::source)s of an error are followed: a chain may be a loop.
 const MAX_CHAIN: usize = 64;
 
 /// Anything that can be reported as an error: every [`Error`] type, and the trait objects `dyn Error`,
@@ -31,17 +32,17 @@ pub trait AnyError: sealed::Sealed {
     #[doc(hidden)]
     fn as_error(&self) -> &(dyn Error + 'static);
 
-    /// The error's type, where the compiler knows it.
+    /// The error's type, if it is known statically.
     #[doc(hidden)]
     fn type_name(&self) -> Option<&'static str>;
 
-    /// Whose fault it was, where the error knows more than its chain.
+    /// Whose fault it was, if the error knows more than its chain.
     #[doc(hidden)]
     fn blame(&self) -> Option<Blame<'_>> {
         None
     }
 
-    /// Where it happened.
+    /// The stack that its event shows.
     #[doc(hidden)]
     fn stack(&self) -> Stack<'_> {
         Stack::Here
@@ -85,21 +86,19 @@ any_error_for_trait_objects!(
     dyn Error + Send + Sync + 'static
 );
 
-/// The event that an error becomes, in words.
+/// The data of the event that an error becomes.
 #[cfg(feature = "std")]
 pub(crate) enum Described {
     User(serde_json::Map<alloc::string::String, serde_json::Value>),
     Exception(serde_json::Map<alloc::string::String, serde_json::Value>),
 }
 
-/// An error of which only the trait object is known, and perhaps something beside it.
+/// A trait object, with what its original type says about the error.
 #[cfg(feature = "alloc")]
 pub(crate) struct DynamicError<'a> {
     pub(crate) error: &'a (dyn Error + 'static),
-    #[allow(dead_code, reason = "an adapter may know it")]
     pub(crate) blame: Option<Blame<'a>>,
-    /// Where the error was made.
-    #[allow(dead_code, reason = "an adapter may know it")]
+    /// The stack of where the error was created.
     pub(crate) stack: Option<&'a dyn fmt::Display>,
 }
 
@@ -136,20 +135,20 @@ impl AnyError for DynamicError<'_> {
     }
 }
 
-/// How a session looks at errors.
+/// How a session classifies and encodes errors.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ErrorRules {
-    /// The application's own.
+    /// The application's classifier.
     pub(crate) classify: Option<Classify>,
-    /// The transport's, for the errors of its client.
+    /// The transport's classifier, for errors of its HTTP client.
     pub(crate) known: Option<Classify>,
     pub(crate) with_bodies: bool,
-    /// Even where `RUST_BACKTRACE` asks for stacks: they differ from build to build.
+    /// Overrides `RUST_BACKTRACE`: stacks differ from build to build.
     pub(crate) without_stacks: bool,
 }
 
 impl ErrorRules {
-    /// Everything behind the id and index of the event that `error` becomes.
+    /// Writes everything after the id and index of the event that `error` becomes.
     pub(crate) fn encode<E: AnyError + ?Sized>(
         &self,
         out: &mut EventWriter<'_>,
@@ -177,7 +176,7 @@ impl ErrorRules {
         )
     }
 
-    /// What [`encode`](Self::encode) would write of `error`, each text of at most `room` bytes.
+    /// The data that [`encode`](Self::encode) would write for `error`, each text cut to `room` bytes of JSON.
     #[cfg(feature = "std")]
     pub(crate) fn describe<E: AnyError + ?Sized>(&self, error: &E, room: usize) -> Described {
         let name = ErrorType(error.as_error(), error.type_name());
@@ -208,7 +207,7 @@ impl ErrorRules {
         Traceback::new(error.as_error(), stack)
     }
 
-    /// The data of `error`, if it is the caller's own fault.
+    /// The data of a `user_error`, if the caller is at fault.
     fn user_error<'a, E: AnyError + ?Sized>(
         &self,
         name: &'a ErrorType<'a>,
@@ -227,28 +226,27 @@ impl ErrorRules {
         })
     }
 
-    /// The first error on the chain that is the caller's own fault.
+    /// What the first error on the chain says that blames the caller.
     fn callers_blame<'a>(&self, error: &'a (dyn Error + 'static)) -> Option<Blame<'a>> {
         chain(error).find_map(|error| {
-            // The application is asked first: it may know better.
-            let asked = self.classify.and_then(|classify| classify(error));
-            asked
+            // The application's verdict takes precedence.
+            let verdict = self.classify.and_then(|classify| classify(error));
+            verdict
                 .or_else(|| error.downcast_ref().map(StatusError::blame))
-                .or_else(|| marked(error))
+                .or_else(|| user_fault(error))
                 .or_else(|| self.known?(error))
                 .filter(Blame::is_callers)
         })
     }
 }
 
-/// An error that only marks the chain it is on.
 #[cfg(feature = "std")]
-fn marked(error: &(dyn Error + 'static)) -> Option<Blame<'static>> {
+fn user_fault(error: &(dyn Error + 'static)) -> Option<Blame<'static>> {
     error.is::<UserFault>().then(Blame::user)
 }
 
 #[cfg(not(feature = "std"))]
-fn marked(_: &(dyn Error + 'static)) -> Option<Blame<'static>> {
+fn user_fault(_: &(dyn Error + 'static)) -> Option<Blame<'static>> {
     None
 }
 
@@ -270,7 +268,7 @@ struct UserError<'a> {
 }
 
 impl UserError<'_> {
-    /// The part of the room that each text may have.
+    /// The room for each text, as a fraction: one `n`-th.
     const SHARES: [(&'static str, usize); 3] = [("error_type", 8), ("message", 4), ("body", 4)];
 
     fn add<M: SerializeMap>(
@@ -304,12 +302,12 @@ impl Serialize for UserError<'_> {
     }
 }
 
-/// What the texts of a user error may take: the keys, the head and the timestamp have theirs.
+/// The room for the texts of a user error: what keys, head and timestamp leave.
 pub(crate) fn room_for_user_error(out: &EventWriter<'_>) -> usize {
     out.room().saturating_sub(192)
 }
 
-/// Cuts the texts of a user error, that were described at length, to their parts of the room.
+/// Cuts the texts of a described user error to their shares of the room.
 #[cfg(feature = "std")]
 pub(crate) fn cut_user_error(
     data: &mut serde_json::Map<alloc::string::String, serde_json::Value>,
@@ -324,8 +322,8 @@ pub(crate) fn cut_user_error(
 
 /// Whether a value's `Display` writes nothing.
 fn is_empty(value: &dyn fmt::Display) -> bool {
-    struct Nothing;
-    impl Write for Nothing {
+    struct Empty;
+    impl Write for Empty {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             if text.is_empty() {
                 Ok(())
@@ -334,5 +332,5 @@ fn is_empty(value: &dyn fmt::Display) -> bool {
             }
         }
     }
-    write!(Nothing, "{value}").is_ok()
+    write!(Empty, "{value}").is_ok()
 }

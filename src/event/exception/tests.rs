@@ -1,8 +1,8 @@
-//! What errors become.
+//! Tests of the encoding of errors.
 
 use super::*;
 use crate::event::limits::DataLimits;
-use crate::event::writer::encoded;
+use crate::event::writer::encode_to_vec;
 use alloc::boxed::Box;
 use serde_json::{Value, json};
 
@@ -23,20 +23,20 @@ impl<S: Error + 'static> Error for Failed<S> {
 
 fn event<E: AnyError + ?Sized>(rules: ErrorRules, error: &E) -> Value {
     let at = Timestamp::from_unix_micros(0);
-    let tail = encoded(4_000, |out| {
+    let tail = encode_to_vec(4_000, |out| {
         rules.encode(out, at, error, Severity::Critical, &DataLimits::NONE)
     });
     serde_json::from_slice(&[b"{\"event_id\":0", &tail.unwrap()[..]].concat()).unwrap()
 }
 
-/// The traceback without the stack, which is there when `RUST_BACKTRACE` is set.
+/// The traceback without the stack, which is present if `RUST_BACKTRACE` is set.
 fn sources(event: &Value) -> &str {
     let traceback = event["traceback"].as_str().unwrap_or_default();
     traceback.split("Stack:\n").next().unwrap().trim_end()
 }
 
 #[test]
-fn an_error_is_an_unhandled_exception_with_its_sources() {
+fn an_error_becomes_an_unhandled_exception_with_its_sources() {
     let error = Failed("outer", Some("x".parse::<u8>().unwrap_err()));
     let json = event(ErrorRules::default(), &error);
     assert_eq!(json["event"], "UNHANDLED_EXCEPTION");
@@ -58,7 +58,7 @@ fn an_error_without_sources_has_no_traceback() {
 }
 
 #[test]
-fn behind_dyn_the_type_is_what_debug_begins_with() {
+fn the_type_of_a_trait_object_is_the_identifier_its_debug_output_begins_with() {
     let boxed: Box<dyn Error> = Box::new("x".parse::<u8>().unwrap_err());
     assert_eq!(
         event(ErrorRules::default(), &*boxed)["error_type"],
@@ -69,7 +69,7 @@ fn behind_dyn_the_type_is_what_debug_begins_with() {
 }
 
 #[test]
-fn a_4xx_anywhere_on_the_chain_is_the_users_own_fault() {
+fn a_4xx_anywhere_on_the_chain_makes_a_user_error() {
     for status in 100..600 {
         let error = Failed("outer", Some(StatusError::new(status).with_body("no")));
         let json = event(ErrorRules::default(), &error);
@@ -87,7 +87,7 @@ fn a_4xx_anywhere_on_the_chain_is_the_users_own_fault() {
 }
 
 #[test]
-fn bodies_and_empty_messages_are_left_out_unless_wanted() {
+fn empty_messages_are_left_out_and_bodies_are_opt_in() {
     let error = Failed("", Some(StatusError::new(404).with_body("no such model")));
     let with_bodies = ErrorRules {
         with_bodies: true,
@@ -101,7 +101,7 @@ fn bodies_and_empty_messages_are_left_out_unless_wanted() {
 }
 
 #[test]
-fn a_classifier_of_the_applications_own_is_asked_for_every_error_on_the_chain() {
+fn the_applications_classifier_sees_every_error_on_the_chain() {
     let rules = ErrorRules {
         classify: Some(|error| error.is::<fmt::Error>().then(Blame::user)),
         with_bodies: false,
@@ -115,7 +115,7 @@ fn a_classifier_of_the_applications_own_is_asked_for_every_error_on_the_chain() 
 }
 
 #[test]
-fn the_application_knows_better_than_the_client_whose_fault_it_was() {
+fn the_applications_classifier_overrules_the_clients() {
     let rules = ErrorRules {
         known: Some(|error| error.is::<fmt::Error>().then(|| Blame::status(404))),
         ..ErrorRules::default()
@@ -131,7 +131,7 @@ fn the_application_knows_better_than_the_client_whose_fault_it_was() {
 }
 
 #[test]
-fn a_chain_that_is_a_loop_ends() {
+fn a_chain_that_loops_is_cut_off() {
     #[derive(Debug)]
     struct Loop;
     impl fmt::Display for Loop {
@@ -149,7 +149,7 @@ fn a_chain_that_is_a_loop_ends() {
 }
 
 #[test]
-fn a_huge_message_is_cut_and_not_refused() {
+fn a_huge_message_is_cut_instead_of_refused() {
     let long = "y".repeat(10_000);
     let error: Box<dyn Error> = long.clone().into();
     let json = event(ErrorRules::default(), &*error);
@@ -158,7 +158,7 @@ fn a_huge_message_is_cut_and_not_refused() {
 }
 
 #[test]
-fn a_user_error_of_long_texts_fits_into_the_smallest_event() {
+fn a_user_error_with_long_texts_fits_into_the_smallest_event() {
     let long = "y".repeat(10_000);
     let error = StatusError::new(404).with_body(long);
     let rules = ErrorRules {
@@ -168,14 +168,14 @@ fn a_user_error_of_long_texts_fits_into_the_smallest_event() {
     };
     let room = crate::session::Options::MIN_EVENT_BYTES - crate::event::encode::EventPrefix::MAX;
     let at = Timestamp::from_unix_micros(0);
-    let tail = encoded(room, |out| {
+    let tail = encode_to_vec(room, |out| {
         rules.encode(out, at, &error, Severity::Error, &DataLimits::NONE)
     });
     assert!(tail.is_ok(), "{tail:?}");
 }
 
 #[test]
-fn an_error_whose_display_fails_is_reported_as_far_as_it_went() {
+fn an_error_whose_display_fails_is_reported_with_what_it_wrote() {
     #[derive(Debug)]
     struct Half;
     impl fmt::Display for Half {

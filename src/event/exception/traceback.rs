@@ -1,11 +1,11 @@
-//! What an event says of an error's type, of its sources and of where it happened.
+//! An error's type name and its traceback: sources and stack.
 
 use super::chain;
 use core::error::Error;
 use core::fmt::{self, Write};
 
-/// The name of an error's type: of a known type the last segment of its path; else the identifier its `Debug` form
-/// begins with, or `Error`.
+/// The name of an error's type: the last segment of its path if the type is known, else the identifier that its `Debug`
+/// output begins with, else `Error`.
 pub(super) struct ErrorType<'a>(pub(super) &'a dyn Error, pub(super) Option<&'static str>);
 
 impl fmt::Display for ErrorType<'_> {
@@ -15,7 +15,7 @@ impl fmt::Display for ErrorType<'_> {
             return f.write_str(without_parameters.rsplit("::").next().unwrap_or(path));
         }
         let mut name = Identifier::default();
-        // It stops at the first character that is not part of the identifier, with an error.
+        // The write ends with an error at the first character that is not part of the identifier.
         let _ = write!(name, "{:?}", self.0);
         match name.0.as_str() {
             "" => f.write_str("Error"),
@@ -24,17 +24,17 @@ impl fmt::Display for ErrorType<'_> {
     }
 }
 
-/// Takes the identifier that a text begins with.
+/// Collects the identifier that a text begins with.
 #[derive(Default)]
 struct Identifier(heapless::String<64>);
 
 impl Write for Identifier {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
-            let belongs = character == '_'
+            let is_part = character == '_'
                 || character.is_alphabetic()
                 || (character.is_numeric() && !self.0.is_empty());
-            if !belongs || self.0.push(character).is_err() {
+            if !is_part || self.0.push(character).is_err() {
                 return Err(fmt::Error);
             }
         }
@@ -42,15 +42,14 @@ impl Write for Identifier {
     }
 }
 
-/// Where an error happened.
+/// The stack that an event shows for an error.
 #[derive(Clone, Copy)]
 pub enum Stack<'a> {
-    /// Where it is reported, as far as anybody knows: with `std` the calling thread's stack, if `RUST_BACKTRACE` asks
-    /// for one.
+    /// That of the reporting thread, with `std` and if `RUST_BACKTRACE` asks for one.
     Here,
-    /// It knows itself.
+    /// The one that came with the error.
     Known(&'a dyn fmt::Display),
-    /// Elsewhere: the stack of who reports it would mislead.
+    /// None: the error happened elsewhere, and the reporting thread's stack would mislead.
     Unknown,
 }
 
@@ -63,7 +62,7 @@ pub(super) struct Traceback<'a> {
 }
 
 impl<'a> Traceback<'a> {
-    /// `None` when there is nothing to show.
+    /// `None` if there are neither sources nor a stack.
     pub(super) fn new(error: &'a (dyn Error + 'static), stack: Stack<'a>) -> Option<Self> {
         let traceback = Self {
             error,

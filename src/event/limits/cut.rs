@@ -1,32 +1,32 @@
-//! Texts of bounded length.
+//! Texts cut to a number of bytes.
 
 use super::MARK;
 use crate::text::Text;
 use core::fmt::{self, Write};
 
-/// A text that is cut to the limit, mark included.
+/// A text cut to a limit, including the mark.
 pub(super) struct CutText<D> {
     pub(super) text: D,
     pub(super) limit: usize,
-    /// For a key, its place: what keys were cut to must differ.
-    pub(super) place: Option<usize>,
+    /// The position of a key, which keeps keys distinct that are cut to the same text.
+    pub(super) key_index: Option<usize>,
 }
 
 impl<D: fmt::Display> fmt::Display for CutText<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match self.place {
+        let mark = match self.key_index {
             None => Text::<32>::new(MARK),
-            Some(place) => Text::new(format_args!("… (cut {place})")),
+            Some(index) => Text::new(format_args!("… (cut {index})")),
         };
         let room = self.limit.saturating_sub(mark.as_str().len());
         let mut head = Head { out: f, room };
-        // It stops with an error where there is no more room.
+        // The write ends with an error once the room is used up.
         let _ = write!(head, "{}", self.text);
         f.write_str(mark.as_str())
     }
 }
 
-/// Takes the beginning of a text, and no more than there is room for.
+/// Passes on the beginning of a text, as far as there is room.
 struct Head<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     room: usize,
@@ -48,7 +48,7 @@ impl Write for Head<'_, '_> {
     }
 }
 
-/// Whether a text is longer than so many bytes, without writing it anywhere.
+/// Whether a text is longer than `limit` bytes; it is only counted, not stored.
 pub(super) fn is_longer(text: &impl fmt::Display, limit: usize) -> bool {
     struct Count {
         room: usize,

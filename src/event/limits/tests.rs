@@ -13,7 +13,7 @@ fn limits(depth: usize, string_bytes: usize, fields: usize) -> DataLimits {
     }
 }
 
-/// What is written, and whether something was left out.
+/// The JSON written within the limits, and whether something was omitted.
 fn limited(value: &(impl Serialize + ?Sized), limits: DataLimits) -> (Value, bool) {
     let is_cut = Cell::new(false);
     let json = serde_json::to_string(&Limited::new(value, &limits, &is_cut));
@@ -59,7 +59,7 @@ const EVERYTHING: Everything<'_> = Everything {
 };
 
 #[test]
-fn what_is_within_the_limits_is_written_as_without_them() {
+fn data_within_the_limits_is_written_unchanged() {
     let is_cut = Cell::new(false);
     let limits = limits(5, 32, 7);
     let text = serde_json::to_string(&Limited::new(&EVERYTHING, &limits, &is_cut));
@@ -68,7 +68,7 @@ fn what_is_within_the_limits_is_written_as_without_them() {
 }
 
 #[test]
-fn what_lies_too_deep_becomes_a_mark() {
+fn data_nested_too_deeply_becomes_a_mark() {
     let data = json!({"a": {"b": {"c": 1}}, "d": [[], 2], "e": []});
     let expected = json!({"a": {"b": MARK}, "d": [MARK, 2], "e": []});
     assert_eq!(limited(&data, limits(2, 32, 9)), (expected, true));
@@ -82,11 +82,10 @@ fn what_lies_too_deep_becomes_a_mark() {
 }
 
 #[test]
-fn a_value_that_nests_without_end_is_not_followed() {
+fn a_value_that_nests_forever_is_not_followed() {
     struct Deep;
     impl Serialize for Deep {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            // It never ends.
             let mut map = serializer.serialize_map(Some(1))?;
             map.serialize_entry("deeper", &[Self])?;
             map.end()
@@ -100,24 +99,24 @@ fn a_value_that_nests_without_end_is_not_followed() {
         value = Value::Array(vec![value]);
     }
     assert_eq!(limited(&value, limits(2, 32, 9)), (json!([[MARK]]), true));
-    // Its destructor would follow it.
+    // Its destructor would recurse too deeply.
     core::mem::forget(value);
 }
 
 #[test]
-fn long_texts_are_cut_at_a_character_and_those_that_fit_are_not() {
+fn long_texts_are_cut_at_a_character_boundary_and_short_ones_stay_whole() {
     for text in ["x".repeat(40), "é".repeat(20), "😀".repeat(10)] {
         let (whole, is_cut) = limited(&text, limits(1, 40, 1));
         assert_eq!((whole, is_cut), (json!(text), false));
         for limit in 32..40 {
-            // As a string, and as something that is displayed.
+            // As a `str`, and through `Display`.
             let displayed = shown(&text);
             for (cut, is_cut) in [
                 limited(&text, limits(1, limit, 1)),
                 limited(&displayed, limits(1, limit, 1)),
             ] {
                 let cut = String::from(cut.as_str().expect("a text"));
-                let kept = cut.strip_suffix(MARK).expect("it says so");
+                let kept = cut.strip_suffix(MARK).expect("a mark");
                 assert!(text.starts_with(kept) && cut.len() <= limit && is_cut);
                 assert!(cut.len() + 4 > limit);
             }
@@ -136,7 +135,7 @@ fn shown<D: fmt::Display>(text: D) -> impl Serialize {
 }
 
 #[test]
-fn fields_beyond_the_limit_are_counted_in_their_place() {
+fn fields_over_the_limit_are_replaced_by_their_number() {
     let (value, is_cut) = limited(&[1, 2, 3, 4], limits(1, 32, 2));
     assert_eq!((value, is_cut), (json!([1, 2, "… (2 more)"]), true));
     let (value, is_cut) = limited(&json!({"a": 1, "b": 2, "c": 3}), limits(1, 32, 1));
@@ -153,7 +152,7 @@ fn fields_beyond_the_limit_are_counted_in_their_place() {
 }
 
 #[test]
-fn long_keys_are_cut_and_stay_different() {
+fn long_keys_are_cut_and_stay_distinct() {
     let key = |last: char| format!("{}{last}", "k".repeat(50));
     let data: Map<_, _> = [(key('a'), json!(1)), (key('b'), json!(2))]
         .into_iter()
@@ -164,7 +163,7 @@ fn long_keys_are_cut_and_stay_different() {
 }
 
 #[test]
-fn json_that_is_written_already_is_held_to_the_limits_too() {
+fn the_limits_apply_to_raw_json_too() {
     let raw = |text: String| serde_json::value::RawValue::from_string(text).expect("JSON");
     let data = json!({"deep": [[1]], "n": 1.5});
     let expected = json!({"deep": MARK, "n": 1.5});
@@ -194,7 +193,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The depth of a value, its longest text, and the number of fields of its largest part.
+/// The depth of a value, its longest text, and the most fields of any object or array in it.
 fn measure(value: &Value) -> (usize, usize, usize) {
     let parts: Vec<&Value> = match value {
         Value::String(text) => return (0, text.len(), 0),
@@ -217,7 +216,7 @@ fn measure(value: &Value) -> (usize, usize, usize) {
 
 proptest! {
     #[test]
-    fn whatever_is_written_is_within_the_limits_and_whole_if_it_was(
+    fn output_is_within_the_limits_and_unchanged_if_the_input_was(
         value in any_json(),
         depth in 1_usize..6,
         string_bytes in 32_usize..60,
@@ -233,7 +232,7 @@ proptest! {
         let measured = measure(&written);
         prop_assert!(measured.0 <= depth, "{}", written);
         prop_assert!(measured.1 <= string_bytes, "{}", written);
-        // The mark is one more.
+        // The mark adds one.
         prop_assert!(measured.2 <= fields + 1, "{}", written);
     }
 }

@@ -1,4 +1,4 @@
-//! Running what is captured, and looking at how it ended.
+//! Running blocks and futures under capture, and reporting their failures.
 
 use super::OnError;
 use crate::event::exception::AnyError;
@@ -8,13 +8,13 @@ pub(super) use with_panics::*;
 #[cfg(not(feature = "std"))]
 pub(super) use without_panics::*;
 
-/// A failure, as it is logged.
+/// A failure as an error that can be logged.
 pub(super) type Failure<'a> = dyn AnyError + 'a;
 
 #[cfg(feature = "std")]
 mod with_panics {
     use super::{Failure, OnError};
-    use crate::capture::frames::{Fingerprint, Frame, MOST, mark_logged};
+    use crate::capture::frames::{Fingerprint, Frame, MAX_LOGGED, mark_logged};
     use crate::capture::panicked::{Panicked, message};
     use crate::capture::unclaimed;
     use crate::event::exception::chain;
@@ -28,14 +28,14 @@ mod with_panics {
     use std::panic::{catch_unwind, resume_unwind};
     use std::thread;
 
-    /// How something captured has ended, on its way to whom it belongs.
-    pub(in crate::capture) struct Ended<R> {
+    /// The result of a captured future, before it is passed on to the caller.
+    pub(in crate::capture) struct Completion<R> {
         result: thread::Result<R>,
-        /// What was logged of it, for the captures around.
+        /// Of the failure, for the enclosing captures.
         fingerprint: Option<Fingerprint>,
     }
 
-    impl<R> Ended<R> {
+    impl<R> Completion<R> {
         pub(in crate::capture) const fn value(value: R) -> Self {
             Self {
                 result: Ok(value),
@@ -43,7 +43,7 @@ mod with_panics {
             }
         }
 
-        /// Goes on as if nobody had looked.
+        /// Returns the value, or resumes the panic.
         #[inline]
         pub(in crate::capture) fn resume(self) -> R {
             self.fingerprint.into_iter().for_each(mark_logged);
@@ -54,21 +54,20 @@ mod with_panics {
         }
     }
 
-    /// Runs `work` to its end, and goes on as it ended. `fail` is called with a failure, and with whether it is logged
-    /// already.
+    /// Runs `work`, and returns or panics as it did. Calls `report` with a failure and whether it is logged already.
     #[inline]
-    pub(in crate::capture) fn run<R>(
+    pub(in crate::capture) fn run_block<R>(
         handle: &Handle,
         work: impl FnOnce() -> R,
         inspect: impl FnOnce(&R, OnError<'_>),
-        mut fail: impl FnMut(&Failure<'_>, bool),
+        mut report: impl FnMut(&Failure<'_>, bool),
     ) -> R {
         let frame = Frame::enter();
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(value) => {
                 inspect(&value, &mut |error| {
                     let logged = frame.leave();
-                    error_ended(handle, error, &logged, &mut fail)
+                    report_error(handle, error, &logged, &mut report)
                         .into_iter()
                         .for_each(mark_logged);
                 });
@@ -76,26 +75,26 @@ mod with_panics {
             }
             Err(payload) => {
                 let logged = frame.leave();
-                mark_logged(panic_ended(handle, &*payload, &logged, &mut fail));
+                mark_logged(report_panic(handle, &*payload, &logged, &mut report));
                 resume_unwind(payload)
             }
         }
     }
 
-    /// The same for a future.
-    pub(in crate::capture) async fn watch<F: Future>(
+    /// [`run_block`] for a future.
+    pub(in crate::capture) async fn run_future<F: Future>(
         handle: &Handle,
         future: F,
         inspect: impl FnOnce(&F::Output, OnError<'_>),
-        mut fail: impl FnMut(&Failure<'_>, bool),
-    ) -> Ended<F::Output> {
+        mut report: impl FnMut(&Failure<'_>, bool),
+    ) -> Completion<F::Output> {
         let mut future = pin!(future);
         let mut logged = Vec::new();
         let result = poll_fn(|context| {
             let frame = Frame::enter();
             let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
             logged.append(&mut frame.leave());
-            logged.drain(..logged.len().saturating_sub(MOST));
+            logged.drain(..logged.len().saturating_sub(MAX_LOGGED));
             match polled {
                 Ok(poll) => poll.map(Ok),
                 Err(payload) => Poll::Ready(Err(payload)),
@@ -105,23 +104,25 @@ mod with_panics {
         let mut fingerprint = None;
         match &result {
             Ok(value) => inspect(value, &mut |error| {
-                fingerprint = error_ended(handle, error, &logged, &mut fail);
+                fingerprint = report_error(handle, error, &logged, &mut report);
             }),
-            Err(payload) => fingerprint = Some(panic_ended(handle, &**payload, &logged, &mut fail)),
+            Err(payload) => {
+                fingerprint = Some(report_panic(handle, &**payload, &logged, &mut report))
+            }
         }
-        Ended {
+        Completion {
             result,
             fingerprint,
         }
     }
 
-    /// What the captures around will know the error by. `None` when it cannot be looked at.
+    /// Reports an error. Returns its fingerprint for the enclosing captures, or `None` if its `Display` panics.
     #[cold]
-    fn error_ended(
+    fn report_error(
         handle: &Handle,
         error: &Failure<'_>,
         logged: &[Fingerprint],
-        fail: &mut dyn FnMut(&Failure<'_>, bool),
+        report: &mut dyn FnMut(&Failure<'_>, bool),
     ) -> Option<Fingerprint> {
         let session = handle.session_id().unwrap_or_default();
         let fingerprint = |error| panics::catch(|| Fingerprint::of_error(session, error));
@@ -129,24 +130,25 @@ mod with_panics {
             && chain(error.as_error())
                 .filter_map(fingerprint)
                 .any(|fingerprint| logged.contains(&fingerprint));
-        fail(error, is_logged);
+        report(error, is_logged);
         fingerprint(error.as_error())
     }
 
+    /// Reports a panic. Returns its fingerprint for the enclosing captures.
     #[cold]
-    fn panic_ended(
+    fn report_panic(
         handle: &Handle,
         payload: &(dyn core::any::Any + Send),
         logged: &[Fingerprint],
-        fail: &mut dyn FnMut(&Failure<'_>, bool),
+        report: &mut dyn FnMut(&Failure<'_>, bool),
     ) -> Fingerprint {
         let session = handle.session_id().unwrap_or_default();
         let message = message(payload);
         let address = core::ptr::from_ref(payload).cast::<()>().addr();
         let fingerprint = Fingerprint::of_panic(session, message, address);
-        // The hook's note is taken in any case.
+        // Claimed in any case, so that no later panic is taken for this one.
         let is_hooked = unclaimed::claim(session, message);
-        fail(
+        report(
             &Panicked::new(message, None),
             is_hooked || logged.contains(&fingerprint),
         );
@@ -159,12 +161,12 @@ mod without_panics {
     use super::{Failure, OnError};
     use crate::session::handle::Handle;
 
-    /// How something captured has ended.
+    /// The result of a captured future.
     #[cfg(feature = "alloc")]
-    pub(in crate::capture) struct Ended<R>(R);
+    pub(in crate::capture) struct Completion<R>(R);
 
     #[cfg(feature = "alloc")]
-    impl<R> Ended<R> {
+    impl<R> Completion<R> {
         pub(in crate::capture) const fn value(value: R) -> Self {
             Self(value)
         }
@@ -174,28 +176,28 @@ mod without_panics {
         }
     }
 
-    /// Runs `work` to its end. `fail` is called with a failure; nobody knows whether it is logged already.
-    pub(in crate::capture) fn run<R>(
+    /// Runs `work`. Calls `report` with a failure; without `std`, none is known to be logged already.
+    pub(in crate::capture) fn run_block<R>(
         _: &Handle,
         work: impl FnOnce() -> R,
         inspect: impl FnOnce(&R, OnError<'_>),
-        mut fail: impl FnMut(&Failure<'_>, bool),
+        mut report: impl FnMut(&Failure<'_>, bool),
     ) -> R {
         let value = work();
-        inspect(&value, &mut |error| fail(error, false));
+        inspect(&value, &mut |error| report(error, false));
         value
     }
 
-    /// The same for a future.
+    /// [`run_block`] for a future.
     #[cfg(feature = "alloc")]
-    pub(in crate::capture) async fn watch<F: core::future::Future>(
+    pub(in crate::capture) async fn run_future<F: core::future::Future>(
         _: &Handle,
         future: F,
         inspect: impl FnOnce(&F::Output, OnError<'_>),
-        mut fail: impl FnMut(&Failure<'_>, bool),
-    ) -> Ended<F::Output> {
+        mut report: impl FnMut(&Failure<'_>, bool),
+    ) -> Completion<F::Output> {
         let value = future.await;
-        inspect(&value, &mut |error| fail(error, false));
-        Ended(value)
+        inspect(&value, &mut |error| report(error, false));
+        Completion(value)
     }
 }
