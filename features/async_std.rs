@@ -30,7 +30,7 @@ impl Clock for AsyncStd {
     }
 
     async fn sleep_until(&self, at: Instant) {
-        let Some(at) = std_clock::instant(at) else {
+        let Some(at) = std_clock::std_instant(at) else {
             return pending().await;
         };
         loop {

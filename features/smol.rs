@@ -64,7 +64,7 @@ impl Clock for Smol {
     }
 
     async fn sleep_until(&self, at: Instant) {
-        match std_clock::instant(at) {
+        match std_clock::std_instant(at) {
             Some(at) => drop(Timer::at(at).await),
             None => pending().await,
         }
