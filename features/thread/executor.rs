@@ -1,9 +1,9 @@
 //! The executor of the [`Thread`](super::Thread) runtime: one task, run by threads in the Leader/Followers pattern.
 //!
 //! The leader polls the task. A blocking call that the poll requests ([`run_on_leader`]) runs on the same thread, once
-//! the poll has returned: the leader steps down, and a follower takes over if the task is woken before the call returns.
-//! So a call that returns first costs no thread switch, which would cost more than the rest of a small request, and a
-//! call that hangs holds nothing up.
+//! the poll has returned: the leader steps down, and a follower takes over if the task is woken before the call
+//! returns. So a call that returns first costs no thread switch, which would cost more than the rest of a small
+//! request, and a call that hangs holds nothing up.
 
 use crate::sys::fork::Fork;
 use alloc::boxed::Box;
