@@ -9,14 +9,14 @@ use core::future::{Future, pending};
 use std::env;
 use std::thread;
 
-/// The async-std runtime. async-std is discontinued: this is for programs that have it.
+/// The async-std runtime, for programs that still use it: async-std is discontinued.
 ///
-/// async-std starts its executor at first use and never ends it, so there is no wrong place to start a session, and
-/// none loses its driver before the process ends. Dropping the reporter only asks for a stop, so await
-/// [`stop`](crate::Handle::stop) before `main` returns.
+/// async-std starts its executor at first use and never ends it, so a session can start anywhere, and keeps its driver
+/// until the process ends. Dropping the reporter only requests a stop, so await [`stop`](crate::Handle::stop) before
+/// `main` returns.
 ///
-/// Blocking waits work outside the executor (in `task::block_on` too, whose thread is not one of the executor's), in
-/// `spawn_blocking`, and in a task unless the driver was last polled on that task's thread.
+/// Blocking waits work outside the executor (including in `task::block_on`, whose thread is not one of the executor's),
+/// in `spawn_blocking`, and in a task unless the driver was last polled on that task's thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AsyncStd;
 
@@ -30,7 +30,7 @@ impl Clock for AsyncStd {
     }
 
     async fn sleep_until(&self, at: Instant) {
-        let Some(at) = std_clock::instant(at) else {
+        let Some(at) = std_clock::std_instant(at) else {
             return pending().await;
         };
         loop {
@@ -64,7 +64,7 @@ impl Spawner for AsyncStd {
 
 impl Runtime for AsyncStd {}
 
-/// Whether nothing else can run tasks while the calling thread blocks: the driver may not have been polled yet.
+/// Whether no other thread can run tasks while the calling one blocks. The driver may not have been polled yet.
 fn is_the_only_thread() -> bool {
     let count = env::var("ASYNC_STD_THREAD_COUNT").ok();
     let count = count.and_then(|count| count.parse::<usize>().ok());

@@ -1,4 +1,4 @@
-//! The smol runtime: its global executor, executors of the application's own, and its timers.
+//! The smol runtime: its global executor, the application's own executors, and its timers.
 
 use super::common::std_clock;
 use crate::clock::Clock;
@@ -14,10 +14,10 @@ use std::thread;
 
 /// The smol runtime: its timers and its global executor.
 ///
-/// smol starts that executor at first use and never ends it, so there is no wrong place to start a session. An executor
-/// of the application's own is set as the spawner, `Smol` staying the clock: a `Weak<Executor>`
-/// (`Arc::downgrade(&executor)`), or with [`start_local`](crate::session::Builder::start_local) an `Rc<LocalExecutor>`, which
-/// takes transports that are not `Send`:
+/// smol starts that executor at first use and never ends it, so a session can start anywhere. To use an executor of
+/// your own, keep `Smol` as the clock and set the executor as the spawner: a `Weak<Executor>`
+/// (`Arc::downgrade(&executor)`), or, with [`start_local`](crate::session::Builder::start_local), an
+/// `Rc<LocalExecutor>`, which takes transports that are not `Send`:
 ///
 /// ```
 /// # use std::{rc::Rc, time::Duration};
@@ -43,13 +43,13 @@ use std::thread;
 /// # }
 /// ```
 ///
-/// A session whose executor is dropped loses its driver: waits end at once with what remains. One whose executor is
-/// not run makes no progress, and waits end at their deadlines; so does one whose executor is dropped in the very
-/// moment in which another thread wakes the driver, as smol may then keep the task for ever. Dropping the reporter only asks for a stop, so await
-/// [`stop`](crate::Handle::stop) before `main` returns.
+/// When its executor is dropped, a session loses its driver: waits return at once with what remains. While its executor
+/// is not run, a session makes no progress, and waits end at their deadlines. The same happens if the executor is
+/// dropped just as another thread wakes the driver, since smol may then keep the task forever. Dropping the reporter
+/// only requests a stop, so await [`stop`](crate::Handle::stop) before `main` returns.
 ///
-/// Blocking waits work outside the executor (in `smol::block_on` too, which runs no tasks), in `unblock`, and in a task
-/// unless the driver was last polled on that task's thread; smol has one thread if `SMOL_THREADS` does not say
+/// Blocking waits work outside the executor (including in `smol::block_on`, which runs no tasks), in `unblock`, and in
+/// a task unless the driver was last polled on that task's thread; smol has one thread unless `SMOL_THREADS` says
 /// otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Smol;
@@ -64,7 +64,7 @@ impl Clock for Smol {
     }
 
     async fn sleep_until(&self, at: Instant) {
-        match std_clock::instant(at) {
+        match std_clock::std_instant(at) {
             Some(at) => drop(Timer::at(at).await),
             None => pending().await,
         }
@@ -92,7 +92,7 @@ impl Spawner for Smol {
 
 impl Runtime for Smol {}
 
-/// Whether nothing else can run tasks while the calling thread blocks: the driver may not have been polled yet.
+/// Whether no other thread can run tasks while the calling one blocks. The driver may not have been polled yet.
 fn is_the_only_thread() -> bool {
     let threads = env::var("SMOL_THREADS")
         .ok()
@@ -100,7 +100,7 @@ fn is_the_only_thread() -> bool {
     threads.unwrap_or(1) == 1 && thread::current().name() == Some("smol-1")
 }
 
-/// Weak, for the session must not keep the executor alive that owns its driver.
+/// Weak, so that the session does not keep alive the executor that owns its driver.
 impl Spawner for Weak<Executor<'static>> {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
         let gone = SpawnError::new("the smol executor is gone");

@@ -1,4 +1,4 @@
-//! The tokio runtime: its tasks, and its clock, which tests can pause.
+//! The tokio runtime: its tasks, and its pausable clock.
 
 use super::common::{std_clock, timer};
 use crate::clock::Clock;
@@ -17,31 +17,31 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::Instant as TokioInstant;
 
-/// The tokio runtime, multi-thread or current-thread: `.runtime(Tokio)` inside of it, or
+/// The tokio runtime, multi-thread or current-thread: `.runtime(Tokio)` inside it, or
 /// [`.runtime(Tokio::on(handle))`](Tokio::on) anywhere.
 ///
-/// The runtime needs timers (`enable_time()`, `enable_all()`). When it shuts down the session loses its driver: waits
-/// end at once with what remains. Dropping the reporter only asks for a stop, so await
+/// The runtime needs timers (`enable_time()`, `enable_all()`). When it shuts down, the session loses its driver: waits
+/// return at once with what remains. Dropping the reporter only requests a stop, so await
 /// [`stop`](crate::Handle::stop) before the runtime ends. Time is tokio's, `tokio::time::pause()` included.
 ///
 /// A transport that is not `Send` needs a `LocalSet` and [`start_local`](crate::session::Builder::start_local).
 ///
-/// Blocking waits work in tasks of a multi-thread runtime (by `block_in_place`), in `spawn_blocking` and outside; they
-/// answer [`WouldDeadlock`] in a `LocalSet`, where tokio allows no blocking, and in the tasks of a current-thread
-/// runtime.
+/// Blocking waits work in the tasks of a multi-thread runtime (with `block_in_place`), in `spawn_blocking` and outside
+/// tokio. They return [`WouldDeadlock`] in a `LocalSet`, where tokio allows no blocking, and in the tasks of a
+/// current-thread runtime.
 #[derive(Clone, Default)]
 pub struct Tokio {
     bound: Option<Bound>,
 }
 
-/// [`struct@Tokio`], not yet bound to a runtime.
-#[allow(non_upper_case_globals, reason = "it is written like a unit struct")]
+/// A [`struct@Tokio`] that is not yet bound to a runtime.
+#[allow(non_upper_case_globals, reason = "used like a unit struct")]
 pub const Tokio: Tokio = Tokio { bound: None };
 
 #[derive(Clone)]
 struct Bound {
     handle: Handle,
-    /// The runtime's own time when it was bound, which may be paused.
+    /// The runtime's time, which may be paused, at binding.
     origin: TokioInstant,
 }
 
@@ -53,7 +53,7 @@ const NO_LOCAL_SET: &str =
 const SHUT_DOWN: &str = "the tokio runtime is shut down";
 
 impl Tokio {
-    /// The runtime of this handle, wherever the session is started.
+    /// Binds to the runtime of `handle`, wherever the session is started.
     #[must_use]
     pub fn on(handle: Handle) -> Self {
         Self {
@@ -82,9 +82,9 @@ impl Runtime for Tokio {
             Some(handle) => handle.clone(),
             None => Handle::try_current().map_err(|_| SpawnError::new(NO_RUNTIME))?,
         };
-        // Tokio has no other way to ask; where panics abort, its own message says the same.
+        // Tokio offers no other way to detect timers; where panics abort, its own message says the same.
         catch_unwind(AssertUnwindSafe(|| {
-            let _inside = handle.enter();
+            let _guard = handle.enter();
             drop(tokio::time::sleep(Duration::ZERO));
         }))
         .map_err(|_| SpawnError::new(NO_TIMERS))?;
@@ -114,7 +114,7 @@ impl Clock for Tokio {
             if now_on(handle.as_ref()) >= at {
                 return;
             }
-            // A tokio `Sleep` panics outside its runtime and after the runtime's end; a task that sleeps does not.
+            // A tokio `Sleep` panics outside its runtime and after the runtime's end; a sleeping task does not.
             if let Some(handle) = &handle {
                 let sleep = handle.spawn(tokio_sleep(at));
                 if AbortOnDrop(sleep).await.is_ok() {
@@ -140,7 +140,7 @@ impl Spawner for Tokio {
         if !task.is_finished() {
             return Ok(());
         }
-        // Through already, or dropped by a runtime that is shut down.
+        // Already complete, or dropped by a runtime that is shut down.
         let mut task = pin!(tokio::task::unconstrained(task));
         match task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(error)) if error.is_cancelled() => Err(SpawnError::new(SHUT_DOWN)),
@@ -169,7 +169,7 @@ impl Spawner for Tokio {
                 Ok(())
             }
             _ if is_on_this_thread => Err(WouldDeadlock),
-            // The driver may never have been polled, or on another thread that ran the runtime before this one.
+            // The driver may never have been polled, or may have been polled on a thread that ran the runtime earlier.
             Some(here) if self.is_same_runtime(here) && is_polled_by_tokio() => Err(WouldDeadlock),
             _ => {
                 wait();
@@ -179,7 +179,7 @@ impl Spawner for Tokio {
     }
 }
 
-/// Into the [`LocalSet`] of the calling code; outside of one tokio can say so only with a panic, which is caught here.
+/// Spawns into the calling code's [`LocalSet`]. Outside one, tokio panics; that is caught and returned as an error.
 impl LocalSpawner for Tokio {
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Result<(), SpawnError> {
         catch_unwind(AssertUnwindSafe(|| drop(tokio::task::spawn_local(task))))
@@ -187,8 +187,8 @@ impl LocalSpawner for Tokio {
     }
 }
 
-/// Into this set, from anywhere on its thread; with [`Builder::spawner`](crate::session::Builder::spawner) after
-/// `.runtime(Tokio)`.
+/// Spawns into this set, from anywhere on its thread. Set it with
+/// [`Builder::spawner`](crate::session::Builder::spawner) after `.runtime(Tokio)`.
 impl LocalSpawner for Rc<LocalSet> {
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Result<(), SpawnError> {
         drop(LocalSet::spawn_local(self, task));
@@ -210,11 +210,11 @@ impl fmt::Debug for Tokio {
     }
 }
 
-/// The time of the runtime, paused or not, as seen from any thread; in a thread's last moments the real time.
+/// The runtime's time, paused or not, from any thread; real time while the thread's locals are being destroyed.
 fn now_on(handle: Option<&Handle>) -> TokioInstant {
     let is_thread_ending =
         Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed());
-    let _inside = match handle {
+    let _guard = match handle {
         Some(handle) if !is_thread_ending => Some(handle.enter()),
         _ => None,
     };
@@ -225,7 +225,7 @@ async fn tokio_sleep(at: TokioInstant) {
     tokio::time::sleep_until(at).await;
 }
 
-/// A task that ends with whoever waits for it.
+/// Awaits a task, and aborts it when dropped.
 struct AbortOnDrop(JoinHandle<()>);
 
 impl Future for AbortOnDrop {
@@ -242,7 +242,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// [`tokio::task::block_in_place`], which panics (and has no other way to say so) where it cannot be done.
+/// [`tokio::task::block_in_place`], with its panic where blocking is not allowed turned into an error.
 fn block_in_place(wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
     let mut has_begun = false;
     catch_unwind(AssertUnwindSafe(|| {
@@ -259,14 +259,14 @@ fn block_in_place(wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
     })
 }
 
-/// Whether the calling code is being polled by tokio, as opposed to running in `spawn_blocking` or under `enter()`.
+/// Whether tokio is polling the calling code, as opposed to running it in `spawn_blocking` or under `enter()`.
 ///
-/// Only what is polled has a budget. There is no way to see it but to use it up, after which the caller's next
-/// `.await` may yield once.
+/// Only polled code has a budget, which cannot be observed without being used up: the caller's next `.await` may then
+/// yield once.
 fn is_polled_by_tokio() -> bool {
-    const MORE_THAN_A_BUDGET: usize = 1024;
+    const ABOVE_BUDGET: usize = 1024;
     let mut context = Context::from_waker(Waker::noop());
-    (0..MORE_THAN_A_BUDGET).any(|_| {
+    (0..ABOVE_BUDGET).any(|_| {
         pin!(tokio::task::consume_budget())
             .poll(&mut context)
             .is_pending()

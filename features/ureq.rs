@@ -99,7 +99,7 @@ impl Ureq {
             let answer = call(&agent, request);
             drop(own);
             drop(busy);
-            end_call(|| drop(answers.try_send(answer)));
+            finish_call(|| drop(answers.try_send(answer)));
         }))
     }
 }
@@ -153,17 +153,17 @@ async fn call_here(call: Call) -> Result<(), Call> {
     core::future::poll_fn(|context| {
         let call = call
             .take()
-            .map(|call| super::thread::call_here(context.waker(), call));
+            .map(|call| super::thread::run_on_leader(context.waker(), call));
         core::task::Poll::Ready(call.unwrap_or(Ok(())))
     })
     .await
 }
 
 #[cfg(feature = "thread")]
-use super::thread::end_call;
+use super::thread::finish_call;
 
 #[cfg(not(feature = "thread"))]
-fn end_call(wake: impl FnOnce()) {
+fn finish_call(wake: impl FnOnce()) {
     wake();
 }
 

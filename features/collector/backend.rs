@@ -1,4 +1,4 @@
-//! The backend's other calls: sessions, sampling, training, with answers that can be scripted.
+//! The backend's calls besides telemetry: sessions, sampling, training, with scriptable replies.
 
 use alloc::{
     borrow::ToOwned,
@@ -20,23 +20,23 @@ use super::script::Reply;
 
 const PREFIX: &str = "/api/v1/";
 
-/// The calls of the backend besides telemetry: sessions, sampling, training. Clones are the same one.
+/// The backend's calls besides telemetry: sessions, sampling, training. Clones share one backend.
 ///
-/// It knows what each call needs, takes requests under ids, and answers each poll for a result with something of the
-/// right form; [`script`](Self::script) and [`result`](Self::result) say otherwise. A [`Collector`](super::Collector)
-/// serves [one](super::Collector::backend); by itself it is a backend without a socket:
+/// It checks the keys that each call needs, accepts requests under ids, and returns a valid result to each poll, unless
+/// [`script`](Self::script) or [`result`](Self::result) overrides it. A [`Collector`](super::Collector) serves
+/// [one](super::Collector::backend); alone it is a backend without a socket:
 ///
 /// ```
 /// use bytes::Bytes;
 /// use http::{Request, StatusCode};
-/// use tinkex_telemetry::collector::{Answer, Backend};
+/// use tinkex_telemetry::collector::{Backend, Reply};
 ///
 /// let backend = Backend::new();
-/// backend.script("get_server_capabilities", [Answer::status(503)]);
+/// backend.script("get_server_capabilities", [Reply::status(503)]);
 /// for expected in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK] {
 ///     let request = Request::get("http://any/api/v1/get_server_capabilities");
-///     let answer = backend.answer(&request.body(Bytes::new())?).response();
-///     assert_eq!(answer.map(|answer| answer.status()), Some(expected));
+///     let response = backend.answer(&request.body(Bytes::new())?).response();
+///     assert_eq!(response.map(|response| response.status()), Some(expected));
 /// }
 /// # Ok::<_, http::Error>(())
 /// ```
@@ -45,11 +45,11 @@ pub struct Backend(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    books: Mutex<Books>,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
-/// A call that has come.
+/// A received call.
 #[derive(Clone, Debug)]
 pub struct CallRecord {
     name: String,
@@ -59,7 +59,7 @@ pub struct CallRecord {
 }
 
 impl CallRecord {
-    /// The last part of its path: `asample`, `retrieve_future`, `finish`.
+    /// The last segment of its path: `asample`, `retrieve_future`, `finish`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -69,26 +69,26 @@ impl CallRecord {
         &self.headers
     }
 
-    /// A header's text.
+    /// The value of a header, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Its body; null when it is not JSON.
+    /// Its body; null if that is not JSON.
     pub fn body(&self) -> &Value {
         &self.body
     }
 
-    /// The status that it was answered with, if that was HTTP.
+    /// The status of the response, if it was HTTP.
     pub fn status(&self) -> Option<u16> {
         self.status
     }
 }
 
 #[derive(Default)]
-struct Books {
-    /// What tells this backend's sessions from those of others.
-    name: String,
+struct State {
+    /// Distinguishes this backend's session ids from those of others.
+    prefix: String,
     calls: Vec<CallRecord>,
     scripts: BTreeMap<String, VecDeque<Reply>>,
     always: BTreeMap<String, Reply>,
@@ -96,81 +96,81 @@ struct Books {
     sessions: u64,
     samplers: u64,
     models: u64,
-    /// Requests that were taken: which call, and with what.
-    taken: Vec<(String, Value)>,
-    /// The number of each model's last training call.
+    /// The accepted requests: call and body.
+    requests: Vec<(String, Value)>,
+    /// The `seq_id` of each model's last training call.
     seq_ids: BTreeMap<String, u64>,
 }
 
 impl Backend {
-    /// A backend that knows nobody yet. Its sessions are `session-1` and so on.
+    /// A backend without sessions. The ids that it assigns are `session-1` and so on.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A backend whose sessions can be told from those of others: they may have a bus in common.
+    /// A backend whose session ids are unique in the process: sessions may share a bus.
     pub(super) fn named(name: &str) -> Self {
         let backend = Self::default();
-        backend.books().name = format!("{name}-");
+        backend.state().prefix = format!("{name}-");
         backend
     }
 
-    /// Appends to the script of a call, by the last part of its path (`asample`, `retrieve_future`, `finish`): each takes
-    /// one answer from its front. What is scripted does not change what the backend knows: a request that it answers
-    /// with an error was not taken.
-    pub fn script(&self, call: &str, answers: impl IntoIterator<Item = Reply>) {
-        let mut books = self.books();
-        let script = books.scripts.entry(call.to_owned()).or_default();
-        script.extend(answers);
+    /// Appends to the script of a call, named by the last segment of its path (`asample`, `retrieve_future`, `finish`):
+    /// each call takes one reply from the front. A scripted reply does not change the backend's state: a request that
+    /// gets an error was not accepted.
+    pub fn script(&self, call: &str, replies: impl IntoIterator<Item = Reply>) {
+        let mut state = self.state();
+        let script = state.scripts.entry(call.to_owned()).or_default();
+        script.extend(replies);
     }
 
-    /// Sets the answer that holds whenever the script of a call is empty; `None` is the backend's own again.
-    pub fn always(&self, call: &str, answer: impl Into<Option<Reply>>) {
-        let mut books = self.books();
-        match answer.into() {
-            Some(answer) => books.always.insert(call.to_owned(), answer),
-            None => books.always.remove(call),
+    /// Sets the reply for whenever the script of a call is empty; `None` restores the backend's own.
+    pub fn always(&self, call: &str, reply: impl Into<Option<Reply>>) {
+        let mut state = self.state();
+        match reply.into() {
+            Some(reply) => state.always.insert(call.to_owned(), reply),
+            None => state.always.remove(call),
         };
     }
 
-    /// Appends to the results of a kind of request, by its `X-Tinker-Request-Type` (`Sample`, `OptimStep`): each request
-    /// of the kind takes one when it is done.
+    /// Appends to the results of a kind of request, named by its `X-Tinker-Request-Type` (`Sample`, `OptimStep`): each
+    /// request of the kind takes one when it completes.
     pub fn result(&self, kind: &str, result: Value) {
-        let mut books = self.books();
-        books
+        let mut state = self.state();
+        state
             .results
             .entry(kind.to_owned())
             .or_default()
             .push_back(result);
     }
 
-    /// Every call so far, in the order in which they came.
+    /// All calls so far, in order of arrival.
     pub fn calls(&self) -> Vec<CallRecord> {
-        self.books().calls.clone()
+        self.state().calls.clone()
     }
 
-    /// The calls of one name.
+    /// The calls with this name.
     pub fn calls_of(&self, name: &str) -> Vec<CallRecord> {
-        let books = self.books();
-        let calls = books.calls.iter().filter(|call| call.name == name);
+        let state = self.state();
+        let calls = state.calls.iter().filter(|call| call.name == name);
         calls.cloned().collect()
     }
 
-    /// Waits until there were `count` calls of this name; `false` when `timeout` comes first. Blocks the thread.
+    /// Blocks the thread until there have been `count` calls with this name; `false` if `timeout` passes first.
     pub fn wait_for(&self, name: &str, count: usize, timeout: Duration) -> bool {
-        let is_open = |books: &mut Books| {
-            let calls = books.calls.iter().filter(|call| call.name == name);
+        let is_missing = |state: &mut State| {
+            let calls = state.calls.iter().filter(|call| call.name == name);
             calls.count() < count
         };
         let wait = self
             .0
             .changed
-            .wait_timeout_while(self.books(), timeout, is_open);
-        let (_books, result) = wait.unwrap_or_else(PoisonError::into_inner);
+            .wait_timeout_while(self.state(), timeout, is_missing);
+        let (_state, result) = wait.unwrap_or_else(PoisonError::into_inner);
         !result.timed_out()
     }
 
-    /// Answers a request to a URL whose path begins with `/api/v1/`.
+    /// Replies to a request for a path that begins with `/api/v1/`.
     pub fn answer(&self, request: &Request<Bytes>) -> Reply {
         let path = request.uri().path().strip_prefix(PREFIX);
         let path = path.unwrap_or_default();
@@ -180,30 +180,30 @@ impl Backend {
         if let Some(key) = headers.get_mut("x-api-key") {
             key.set_sensitive(true);
         }
-        let mut books = self.books();
+        let mut state = self.state();
         let kind = headers.get("x-tinker-request-type").cloned();
         let kind = kind.as_ref().and_then(|kind| kind.to_str().ok());
-        let answer = match books.scripted(&name) {
-            Some(answer) => answer,
-            None => books.own_answer(request.method(), path, &name, kind, &body),
+        let reply = match state.scripted(&name) {
+            Some(reply) => reply,
+            None => state.default_reply(request.method(), path, &name, kind, &body),
         };
-        books.calls.push(CallRecord {
+        state.calls.push(CallRecord {
             name,
             headers,
             body,
-            status: answer.status_code(),
+            status: reply.status_code(),
         });
-        drop(books);
+        drop(state);
         self.0.changed.notify_all();
-        answer
+        reply
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Books {
+impl State {
     fn scripted(&mut self, name: &str) -> Option<Reply> {
         let script = self.scripts.get_mut(name);
         script
@@ -211,7 +211,7 @@ impl Books {
             .or_else(|| self.always.get(name).cloned())
     }
 
-    fn own_answer(
+    fn default_reply(
         &mut self,
         method: &Method,
         path: &str,
@@ -219,25 +219,25 @@ impl Books {
         kind: Option<&str>,
         body: &Value,
     ) -> Reply {
-        let Some(needed) = needed(path, name) else {
+        let Some(required) = required_keys(path, name) else {
             return refusal(404, "no such path");
         };
-        let wanted = if name == "get_server_capabilities" {
+        let allowed = if name == "get_server_capabilities" {
             Method::GET
         } else {
             Method::POST
         };
-        if *method != wanted {
-            return refusal(405, &format!("only {wanted} is allowed here"));
+        if *method != allowed {
+            return refusal(405, &format!("only {allowed} is allowed here"));
         }
-        if let Some(key) = needed.iter().find(|key| body.get(*key).is_none()) {
+        if let Some(key) = required.iter().find(|key| body.get(*key).is_none()) {
             return refusal(422, &format!("{key} is missing"));
         }
         match name {
             "get_server_capabilities" => Reply::json(&results::capabilities()),
             "create_session" => {
                 self.sessions += 1;
-                let id = format!("session-{}{}", self.name, self.sessions);
+                let id = format!("session-{}{}", self.prefix, self.sessions);
                 Reply::json(&json!({ "session_id": id }))
             }
             "create_sampling_session" => {
@@ -248,12 +248,12 @@ impl Books {
             "get_info" => Reply::json(&results::info(body)),
             "retrieve_future" => self.retrieve(kind, body),
             "session_heartbeat" | "finish" => Reply::json(&json!({})),
-            _ => self.take(name, body),
+            _ => self.accept(name, body),
         }
     }
 
-    /// A request that is answered with a promise.
-    fn take(&mut self, name: &str, body: &Value) -> Reply {
+    /// Accepts a request, whose result is then polled for.
+    fn accept(&mut self, name: &str, body: &Value) -> Reply {
         if let (Some(model), Some(seq_id)) = (body["model_id"].as_str(), body["seq_id"].as_u64()) {
             let last = self.seq_ids.get(model).copied().unwrap_or_default();
             if seq_id > last + 1 {
@@ -262,16 +262,16 @@ impl Books {
             }
             self.seq_ids.insert(model.to_owned(), seq_id.max(last));
         }
-        // What comes again is what it was, unless it was lost.
-        self.taken.push((name.to_owned(), body.clone()));
-        Reply::json(&json!({ "request_id": format!("request-{}", self.taken.len()) }))
+        // A repeated request, whose first response may have been lost, gets a new id.
+        self.requests.push((name.to_owned(), body.clone()));
+        Reply::json(&json!({ "request_id": format!("request-{}", self.requests.len()) }))
     }
 
     fn retrieve(&mut self, kind: Option<&str>, body: &Value) -> Reply {
         let id = body["request_id"].as_str().unwrap_or_default();
         let number = id.strip_prefix("request-");
         let at = number.and_then(|number| number.parse::<usize>().ok()?.checked_sub(1));
-        let Some((name, request)) = at.and_then(|at| self.taken.get(at)) else {
+        let Some((name, request)) = at.and_then(|at| self.requests.get(at)) else {
             return refusal(410, "no such request");
         };
         let scripted = kind.and_then(|kind| self.results.get_mut(kind)?.pop_front());
@@ -286,8 +286,8 @@ impl Books {
     }
 }
 
-/// The keys that a call needs; `None` when there is no such call.
-fn needed(path: &str, name: &str) -> Option<&'static [&'static str]> {
+/// The keys that a call requires; `None` if there is no such call.
+fn required_keys(path: &str, name: &str) -> Option<&'static [&'static str]> {
     if path.starts_with("sessions/") && name == "finish" {
         return Some(&["reason"]);
     }
@@ -335,7 +335,7 @@ fn refusal(status: u16, error: &str) -> Reply {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend")
-            .field("calls", &self.books().calls.len())
+            .field("calls", &self.state().calls.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! One connection: axum's routes on hyper's HTTP/1, driven by hand so that an answer can be none.
+//! One connection: axum's routes on hyper's HTTP/1, driven by hand so that it can close without a response.
 
 use alloc::{boxed::Box, format, string::ToString, sync::Arc, vec::Vec};
 use core::{
@@ -31,14 +31,14 @@ const ENDPOINT: &str = "/api/v1/telemetry";
 const CALLS: &str = "/api/v1/{*call}";
 const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// The routes that every connection of a collector serves.
+/// The routes of every connection to a collector.
 pub(super) fn routes(state: Arc<State>) -> Router {
     Router::new()
         .route(ENDPOINT, post(receive))
         .route(CALLS, any(call))
-        .fallback(|| future::ready(problem(StatusCode::NOT_FOUND, "no such path")))
+        .fallback(|| future::ready(error_response(StatusCode::NOT_FOUND, "no such path")))
         .method_not_allowed_fallback(|| {
-            future::ready(problem(
+            future::ready(error_response(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "only POST is allowed here",
             ))
@@ -51,50 +51,50 @@ pub(super) fn routes(state: Arc<State>) -> Router {
 pub(super) async fn serve(stream: TcpStream, routes: TowerToHyperService<Router>) {
     let service = service_fn(move |request| {
         let response = routes.call(request);
-        Box::pin(async move { Hangup::unless_answered(response.await) })
+        Box::pin(async move { Hangup::intercept(response.await) })
     });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let result = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    let Some(last_words) = result.err().as_ref().and_then(Hangup::of) else {
+    let Some(final_bytes) = result.err().as_ref().and_then(Hangup::of) else {
         return;
     };
     let mut stream = connection.into_parts().io.into_inner();
-    // The client may be gone by now, which is as good as having hung up on it.
-    let _ = stream.write_all(&last_words).await;
+    // An error means that the client is gone, which is the intended effect anyway.
+    let _ = stream.write_all(&final_bytes).await;
     let _ = stream.shutdown().await;
 }
 
-/// The one endpoint.
+/// The telemetry endpoint.
 async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let arrived = Instant::now();
     let headers = request.headers().clone();
-    let scripted = state.ledger().next_answer();
-    let answer = if scripted.kind == ResponseKind::CloseBeforeBody {
-        state.note_unread(arrived, headers, scripted.kind);
+    let scripted = state.ledger().next_reply();
+    let reply = if scripted.kind == ResponseKind::CloseBeforeBody {
+        state.record_unread(arrived, headers, scripted.kind);
         scripted
     } else {
         let Some(body) = read(request).await else {
-            state.ledger().note_refused(None);
+            state.ledger().record_refused(None);
             return Hangup::after(Bytes::new());
         };
         let body = body.as_deref().map_err(Clone::clone);
-        state.take(arrived, headers, body, scripted)
+        state.record(arrived, headers, body, scripted)
     };
-    give(answer).await
+    send_reply(reply).await
 }
 
-/// All the others.
+/// All other calls.
 async fn call(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let head = Request::from_parts(parts.clone(), ());
     match read(Request::from_parts(parts, body)).await {
-        Some(Ok(body)) => give(state.call(&head.map(|()| body))).await,
-        Some(Err(_)) => problem(StatusCode::PAYLOAD_TOO_LARGE, "too long"),
+        Some(Ok(body)) => send_reply(state.call(&head.map(|()| body))).await,
+        Some(Err(_)) => error_response(StatusCode::PAYLOAD_TOO_LARGE, "too long"),
         None => Hangup::after(Bytes::new()),
     }
 }
 
-/// The body, or why it is not taken; `None` when the client did not send all of it.
+/// The body, or the violation that refuses it; `None` if the client did not send all of it.
 async fn read(request: Request) -> Option<Result<Bytes, Violation>> {
     let too_long = || {
         let problem = format!("must be at most {MAX_BODY_BYTES} bytes");
@@ -105,66 +105,66 @@ async fn read(request: Request) -> Option<Result<Bytes, Violation>> {
     }
     match Bytes::from_request(request, &()).await {
         Ok(body) => Some(Ok(body)),
-        // A body of unknown length is cut off where it passes the limit.
+        // A body of unknown length is read up to the limit.
         Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => too_long(),
         Err(_) => None,
     }
 }
 
-async fn give(answer: Reply) -> Response {
-    if !answer.delay.is_zero() {
-        // Which takes a millisecond even for nothing.
-        tokio::time::sleep(answer.delay).await;
+async fn send_reply(reply: Reply) -> Response {
+    if !reply.delay.is_zero() {
+        // Even a zero sleep would take a millisecond.
+        tokio::time::sleep(reply.delay).await;
     }
-    match answer.kind {
-        ResponseKind::Status(status) => respond(status, answer),
+    match reply.kind {
+        ResponseKind::Status(status) => respond(status, reply),
         ResponseKind::Stall => future::pending().await,
         ResponseKind::CloseBeforeBody | ResponseKind::CloseAfterBody => Hangup::after(Bytes::new()),
-        ResponseKind::Garbage => Hangup::after(answer.body),
-        ResponseKind::Truncated => Hangup::after(half(&answer)),
+        ResponseKind::Garbage => Hangup::after(reply.body),
+        ResponseKind::Truncated => Hangup::after(truncated(&reply)),
     }
 }
 
-fn respond(status: u16, answer: Reply) -> Response {
-    let mut response = Response::new(Body::from(answer.body));
-    // `Reply` lets in nothing else.
+fn respond(status: u16, reply: Reply) -> Response {
+    let mut response = Response::new(Body::from(reply.body));
+    // `Reply` accepts only valid statuses.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
-    *response.headers_mut() = answer.headers;
+    *response.headers_mut() = reply.headers;
     response
 }
 
-/// A 200 cut short, written by hand since hyper does not let a length lie.
-fn half(answer: &Reply) -> Bytes {
-    let length = answer.body.len().max(1);
+/// A 200 cut short, written by hand since hyper does not send a false length.
+fn truncated(reply: &Reply) -> Bytes {
+    let length = reply.body.len().max(1);
     let mut bytes = Vec::from(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n"));
-    for (name, value) in &answer.headers {
+    for (name, value) in &reply.headers {
         bytes.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
     bytes.extend_from_slice(b"\r\n");
-    bytes.extend_from_slice(&answer.body[..answer.body.len() / 2]);
+    bytes.extend_from_slice(&reply.body[..reply.body.len() / 2]);
     bytes.into()
 }
 
-fn problem(status: StatusCode, error: &str) -> Response {
+fn error_response(status: StatusCode, error: &str) -> Response {
     let body = serde_json::json!({ "error": error }).to_string();
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// The end of a connection: these bytes, and then nothing.
+/// Closes a connection after these bytes.
 ///
-/// A handler returns it inside a response, as an axum handler cannot fail. hyper is then given it as
-/// the service's error, at which it lets go of the connection without a word of its own.
+/// A handler returns it inside a response, since axum handlers cannot fail. hyper gets it as the service's error, and
+/// gives up the connection without writing a response of its own.
 #[derive(Clone, Debug)]
 struct Hangup(Bytes);
 
 impl Hangup {
-    fn after(last_words: Bytes) -> Response {
+    fn after(final_bytes: Bytes) -> Response {
         let mut response = Response::default();
-        response.extensions_mut().insert(Self(last_words));
+        response.extensions_mut().insert(Self(final_bytes));
         response
     }
 
-    fn unless_answered<E>(response: Result<Response, E>) -> Result<Response, Self> {
+    fn intercept<E>(response: Result<Response, E>) -> Result<Response, Self> {
         let Ok(mut response) = response else {
             return Err(Self(Bytes::new()));
         };
@@ -175,8 +175,8 @@ impl Hangup {
     }
 
     fn of(error: &hyper::Error) -> Option<Bytes> {
-        let Self(last_words) = error::Error::source(error)?.downcast_ref()?;
-        Some(last_words.clone())
+        let Self(final_bytes) = error::Error::source(error)?.downcast_ref()?;
+        Some(final_bytes.clone())
     }
 }
 

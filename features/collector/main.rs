@@ -1,4 +1,4 @@
-//! `tinkex-collector`: prints the telemetry that is sent to a port of this machine.
+//! `tinkex-collector`: prints the telemetry sent to a local port.
 
 use std::{
     env,
@@ -9,17 +9,17 @@ use std::{
 use tinkex_telemetry::collector::{Collector, EventKind, EventRecord, SessionRecord};
 
 const HELP: &str = "\
-Prints the telemetry that is sent to a port of this machine.
+Prints the telemetry sent to a local port.
 
 Usage: tinkex-collector [--port PORT] [--strict] [--api-key KEY]
 
-  --port PORT    listen on this port of 127.0.0.1; 0 is any that is free [default: 8787]
-  --strict       hold requests to the wire exactly, answer 422 to those that leave it
-  --api-key KEY  answer 401 to requests with another key
-  --help         print this
+  --port PORT    listen on this port of 127.0.0.1; 0 picks a free one [default: 8787]
+  --strict       accept only the exact wire format; respond 422 to anything else
+  --api-key KEY  respond 401 to requests with another key
+  --help         print this help
 
-Each event is a line: session, index, severity, name, data. Ctrl-C ends it with a table of the
-sessions.";
+Each event is printed as one line: session, index, severity, name, data. Ctrl-C prints a table of
+the sessions and exits.";
 
 fn main() -> ExitCode {
     match Command::parse(env::args().skip(1)) {
@@ -98,14 +98,14 @@ fn serve(options: Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Waits for Ctrl-C; one that comes once `ready` is called is not missed.
+/// Waits for Ctrl-C, and misses none after it calls `ready`.
 fn wait_for_interrupt(ready: impl FnOnce()) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let interrupt = tokio::spawn(tokio::signal::ctrl_c());
-        // The handler is installed at the task's first poll.
+        // The task's first poll installs the handler.
         tokio::task::yield_now().await;
         ready();
         interrupt.await.map_err(io::Error::other)?
@@ -125,7 +125,7 @@ fn start(options: Options) -> io::Result<Collector> {
         .start()
 }
 
-/// A line on stdout. Whoever closed the other end has seen enough; that is no reason to panic.
+/// Prints to stdout. `println!` would panic if the other end of a pipe is closed.
 fn print(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
@@ -135,12 +135,12 @@ fn line(session: &str, event: &EventRecord) -> String {
     let (name, data) = name_and_data(event);
     let index = event.index();
     let severity = event.severity();
-    visible(&format!("{session} {index} {severity:8} {name} {data}"))
+    escaped(&format!("{session} {index} {severity:8} {name} {data}"))
         .trim_end()
         .to_owned()
 }
 
-/// What tells an event from others of its kind; the keys that all events have are left out.
+/// The part of an event that depends on its kind, without the keys that all events have.
 fn name_and_data(event: &EventRecord) -> (String, String) {
     let mut value = event.value();
     let mut take = |key: &str| {
@@ -160,7 +160,7 @@ fn name_and_data(event: &EventRecord) -> (String, String) {
     }
 }
 
-/// The sessions, a line each, in columns.
+/// A table of the sessions, one per line.
 fn table(sessions: &[impl AsRef<SessionRecord>]) -> String {
     let header = ["session", "events", "gaps", "duplicates", "ended"].map(str::to_owned);
     let rows: Vec<_> = [header]
@@ -178,7 +178,7 @@ fn table(sessions: &[impl AsRef<SessionRecord>]) -> String {
 fn row(session: &SessionRecord) -> [String; 5] {
     let ended = if session.has_ended() { "yes" } else { "no" };
     [
-        visible(session.id()),
+        escaped(session.id()),
         session.len().to_string(),
         gaps(session),
         session.duplicates().to_string(),
@@ -212,16 +212,16 @@ fn aligned(row: &[String; 5], widths: &[usize]) -> String {
     cells.join("  ").trim_end().to_owned()
 }
 
-/// The text with its control characters escaped: a client must not write to the terminal.
-fn visible(text: &str) -> String {
-    let mut visible = String::with_capacity(text.len());
+/// Escapes control characters, so that a client cannot control the terminal.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
-            char if char.is_control() => visible.extend(char.escape_default()),
-            char => visible.push(char),
+            char if char.is_control() => escaped.extend(char.escape_default()),
+            char => escaped.push(char),
         }
     }
-    visible
+    escaped
 }
 
 #[cfg(test)]
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read_in_any_order() {
+    fn arguments_are_parsed_in_any_order() {
         let options = Options {
             port: 80,
             strict: true,
@@ -253,8 +253,8 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_escaped_and_other_letters_are_not() {
-        assert_eq!(visible("é\u{1b}[2J\u{9b}\n"), "é\\u{1b}[2J\\u{9b}\\n");
+    fn only_control_characters_are_escaped() {
+        assert_eq!(escaped("é\u{1b}[2J\u{9b}\n"), "é\\u{1b}[2J\\u{9b}\\n");
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! An embedded telemetry backend on loopback, for examples, tests and development.
 //!
-//! A [`Collector`] listens on 127.0.0.1 in a thread of its own, checks each request against the
-//! wire and keeps what it gets: events per [session](SessionRecord), with duplicates and gaps, and
-//! every [request](RequestRecord). Its [answers](Reply) can be scripted, from `503` with
-//! `retry-after` to connections that break off in the middle of an answer.
+//! A [`Collector`] listens on 127.0.0.1 in its own thread, checks each request against the wire format and keeps what
+//! it receives: the events of each [session](SessionRecord), with duplicates and gaps, and every
+//! [request](RequestRecord). Its [replies](Reply) can be scripted, from `503` with `retry-after` to connections that
+//! break in the middle of a response.
 //!
 //! ```
 //! use std::io::{Read, Write};
 //! use std::net::TcpStream;
 //! use std::time::Duration;
-//! use tinkex_telemetry::collector::{Answer, AnswerKind, Collector};
+//! use tinkex_telemetry::collector::{Collector, Reply, ResponseKind};
 //!
 //! let collector = Collector::builder().lenient().start()?;
-//! collector.script([Answer::status(503).retry_after("1")]);
+//! collector.script([Reply::status(503).retry_after("1")]);
 //!
 //! let body = r#"{"session_id":"s","platform":"unix/linux","sdk_version":"1.0.0","events":[
 //!     {"event":"SESSION_START","event_id":"a","event_session_index":0,"severity":"INFO",
@@ -31,35 +31,33 @@
 //! assert!(collector.wait_for("s", 1, Duration::from_secs(5)));
 //! let session = collector.session("s").expect("it was kept");
 //! assert_eq!(session.events()[0].kind().as_str(), "SESSION_START");
-//! assert_eq!(collector.requests()[0].answer(), AnswerKind::Status(503));
-//! assert_eq!(collector.requests()[1].answer(), AnswerKind::Status(200));
+//! assert_eq!(collector.requests()[0].answer(), ResponseKind::Status(503));
+//! assert_eq!(collector.requests()[1].answer(), ResponseKind::Status(200));
 //! # std::io::Result::Ok(())
 //! ```
 //!
 //! # What is checked
 //!
-//! [`check`] is the check of one body by itself. A strict collector, the default, also asks for the
-//! wire's headers, and of the requests of a session together:
+//! [`check`] checks one body alone. A strict collector, the default, also checks the headers, and the requests of a
+//! session together:
 //!
-//! - its first event is its `SESSION_START`. This is not asked once a request of that session was not
-//!   kept, or one was not kept whose session could not be read: it may have been in there;
-//! - new events come in the order of their indices, in which there may be gaps;
-//! - an event that comes again is the same as before: the same id never has two contents, nor the
-//!   same index two ids;
-//! - nothing new follows `SESSION_END`.
+//! - the first event is a `SESSION_START`. This no longer applies once a request of the session, or one whose session
+//!   could not be read, was not kept: it may have contained the `SESSION_START`;
+//! - new events arrive in the order of their indices, which may have gaps;
+//! - a repeated event equals the first: one id never has two contents, nor one index two ids;
+//! - no new event follows `SESSION_END`.
 //!
-//! A request that breaks a rule is answered with the [`Violation`]'s status and
-//! `{"error": "…", "field": "events[3].timestamp"}`, and none of its events are kept.
+//! The response to a request that violates a rule has the [`Violation`]'s status and the body
+//! `{"error": "…", "field": "events[3].timestamp"}`, and none of the request's events are kept.
 //!
 //! # The rest of the backend
 //!
-//! A collector also takes the calls that clients make: sessions, sampling, training. [`Backend`] is
-//! who answers them, with results of the right form or as it is told.
+//! A collector also serves the other calls of clients: sessions, sampling, training. Its [`Backend`] returns valid
+//! results, or scripted ones.
 //!
 //! # Limits
 //!
-//! HTTP/1 without TLS, on loopback; bodies up to 64 MiB; everything is kept in memory until the
-//! collector is dropped.
+//! HTTP/1 without TLS, on loopback; bodies up to 64 MiB; everything stays in memory until the collector is dropped.
 
 mod backend;
 mod connection;

@@ -1,4 +1,4 @@
-//! What is kept: events per session, with their duplicates and gaps, and requests.
+//! The records that a collector keeps: the events of each session, with duplicates and gaps, and the requests.
 
 use alloc::{borrow::ToOwned, format, string::String, sync::Arc, vec::Vec};
 use core::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use super::super::wire::checked::{Checked, CheckedEvent, EventKind};
 use super::super::wire::violation::{Place, Violation};
 use super::script::ResponseKind;
 
-/// An event that was kept. Cloning it copies no text.
+/// A kept event. Cloning it copies no text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventRecord {
     id: Arc<str>,
@@ -32,24 +32,24 @@ impl EventRecord {
         self.index
     }
 
-    /// Which of the four events it is.
+    /// Which of the four kinds of event it is.
     pub fn kind(&self) -> EventKind {
         self.kind
     }
 
-    /// Its `severity`, in capitals.
+    /// Its `severity`, in upper case.
     pub fn severity(&self) -> &'static str {
         self.severity
     }
 
-    /// All of it, as it came.
+    /// The whole event, as it was received.
     pub fn json(&self) -> &str {
         &self.json
     }
 
-    /// All of it, decoded anew by every call.
+    /// The whole event, decoded on each call.
     pub fn value(&self) -> Value {
-        // The check has decoded it once, so null is never seen.
+        // The check decoded it, so the default never occurs.
         serde_json::from_str(&self.json).unwrap_or_default()
     }
 
@@ -57,7 +57,7 @@ impl EventRecord {
         Arc::clone(&self.id)
     }
 
-    /// The same content, in whatever order its keys come.
+    /// Whether the content is the same, in any order of keys.
     fn is_same(&self, other: &Self) -> bool {
         self.json == other.json || self.value() == other.value()
     }
@@ -75,7 +75,7 @@ impl From<&CheckedEvent<'_>> for EventRecord {
     }
 }
 
-/// What a request says of its sender.
+/// A request's statement of its sender.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sender {
     platform: String,
@@ -93,28 +93,28 @@ impl From<&Checked<'_>> for Sender {
     }
 }
 
-/// What is known of one session.
+/// The record of one session.
 #[derive(Clone, Debug, Default)]
 pub struct SessionRecord {
     id: String,
     sender: Sender,
-    /// In the order of their indices, each index once.
+    /// Sorted by index; each index occurs once.
     events: Vec<EventRecord>,
     indices: HashMap<Arc<str>, u64>,
     duplicates: u64,
     has_ended: bool,
 }
 
-/// What a session's requests are held to.
+/// The rules on the order of a session's events.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Order {
-    /// The first event of all must be a `SESSION_START`.
-    pub(super) starts: bool,
-    /// Nothing follows a `SESSION_END`.
-    pub(super) ends: bool,
+pub(super) struct OrderRules {
+    /// The first event is a `SESSION_START`.
+    pub(super) begins_with_start: bool,
+    /// Nothing follows the `SESSION_END`.
+    pub(super) nothing_after_end: bool,
     /// There is at most one `SESSION_END`.
     pub(super) ends_once: bool,
-    /// A new event comes after all those before it.
+    /// A new event's index is greater than all earlier ones.
     pub(super) increases: bool,
 }
 
@@ -131,42 +131,42 @@ impl SessionRecord {
         &self.id
     }
 
-    /// The platform that its latest request named.
+    /// The platform, from the latest request.
     pub fn platform(&self) -> &str {
         &self.sender.platform
     }
 
-    /// The version that its latest request named.
+    /// The sender's version, from the latest request.
     pub fn sdk_version(&self) -> &str {
         &self.sender.sdk_version
     }
 
-    /// The process that its latest request named.
+    /// The sender's process, from the latest request.
     pub fn process_uuid(&self) -> Option<&str> {
         self.sender.process_uuid.as_deref()
     }
 
-    /// The distinct events, in the order of their indices.
+    /// The distinct events, sorted by index.
     pub fn events(&self) -> &[EventRecord] {
         &self.events
     }
 
-    /// How many distinct events there are.
+    /// The number of distinct events.
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// How many events came again after they had been kept.
+    /// The number of received events that had already been kept.
     pub fn duplicates(&self) -> u64 {
         self.duplicates
     }
 
-    /// The indices from 0 to the last one kept under which nothing came: what was lost.
+    /// The missing indices, from 0 to the last one kept: what was lost.
     pub fn gaps(&self) -> Vec<RangeInclusive<u64>> {
         let mut expected = 0;
         let mut gaps = Vec::new();
@@ -184,15 +184,14 @@ impl SessionRecord {
         self.has_ended
     }
 
-    /// Takes the events of one request, all of them or, when one breaks `order`, none. Returns those
-    /// that are new.
+    /// Keeps the events of one request: all, or none if one violates `rules`. Returns the new ones.
     pub(super) fn take(
         &mut self,
         sender: Sender,
         events: Vec<EventRecord>,
-        order: Order,
+        rules: OrderRules,
     ) -> Result<Vec<EventRecord>, Violation> {
-        let new = self.admit(&events, order)?;
+        let new = self.admit(&events, rules)?;
         self.duplicates += (events.len() - new.len()) as u64;
         self.sender = sender;
         for event in &new {
@@ -208,21 +207,28 @@ impl SessionRecord {
         self.events.insert(at, event);
     }
 
-    /// Which of `events`, increasing in index and distinct in id, are new.
-    fn admit(&self, events: &[EventRecord], order: Order) -> Result<Vec<EventRecord>, Violation> {
+    /// Returns the new ones of `events`, which are increasing in index and distinct in id.
+    fn admit(
+        &self,
+        events: &[EventRecord],
+        rules: OrderRules,
+    ) -> Result<Vec<EventRecord>, Violation> {
         let mut new = Vec::with_capacity(events.len());
         let mut has_ended = self.has_ended;
         for (at, event) in events.iter().enumerate() {
             let place = Place::Event(at);
-            if self.is_duplicate(event, place)? {
+            if self.check_duplicate(event, place)? {
                 continue;
             }
-            self.is_in_order(event, place, order)?;
-            if order.starts && self.is_empty() && new.is_empty() {
-                is_start(event, place)?;
+            self.check_order(event, place, rules)?;
+            if rules.begins_with_start && self.is_empty() && new.is_empty() {
+                check_start(event, place)?;
             }
-            if has_ended && (order.ends || order.ends_once && event.kind == EventKind::SessionEnd) {
-                return Err(place.violation("event", "comes after the SESSION_END"));
+            if has_ended
+                && (rules.nothing_after_end
+                    || rules.ends_once && event.kind == EventKind::SessionEnd)
+            {
+                return Err(place.violation("event", "follows the SESSION_END"));
             }
             has_ended |= event.kind == EventKind::SessionEnd;
             new.push(event.clone());
@@ -230,7 +236,7 @@ impl SessionRecord {
         Ok(new)
     }
 
-    fn is_duplicate(&self, event: &EventRecord, place: Place) -> Result<bool, Violation> {
+    fn check_duplicate(&self, event: &EventRecord, place: Place) -> Result<bool, Violation> {
         match self
             .indices
             .get(&event.id)
@@ -238,24 +244,24 @@ impl SessionRecord {
         {
             None => Ok(false),
             Some(kept) if kept.is_same(event) => Ok(true),
-            Some(_) => Err(place.violation("event_id", "came before with another content")),
+            Some(_) => Err(place.violation("event_id", "was already used with different content")),
         }
     }
 
-    fn is_in_order(
+    fn check_order(
         &self,
         event: &EventRecord,
         place: Place,
-        order: Order,
+        rules: OrderRules,
     ) -> Result<(), Violation> {
         let key = "event_session_index";
         if let Some(kept) = self.at(event.index) {
-            let problem = format!("is {} and belongs to the event {}", event.index, kept.id);
+            let problem = format!("is {}, which belongs to event {}", event.index, kept.id);
             return Err(place.violation(key, problem));
         }
         match self.events.last() {
-            Some(last) if order.increases && event.index < last.index => {
-                let problem = format!("is {} after {} came before", event.index, last.index);
+            Some(last) if rules.increases && event.index < last.index => {
+                let problem = format!("is {} after {}, not greater", event.index, last.index);
                 Err(place.violation(key, problem))
             }
             _ => Ok(()),
@@ -271,11 +277,11 @@ impl SessionRecord {
     }
 }
 
-fn is_start(event: &EventRecord, place: Place) -> Result<(), Violation> {
+fn check_start(event: &EventRecord, place: Place) -> Result<(), Violation> {
     match event.kind {
         EventKind::SessionStart => Ok(()),
         other => {
-            let problem = format!("is {other} where the session has not had its SESSION_START");
+            let problem = format!("is {other} before the session's SESSION_START");
             Err(place.violation("event", problem))
         }
     }
@@ -287,40 +293,40 @@ pub struct RequestRecord {
     pub(super) arrived: Instant,
     pub(super) headers: HeaderMap,
     pub(super) session: Option<String>,
-    /// Id and index of each event; empty unless the body passed the check.
+    /// The id and index of each event; empty unless the body passed the check.
     pub(super) events: Vec<(Arc<str>, u64)>,
-    pub(super) answer: ResponseKind,
-    pub(super) kept: bool,
+    pub(super) response: ResponseKind,
+    pub(super) is_kept: bool,
     pub(super) violation: Option<Violation>,
 }
 
 impl RequestRecord {
-    /// When its headers had been read.
+    /// When its headers were read.
     pub fn arrived(&self) -> Instant {
         self.arrived
     }
 
-    /// Its headers. The API key is marked as sensitive, so that `Debug` does not print it.
+    /// Its headers. The API key is marked sensitive, so `Debug` does not print it.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// Its `x-idempotency-key`, when it has one that is text.
+    /// Its `x-idempotency-key`, if it has one that is text.
     pub fn idempotency_key(&self) -> Option<&str> {
         self.headers.get("x-idempotency-key")?.to_str().ok()
     }
 
-    /// The session that it names, when its body could be read so far.
+    /// The session that it names, if the body could be read that far.
     pub fn session(&self) -> Option<&str> {
         self.session.as_deref()
     }
 
-    /// The ids of its events, in their order; none unless the body passed the check.
+    /// The ids of its events, in order; none unless the body passed the check.
     pub fn event_ids(&self) -> impl ExactSizeIterator<Item = &str> {
         self.events.iter().map(|(id, _)| &**id)
     }
 
-    /// How many events it has; 0 unless the body passed the check.
+    /// The number of its events; 0 unless the body passed the check.
     pub fn event_count(&self) -> usize {
         self.events.len()
     }
@@ -335,17 +341,17 @@ impl RequestRecord {
         self.events.last().map(|(_, index)| *index)
     }
 
-    /// How it was answered.
+    /// The kind of response it received.
     pub fn answer(&self) -> ResponseKind {
-        self.answer
+        self.response
     }
 
     /// Whether its events were kept.
     pub fn is_kept(&self) -> bool {
-        self.kept
+        self.is_kept
     }
 
-    /// Where it leaves the wire, if it does.
+    /// Its violation of the wire format, if any.
     pub fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()
     }

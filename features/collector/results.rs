@@ -1,4 +1,4 @@
-//! Results of the right form, for requests to which nobody has scripted another.
+//! The default results: a valid one for each kind of request.
 
 use alloc::{format, vec::Vec};
 
@@ -21,7 +21,7 @@ pub(super) fn info(body: &Value) -> Value {
     })
 }
 
-/// The result of a request; `models` and `samplers` number what comes of it.
+/// The result of a request; `models` and `samplers` number the models and samplers that it creates.
 pub(super) fn result(name: &str, request: &Value, models: u64, samplers: &mut u64) -> Value {
     let path = |folder: &str| {
         let name = request["path"].as_str().unwrap_or_default();
@@ -29,10 +29,10 @@ pub(super) fn result(name: &str, request: &Value, models: u64, samplers: &mut u6
         json!({ "path": format!("tinker://{model}/{folder}/{name}") })
     };
     match name {
-        "asample" => sampled(request),
+        "asample" => sample_result(request),
         "create_model" => json!({ "model_id": format!("model-{models}") }),
-        "forward" => passed(&request["forward_input"]),
-        "forward_backward" => passed(&request["forward_backward_input"]),
+        "forward" => forward_result(&request["forward_input"]),
+        "forward_backward" => forward_result(&request["forward_backward_input"]),
         "optim_step" => json!({ "metrics": { "grad_norm": 0.5 } }),
         "save_weights" => path("weights"),
         "save_weights_for_sampler" if request.get("path").is_some() => path("sampler_weights"),
@@ -45,11 +45,11 @@ pub(super) fn result(name: &str, request: &Value, models: u64, samplers: &mut u6
     }
 }
 
-fn sampled(request: &Value) -> Value {
-    let most = request["sampling_params"]["max_tokens"]
+fn sample_result(request: &Value) -> Value {
+    let max_tokens = request["sampling_params"]["max_tokens"]
         .as_u64()
         .unwrap_or(4);
-    let tokens: Vec<_> = (1..=most.min(64)).collect();
+    let tokens: Vec<_> = (1..=max_tokens.min(64)).collect();
     let logprobs: Vec<_> = tokens.iter().map(|_| -0.5).collect();
     let sequence = json!({ "tokens": tokens, "logprobs": logprobs, "stop_reason": "length" });
     let count = request["num_samples"].as_u64().unwrap_or(1).min(64);
@@ -65,12 +65,12 @@ fn sampled(request: &Value) -> Value {
             .map(|at| if at == 0 { Value::Null } else { json!(-0.25) })
             .collect();
         result["prompt_logprobs"] = logprobs.into();
-        let most = request["topk_prompt_logprobs"]
+        let topk = request["topk_prompt_logprobs"]
             .as_u64()
             .unwrap_or(0)
             .min(64);
-        if most > 0 {
-            let tokens: Vec<_> = (1..=most).map(|token| json!([token, -0.25])).collect();
+        if topk > 0 {
+            let tokens: Vec<_> = (1..=topk).map(|token| json!([token, -0.25])).collect();
             let tops = (0..len).map(|at| if at == 0 { Value::Null } else { json!(tokens) });
             result["topk_prompt_logprobs"] = tops.collect::<Vec<_>>().into();
         }
@@ -78,7 +78,7 @@ fn sampled(request: &Value) -> Value {
     result
 }
 
-fn passed(input: &Value) -> Value {
+fn forward_result(input: &Value) -> Value {
     let data = input["data"].as_array();
     let outputs: Vec<_> = data
         .into_iter()

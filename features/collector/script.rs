@@ -1,4 +1,4 @@
-//! The script: what a request is answered, faults included.
+//! Scripted replies: the response to a request, or a fault in its place.
 
 use alloc::string::ToString;
 use core::time::Duration;
@@ -7,23 +7,22 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
-/// What one request to the telemetry endpoint, or one call of a [`Backend`](super::Backend), is answered.
+/// The scripted reply to one request to the telemetry endpoint, or to one call of a [`Backend`](super::Backend).
 ///
-/// An answer also says whether the request's events are kept. By itself only a 2xx keeps them;
-/// [`keep`](Self::keep) makes any answer do so, which is what a client sees of a server that did the
-/// work and then failed to say so. Events that fail the check are never kept: a 2xx becomes the
-/// check's own answer then, and every other answer stays what it is.
+/// A reply also decides whether the request's events are kept. Only a 2xx keeps them by default;
+/// [`keep`](Self::keep) makes any reply keep them, like a server that did the work and then failed to say so. Events
+/// that fail the check are never kept: the check's own response then replaces a 2xx, and any other reply is unchanged.
 ///
 /// # Examples
 ///
 /// ```
-/// use tinkex_telemetry::collector::{Answer, Collector};
+/// use tinkex_telemetry::collector::{Collector, Reply};
 ///
 /// let collector = Collector::start()?;
 /// collector.script([
-///     Answer::status(429).retry_after("2"),
-///     Answer::lost(),
-///     Answer::accept(),
+///     Reply::status(429).retry_after("2"),
+///     Reply::lost(),
+///     Reply::accept(),
 /// ]);
 /// # std::io::Result::Ok(())
 /// ```
@@ -37,21 +36,21 @@ pub struct Reply {
     keep: bool,
 }
 
-/// How a request was answered, as a [`RequestRecord`](super::RequestRecord) has it.
+/// The kind of response that a request received, as recorded in a [`RequestRecord`](super::RequestRecord).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResponseKind {
-    /// An answer with this status.
+    /// A response with this status.
     Status(u16),
-    /// The beginning of a 200, then the end of the connection.
+    /// The start of a 200; then the connection was closed.
     Truncated,
     /// None; the connection stays open.
     Stall,
-    /// None; the connection was closed as soon as the request's headers were read.
+    /// None; the connection was closed after the request's headers were read.
     CloseBeforeBody,
-    /// None; the connection was closed when the request had been read.
+    /// None; the connection was closed after the whole request was read.
     CloseAfterBody,
-    /// Something that is not HTTP, then the end of the connection.
+    /// Bytes that are not HTTP; then the connection was closed.
     Garbage,
 }
 
@@ -65,11 +64,11 @@ impl Reply {
     ///
     /// # Panics
     ///
-    /// When `status` is not one of 200 to 999.
+    /// If `status` is not from 200 to 999.
     pub fn status(status: u16) -> Self {
         assert!(
             (200..=999).contains(&status),
-            "{status} is not the status of an answer"
+            "{status} is not the status of a response"
         );
         let body = if is_success(status) {
             r#"{"status":"accepted"}"#
@@ -84,7 +83,7 @@ impl Reply {
         Self::status(200).body(body.to_string())
     }
 
-    /// The answer as a client would see it, without its delay; `None` where it is none.
+    /// The response as a client sees it, without the delay; `None` if there is none.
     #[must_use]
     pub fn response(&self) -> Option<Response<Bytes>> {
         let mut response = Response::new(self.body.clone());
@@ -100,31 +99,30 @@ impl Reply {
         }
     }
 
-    /// Reads the request and never answers; the connection stays open until the client closes it or
-    /// the collector stops.
+    /// Reads the request and never responds; the connection stays open until the client closes it or the collector
+    /// stops.
     pub fn stall() -> Self {
         Self::new(ResponseKind::Stall, "")
     }
 
-    /// Closes the connection as soon as the headers are read. The body is not looked at, so nothing
-    /// of it can be kept or recorded.
+    /// Closes the connection once the headers are read. The body stays unread, so nothing of it is kept or recorded.
     pub fn close_before_body() -> Self {
         Self::new(ResponseKind::CloseBeforeBody, "")
     }
 
-    /// Reads the request and closes the connection without an answer.
+    /// Reads the request and closes the connection without a response.
     pub fn close_after_body() -> Self {
         Self::new(ResponseKind::CloseAfterBody, "")
     }
 
-    /// Keeps the events and closes the connection without an answer: the client must send them
-    /// again, and the backend must see that they are the same.
+    /// Keeps the events and closes the connection without a response: the client must send them again, and the
+    /// collector must recognize them.
     pub fn lost() -> Self {
         Self::close_after_body().keep()
     }
 
-    /// Reads the request, answers with bytes that are not HTTP and closes the connection.
-    /// [`body`](Self::body) sets other bytes.
+    /// Reads the request, sends bytes that are not HTTP and closes the connection. [`body`](Self::body) sets other
+    /// bytes.
     pub fn garbage() -> Self {
         Self::new(
             ResponseKind::Garbage,
@@ -132,33 +130,31 @@ impl Reply {
         )
     }
 
-    /// A 200 whose `content-length` is more than what follows: half of the [`body`](Self::body),
-    /// then the end of the connection.
+    /// Sends a 200 with half of the [`body`](Self::body) that its `content-length` promises, and closes the connection.
     ///
-    /// The events are not kept, though a client that looks at the status alone takes it for success.
+    /// The events are not kept, though a client that checks only the status takes it for success.
     pub fn truncated() -> Self {
         Self::new(ResponseKind::Truncated, r#"{"status":"accepted"}"#)
     }
 
-    /// Keeps the events whatever is answered, provided that they pass the check.
+    /// Keeps the events with any response, provided that they pass the check.
     pub fn keep(mut self) -> Self {
         self.keep = true;
         self
     }
 
-    /// Waits this long before the answer. The events are kept (or not) before the wait, as by a
-    /// server that is slow to say what it has done.
+    /// Delays the response. The events are kept (or not) before the delay, as by a server that does its work at once
+    /// and responds late.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Sets a header of the answer, in place of one with the same name. Without effect where
-    /// nothing is answered.
+    /// Sets a header of the response, replacing one with the same name. No effect without a response.
     ///
     /// # Panics
     ///
-    /// When `name` or `value` cannot be part of an HTTP header.
+    /// If `name` or `value` is not valid in an HTTP header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name: HeaderName = name.parse().expect("a header name");
         let value = HeaderValue::from_str(value).expect("a header value");
@@ -166,16 +162,16 @@ impl Reply {
         self
     }
 
-    /// Sets the header `retry-after`: seconds, a date, or anything else that a client must survive.
+    /// Sets the `retry-after` header: seconds, a date, or anything else that a client must survive.
     ///
     /// # Panics
     ///
-    /// When `value` cannot be the value of an HTTP header.
+    /// If `value` is not valid in an HTTP header.
     pub fn retry_after(self, value: &str) -> Self {
         self.header(header::RETRY_AFTER.as_str(), value)
     }
 
-    /// Sets the bytes of the body. Without effect where nothing is answered.
+    /// Sets the body. No effect without a response.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
@@ -202,7 +198,7 @@ impl Reply {
     }
 }
 
-/// [`Reply::accept`].
+/// Returns [`Reply::accept`].
 impl Default for Reply {
     fn default() -> Self {
         Self::accept()

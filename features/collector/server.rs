@@ -1,4 +1,4 @@
-//! The collector as its user holds it: how it is set up, what can be asked of it, its thread.
+//! The public collector: its builder, its queries, and its thread.
 
 use alloc::{
     boxed::Box,
@@ -37,16 +37,16 @@ use super::record::{EventRecord, RequestRecord, SessionRecord};
 use super::script::Reply;
 use super::state::{OnEvent, Rules, State};
 
-/// How long stopping waits for the collector's thread; only an observer that blocks can hold it up.
+/// How long `stop` waits for the collector's thread, which only an observer that blocks can delay.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A telemetry backend on loopback, in a thread of its own.
+/// A telemetry backend on loopback, in its own thread.
 ///
-/// It keeps every event and every request's headers until it is dropped: it is made for tests,
-/// examples and an afternoon's development. All methods can be called from any thread and none of
-/// them is async, so it serves programs on any runtime; [`wait_for`](Self::wait_for) blocks.
+/// It keeps every event and every request's headers until it is dropped: it is made for tests, examples and
+/// development. All methods can be called from any thread and none is async, so it serves programs on any runtime;
+/// [`wait_for`](Self::wait_for) blocks.
 ///
-/// Dropping it is [`stop`](Self::stop).
+/// Dropping it calls [`stop`](Self::stop).
 pub struct Collector {
     addr: SocketAddr,
     state: Arc<State>,
@@ -58,12 +58,12 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// When no port can be bound or no thread started.
+    /// If no port can be bound or no thread started.
     pub fn start() -> io::Result<Self> {
         Self::builder().start()
     }
 
-    /// What can be set before a collector starts.
+    /// Configures a collector before it starts.
     pub fn builder() -> CollectorBuilder {
         CollectorBuilder {
             port: 0,
@@ -72,50 +72,50 @@ impl Collector {
         }
     }
 
-    /// Its address, also after it has stopped.
+    /// Its address, even after it has stopped.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The base URL that a client is given: `http://127.0.0.1:PORT`, without a slash at its end.
+    /// The base URL for clients: `http://127.0.0.1:PORT`, without a trailing slash.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// Appends to the script: each request to the endpoint takes one answer from its front, in the
-    /// order in which their headers arrive.
-    pub fn script(&self, answers: impl IntoIterator<Item = Reply>) {
-        let answers: Vec<_> = answers.into_iter().collect();
-        self.state.ledger().append(answers);
+    /// Appends to the script: each request to the endpoint takes one reply from the front, in the order in which their
+    /// headers arrive.
+    pub fn script(&self, replies: impl IntoIterator<Item = Reply>) {
+        // Collected first: the iterator is the caller's code, and must not run under the lock.
+        let replies: Vec<_> = replies.into_iter().collect();
+        self.state.ledger().append(replies);
     }
 
-    /// Sets the answer that holds whenever the script is empty, [`Reply::accept`] until then.
-    pub fn always(&self, answer: Reply) {
-        self.state.ledger().set_always(answer);
+    /// Sets the reply for whenever the script is empty. Default: [`Reply::accept`].
+    pub fn always(&self, reply: Reply) {
+        self.state.ledger().set_always(reply);
     }
 
-    /// What is known of this session now, if a request of it was kept.
+    /// A snapshot of this session, if any of its requests was kept.
     ///
-    /// A snapshot: it shares its contents with the collector until the next request of the session,
-    /// which copies them (16 bytes and an entry in a map per event) if the snapshot still lives.
+    /// It shares its contents with the collector until the session's next request, which copies them (16 bytes and a
+    /// map entry per event) if the snapshot is still alive.
     pub fn session(&self, id: &str) -> Option<Arc<SessionRecord>> {
         self.state.ledger().session(id).cloned()
     }
 
-    /// Snapshots of all sessions, in the order of their ids.
+    /// Snapshots of all sessions, sorted by id.
     pub fn sessions(&self) -> Vec<Arc<SessionRecord>> {
         self.state.ledger().sessions().cloned().collect()
     }
 
     /// A copy of the list of all requests to the endpoint, in the order in which they were read.
     ///
-    /// A request is listed before it is answered, and not at all when its connection broke off in
-    /// the middle of it.
+    /// A request is listed before its response is sent, and not at all if its connection broke in the middle of it.
     pub fn requests(&self) -> Vec<RequestRecord> {
         self.state.ledger().requests().to_vec()
     }
 
-    /// Where requests left the wire, one for each request that did.
+    /// The violations of the wire format, at most one per request.
     pub fn violations(&self) -> Vec<Violation> {
         let ledger = self.state.ledger();
         ledger
@@ -125,32 +125,29 @@ impl Collector {
             .collect()
     }
 
-    /// Who answers the calls of clients: sessions, sampling, training.
+    /// The backend for the other calls of clients: sessions, sampling, training.
     pub fn backend(&self) -> &Backend {
         self.state.backend()
     }
 
-    /// Waits until `count` distinct events of the session are kept; `false` when `timeout` comes
-    /// first. Blocks the thread.
+    /// Blocks the thread until `count` distinct events of the session are kept; `false` if `timeout` passes first.
     pub fn wait_for(&self, session: &str, count: usize, timeout: Duration) -> bool {
         self.state.wait_until(timeout, |ledger| {
             ledger.session(session).map_or(0, |session| session.len()) >= count
         })
     }
 
-    /// Waits until [`requests`](Self::requests) has `count` of them; `false` when `timeout` comes
-    /// first. Blocks the thread.
+    /// Blocks the thread until [`requests`](Self::requests) has `count` entries; `false` if `timeout` passes first.
     pub fn wait_for_requests(&self, count: usize, timeout: Duration) -> bool {
         self.state
             .wait_until(timeout, |ledger| ledger.requests().len() >= count)
     }
 
-    /// Stops serving: the port and all connections are closed, requests under way stay unanswered.
-    /// What was kept can still be looked at. Idempotent.
+    /// Stops serving: closes the port and all connections; requests in progress get no response. The records stay
+    /// available. Idempotent.
     ///
-    /// Waits for the collector's thread, which takes as long as the check of one request at most.
-    /// If an observer holds it up for five seconds, or is the one who calls, the thread is left to
-    /// end by itself.
+    /// Waits for the collector's thread, at most for the check of one request. If an observer blocks that thread for
+    /// five seconds, or makes this call itself, `stop` returns and the thread ends later.
     pub fn stop(&self) {
         let worker = self
             .worker
@@ -177,7 +174,7 @@ impl fmt::Debug for Collector {
     }
 }
 
-/// Sets up a [`Collector`].
+/// Configures and starts a [`Collector`].
 #[must_use]
 pub struct CollectorBuilder {
     port: u16,
@@ -186,61 +183,60 @@ pub struct CollectorBuilder {
 }
 
 impl CollectorBuilder {
-    /// Takes what other clients write, too; see [`Mode::Lenient`]. Default: strict.
+    /// Also accepts what other clients write; see [`Mode::Lenient`]. Default: strict.
     pub fn lenient(mut self) -> Self {
         self.rules.mode = Mode::Lenient;
         self
     }
 
-    /// Listens on this port. Default: 0, any that is free.
+    /// Listens on this port. Default: 0, any free port.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Answers 401 to requests whose `x-api-key` is another. Default: any key will do.
+    /// Responds 401 to requests with another `x-api-key`. Default: any key is accepted.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.rules.api_key = Some(key.into());
         self
     }
 
-    /// Answers 422 to requests with more events. Default: no limit.
+    /// Responds 422 to requests with more events. Default: no limit.
     pub fn max_events(mut self, max: usize) -> Self {
         self.rules.max_events = Some(max);
         self
     }
 
-    /// Takes events after a session's `SESSION_END`, as of a program that survived a fatal exception,
-    /// but no second `SESSION_END`. Default: refused, unless [`lenient`](Self::lenient).
+    /// Accepts events after a session's `SESSION_END`, as from a program that survived a fatal exception, but no second
+    /// `SESSION_END`. Default: refused, unless [`lenient`](Self::lenient).
     pub fn events_after_end(mut self) -> Self {
         self.rules.events_after_end = true;
         self
     }
 
-    /// Takes new events whose index lies below one that came before, as of a client that sends
-    /// later what it could not send at first. Such a session need not begin with its `SESSION_START`.
-    /// Default: refused, unless [`lenient`](Self::lenient).
+    /// Accepts new events with a lower index than earlier ones, as from a client that sends later what it could not
+    /// send at first. Such a session need not begin with its `SESSION_START`. Default: refused, unless
+    /// [`lenient`](Self::lenient).
     pub fn late_events(mut self) -> Self {
         self.rules.late_events = true;
         self
     }
 
-    /// Calls `observer` with the session's id and each new event that is kept, in their order.
-    /// Default: nobody is called.
+    /// Calls `observer` with the session's id and each new event that is kept, in order. Default: no observer.
     ///
-    /// It is called on the collector's thread, after the event is kept and before the request is
-    /// answered: while it blocks, nobody is served. It may look at the collector. If it panics, the
-    /// request's connection is closed and the rest of its events stay unobserved.
+    /// The call is on the collector's thread, after the event is kept and before the response: while it blocks, no
+    /// request is served. It may use the collector. If it panics, the request's connection is closed and the remaining
+    /// events stay unobserved.
     pub fn on_event(mut self, observer: impl FnMut(&str, &EventRecord) + Send + 'static) -> Self {
         self.on_event = Some(Box::new(observer));
         self
     }
 
-    /// Starts the collector; it listens when this returns. Can be called inside any async runtime.
+    /// Starts the collector, which is listening when this returns. Can be called inside any async runtime.
     ///
     /// # Errors
     ///
-    /// When the port is taken or no thread can be started.
+    /// If the port is in use or no thread can be started.
     pub fn start(self) -> io::Result<Collector> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
         listener.set_nonblocking(true)?;
@@ -265,10 +261,10 @@ impl fmt::Debug for CollectorBuilder {
     }
 }
 
-/// The thread that serves, and how to end it.
+/// The thread that serves requests, and the means to stop it.
 struct Worker {
     stop: oneshot::Sender<()>,
-    /// Disconnected when the thread is through.
+    /// Disconnected when the thread has ended.
     ended: Receiver<()>,
     thread: JoinHandle<()>,
 }
@@ -300,31 +296,31 @@ impl Worker {
     }
 
     fn stop(self) {
-        // An error means that the thread is through already.
+        // An error means that the thread has already ended.
         let _ = self.stop.send(());
         if thread::current().id() == self.thread.thread().id() {
             return;
         }
         if self.ended.recv_timeout(STOP_TIMEOUT) == Err(mpsc::RecvTimeoutError::Disconnected) {
-            // Its panic, if any, was printed and is nobody's business here.
+            // Its panic, if any, was already printed.
             let _ = self.thread.join();
         }
     }
 }
 
-/// On the thread itself: a runtime that is dropped inside another one panics.
+/// Runs on the collector's thread: a runtime that is dropped inside another one panics.
 fn prepare(listener: TcpListener) -> io::Result<(Runtime, tokio::net::TcpListener)> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let listener = {
-        let _inside = runtime.enter();
+        let _guard = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
     };
     Ok((runtime, listener))
 }
 
-/// Serves until `stopped`; what is under way then goes down with the runtime.
+/// Serves until `stopped`; requests in progress then end with the runtime.
 fn serve(
     runtime: &Runtime,
     listener: tokio::net::TcpListener,
@@ -342,11 +338,11 @@ async fn accept(listener: tokio::net::TcpListener, routes: TowerToHyperService<R
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Without it an answer can wait for the client's delayed acknowledgement.
+                // Otherwise a response can wait for the client's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
                 tokio::spawn(connection::serve(stream, routes.clone()));
             }
-            // Mostly too many open files, which passes, but not by trying in a tight loop.
+            // Usually too many open files, which passes, but not in a tight loop.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }

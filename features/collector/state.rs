@@ -1,4 +1,4 @@
-//! The state behind a collector: takes one request after the other and decides its answer.
+//! The state behind a collector: records requests and decides the reply to each.
 
 use alloc::{
     borrow::{Cow, ToOwned},
@@ -23,7 +23,7 @@ use super::super::wire::check::{Envelope, Mode};
 use super::super::wire::form;
 use super::super::wire::violation::Violation;
 use super::backend::Backend;
-use super::record::{EventRecord, Order, RequestRecord, Sender, SessionRecord};
+use super::record::{EventRecord, OrderRules, RequestRecord, Sender, SessionRecord};
 use super::script::{Reply, ResponseKind};
 
 pub(super) type OnEvent = Box<dyn FnMut(&str, &EventRecord) + Send>;
@@ -31,7 +31,7 @@ pub(super) type OnEvent = Box<dyn FnMut(&str, &EventRecord) + Send>;
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
 
-/// What requests are held to.
+/// The rules that requests must obey.
 #[derive(Clone, Default)]
 pub(super) struct Rules {
     pub(super) mode: Mode,
@@ -41,7 +41,7 @@ pub(super) struct Rules {
     pub(super) late_events: bool,
 }
 
-/// The key stays out of it.
+/// Omits the API key.
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rules")
@@ -54,7 +54,7 @@ impl fmt::Debug for Rules {
 }
 
 impl Rules {
-    /// The first header that is not as it must be.
+    /// Returns the first violation among the headers.
     fn check_headers(&self, headers: &HeaderMap) -> Result<(), Violation> {
         self.check_api_key(headers)?;
         if self.mode == Mode::Lenient {
@@ -83,7 +83,7 @@ impl Rules {
         let wrong = |problem| Err(Violation::new(401, API_KEY.as_str(), problem));
         match (headers.get(API_KEY), &self.api_key) {
             (Some(key), Some(expected)) if key.as_bytes() != expected.as_bytes() => {
-                wrong("is not the one expected")
+                wrong("does not match")
             }
             (None, Some(_)) => wrong("is missing"),
             (None, None) if self.mode == Mode::Strict => wrong("is missing"),
@@ -91,25 +91,25 @@ impl Rules {
         }
     }
 
-    /// `may_be_midway`: something of this session was refused, perhaps its beginning.
-    fn order(&self, may_be_midway: bool) -> Order {
+    /// `may_lack_start`: a request that may have contained the session's first event was refused.
+    fn order(&self, may_lack_start: bool) -> OrderRules {
         let is_strict = self.mode == Mode::Strict;
-        Order {
-            starts: is_strict && !may_be_midway && !self.late_events,
-            ends: is_strict && !self.events_after_end,
+        OrderRules {
+            begins_with_start: is_strict && !may_lack_start && !self.late_events,
+            nothing_after_end: is_strict && !self.events_after_end,
             ends_once: is_strict,
             increases: is_strict && !self.late_events,
         }
     }
 }
 
-/// The media type, whatever its parameters.
+/// Compares the media type, and ignores its parameters.
 fn is_json(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default();
     media_type.trim().eq_ignore_ascii_case("application/json")
 }
 
-/// A body that passed the check of itself, owned.
+/// The owned contents of a body that passed the check.
 struct Batch {
     session: String,
     sender: Sender,
@@ -117,7 +117,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn list(&self) -> Vec<(Arc<str>, u64)> {
+    fn ids_and_indices(&self) -> Vec<(Arc<str>, u64)> {
         self.events
             .iter()
             .map(|event| (event.shared_id(), event.index()))
@@ -125,8 +125,8 @@ impl Batch {
     }
 }
 
-/// A request before it is known how it is answered.
-struct Read {
+/// A checked request whose reply is not yet decided.
+struct CheckedRequest {
     session: Option<String>,
     batch: Result<Batch, Violation>,
 }
@@ -145,10 +145,10 @@ pub(super) struct Ledger {
     requests: Vec<RequestRecord>,
     script: VecDeque<Reply>,
     always: Reply,
-    /// Sessions of which a request was not kept.
+    /// Sessions with a request that was not kept.
     refused: HashSet<String>,
-    /// A request was not kept and its session is not known: it may be any of them.
-    refused_unread: bool,
+    /// Whether a request of an unknown session, which may be any of them, was not kept.
+    has_refused_unknown: bool,
 }
 
 impl State {
@@ -166,7 +166,7 @@ impl State {
         &self.backend
     }
 
-    /// Answers a call that has nothing to do with telemetry.
+    /// Replies to a call other than telemetry.
     pub(super) fn call(&self, request: &Request<Bytes>) -> Reply {
         match self.rules.check_api_key(request.headers()) {
             Ok(()) => self.backend.answer(request),
@@ -178,78 +178,86 @@ impl State {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `is_so` or `timeout`; returns which.
+    /// Waits until `condition` holds; `false` at `timeout`.
     pub(super) fn wait_until(
         &self,
         timeout: Duration,
-        mut is_so: impl FnMut(&Ledger) -> bool,
+        mut condition: impl FnMut(&Ledger) -> bool,
     ) -> bool {
         let wait = self
             .changed
-            .wait_timeout_while(self.ledger(), timeout, |ledger| !is_so(ledger));
+            .wait_timeout_while(self.ledger(), timeout, |ledger| !condition(ledger));
         let (_ledger, result) = wait.unwrap_or_else(PoisonError::into_inner);
         !result.timed_out()
     }
 
-    /// Notes a request whose body is not read.
-    pub(super) fn note_unread(&self, arrived: Instant, headers: HeaderMap, answer: ResponseKind) {
+    /// Records a request whose body is not read.
+    pub(super) fn record_unread(
+        &self,
+        arrived: Instant,
+        headers: HeaderMap,
+        response: ResponseKind,
+    ) {
         let mut ledger = self.ledger();
-        ledger.refused_unread = true;
+        ledger.has_refused_unknown = true;
         ledger.requests.push(RequestRecord {
             arrived,
             headers: hide_key(headers),
             session: None,
             events: Vec::new(),
-            answer,
-            kept: false,
+            response,
+            is_kept: false,
             violation: None,
         });
         self.changed.notify_all();
     }
 
-    /// Takes a request that was to be given `answer`; returns what it is given.
-    pub(super) fn take(
+    /// Records a request whose scripted reply is `reply`; returns the actual reply.
+    pub(super) fn record(
         &self,
         arrived: Instant,
         headers: HeaderMap,
         body: Result<&[u8], Violation>,
-        answer: Reply,
+        reply: Reply,
     ) -> Reply {
-        let Read { session, batch } = self.read(&headers, body);
-        let events = batch.as_ref().map(Batch::list).unwrap_or_default();
+        let CheckedRequest { session, batch } = self.check(&headers, body);
+        let events = batch
+            .as_ref()
+            .map(Batch::ids_and_indices)
+            .unwrap_or_default();
         let mut ledger = self.ledger();
-        let (new, violation) = match ledger.settle(batch, answer.keeps(), &self.rules) {
+        let (new, violation) = match ledger.settle(batch, reply.keeps(), &self.rules) {
             Ok(new) => (new, None),
             Err(violation) => (None, Some(violation)),
         };
         if new.is_none() {
-            ledger.note_refused(session.as_deref());
+            ledger.record_refused(session.as_deref());
         }
-        let answer = match &violation {
-            Some(violation) if answer.is_success() => refusal(violation).delay(answer.delay),
-            _ => answer,
+        let reply = match &violation {
+            Some(violation) if reply.is_success() => refusal(violation).delay(reply.delay),
+            _ => reply,
         };
         ledger.requests.push(RequestRecord {
             arrived,
             headers: hide_key(headers),
             session: session.clone(),
             events,
-            answer: answer.kind,
-            kept: new.is_some(),
+            response: reply.kind,
+            is_kept: new.is_some(),
             violation,
         });
         drop(ledger);
         self.changed.notify_all();
         if let (Some(session), Some(new)) = (session, new) {
-            self.tell(&session, &new);
+            self.observe(&session, &new);
         }
-        answer
+        reply
     }
 
-    fn read(&self, headers: &HeaderMap, body: Result<&[u8], Violation>) -> Read {
+    fn check(&self, headers: &HeaderMap, body: Result<&[u8], Violation>) -> CheckedRequest {
         let envelope = body.and_then(Envelope::read);
         let session = envelope.as_ref().ok().and_then(Envelope::session_id);
-        Read {
+        CheckedRequest {
             session: session.map(Cow::into_owned),
             batch: self
                 .rules
@@ -274,8 +282,8 @@ impl State {
         }
     }
 
-    /// Outside the ledger's lock, so that the observer can look at the collector.
-    fn tell(&self, session: &str, new: &[EventRecord]) {
+    /// Calls the observer, outside the ledger's lock, so that it can use the collector.
+    fn observe(&self, session: &str, new: &[EventRecord]) {
         if let Some(on_event) = &self.on_event {
             let mut on_event = on_event.lock().unwrap_or_else(PoisonError::into_inner);
             for event in new {
@@ -286,15 +294,15 @@ impl State {
 }
 
 impl Ledger {
-    pub(super) fn append(&mut self, answers: impl IntoIterator<Item = Reply>) {
-        self.script.extend(answers);
+    pub(super) fn append(&mut self, replies: impl IntoIterator<Item = Reply>) {
+        self.script.extend(replies);
     }
 
-    pub(super) fn set_always(&mut self, answer: Reply) {
-        self.always = answer;
+    pub(super) fn set_always(&mut self, reply: Reply) {
+        self.always = reply;
     }
 
-    pub(super) fn next_answer(&mut self) -> Reply {
+    pub(super) fn next_reply(&mut self) -> Reply {
         self.script
             .pop_front()
             .unwrap_or_else(|| self.always.clone())
@@ -312,7 +320,7 @@ impl Ledger {
         &self.requests
     }
 
-    /// Returns the events that are new, or `None` when `keeps` is not so.
+    /// Returns the new events, or `None` if the reply does not keep any.
     fn settle(
         &mut self,
         batch: Result<Batch, Violation>,
@@ -328,9 +336,9 @@ impl Ledger {
     }
 
     fn keep(&mut self, batch: Batch, rules: &Rules) -> Result<Vec<EventRecord>, Violation> {
-        let order = rules.order(self.refused_unread || self.refused.contains(&batch.session));
+        let order = rules.order(self.has_refused_unknown || self.refused.contains(&batch.session));
         match self.sessions.get_mut(&batch.session) {
-            // Copies the record only while somebody holds a snapshot of it.
+            // Copies the record only while a snapshot of it is alive.
             Some(session) => Arc::make_mut(session).take(batch.sender, batch.events, order),
             None => {
                 let mut session = SessionRecord::new(&batch.session);
@@ -341,10 +349,10 @@ impl Ledger {
         }
     }
 
-    /// Notes that a request was not kept; `None` when it is not known whose it was.
-    pub(super) fn note_refused(&mut self, session: Option<&str>) {
+    /// Records that a request was not kept; `None` if its session is unknown.
+    pub(super) fn record_refused(&mut self, session: Option<&str>) {
         match session {
-            None => self.refused_unread = true,
+            None => self.has_refused_unknown = true,
             Some(session) if self.refused.contains(session) => {}
             Some(session) => {
                 self.refused.insert(session.to_owned());

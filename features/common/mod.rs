@@ -1,4 +1,4 @@
-//! What several runtimes share: the system's clock, and a thread of timers.
+//! Time for the runtimes that lack their own: the standard library's clocks, and a timer thread.
 
 pub(super) mod std_clock;
 #[cfg(any(feature = "thread", feature = "tokio"))]

@@ -1,4 +1,4 @@
-//! Timers for whoever has none: one thread for the whole process, started at first use. A fork's child has its own.
+//! Timers for runtimes without their own: one thread per process, started at first use. A forked child starts its own.
 
 use crate::sys::fork::{Fork, PerProcess};
 use alloc::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 /// Waits until `at`. Dropping the future cancels it.
-pub(in super::super) fn sleep_until(at: Instant) -> Sleep {
+pub(crate) fn sleep_until(at: Instant) -> Sleep {
     Sleep {
         at,
         registered: None,
@@ -21,7 +21,7 @@ pub(in super::super) fn sleep_until(at: Instant) -> Sleep {
 }
 
 /// See [`sleep_until`].
-pub(in super::super) struct Sleep {
+pub(crate) struct Sleep {
     at: Instant,
     registered: Option<Registered>,
 }
@@ -41,14 +41,14 @@ impl Future for Sleep {
             return Poll::Ready(());
         }
         let (at, timers) = (self.at, timers());
-        // Those of a parent process have been left behind.
-        let known = self
+        // After a fork, a registration with the parent's timers is void.
+        let current = self
             .registered
-            .filter(|known| core::ptr::eq(known.timers, timers));
-        let id = timers.register(at, known.map(|known| known.id), context.waker());
+            .filter(|registered| core::ptr::eq(registered.timers, timers));
+        let id = timers.register(at, current.map(|current| current.id), context.waker());
         self.registered = Some(Registered { timers, id });
-        if timers.start().is_err() {
-            // Without a thread the executor has to look at the time: busy, but neither early nor never.
+        if timers.start_thread().is_err() {
+            // Without a timer thread the executor polls in a busy loop: never early, and never lost.
             thread::yield_now();
             context.waker().wake_by_ref();
         }
@@ -61,7 +61,7 @@ impl Sleep {
         if let Some(Registered { timers, id }) = self.registered.take()
             && !timers.fork.is_forked()
         {
-            // A statement of its own: the waker is dropped when the lock is free again.
+            // A separate statement, so that the waker is dropped outside the lock.
             let waker = timers.lock().wakers.remove(&(self.at, id));
             drop(waker);
         }
@@ -74,31 +74,31 @@ impl Drop for Sleep {
     }
 }
 
-/// The calling process's own.
+/// The timers of the calling process.
 fn timers() -> &'static Timers {
     static TIMERS: PerProcess<Timers> = PerProcess::new();
     TIMERS.get_or_init(Timers::new)
 }
 
 struct Timers {
-    /// The process whose thread it is.
+    /// The process that runs the timer thread.
     fork: Fork,
     state: Mutex<State>,
-    /// There is a timer before the moment at which the thread wakes.
-    sooner: Condvar,
+    /// Notified when a timer is due before the thread's next check.
+    earlier_timer: Condvar,
 }
 
 struct State {
     wakers: BTreeMap<(Instant, u64), Waker>,
     last_id: u64,
     has_thread: bool,
-    wakes: Wakes,
+    next_check: NextCheck,
 }
 
-/// When the thread will look at the timers again, if nobody notifies it.
+/// When the thread will next check the timers, unless notified.
 #[derive(Clone, Copy)]
-enum Wakes {
-    AtOnce,
+enum NextCheck {
+    Now,
     At(Instant),
     Never,
 }
@@ -111,9 +111,9 @@ impl Timers {
                 wakers: BTreeMap::new(),
                 last_id: 0,
                 has_thread: false,
-                wakes: Wakes::AtOnce,
+                next_check: NextCheck::Now,
             }),
-            sooner: Condvar::new(),
+            earlier_timer: Condvar::new(),
         }
     }
 
@@ -121,7 +121,7 @@ impl Timers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the waker under the id of before, or else under a new one.
+    /// Sets the timer's waker, under `id` if it was registered before, and returns its id.
     fn register(&self, at: Instant, id: Option<u64>, waker: &Waker) -> u64 {
         let waker = waker.clone();
         let mut state = self.lock();
@@ -130,24 +130,24 @@ impl Timers {
             state.last_id
         });
         let old = state.wakers.insert((at, id), waker);
-        let is_sooner = match state.wakes {
-            Wakes::AtOnce => false,
-            Wakes::At(planned) => at < planned,
-            Wakes::Never => true,
+        let is_earlier = match state.next_check {
+            NextCheck::Now => false,
+            NextCheck::At(planned) => at < planned,
+            NextCheck::Never => true,
         };
-        if is_sooner {
-            state.wakes = Wakes::AtOnce;
+        if is_earlier {
+            state.next_check = NextCheck::Now;
         }
         drop(state);
         drop(old);
-        if is_sooner {
-            self.sooner.notify_one();
+        if is_earlier {
+            self.earlier_timer.notify_one();
         }
         id
     }
 
-    /// Starts the thread, unless it runs.
-    fn start(&'static self) -> std::io::Result<()> {
+    /// Starts the thread unless it is running.
+    fn start_thread(&'static self) -> std::io::Result<()> {
         if core::mem::replace(&mut self.lock().has_thread, true) {
             return Ok(());
         }
@@ -168,10 +168,10 @@ impl Timers {
                 state = self.wait(state);
                 continue;
             }
-            state.wakes = Wakes::AtOnce;
+            state.next_check = NextCheck::Now;
             drop(state);
             for waker in due {
-                // A waker of the executor's that panics must not take everybody's timers with it.
+                // A panic in one executor's waker must not stop the timers of all.
                 let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
             }
             state = self.lock();
@@ -181,15 +181,15 @@ impl Timers {
     fn wait<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         match state.wakers.keys().next() {
             None => {
-                state.wakes = Wakes::Never;
-                self.sooner
+                state.next_check = NextCheck::Never;
+                self.earlier_timer
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner)
             }
             Some(&(at, _)) => {
-                state.wakes = Wakes::At(at);
+                state.next_check = NextCheck::At(at);
                 let left = at.saturating_duration_since(Instant::now());
-                self.sooner
+                self.earlier_timer
                     .wait_timeout(state, left)
                     .unwrap_or_else(PoisonError::into_inner)
                     .0
@@ -229,15 +229,15 @@ mod tests {
         }
     }
 
-    // Real time passes here because that is what is under test; a few milliseconds each.
+    // These tests sleep for real, a few milliseconds each: real time is what they test.
     const SHORT: Duration = Duration::from_millis(5);
     const LONG: Duration = Duration::from_secs(3600);
 
-    struct Never;
+    struct PanickingWaker;
 
-    impl Wake for Never {
+    impl Wake for PanickingWaker {
         fn wake(self: Arc<Self>) {
-            panic!("a waker of the test's");
+            panic!("the test's waker");
         }
     }
 
@@ -246,14 +246,14 @@ mod tests {
     }
 
     fn is_registered(sleep: &Sleep) -> bool {
-        sleep.registered.is_some_and(|known| {
-            let state = known.timers.lock();
-            state.wakers.contains_key(&(sleep.at, known.id))
+        sleep.registered.is_some_and(|registered| {
+            let state = registered.timers.lock();
+            state.wakers.contains_key(&(sleep.at, registered.id))
         })
     }
 
     #[test]
-    fn a_sleep_is_never_early_whatever_sleeps_before_it() {
+    fn a_sleep_is_never_early_while_a_longer_one_is_pending() {
         let mut long = sleep_until(Instant::now() + LONG);
         assert!(poll(&mut long, Waker::noop()).is_pending());
         for _ in 0..3 {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_until_the_past_is_over_without_a_timer() {
+    fn a_sleep_until_the_past_is_ready_without_a_timer() {
         let mut sleep = sleep_until(Instant::now());
         assert!(poll(&mut sleep, Waker::noop()).is_ready());
         assert!(sleep.registered.is_none());
@@ -282,22 +282,22 @@ mod tests {
     }
 
     #[test]
-    fn only_a_timer_before_the_next_wake_up_wakes_the_thread() {
+    fn only_a_timer_before_the_next_check_wakes_the_thread() {
         let timers = Timers::new();
         let planned = Instant::now() + LONG;
-        timers.lock().wakes = Wakes::At(planned);
-        // As with the deadline of a request, which is cancelled when the answer is there.
+        timers.lock().next_check = NextCheck::At(planned);
+        // Like a request's deadline, which is cancelled when the response arrives.
         let id = timers.register(planned + SHORT, None, Waker::noop());
         timers.lock().wakers.remove(&(planned + SHORT, id));
-        assert!(matches!(timers.lock().wakes, Wakes::At(_)));
+        assert!(matches!(timers.lock().next_check, NextCheck::At(_)));
         timers.register(planned - SHORT, None, Waker::noop());
-        assert!(matches!(timers.lock().wakes, Wakes::AtOnce));
+        assert!(matches!(timers.lock().next_check, NextCheck::Now));
     }
 
     #[test]
     fn a_waker_that_panics_does_not_stop_the_timers() {
         let mut bad = sleep_until(Instant::now() + SHORT);
-        assert!(poll(&mut bad, &Waker::from(Arc::new(Never))).is_pending());
+        assert!(poll(&mut bad, &Waker::from(Arc::new(PanickingWaker))).is_pending());
         block_on(sleep_until(Instant::now() + 2 * SHORT));
         block_on(sleep_until(Instant::now() + SHORT));
         assert!(!is_registered(&bad));

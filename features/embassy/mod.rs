@@ -1,4 +1,4 @@
-//! The embassy runtime: its time, and a pool that runs tasks inside one task of the program's.
+//! The embassy runtime: its clock, and a pool that runs tasks inside one of the program's tasks.
 
 use crate::clock::Clock;
 use crate::time::{Instant, Timestamp};
@@ -20,15 +20,14 @@ mod pool;
 #[cfg_attr(docsrs, doc(cfg(all(feature = "alloc", feature = "embassy"))))]
 pub use self::pool::EmbassyPool;
 
-/// Embassy: a clock everywhere, and with `alloc` a runtime, `.runtime(Embassy::on(&POOL))`.
+/// The embassy runtime: a clock everywhere, and with `alloc` a spawner too, `.runtime(Embassy::on(&POOL))`.
 ///
-/// Time driver and tick rate are the program's choice, as ever with embassy; a program that chooses no time driver does
-/// not link. Embassy cannot start tasks of a type it does not know, so the program declares one task:
+/// As always with embassy, the program chooses the time driver and the tick rate; without a time driver it does not
+/// link. Embassy cannot start tasks of a type it does not know, so the program declares one task, which runs either:
 ///
-/// * **[`EmbassyPool`]**, with `alloc`: its [`run`](EmbassyPool::run) is that task, and runs the drivers of any number
-///   of sessions.
+/// * **An [`EmbassyPool`]**, with `alloc`: its [`run`](EmbassyPool::run) runs the drivers of any number of sessions.
 /// * **The driver itself**, with or without `alloc`: [`build`](crate::session::Builder::build) or
-///   [`build_in`](crate::session::Builder::build_in) hand it out. This is also the way of transports that are not `Send`:
+///   [`build_in`](crate::session::Builder::build_in) returns it. Use this for transports that are not `Send`, too:
 ///
 /// ```no_run
 /// # #[cfg(feature = "std")] {
@@ -63,19 +62,19 @@ pub use self::pool::EmbassyPool;
 ///
 /// # Time
 ///
-/// The monotonic clock is embassy's, in microseconds and as fine as its ticks. Wall time embassy has none:
-/// [`with_utc`](Self::with_utc) gives it one. Without, it is the operating system's with `std`, and else the time since
-/// the clock's start counted from 1970-01-01, by which a backend can order the events of one run.
+/// The monotonic clock is embassy's, in microseconds, with the resolution of its ticks. Embassy has no wall time:
+/// [`with_utc`](Self::with_utc) sets its source. The default is the operating system's clock with `std`; without, it is
+/// the time since the clock's start, counted from 1970-01-01, which still lets a backend order the events of one run.
 ///
 /// # Where it may be awaited
 ///
 /// By default embassy keeps its timers in its tasks, and panics when a timer is polled with any other waker. Nothing
-/// here wraps one: drivers and waits (`stop().await` and the like) work in every task of embassy's, `join` and `select`
-/// of `embassy-futures` included. In another executor, or inside a combinator with wakers of its own (such as
-/// `FuturesUnordered`), they need one of the features `generic-queue-8` to `generic-queue-128` of `embassy-time`.
+/// here wraps a waker: drivers and waits (`stop().await` and the like) work in every embassy task, including inside the
+/// `join` and `select` of `embassy-futures`. In another executor, or inside a combinator with wakers of its own (such
+/// as `FuturesUnordered`), they need one of the features `generic-queue-8` to `generic-queue-128` of `embassy-time`.
 ///
-/// On the thread that runs the driver or the pool, blocking waits are refused
-/// ([`WouldDeadlock`](crate::runtime::WouldDeadlock)); on other threads they work. Dropping a reporter only asks for a stop.
+/// Blocking waits return [`WouldDeadlock`](crate::runtime::WouldDeadlock) on the thread that runs the driver or the
+/// pool, and work on other threads. Dropping a reporter only requests a stop.
 #[derive(Clone, Copy, Default)]
 pub struct Embassy {
     utc: Option<fn() -> Timestamp>,
@@ -83,8 +82,8 @@ pub struct Embassy {
     pool: Option<&'static EmbassyPool>,
 }
 
-/// [`struct@Embassy`] without a pool: a clock.
-#[allow(non_upper_case_globals, reason = "it is written like a unit struct")]
+/// A [`struct@Embassy`] without a pool: only a clock.
+#[allow(non_upper_case_globals, reason = "used like a unit struct")]
 pub const Embassy: Embassy = Embassy {
     utc: None,
     #[cfg(feature = "alloc")]
@@ -92,7 +91,7 @@ pub const Embassy: Embassy = Embassy {
 };
 
 impl Embassy {
-    /// The tasks of this session run in `pool`.
+    /// Runs the tasks of the session in `pool`.
     #[cfg(feature = "alloc")]
     #[cfg_attr(docsrs, doc(cfg(all(feature = "alloc", feature = "embassy"))))]
     #[must_use]
@@ -103,18 +102,18 @@ impl Embassy {
         }
     }
 
-    /// Takes wall time from `utc`: a real-time clock, or the network's time plus the time since it was asked.
+    /// Sets the source of wall time: a real-time clock, or network time plus the time since it was read.
     ///
-    /// It is called for each event, by whoever logs it, so it may be called on any thread and in any task, and inside
-    /// an interrupt that logs. It must not block or panic. It may jump, when the program learns the time late: events
-    /// that are logged before keep the timestamp they got.
+    /// Each logged event calls `utc` on the spot: on any thread, in any task, and inside an interrupt handler that
+    /// logs. It must not block or panic. It may jump, when the program learns the time late: events logged before that
+    /// keep their timestamps.
     ///
     /// ```
     /// use core::sync::atomic::{AtomicU32, Ordering};
     /// use tinkex_telemetry::runtime::Embassy;
     /// use tinkex_telemetry::time::Timestamp;
     ///
-    /// /// When the device was started, in seconds since the Unix epoch; set when the network has told.
+    /// /// When the device started, in seconds since the Unix epoch; set once the network has reported it.
     /// static STARTED: AtomicU32 = AtomicU32::new(0);
     ///
     /// fn utc() -> Timestamp {
@@ -149,11 +148,11 @@ impl Clock for Embassy {
     }
 
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
-        // No tick is beyond the last, so it never comes.
+        // An instant beyond the last tick never arrives.
         let at = EmbassyInstant::from_ticks(ticks(at, TICK_HZ).unwrap_or(u64::MAX));
         poll_fn(move |context| {
-            // A timer of embassy's takes a turn of its task even when its time has come. It is in the task's own place
-            // once it has been polled, and need not be kept.
+            // Embassy's timer returns `Pending` once even when it is due. Once polled, it is registered with the task
+            // itself and need not be kept.
             if at <= EmbassyInstant::now() {
                 return Poll::Ready(());
             }
@@ -162,9 +161,9 @@ impl Clock for Embassy {
     }
 }
 
-/// The first tick at which the clock says `at` or later. `None` beyond the last.
+/// The first tick at which the clock reads `at` or later; `None` beyond the last.
 ///
-/// embassy's own conversion rounds down, to a tick at which it is too early, and may overflow.
+/// Embassy's own conversion rounds down, to a tick that is too early, and may overflow.
 fn ticks(at: Instant, per_second: u64) -> Option<u64> {
     const MICROS: u64 = 1_000_000;
     let (seconds, micros) = (at.as_micros() / MICROS, at.as_micros() % MICROS);
@@ -188,7 +187,7 @@ impl Spawner for Embassy {
         is_on_this_thread: bool,
         wait: &mut dyn FnMut(),
     ) -> Result<(), crate::spawner::WouldDeadlock> {
-        // The driver may be in the pool already and never have been polled.
+        // The driver may already be in the pool without ever having been polled.
         if is_on_this_thread || self.pool.is_some_and(EmbassyPool::is_polled_here) {
             return Err(crate::spawner::WouldDeadlock);
         }
@@ -216,11 +215,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tick_is_never_early_and_never_later_than_it_must_be() {
+    fn a_tick_is_the_first_that_is_not_early() {
         for per_second in [1, 100, 1_000, 32_768, 1_000_000, 3_000_000, 5_242_880_000] {
             for at in [0, 1, 30, 31, 999_999, 1_000_000, 1_000_001, 86_400_000_007] {
-                let ticks = ticks(Instant::from_micros(at), per_second).expect("it is near");
-                // What the clock says at a tick.
+                let ticks = ticks(Instant::from_micros(at), per_second).expect("in range");
+                // The clock's reading at a tick.
                 let clock = |tick: u64| u128::from(tick) * 1_000_000 / u128::from(per_second);
                 assert!(clock(ticks) >= u128::from(at), "{per_second} Hz, {at}");
                 let before = ticks.checked_sub(1).map(clock);
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instant_beyond_the_last_tick_never_comes() {
+    fn an_instant_beyond_the_last_tick_has_none() {
         assert_eq!(ticks(Instant::END, 1_000_000), Some(u64::MAX - 1));
         assert_eq!(ticks(Instant::END, 5_242_880_000), None);
         assert!(ticks(Instant::END, 1).is_some());

@@ -1,4 +1,4 @@
-//! A task that runs tasks.
+//! The pool: runs many tasks inside one embassy task.
 
 use crate::spawner::SpawnError;
 use crate::sys::lock::Lock;
@@ -20,7 +20,7 @@ const STOPPED: &str = "the task that ran the pool is gone";
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs the drivers of sessions, and what else is spawned on them, inside one task of the program's.
+/// A pool that runs the drivers of sessions inside one of the program's tasks.
 ///
 /// ```no_run
 /// # #[cfg(feature = "std")] {
@@ -51,16 +51,15 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// # }
 /// ```
 ///
-/// Tasks may be spawned from any thread, and before the pool runs: they are kept until it does. They are polled in turn
-/// whenever any of them is woken, with the waker of the pool's own task, for embassy's timers work with no other. That
-/// suits the handful of sessions a program has. With `std` a task that panics ends alone; without, a panic is the
-/// program's end.
+/// Tasks may be spawned from any thread, and before the pool runs: it keeps them until then. Whenever one is woken, the
+/// pool polls all of them with the waker of its own task, since embassy's timers work with no other. That suits the few
+/// sessions that a program has. With `std`, a panic ends only its task; without, it ends the program.
 pub struct EmbassyPool {
     state: Lock<State>,
 }
 
 struct State {
-    /// Spawned, and not yet taken by the task that runs the pool.
+    /// Spawned, but not yet taken by the task that runs the pool.
     spawned: Vec<Task>,
     phase: Phase,
     waker: Option<Waker>,
@@ -91,12 +90,11 @@ impl EmbassyPool {
         }
     }
 
-    /// Runs the pool's tasks. It never ends, unless the pool is being run already: then it ends at once, and the other
-    /// goes on.
+    /// Runs the pool's tasks, forever. Returns at once if the pool is already running, which goes on undisturbed.
     ///
-    /// When the future is dropped the pool's tasks are dropped with it: sessions lose their driver, so their waits end
-    /// at once with what remains, and can be given another ([`new_driver`](crate::Reporter::new_driver)). Until the
-    /// pool is run again, it refuses new tasks. A future that is dropped before it was polled has changed nothing.
+    /// Dropping the future drops the pool's tasks: sessions lose their driver, so their waits return at once with what
+    /// remains, and can get another ([`new_driver`](crate::Reporter::new_driver)). Until the pool runs again, it
+    /// refuses new tasks. Dropping a future that was never polled changes nothing.
     pub async fn run(&self) {
         let Some(mut running) = Running::begin(self) else {
             return;
@@ -104,14 +102,14 @@ impl EmbassyPool {
         poll_fn(|context| running.poll(context)).await
     }
 
-    /// Keeps the task for the next turn of whoever runs the pool.
+    /// Queues the task for the pool's next poll.
     pub(super) fn spawn(&self, task: Task) -> Result<(), SpawnError> {
         let (waker, refused) = self.state.with(|state| {
             if state.phase == Phase::Stopped {
                 return (None, Some(task));
             }
             state.spawned.push(task);
-            // Its next poll brings another.
+            // The pool's next poll stores its waker again.
             (state.waker.take(), None)
         });
         if let Some(waker) = waker {
@@ -123,7 +121,7 @@ impl EmbassyPool {
         }
     }
 
-    /// Whether the pool is run on the calling thread.
+    /// Whether the pool was last polled on the calling thread.
     #[cfg(feature = "std")]
     pub(super) fn is_polled_here(&self) -> bool {
         let current = thread::current().id();
@@ -145,7 +143,7 @@ impl fmt::Debug for EmbassyPool {
     }
 }
 
-/// A pool while it runs, and its tasks: they are polled outside of the lock.
+/// A running pool, with its tasks: they are polled outside the lock.
 struct Running<'a> {
     pool: &'a EmbassyPool,
     tasks: Vec<Task>,
@@ -200,7 +198,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Drops a task, whose destructor may panic like the rest of it.
+/// Drops a task, whose destructor may panic.
 fn discard(task: Task) {
     let _ = panics::catch(|| drop(task));
 }

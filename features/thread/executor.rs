@@ -1,8 +1,9 @@
-//! Where the [`Thread`](super::Thread) runtime runs a task: on threads that take turns.
+//! The executor of the [`Thread`](super::Thread) runtime: one task, run by threads in the Leader/Followers pattern.
 //!
-//! A blocking call of the task's ([`call_here`]) is made by the very thread that polls it, once that poll is over;
-//! another one stands by, to poll should anything happen meanwhile. So a call that ends in time costs no change of
-//! threads, which would cost more than all the rest of a small request, and one that hangs holds nothing up.
+//! The leader polls the task. A blocking call that the poll requests ([`run_on_leader`]) runs on the same thread, once
+//! the poll has returned: the leader steps down, and a follower takes over if the task is woken before the call
+//! returns. So a call that returns first costs no thread switch, which would cost more than the rest of a small
+//! request, and a call that hangs holds nothing up.
 
 use crate::sys::fork::Fork;
 use alloc::boxed::Box;
@@ -18,41 +19,40 @@ use std::panic::catch_unwind;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// Starts a thread that runs `task` to its end.
+/// Starts a thread that runs `task` to completion.
 pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-    Relay::new(task).add_thread()
+    Executor::new(task).add_follower()
 }
 
-/// Something that blocks.
-#[cfg_attr(not(feature = "ureq"), allow(dead_code))]
-pub(in super::super) type Call = Box<dyn FnOnce() + Send>;
+/// A call that may block.
+pub(crate) type Call = Box<dyn FnOnce() + Send>;
 
-/// Has `call` made by the calling thread, once it has polled the task to which `waker` belongs.
+/// Runs `call` on the leader, which is the calling thread, once it has polled the task that `waker` wakes.
 ///
-/// The call comes back where that cannot be: on any other thread, with any other waker (whoever polls with one of his
-/// own may be waiting already, inside the poll), and where there is no thread to stand by.
-#[cfg_attr(not(feature = "ureq"), allow(dead_code))]
-pub(in super::super) fn call_here(waker: &Waker, call: Call) -> Result<(), Call> {
-    HERE.with_borrow_mut(|here| match here {
-        Some(here)
-            if here.call.is_none() && here.waker.will_wake(waker) && here.relay.has_standby() =>
+/// Returns the call if it cannot run here: on another thread, under another waker (a nested executor may already be
+/// blocked inside this poll), or with no standby thread.
+pub(crate) fn run_on_leader(waker: &Waker, call: Call) -> Result<(), Call> {
+    MEMBER.with_borrow_mut(|member| match member {
+        Some(member)
+            if member.call.is_none()
+                && member.waker.will_wake(waker)
+                && member.executor.ensure_follower() =>
         {
-            here.call = Some(call);
+            member.call = Some(call);
             Ok(())
         }
         _ => Err(call),
     })
 }
 
-/// The last that a call does: wakes its task, to go on where the call was made.
+/// The last step of a call: `wake` wakes its task, which resumes on the thread that made the call.
 ///
-/// Any other wake-up from inside a call is one for the thread that stands by.
-#[cfg_attr(not(feature = "ureq"), allow(dead_code))]
-pub(in super::super) fn end_call(wake: impl FnOnce()) {
-    let set = |is_ending| {
-        HERE.with_borrow_mut(|here| {
-            if let Some(here) = here {
-                here.is_ending = is_ending;
+/// Any other wake-up during a call promotes a follower.
+pub(crate) fn finish_call(wake: impl FnOnce()) {
+    let set = |is_finishing| {
+        MEMBER.with_borrow_mut(|member| {
+            if let Some(member) = member {
+                member.is_finishing = is_finishing;
             }
         });
     };
@@ -62,51 +62,52 @@ pub(in super::super) fn end_call(wake: impl FnOnce()) {
 }
 
 std::thread_local! {
-    static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
+    static MEMBER: RefCell<Option<Member>> = const { RefCell::new(None) };
 }
 
-/// What a thread of a relay's knows.
-struct Here {
-    relay: Arc<Relay>,
+/// The calling thread as a member of an executor.
+struct Member {
+    executor: Arc<Executor>,
     waker: Waker,
-    /// To be made after this poll.
+    /// Runs after this poll.
     call: Option<Call>,
-    /// The call is over but for its wake-up.
-    is_ending: bool,
+    /// Whether its call is inside [`finish_call`].
+    is_finishing: bool,
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-struct Relay {
-    /// The process whose threads these are.
+struct Executor {
+    /// The process that runs the threads.
     fork: Fork,
-    /// For the one thread whose turn it is.
+    /// Locked by the leader alone.
     task: Mutex<Option<Task>>,
     state: Mutex<State>,
-    turn: Condvar,
+    /// Notified when a follower may become the leader, or end.
+    promotion: Condvar,
 }
 
 struct State {
     woken: Woken,
-    /// It is some thread's turn; it will look at `woken` when that is over.
-    is_polled: bool,
-    is_over: bool,
-    /// Threads that neither have their turn nor make a call.
-    spare: usize,
+    /// A thread is polling the task and will check `woken` afterwards.
+    has_leader: bool,
+    is_finished: bool,
+    /// Threads that neither poll nor run a call.
+    followers: usize,
 }
 
-/// Whether the task is to be polled again.
+/// Whether the task must be polled again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Woken {
     No,
-    /// By the end of a call, on the thread that makes it: the next turn is its own.
+    /// By a call that is finishing: its own thread becomes the leader.
     ByCall,
     Yes,
 }
 
-impl Relay {
-    /// One whose turn may come, and one to stand by while that one makes a call.
-    const SPARE: usize = 2;
+impl Executor {
+    /// The next leader, and one more to stand by while that one runs a call.
+    const MAX_FOLLOWERS: usize = 2;
 
     fn new(task: impl Future<Output = ()> + Send + 'static) -> Arc<Self> {
         Arc::new(Self {
@@ -114,11 +115,11 @@ impl Relay {
             task: Mutex::new(Some(Box::pin(task))),
             state: Mutex::new(State {
                 woken: Woken::Yes,
-                is_polled: false,
-                is_over: false,
-                spare: 0,
+                has_leader: false,
+                is_finished: false,
+                followers: 0,
             }),
-            turn: Condvar::new(),
+            promotion: Condvar::new(),
         })
     }
 
@@ -126,63 +127,63 @@ impl Relay {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add_thread(self: &Arc<Self>) -> io::Result<()> {
-        self.state().spare += 1;
-        let relay = Arc::clone(self);
+    fn add_follower(self: &Arc<Self>) -> io::Result<()> {
+        self.state().followers += 1;
+        let executor = Arc::clone(self);
         let started = thread::Builder::new()
             .name("tinkex-telemetry".into())
-            .spawn(move || relay.run());
+            .spawn(move || executor.run());
         if started.is_err() {
-            self.state().spare -= 1;
+            self.state().followers -= 1;
         }
         started.map(drop)
     }
 
-    fn has_standby(self: &Arc<Self>) -> bool {
-        let has_one = self.state().spare > 0;
-        has_one || self.add_thread().is_ok()
+    fn ensure_follower(self: &Arc<Self>) -> bool {
+        let has_one = self.state().followers > 0;
+        has_one || self.add_follower().is_ok()
     }
 
-    /// What each thread does.
+    /// The body of each thread.
     fn run(self: Arc<Self>) {
         let waker = Waker::from(Arc::clone(&self));
-        HERE.set(Some(Here {
-            relay: Arc::clone(&self),
+        MEMBER.set(Some(Member {
+            executor: Arc::clone(&self),
             waker: waker.clone(),
             call: None,
-            is_ending: false,
+            is_finishing: false,
         }));
         let mut state = self.state();
-        while self.await_turn(state) {
+        while self.follow(state) {
             let poll = self.poll(&waker);
-            let call = HERE.with_borrow_mut(|here| here.as_mut()?.call.take());
+            let call = MEMBER.with_borrow_mut(|member| member.as_mut()?.call.take());
             match poll {
-                Poll::Pending => state = self.end_turn(call),
+                Poll::Pending => state = self.step_down(call),
                 Poll::Ready(()) => break,
             }
         }
     }
 
-    /// False when this thread is not needed any more.
-    fn await_turn(&self, mut state: MutexGuard<'_, State>) -> bool {
+    /// Waits to become the leader; `false` when this thread is no longer needed.
+    fn follow(&self, mut state: MutexGuard<'_, State>) -> bool {
         loop {
-            let is_turn = state.woken == Woken::Yes && !state.is_polled && !state.is_over;
-            if is_turn || state.is_over || state.spare > Self::SPARE {
-                state.spare -= 1;
-                if is_turn {
+            let is_leader = state.woken == Woken::Yes && !state.has_leader && !state.is_finished;
+            if is_leader || state.is_finished || state.followers > Self::MAX_FOLLOWERS {
+                state.followers -= 1;
+                if is_leader {
                     state.woken = Woken::No;
-                    state.is_polled = true;
+                    state.has_leader = true;
                 }
-                return is_turn;
+                return is_leader;
             }
             state = self
-                .turn
+                .promotion
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Polls the task. A panic ends it, as it would end a thread that has only this to do.
+    /// Polls the task. A panic ends the task, as it would end a dedicated thread.
     fn poll(&self, waker: &Waker) -> Poll<()> {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(running) = task.as_mut() else {
@@ -190,56 +191,57 @@ impl Relay {
         };
         let mut context = Context::from_waker(waker);
         let poll = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(&mut context)));
-        // The task itself has forked, and this is the child's only thread: nobody would ever let go of a lock.
+        // The task forked, and this is the child's only thread: a lock that another thread held stays locked forever.
         if self.fork.is_forked() {
             return Poll::Ready(());
         }
         if let Ok(Poll::Pending) = poll {
             return Poll::Pending;
         }
-        self.state().is_over = true;
-        self.turn.notify_all();
-        // The lock is free again when the task is dropped, which may do anything.
-        let ended = task.take();
+        self.state().is_finished = true;
+        self.promotion.notify_all();
+        // The task is dropped outside the lock, since its destructor may do anything.
+        let finished = task.take();
         drop(task);
-        drop(ended);
+        drop(finished);
         Poll::Ready(())
     }
 
-    /// Lets the others have their turns, and makes the task's call if there is one.
-    fn end_turn(&self, call: Option<Call>) -> MutexGuard<'_, State> {
+    /// Gives up leadership, runs the task's call if there is one, and becomes a follower.
+    fn step_down(&self, call: Option<Call>) -> MutexGuard<'_, State> {
         let mut state = self.state();
-        state.is_polled = false;
+        state.has_leader = false;
         if let Some(call) = call {
             let is_woken = state.woken == Woken::Yes;
             drop(state);
             if is_woken {
-                self.turn.notify_one();
+                self.promotion.notify_one();
             }
-            // Whoever waits for the call learns of a panic when what it holds is dropped.
+            // A panic drops what the call holds; that is how its task learns of it.
             let _ = catch_unwind(AssertUnwindSafe(call));
             state = self.state();
             if state.woken == Woken::ByCall {
                 state.woken = Woken::Yes;
             }
         }
-        state.spare += 1;
+        state.followers += 1;
         state
     }
 
-    /// Whether the calling thread is one of this relay's, and ends its call.
-    fn is_ending_here(&self) -> bool {
-        let is_here = |here: &RefCell<Option<Here>>| {
-            here.try_borrow().is_ok_and(|here| {
-                here.as_ref()
-                    .is_some_and(|here| here.is_ending && core::ptr::eq(&*here.relay, self))
+    /// Whether the calling thread is a member of this executor, inside [`finish_call`].
+    fn is_finishing_here(&self) -> bool {
+        let is_finishing = |member: &RefCell<Option<Member>>| {
+            member.try_borrow().is_ok_and(|member| {
+                member.as_ref().is_some_and(|member| {
+                    member.is_finishing && core::ptr::eq(&*member.executor, self)
+                })
             })
         };
-        HERE.try_with(is_here).unwrap_or(false)
+        MEMBER.try_with(is_finishing).unwrap_or(false)
     }
 }
 
-impl Wake for Relay {
+impl Wake for Executor {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -248,22 +250,22 @@ impl Wake for Relay {
         if self.fork.is_forked() {
             return;
         }
-        let is_ending = self.is_ending_here();
+        let is_finishing = self.is_finishing_here();
         let mut state = self.state();
-        let is_news = match (state.woken, state.is_polled) {
-            (Woken::No, false) if is_ending => {
+        let promotes = match (state.woken, state.has_leader) {
+            (Woken::No, false) if is_finishing => {
                 state.woken = Woken::ByCall;
                 false
             }
-            (Woken::ByCall, _) if is_ending => false,
-            (before, is_polled) => {
+            (Woken::ByCall, _) if is_finishing => false,
+            (before, has_leader) => {
                 state.woken = Woken::Yes;
-                before != Woken::Yes && !is_polled
+                before != Woken::Yes && !has_leader
             }
         };
         drop(state);
-        if is_news {
-            self.turn.notify_one();
+        if promotes {
+            self.promotion.notify_one();
         }
     }
 }
@@ -276,15 +278,15 @@ mod tests {
     use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
     use std::thread::ThreadId;
 
-    /// Longer than anything here takes.
+    /// Longer than any of these tests takes.
     const BOUND: Duration = Duration::from_secs(20);
 
-    /// Asks for a call, and is ready when it is polled again.
-    async fn ask(call: impl FnOnce() + Send + 'static) {
+    /// Requests a call, and is ready at the next poll.
+    async fn request(call: impl FnOnce() + Send + 'static) {
         let mut call: Option<Call> = Some(Box::new(call));
         poll_fn(|context| match call.take() {
             Some(call) => {
-                assert!(call_here(context.waker(), call).is_ok());
+                assert!(run_on_leader(context.waker(), call).is_ok());
                 Poll::Pending
             }
             None => Poll::Ready(()),
@@ -297,89 +299,89 @@ mod tests {
     }
 
     fn run<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Receiver<T> {
-        let (tell, hear) = channel();
+        let (sender, receiver) = channel();
         let task = async move {
-            let _ = tell.send(task.await);
+            let _ = sender.send(task.await);
         };
         spawn(task).expect("a thread");
-        hear
+        receiver
     }
 
-    fn here() -> ThreadId {
+    fn this_thread() -> ThreadId {
         thread::current().id()
     }
 
     #[test]
-    fn calls_that_end_in_time_change_no_threads() {
+    fn a_call_that_returns_in_time_switches_no_threads() {
         let result = run(async {
-            let mut changes = 0;
+            let mut switches = 0;
             for _ in 0..1_000 {
-                let (before, waker) = (here(), waker().await);
-                let (tell, hear) = channel();
-                ask(move || {
-                    let _ = tell.send(here());
-                    end_call(|| waker.wake());
+                let (before, waker) = (this_thread(), waker().await);
+                let (sender, receiver) = channel();
+                request(move || {
+                    let _ = sender.send(this_thread());
+                    finish_call(|| waker.wake());
                 })
                 .await;
-                assert_eq!(hear.recv(), Ok(before));
-                changes += usize::from(here() != before);
+                assert_eq!(receiver.recv(), Ok(before));
+                switches += usize::from(this_thread() != before);
             }
-            changes
+            switches
         });
         assert_eq!(result.recv_timeout(BOUND), Ok(0));
     }
 
     const CALLS: usize = 5;
 
-    /// Makes calls that hang until `end` says otherwise, and gives each up when something else happens.
-    async fn hang(end: Receiver<()>) {
-        let end = Arc::new(Mutex::new(end));
+    /// Makes calls that hang until the other end of `hanging` is dropped, and gives up each at the next wake-up.
+    async fn hang(hanging: Receiver<()>) {
+        let hanging = Arc::new(Mutex::new(hanging));
         for _ in 0..CALLS {
-            let (end, waker) = (Arc::clone(&end), waker().await);
-            ask(move || {
-                // As a deadline would, from elsewhere.
+            let (hanging, waker) = (Arc::clone(&hanging), waker().await);
+            request(move || {
+                // From another thread, like a deadline.
                 thread::spawn(move || waker.wake());
-                let _ = end.lock().map(|end| end.recv());
+                let _ = hanging.lock().map(|hanging| hanging.recv());
             })
             .await;
         }
     }
 
-    /// How often a thread that waits for its turn holds its relay.
-    fn holds_per_thread() -> usize {
-        let relay = Relay::new(core::future::pending());
-        relay.add_thread().expect("a thread");
-        while relay.state().woken != Woken::No || relay.state().spare < 1 {
+    /// The number of references to its executor that a follower holds.
+    fn references_per_thread() -> usize {
+        let executor = Executor::new(core::future::pending());
+        executor.add_follower().expect("a thread");
+        while executor.state().woken != Woken::No || executor.state().followers < 1 {
             thread::yield_now();
         }
-        Arc::strong_count(&relay) - 1
+        Arc::strong_count(&executor) - 1
     }
 
     #[test]
-    fn calls_that_hang_hold_nothing_up_and_their_threads_end_with_them() {
+    fn hanging_calls_hold_nothing_up_and_their_threads_end_with_them() {
         let (end, hanging) = channel();
-        let (tell, hear) = channel();
-        let relay = Relay::new(async move {
+        let (sender, receiver) = channel();
+        let executor = Executor::new(async move {
             hang(hanging).await;
-            let _ = tell.send(());
+            let _ = sender.send(());
             core::future::pending().await
         });
-        relay.add_thread().expect("a thread");
-        assert_eq!(hear.recv_timeout(BOUND), Ok(()));
+        executor.add_follower().expect("a thread");
+        assert_eq!(receiver.recv_timeout(BOUND), Ok(()));
         drop(end);
-        let holds = 1 + Relay::SPARE * holds_per_thread();
-        while Arc::strong_count(&relay) != holds {
+        let references = 1 + Executor::MAX_FOLLOWERS * references_per_thread();
+        while Arc::strong_count(&executor) != references {
             thread::yield_now();
         }
-        assert_eq!(relay.state().spare, Relay::SPARE);
+        assert_eq!(executor.state().followers, Executor::MAX_FOLLOWERS);
     }
 
     #[test]
-    fn a_call_that_wakes_its_task_and_goes_on_holds_nothing_up() {
+    fn a_call_that_wakes_its_task_before_it_returns_holds_nothing_up() {
         let (end, hanging) = channel::<()>();
         let result = run(async move {
             let waker = waker().await;
-            ask(move || {
+            request(move || {
                 waker.wake();
                 let _ = hanging.recv();
             })
@@ -390,22 +392,22 @@ mod tests {
     }
 
     #[test]
-    fn no_thread_outlives_the_task_but_those_whose_calls_hang() {
+    fn only_threads_with_hanging_calls_outlive_the_task() {
         let (end, hanging) = channel();
-        let relay = Relay::new(hang(hanging));
-        relay.add_thread().expect("a thread");
-        while Arc::strong_count(&relay) != 1 + CALLS * holds_per_thread() {
+        let executor = Executor::new(hang(hanging));
+        executor.add_follower().expect("a thread");
+        while Arc::strong_count(&executor) != 1 + CALLS * references_per_thread() {
             thread::yield_now();
         }
         drop(end);
-        while Arc::strong_count(&relay) != 1 {
+        while Arc::strong_count(&executor) != 1 {
             thread::yield_now();
         }
     }
 
     #[test]
     fn a_task_that_panics_is_dropped() {
-        let result: Receiver<()> = run(async { panic!("a test's") });
+        let result: Receiver<()> = run(async { panic!("the test's panic") });
         let result = result.recv_timeout(BOUND);
         assert_eq!(result, Err(RecvTimeoutError::Disconnected));
     }
@@ -420,9 +422,9 @@ mod tests {
         }
         let result = run(async {
             let waking = WakesWhenDropped(waker().await);
-            ask(move || {
+            request(move || {
                 let _waking = waking;
-                panic!("a test's");
+                panic!("the test's panic");
             })
             .await;
         });
@@ -430,9 +432,9 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_inside_the_poll_or_on_another_thread_gets_his_call_back() {
-        assert!(call_here(Waker::noop(), Box::new(|| ())).is_err());
-        let result = run(async { call_here(Waker::noop(), Box::new(|| ())).is_err() });
+    fn a_call_from_another_thread_or_under_another_waker_is_returned() {
+        assert!(run_on_leader(Waker::noop(), Box::new(|| ())).is_err());
+        let result = run(async { run_on_leader(Waker::noop(), Box::new(|| ())).is_err() });
         assert_eq!(result.recv_timeout(BOUND), Ok(true));
     }
 }

@@ -1,9 +1,13 @@
-//! A dedicated thread for each session, and the standard library's clocks.
+//! The thread runtime: a dedicated thread per session, and the standard library's clocks.
 
+#[cfg_attr(
+    not(feature = "ureq"),
+    allow(dead_code, reason = "only ureq makes blocking calls")
+)]
 mod executor;
 
 #[cfg(feature = "ureq")]
-pub(super) use executor::{call_here, end_call};
+pub(super) use executor::{finish_call, run_on_leader};
 
 use super::common::{std_clock, timer};
 use crate::clock::Clock;
@@ -11,12 +15,13 @@ use crate::spawner::{Placement, Runtime, SpawnError, Spawner};
 use crate::time::{Instant, Timestamp};
 use core::future::{Future, pending};
 
-/// The runtime for programs without an executor, and for any that want telemetry to be independent of theirs: each
-/// session's driver has a thread of its own, which nothing in the application can starve. With `Ureq` there are two from
-/// the first request on: one waits for the answer, the other keeps the deadlines.
+/// The runtime that needs no executor: each session's driver has a thread of its own.
 ///
-/// All its timers share one more thread, which the process starts at first use and keeps. Blocking waits work on every
-/// thread but the driver's, also inside an executor (which they block); dropping the reporter drains the session.
+/// It is for programs without an executor, and for any whose executor must not be able to starve telemetry. With `Ureq`
+/// a session has two threads from the first request on: one waits for the response, the other enforces the deadlines.
+///
+/// All timers share one more thread, which the process starts at first use and keeps. Blocking waits work on every
+/// thread but the driver's, even inside an executor (which they block); dropping the reporter drains the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thread;
 
@@ -30,7 +35,7 @@ impl Clock for Thread {
     }
 
     async fn sleep_until(&self, at: Instant) {
-        match std_clock::instant(at) {
+        match std_clock::std_instant(at) {
             Some(at) => timer::sleep_until(at).await,
             None => pending().await,
         }
@@ -40,7 +45,7 @@ impl Clock for Thread {
 impl Spawner for Thread {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
         executor::spawn(task)
-            .map_err(|_| SpawnError::new("the operating system gives no more threads"))
+            .map_err(|_| SpawnError::new("the operating system cannot start another thread"))
     }
 
     fn placement(&self) -> Placement {

@@ -1,4 +1,4 @@
-//! The checker: whether a request's body is what the wire promises. A pure function of its bytes.
+//! The check of one request body against the wire format: a pure function of its bytes.
 
 use alloc::{borrow::Cow, format, string::ToString, vec::Vec};
 use std::collections::HashSet;
@@ -28,9 +28,8 @@ const COMMON_KEYS: &[&str] = &[
 
 /// Checks the body of one request to the telemetry endpoint.
 ///
-/// The check is of this request alone; what can only be seen across the requests of a session
-/// (order, duplicates, what comes first and last) is checked by a running
-/// `Collector`, and by the simulated server. Time and memory are linear in `body`, which is not copied.
+/// Checks this request alone: a running `Collector`, or the simulated server, checks what spans the requests of a
+/// session (order, duplicates, the first and last event). Time and memory are linear in `body`, which is not copied.
 ///
 /// # Errors
 ///
@@ -49,23 +48,22 @@ pub fn check(body: &[u8], mode: Mode) -> Result<Checked<'_>, Violation> {
     Envelope::read(body)?.check(mode)
 }
 
-/// How closely requests are held to the wire.
+/// How strictly requests are checked against the wire format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// Exactly the wire that this crate writes.
+    /// Exactly what this crate writes.
     #[default]
     Strict,
-    /// What other clients write as well: timestamps with none to six fractional digits, event ids
-    /// and process uuids of any form, any platform string, and keys that the wire does not know.
+    /// Also what other clients write: timestamps with zero to six fractional digits, event ids and process uuids of any
+    /// form, any platform string, and unknown keys.
     ///
-    /// A lenient collector does not look at headers (but for an API key that it was given), and
-    /// takes a session from its middle, out of order and beyond its end.
+    /// A lenient collector ignores headers (except the API key, if it was given one), and accepts a session from its
+    /// middle, out of order and after its end.
     Lenient,
 }
 
-/// The outer object of a body, its members unread: a body that fails the check may still say whose
-/// it is.
+/// The outer object of a body, with unparsed members: even a body that fails the check may name its session.
 pub(crate) struct Envelope<'a>(Object<'a>);
 
 impl<'a> Envelope<'a> {
@@ -92,7 +90,7 @@ impl<'a> Envelope<'a> {
             place: Place::Batch,
             mode,
         };
-        batch.only("a batch", &[BATCH_KEYS])?;
+        batch.check_keys("a batch", &[BATCH_KEYS])?;
         Ok(Checked {
             session_id: batch.non_empty("session_id")?,
             platform: batch.platform()?,
@@ -114,12 +112,12 @@ fn events(raw: &RawValue, mode: Mode) -> Result<Vec<CheckedEvent<'_>>, Violation
         .enumerate()
         .map(|(at, raw)| event(raw, Place::Event(at), mode))
         .collect::<Result<Vec<_>, _>>()?;
-    increasing(&events)?;
-    distinct(&events)?;
+    check_increasing(&events)?;
+    check_distinct(&events)?;
     Ok(events)
 }
 
-fn increasing(events: &[CheckedEvent<'_>]) -> Result<(), Violation> {
+fn check_increasing(events: &[CheckedEvent<'_>]) -> Result<(), Violation> {
     match events
         .windows(2)
         .position(|pair| pair[1].index <= pair[0].index)
@@ -136,11 +134,11 @@ fn increasing(events: &[CheckedEvent<'_>]) -> Result<(), Violation> {
     }
 }
 
-fn distinct(events: &[CheckedEvent<'_>]) -> Result<(), Violation> {
+fn check_distinct(events: &[CheckedEvent<'_>]) -> Result<(), Violation> {
     let mut seen = HashSet::with_capacity(events.len());
     match events.iter().position(|event| !seen.insert(event.id())) {
         None => Ok(()),
-        Some(at) => Err(Place::Event(at).violation("event_id", "is also an earlier event's")),
+        Some(at) => Err(Place::Event(at).violation("event_id", "is the id of an earlier event")),
     }
 }
 
@@ -158,7 +156,7 @@ fn event(raw: &RawValue, place: Place, mode: Mode) -> Result<CheckedEvent<'_>, V
         mode,
     };
     let kind = fields.kind()?;
-    fields.only(kind.as_str(), &[COMMON_KEYS, kind.own_keys()])?;
+    fields.check_keys(kind.as_str(), &[COMMON_KEYS, kind.own_keys()])?;
     let event = CheckedEvent {
         kind,
         id: fields.event_id()?,
@@ -166,13 +164,13 @@ fn event(raw: &RawValue, place: Place, mode: Mode) -> Result<CheckedEvent<'_>, V
         severity: fields.severity()?,
         json: raw.get(),
     };
-    fields.timestamp()?;
-    fields.own(kind)?;
-    fields.start(&event)?;
+    fields.check_timestamp()?;
+    fields.check_own_keys(kind)?;
+    fields.check_start(&event)?;
     Ok(event)
 }
 
-/// The members of one object, and where it is.
+/// The members of one object, and its place in the body.
 struct Fields<'a> {
     object: Object<'a>,
     place: Place,
@@ -180,9 +178,9 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn only(&self, what: &str, known: &[&[&str]]) -> Result<(), Violation> {
-        if let Some(key) = self.object.repeated_key() {
-            return Err(self.place.violation(key, "is written twice"));
+    fn check_keys(&self, what: &str, known: &[&[&str]]) -> Result<(), Violation> {
+        if let Some(key) = self.object.duplicate_key() {
+            return Err(self.place.violation(key, "appears twice"));
         }
         let is_known = |key: &str| known.iter().any(|keys| keys.contains(&key));
         match self.object.keys().find(|key| !is_known(key)) {
@@ -209,7 +207,7 @@ impl<'a> Fields<'a> {
     }
 
     fn non_empty(&self, key: &str) -> Result<Cow<'a, str>, Violation> {
-        self.formed(key, "a string that is not empty", |text| !text.is_empty())
+        self.formed(key, "a non-empty string", |text| !text.is_empty())
     }
 
     fn formed(
@@ -226,7 +224,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Like [`formed`](Self::formed), but in lenient mode any string will do.
+    /// Like [`formed`](Self::formed), but lenient mode accepts any string.
     fn strictly(
         &self,
         key: &str,
@@ -278,7 +276,7 @@ impl<'a> Fields<'a> {
         severity.ok_or_else(|| self.wrong("severity", "one of the five severities", &word))
     }
 
-    fn timestamp(&self) -> Result<(), Violation> {
+    fn check_timestamp(&self) -> Result<(), Violation> {
         let (form, is_formed): (_, fn(&str) -> bool) = match self.mode {
             Mode::Strict => ("YYYY-MM-DDTHH:MM:SS.ffffffZ", form::is_timestamp),
             Mode::Lenient => ("YYYY-MM-DDTHH:MM:SS[.f]Z", form::is_loose_timestamp),
@@ -286,7 +284,7 @@ impl<'a> Fields<'a> {
         self.formed("timestamp", form, is_formed).map(drop)
     }
 
-    fn own(&self, kind: EventKind) -> Result<(), Violation> {
+    fn check_own_keys(&self, kind: EventKind) -> Result<(), Violation> {
         match kind {
             EventKind::SessionStart => Ok(()),
             EventKind::SessionEnd => self
@@ -294,7 +292,7 @@ impl<'a> Fields<'a> {
                 .map(drop),
             EventKind::GenericEvent => {
                 self.text("event_name")?;
-                self.is_object("event_data")
+                self.check_object("event_data")
             }
             EventKind::UnhandledException => {
                 self.text("error_type")?;
@@ -304,7 +302,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn is_object(&self, key: &str) -> Result<(), Violation> {
+    fn check_object(&self, key: &str) -> Result<(), Violation> {
         let raw = self.required(key)?;
         if is_object(raw) {
             Ok(())
@@ -313,7 +311,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn start(&self, event: &CheckedEvent<'_>) -> Result<(), Violation> {
+    fn check_start(&self, event: &CheckedEvent<'_>) -> Result<(), Violation> {
         if event.kind != EventKind::SessionStart {
             return Ok(());
         }
@@ -369,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_lent_not_copied() {
+    fn a_checked_body_is_borrowed() {
         let body = batch().to_string();
         let checked = check(body.as_bytes(), Mode::Strict).unwrap();
         assert!(matches!(checked.session_id, Cow::Borrowed("s")));
@@ -378,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_written_twice_is_a_violation_in_every_object() {
+    fn a_duplicate_key_is_a_violation_in_every_object() {
         let body = batch().to_string();
         assert_eq!(
             field(&body.replacen('{', r#"{"platform":"a/b","#, 1)),
@@ -389,14 +387,14 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_no_reader_could_decode_is_a_violation() {
+    fn an_event_that_cannot_be_decoded_is_a_violation() {
         let body = batch().to_string();
         let half = body.replace(r#""event_data":{}"#, r#""event_data":{"x":"\ud800"}"#);
         assert_eq!(field(&half), "events[0]");
     }
 
     #[test]
-    fn a_message_quotes_only_the_beginning_of_a_long_value() {
+    fn a_message_quotes_only_the_start_of_a_long_value() {
         let body = batch().to_string().replace("INFO", &"x".repeat(1000));
         let violation = check(body.as_bytes(), Mode::Strict).unwrap_err();
         assert!(violation.to_string().len() < 150, "{violation}");

@@ -1,4 +1,4 @@
-//! What a body that passed the check is known to be.
+//! The result of the check: a body known to be valid, and its events.
 
 use alloc::{borrow::Cow, vec::Vec};
 use core::fmt;
@@ -24,17 +24,17 @@ impl<'a> Checked<'a> {
         &self.platform
     }
 
-    /// The version that the sender says it is.
+    /// The sender's version.
     pub fn sdk_version(&self) -> &str {
         &self.sdk_version
     }
 
-    /// The sender's process; clients can leave it out.
+    /// The sender's process; optional.
     pub fn process_uuid(&self) -> Option<&str> {
         self.process_uuid.as_deref()
     }
 
-    /// The events, at least one, in strictly increasing order of their index.
+    /// The events: at least one, in strictly increasing order of index.
     pub fn events(&self) -> &[CheckedEvent<'a>] {
         &self.events
     }
@@ -51,7 +51,7 @@ pub struct CheckedEvent<'a> {
 }
 
 impl<'a> CheckedEvent<'a> {
-    /// Which of the four events it is.
+    /// Which of the four kinds of event it is.
     pub fn kind(&self) -> EventKind {
         self.kind
     }
@@ -66,18 +66,18 @@ impl<'a> CheckedEvent<'a> {
         self.index
     }
 
-    /// Its `severity`, in capitals.
+    /// Its `severity`, in upper case.
     pub fn severity(&self) -> &'static str {
         self.severity
     }
 
-    /// All of it, as it was written.
+    /// The whole event, as it was written.
     pub fn json(&self) -> &'a str {
         self.json
     }
 }
 
-/// The four events of the wire.
+/// The four kinds of event on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -99,7 +99,7 @@ impl EventKind {
         Self::UnhandledException,
     ];
 
-    /// The word for it on the wire.
+    /// Its name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SessionStart => "SESSION_START",
@@ -109,7 +109,7 @@ impl EventKind {
         }
     }
 
-    /// The keys that it has besides the common ones.
+    /// Its keys, besides the common ones.
     pub(crate) const fn own_keys(self) -> &'static [&'static str] {
         match self {
             Self::SessionStart => &[],

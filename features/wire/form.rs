@@ -1,4 +1,4 @@
-//! The written forms of the wire: uuids, timestamps, durations, platforms.
+//! The text formats of the wire: uuids, timestamps, durations, platforms.
 
 /// A uuid of any version, in either case.
 pub(crate) fn is_uuid(text: &str) -> bool {
@@ -9,7 +9,7 @@ pub(crate) fn is_uuid(text: &str) -> bool {
         })
 }
 
-/// A random uuid in the one spelling that clients write: lower case, 36 characters.
+/// A random uuid in the one form that clients write: lower case, 36 characters.
 pub(crate) fn is_uuid_v4(text: &str) -> bool {
     let bytes = text.as_bytes();
     is_uuid(text)
@@ -18,12 +18,12 @@ pub(crate) fn is_uuid_v4(text: &str) -> bool {
         && matches!(bytes[19], b'8' | b'9' | b'a' | b'b')
 }
 
-/// `2025-11-26T10:30:45.000000Z`, a date that exists, in the years 1970 to 9999.
+/// `2025-11-26T10:30:45.000000Z`: an existing date from 1970 to 9999.
 pub(crate) fn is_timestamp(text: &str) -> bool {
     timestamp_fraction(text) == Some(6)
 }
 
-/// The same with none to six digits after the seconds.
+/// The same, with zero to six fractional digits.
 pub(crate) fn is_loose_timestamp(text: &str) -> bool {
     timestamp_fraction(text).is_some_and(|digits| digits <= 6)
 }
@@ -48,7 +48,7 @@ pub(crate) fn is_platform(text: &str) -> bool {
         .is_some_and(|(family, os)| is_word(family) && is_word(os) && !os.contains('/'))
 }
 
-/// How many digits a valid timestamp's fraction has.
+/// The number of fractional digits of a valid timestamp.
 fn timestamp_fraction(text: &str) -> Option<usize> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let (clock, fraction) = split_fraction(time)?;
@@ -57,7 +57,7 @@ fn timestamp_fraction(text: &str) -> Option<usize> {
     is_valid.then_some(fraction)
 }
 
-/// Splits off `.digits` and counts them; a lone point is none of the forms.
+/// Splits off `.digits` and counts them; `None` for a point without digits.
 fn split_fraction(text: &str) -> Option<(&str, usize)> {
     match text.split_once('.') {
         None => Some((text, 0)),
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timestamp_has_six_digits_and_a_date_that_exists() {
+    fn a_timestamp_has_six_fractional_digits_and_an_existing_date() {
         for good in [
             "2025-11-26T10:30:45.000000Z",
             "1970-01-01T00:00:00.000000Z",
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loose_timestamp_has_none_to_six_digits() {
+    fn a_loose_timestamp_has_zero_to_six_fractional_digits() {
         assert!(is_loose_timestamp("2025-11-26T10:30:45Z"));
         assert!(is_loose_timestamp("2025-11-26T10:30:45.123Z"));
         assert!(!is_loose_timestamp("2025-11-26T10:30:45.Z"));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_v4_says_so_and_is_lower_case() {
+    fn a_uuid_v4_has_its_version_and_is_lower_case() {
         assert!(is_uuid_v4("6f1c2d3e-4b5a-4c7d-8e9f-0a1b2c3d4e5f"));
         for bad in [
             "6F1C2D3E-4B5A-4C7D-8E9F-0A1B2C3D4E5F",

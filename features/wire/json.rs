@@ -1,4 +1,4 @@
-//! Reading JSON in place: the members of an object, borrowed, and whether a value can be decoded.
+//! Reads JSON in place: the borrowed members of an object, and whether a value can be decoded.
 
 use alloc::{borrow::Cow, string::String, vec::Vec};
 use core::fmt;
@@ -6,9 +6,9 @@ use core::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// An object's members in the order they were written, their values unread.
+/// An object's members in the order they were written, with unparsed values.
 ///
-/// A map would hide a key that is written twice.
+/// A map would hide duplicate keys.
 pub(crate) struct Object<'a> {
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
@@ -32,13 +32,13 @@ impl<'a> Object<'a> {
         self.members.iter().map(|(_, value)| *value)
     }
 
-    pub(crate) fn repeated_key(&self) -> Option<&str> {
+    pub(crate) fn duplicate_key(&self) -> Option<&str> {
         let mut keys = self.keys().enumerate();
         keys.find_map(|(at, key)| self.keys().take(at).any(|seen| seen == key).then_some(key))
     }
 }
 
-/// The string that `raw` is, or `None` when it is another type or holds half a surrogate pair.
+/// The string in `raw`; `None` for another type, or for half a surrogate pair.
 pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
@@ -52,15 +52,15 @@ pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 
 /// Whether all of `text` can be decoded.
 ///
-/// A [`RawValue`] is only skipped over: half a surrogate pair, a number beyond `f64` or 200 nested
-/// arrays pass as raw text and fail in every reader after it.
+/// Reading a [`RawValue`] only skips over it: half a surrogate pair, a number beyond `f64` or 200 nested arrays pass as
+/// raw text, but fail in every later reader.
 pub(crate) fn decodes(text: &str) -> serde_json::Result<()> {
     serde_json::from_str::<Decoded>(text).map(|Decoded| ())
 }
 
-/// Whether a short look at a member's value tells that it can be decoded; false says nothing.
+/// Whether a quick check shows that a member's value can be decoded; `false` means unknown.
 pub(crate) fn clearly_decodes(member: &RawValue) -> bool {
-    /// Too short to be nested deeper than any reader goes, whatever it is a member of.
+    /// Too short to exceed any reader's nesting limit, wherever the value stands.
     const SHORT: usize = 100;
     let text = member.get();
     if text.starts_with('"') {
@@ -121,7 +121,7 @@ impl<'de> Visitor<'de> for KeyVisitor {
     }
 }
 
-/// A value that was decoded in full and thrown away, where `IgnoredAny` would skip it.
+/// A value that is fully decoded and discarded; `IgnoredAny` would skip it undecoded.
 struct Decoded;
 
 impl<'de> Deserialize<'de> for Decoded {
@@ -168,8 +168,8 @@ impl<'de> Visitor<'de> for DecodedVisitor {
         Ok(Decoded)
     }
 
-    // Under serde_json's `arbitrary_precision`, which any crate in the build can switch on, a number
-    // arrives here as a map of one.
+    // Under serde_json's `arbitrary_precision`, which any crate in the build can enable, a number arrives here as a map
+    // with one entry.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decoded, A::Error> {
         while let Some((Key(_), Decoded)) = map.next_entry()? {}
         Ok(Decoded)
@@ -184,12 +184,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_written_twice_is_seen_even_when_it_is_escaped_once() {
+    fn a_duplicate_key_is_found_even_if_one_is_escaped() {
         let object = Object::read(r#"{"a":1,"b":2,"\u0061":3}"#).unwrap();
-        assert_eq!(object.repeated_key(), Some("a"));
+        assert_eq!(object.duplicate_key(), Some("a"));
         assert_eq!(object.get("b").unwrap().get(), "2");
         assert_eq!(
-            Object::read(r#"{"a":1,"b":2}"#).unwrap().repeated_key(),
+            Object::read(r#"{"a":1,"b":2}"#).unwrap().duplicate_key(),
             None
         );
     }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_reader_could_decode_does_not_pass() {
+    fn undecodable_values_do_not_pass() {
         let deep = [Vec::from("[".repeat(200)), Vec::from("]".repeat(200))].concat();
         assert!(decodes(core::str::from_utf8(&deep).unwrap()).is_err());
         assert!(decodes(r#"{"a":["\ud800"]}"#).is_err());
@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn a_short_look_never_takes_what_no_reader_could_decode() {
-        let looks_well = |text: &str| clearly_decodes(serde_json::from_str(text).unwrap());
+    fn the_quick_check_never_passes_an_undecodable_value() {
+        let passes = |text: &str| clearly_decodes(serde_json::from_str(text).unwrap());
         for text in ["\"é\"", "-1.5", "null", r#"{"a":[1,{"b":"\n"}]}"#] {
-            assert!(looks_well(text), "{text}");
+            assert!(passes(text), "{text}");
         }
         let deep = ["[".repeat(60), "]".repeat(60)].concat();
         for text in [r#""\ud800""#, r#"{"a":"\ud800"}"#, "1e999", &deep] {
-            assert!(!looks_well(text), "{text}");
+            assert!(!passes(text), "{text}");
         }
     }
 }

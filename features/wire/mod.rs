@@ -1,10 +1,13 @@
-//! The checker: whether a request's body is what the wire promises.
+//! The checker: whether a request's body conforms to the wire format.
 //!
-//! The collector and the simulated server hold every request to it, and so may any backend for tests.
+//! The collector and the simulated server check every request with it; any test backend can do the same.
 
 #![cfg_attr(
     not(feature = "collector"),
-    allow(dead_code, reason = "the collector looks at more than one body")
+    allow(
+        dead_code,
+        reason = "only the collector reads the records of a checked body"
+    )
 )]
 
 pub(crate) mod check;

@@ -1,4 +1,4 @@
-//! A violation: where a request leaves the wire, and how that is said.
+//! A violation of the wire format: the field, the problem, and the status.
 
 use alloc::{borrow::ToOwned, format, string::String};
 use core::{
@@ -6,7 +6,7 @@ use core::{
     fmt::{self, Write},
 };
 
-/// Where a request leaves the wire, and how.
+/// A violation of the wire format: which field of a request is wrong, and how.
 ///
 /// `Display` is the [field](Self::field) and the [problem](Self::problem) as one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,18 +25,18 @@ impl Violation {
         }
     }
 
-    /// What is wrong: `events[3].timestamp`, a header's name in lower case, or `body`.
+    /// The field at fault: `events[3].timestamp`, a header's name in lower case, or `body`.
     pub fn field(&self) -> &str {
         &self.field
     }
 
-    /// What is wrong with it, as the rest of a sentence that begins with the field.
+    /// The problem, as the rest of a sentence that begins with the field.
     pub fn problem(&self) -> &str {
         &self.problem
     }
 
-    /// The status that a collector answers: 400 for what is not a JSON object, 401 for a missing or
-    /// wrong key, 413 for a body that is too long, 415 for another content type, otherwise 422.
+    /// The status of a collector's response: 400 if the body is not a JSON object, 401 for a missing or wrong API key,
+    /// 413 for a body that is too long, 415 for another content type, otherwise 422.
     pub fn status(&self) -> u16 {
         self.status
     }
@@ -50,7 +50,7 @@ impl fmt::Display for Violation {
 
 impl error::Error for Violation {}
 
-/// Where in the body an object is.
+/// An object's place in the body.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
     Batch,
@@ -58,7 +58,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// An empty `key` is the object itself.
+    /// An empty `key` means the object itself.
     pub(crate) fn violation(self, key: &str, problem: impl Into<String>) -> Violation {
         let field = match (self, key) {
             (Self::Batch, key) => key.to_owned(),
@@ -73,7 +73,7 @@ impl Place {
     }
 }
 
-/// As much of a value as a message can bear, on one line.
+/// The start of a value, on one line, short enough for a message.
 pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {
