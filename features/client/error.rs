@@ -170,7 +170,7 @@ impl ClientError {
         Self::Unencodable { call, reason }
     }
 
-    pub(super) fn answer(call: &'static str, reason: impl fmt::Display) -> Self {
+    pub(super) fn invalid_response(call: &'static str, reason: impl fmt::Display) -> Self {
         let reason = Reason::new(reason).as_str().into();
         Self::InvalidResponse { call, reason }
     }

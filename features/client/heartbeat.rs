@@ -1,7 +1,7 @@
 //! The heartbeat, which tells the backend that a session lives.
 
-use super::link::{Call, Link};
-use super::port::caught;
+use super::api::{Api, Call};
+use super::io::catch_panic;
 use crate::diagnostic::DiagnosticKind;
 use crate::session::Handle;
 use crate::time::Instant;
@@ -23,13 +23,13 @@ struct Beat<'a> {
 }
 
 /// Beats until the session is closed or the backend has given it up.
-pub(super) async fn beat(link: Arc<Link>, handle: Handle, session_id: Box<str>) {
+pub(super) async fn beat(api: Arc<Api>, handle: Handle, session_id: Box<str>) {
     let body = Beat {
         session_id: &session_id,
         r#type: "session_heartbeat",
     };
     let name = "session_heartbeat";
-    let Ok(mut call) = Call::post(&link, name, name, &body) else {
+    let Ok(mut call) = Call::post(&api, name, name, &body) else {
         return;
     };
     call.timeout = INTERVAL;
@@ -37,14 +37,14 @@ pub(super) async fn beat(link: Arc<Link>, handle: Handle, session_id: Box<str>) 
     call.is_urgent = true;
     let tell = |reason: &str| handle.tell(DiagnosticKind::HeartbeatLost, reason, &session_id);
     let beats = async {
-        let (mut heard, mut failures, mut has_warned) = (link.now(), 0, false);
+        let (mut heard, mut failures, mut has_warned) = (api.now(), 0, false);
         let mut begun = heard;
         loop {
             let next = begun.checked_add(INTERVAL).unwrap_or(Instant::END);
-            link.sleep_until(next).await;
-            begun = link.now();
+            api.sleep_until(next).await;
+            begun = api.now();
             // A client that panics is as good as one without an answer.
-            match caught(link.exchange(&call, failures)).await {
+            match catch_panic(api.exchange(&call, failures)).await {
                 Ok(Ok(answer)) if answer.status().is_success() => {
                     (heard, failures, has_warned) = (begun, 0, false);
                     continue;
@@ -55,7 +55,7 @@ pub(super) async fn beat(link: Arc<Link>, handle: Handle, session_id: Box<str>) 
                 }
                 _ => failures += 1,
             }
-            let silence = link.now().saturating_duration_since(heard);
+            let silence = api.now().saturating_duration_since(heard);
             if silence >= PATIENCE && !has_warned {
                 has_warned = true;
                 tell(&format!(
@@ -65,5 +65,5 @@ pub(super) async fn beat(link: Arc<Link>, handle: Handle, session_id: Box<str>) 
             }
         }
     };
-    let _ = link.while_open(beats).await;
+    let _ = api.while_open(beats).await;
 }

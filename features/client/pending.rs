@@ -1,7 +1,7 @@
 //! A call under way.
 
 use super::error::Result;
-use super::port::Boxed;
+use super::io::Boxed;
 use crate::sys::park::block_on;
 use alloc::boxed::Box;
 use core::fmt;

@@ -1,13 +1,14 @@
 //! Sampling from a model.
 
+use super::api::Call;
+use super::call::Backpressure;
 use super::error::{ClientError, Result};
 use super::input::{ModelInput, SampleRequest, SamplingParams};
-use super::link::Call;
+use super::kind::RequestKind;
 use super::output::Sampled;
 use super::pending::Pending;
-use super::plain::Backpressure;
-use super::poll::{Kind, Submission};
-use super::session::Session;
+use super::session::ClientSession;
+use super::submission::Submission;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -42,7 +43,7 @@ impl From<&str> for SamplingModel {
 pub struct SamplingClient(Arc<Inner>);
 
 struct Inner {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
     id: Box<str>,
     seq: AtomicU64,
     busy: Backpressure,
@@ -77,7 +78,7 @@ struct Sample<'a> {
 }
 
 impl SamplingClient {
-    pub(super) async fn create(session: Arc<Session>, model: SamplingModel) -> Result<Self> {
+    pub(super) async fn create(session: Arc<ClientSession>, model: SamplingModel) -> Result<Self> {
         let (base_model, model_path) = match &model {
             SamplingModel::Base(name) => (Some(name.as_str()), None),
             SamplingModel::Path(path) => (None, Some(path.as_str())),
@@ -90,12 +91,12 @@ impl SamplingClient {
             r#type: "create_sampling_session",
         };
         let name = "create_sampling_session";
-        let call = Call::post(&session.link, name, name, &body)?;
-        let created: Created = session.link.ask(&call).await?;
+        let call = Call::post(&session.api, name, name, &body)?;
+        let created: Created = session.api.ask(&call).await?;
         Ok(Self::new(session, created.sampling_session_id))
     }
 
-    pub(super) fn new(session: Arc<Session>, id: Box<str>) -> Self {
+    pub(super) fn new(session: Arc<ClientSession>, id: Box<str>) -> Self {
         Self(Arc::new(Inner {
             session,
             id,
@@ -131,7 +132,8 @@ impl SamplingClient {
         let sampled = self.sample_with(request);
         // The call inside reports what it fails with, and this one the rest.
         self.0.session.run(async move {
-            let missing = || ClientError::answer("compute_logprobs", "it has no prompt_logprobs");
+            let missing =
+                || ClientError::invalid_response("compute_logprobs", "it has no prompt_logprobs");
             sampled.await?.prompt_logprobs.ok_or_else(missing)
         })
     }
@@ -140,7 +142,7 @@ impl SamplingClient {
     pub fn sample_with(&self, request: SampleRequest) -> Pending<Sampled> {
         let inner = Arc::clone(&self.0);
         self.0.session.run(async move {
-            let (link, busy) = (&inner.session.link, Some(&inner.busy));
+            let (api, busy) = (&inner.session.api, Some(&inner.busy));
             let body = Sample {
                 sampling_session_id: &inner.id,
                 seq_id: inner.seq.fetch_add(1, Ordering::Relaxed),
@@ -151,11 +153,11 @@ impl SamplingClient {
                 topk_prompt_logprobs: request.topk_prompt_logprobs,
                 r#type: "sample",
             };
-            let submission = Submission::new(link, Kind::Sample, &body)?;
+            let submission = Submission::new(api, RequestKind::Sample, &body)?;
             drop(request);
-            let request_id = submission.submit(link, busy).await?;
-            let queue = &inner.session.queue;
-            submission.result(link, queue, busy, request_id).await
+            let request_id = submission.submit(api, busy).await?;
+            let queue_watch = &inner.session.queue_watch;
+            submission.result(api, queue_watch, busy, request_id).await
         })
     }
 }

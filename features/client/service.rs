@@ -1,13 +1,13 @@
 //! The service: a session at the backend, and the clients that it makes.
 
+use super::api::{Api, Call};
 use super::error::{ClientError, Result};
-use super::link::{Call, Link};
+use super::io::RuntimeIo;
 use super::output::ServerCapabilities;
+use super::params::NewModel;
 use super::pending::Pending;
-use super::port::World;
 use super::sampling::{SamplingClient, SamplingModel};
-use super::session::{Created, EndReason, NewSession, Session};
-use super::train::NewModel;
+use super::session::{ClientSession, Created, EndReason, NewSession};
 use super::training::TrainingClient;
 use crate::bus::{QueueStateChange, QueueStateObserver, QueueStateTracker};
 use crate::features::http::{Config, HttpClient, HttpEvents, HttpTransport};
@@ -183,11 +183,11 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
                 Entropy::from_os().map_err(|_| ClientError::Telemetry(BuildError::NoEntropy))?
             }
         };
-        let world = World::new(self.http.clone(), self.runtime.clone());
+        let world = RuntimeIo::new(self.http.clone(), self.runtime.clone());
         let (random, most) = (Random::new(entropy), self.max_requests);
-        let link = Arc::new(Link::new(Box::new(world), api, random, most));
-        let create = self.create(&link)?;
-        let created: Created = link.ask(&create).await?;
+        let api = Arc::new(Api::new(Box::new(world), api, random, most));
+        let create = self.create(&api)?;
+        let created: Created = api.ask(&create).await?;
 
         let transport = HttpTransport::new(self.config, self.http);
         let mut telemetry = Reporter::builder(&*created.session_id)
@@ -199,7 +199,7 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         }
         let reporter = telemetry.start().map_err(ClientError::Telemetry)?;
         let handle = reporter.handle();
-        link.tell(HttpEvents::new(&handle));
+        api.report_to(HttpEvents::new(&handle));
         let mut tracker = QueueStateTracker::new(&handle);
         if let Some(observer) = self.observer {
             let observe = move |change: &QueueStateChange<'_>| {
@@ -207,14 +207,14 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
             };
             tracker = tracker.observer(observe);
         }
-        let session = Session::open(created, link, tracker, handle, Box::new(reporter))?;
+        let session = ClientSession::open(created, api, tracker, handle, Box::new(reporter))?;
         Ok(ServiceClient {
             session,
             close_timeout: self.close_timeout,
         })
     }
 
-    fn create(&self, link: &Link) -> Result<Call> {
+    fn create(&self, api: &Api) -> Result<Call> {
         let body = NewSession {
             tags: &self.tags,
             user_metadata: &self.user_metadata,
@@ -223,7 +223,7 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
             r#type: "create_session",
         };
         let name = "create_session";
-        Call::post(link, name, name, &body)
+        Call::post(api, name, name, &body)
     }
 }
 
@@ -244,7 +244,7 @@ impl<H, R> fmt::Debug for ServiceBuilder<H, R> {
 /// backend is told and the telemetry is sent, at most 2 s and `drop_timeout`; elsewhere it only asks for both.
 #[derive(Clone)]
 pub struct ServiceClient {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
     close_timeout: Duration,
 }
 
@@ -270,10 +270,10 @@ impl ServiceClient {
 
     /// What the backend can do.
     pub fn get_server_capabilities(&self) -> Pending<ServerCapabilities> {
-        let link = Arc::clone(&self.session.link);
+        let api = Arc::clone(&self.session.api);
         self.session.run(async move {
             let name = "get_server_capabilities";
-            link.ask(&Call::get(name, name)).await
+            api.ask(&Call::get(name, name)).await
         })
     }
 

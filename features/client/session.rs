@@ -1,11 +1,11 @@
 //! A session at the backend, which all its clients share: calls, reports, its end.
 
+use super::api::{Api, Call};
 use super::error::Result;
 use super::heartbeat;
-use super::link::{Call, Link};
+use super::io::{catch_panic, with_deadline};
 use super::pending::Pending;
-use super::port::{caught, until};
-use super::queue::Queue;
+use super::queue_watch::QueueWatch;
 use crate::bus::QueueStateTracker;
 use crate::diagnostic::DiagnosticKind;
 use crate::session::Handle;
@@ -27,10 +27,10 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same where a drop waits for it.
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) struct Session {
+pub(super) struct ClientSession {
     pub(super) id: Box<str>,
-    pub(super) link: Arc<Link>,
-    pub(super) queue: Queue,
+    pub(super) api: Arc<Api>,
+    pub(super) queue_watch: QueueWatch,
     handle: Handle,
     /// Owned until the last client is gone: its drop stops the session's telemetry.
     _reporter: Box<dyn Any + Send + Sync>,
@@ -95,24 +95,24 @@ struct FinishReason {
     r#type: &'static str,
 }
 
-impl Session {
+impl ClientSession {
     /// A session that the backend has created. Its heart begins to beat.
     pub(super) fn open(
         created: Created,
-        link: Arc<Link>,
+        api: Arc<Api>,
         tracker: QueueStateTracker,
         handle: Handle,
         reporter: Box<dyn Any + Send + Sync>,
     ) -> Result<Arc<Self>> {
         let id = created.session_id.clone();
-        created.tell(&link, &handle);
-        let queue = Queue::new(tracker, handle.clone(), &id, Arc::clone(&link));
-        let beats = heartbeat::beat(Arc::clone(&link), handle.clone(), id.clone());
-        link.spawn(Box::pin(beats))?;
+        created.tell(&api, &handle);
+        let queue_watch = QueueWatch::new(tracker, handle.clone(), &id, Arc::clone(&api));
+        let beats = heartbeat::beat(Arc::clone(&api), handle.clone(), id.clone());
+        api.spawn(Box::pin(beats))?;
         Ok(Arc::new(Self {
             id,
-            link,
-            queue,
+            api,
+            queue_watch,
             handle,
             _reporter: reporter,
             models: AtomicU64::new(0),
@@ -144,7 +144,7 @@ impl Session {
             // The outer capture sees a panic that the inner one has logged already, and never an error.
             let inner = session.handle.capture().future(work);
             let outer = session.handle.capture().fatal(true).future_plain(inner);
-            session.link.while_open(outer).await
+            session.api.while_open(outer).await
         })
     }
 
@@ -154,7 +154,7 @@ impl Session {
         reason: EndReason,
         detail: &str,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let link = Arc::clone(&self.link);
+        let api = Arc::clone(&self.api);
         let finish = Finish {
             reason: FinishReason {
                 r#type: reason.as_str(),
@@ -162,13 +162,13 @@ impl Session {
             detail,
         };
         let path = format!("sessions/{}/finish", segment(&self.id));
-        let call = Call::post(&link, "finish", path, &finish);
+        let call = Call::post(&api, "finish", path, &finish);
         async move {
             if let Ok(mut call) = call {
                 call.timeout = FINISH_TIMEOUT;
                 call.is_urgent = true;
                 // Nor does a panic of the HTTP client: a drop may be in one already.
-                let _ = caught(link.exchange(&call, 0)).await;
+                let _ = catch_panic(api.exchange(&call, 0)).await;
             }
         }
     }
@@ -180,21 +180,21 @@ impl Session {
         detail: String,
         timeout: Duration,
     ) -> Drain {
-        let begun = self.link.now();
+        let begun = self.api.now();
         // In the child of a fork the session is the parent's.
-        if !self.link.is_forked() && self.link.close() {
+        if !self.api.is_forked() && self.api.close() {
             let finish = self.finish(reason, &detail);
             // Half of the time is for what the session has to report.
-            let _ = until(self.link.sleep(timeout / 2), finish).await;
+            let _ = with_deadline(self.api.sleep(timeout / 2), finish).await;
         }
-        let passed = self.link.now().saturating_duration_since(begun);
+        let passed = self.api.now().saturating_duration_since(begun);
         self.handle.stop(timeout.saturating_sub(passed)).await
     }
 }
 
-impl Drop for Session {
+impl Drop for ClientSession {
     fn drop(&mut self) {
-        if self.link.is_forked() || !self.link.close() {
+        if self.api.is_forked() || !self.api.close() {
             return;
         }
         let (reason, detail) = if std::thread::panicking() {
@@ -203,18 +203,18 @@ impl Drop for Session {
             (EndReason::Success, "")
         };
         let finish = self.finish(reason, detail);
-        if self.link.may_block() {
-            block_on(until(self.link.sleep(DROP_TIMEOUT), finish));
+        if self.api.may_block() {
+            block_on(with_deadline(self.api.sleep(DROP_TIMEOUT), finish));
         } else {
             // Where there is no executor any more nobody can be told.
-            let _ = self.link.spawn(Box::pin(finish));
+            let _ = self.api.spawn(Box::pin(finish));
         }
     }
 }
 
 impl Created {
     /// What the backend has to say goes where the reporter's own messages go.
-    fn tell(&self, link: &Link, handle: &Handle) {
+    fn tell(&self, api: &Api, handle: &Handle) {
         let messages = [
             (DiagnosticKind::BackendInfo, &self.info_message),
             (DiagnosticKind::BackendWarning, &self.warning_message),
@@ -222,7 +222,7 @@ impl Created {
         ];
         for (kind, message) in messages {
             if let Some(message) = message.as_deref().filter(|message| !message.is_empty()) {
-                handle.tell(kind, &link.excerpt(message.as_bytes()), &self.session_id);
+                handle.tell(kind, &api.excerpt(message.as_bytes()), &self.session_id);
             }
         }
     }

@@ -1,17 +1,18 @@
 //! Training a model.
 
+use super::api::Call;
 use super::error::{ClientError, Result};
-use super::link::Call;
+use super::kind::RequestKind;
 use super::output::{
     ForwardBackward, LoadedWeights, ModelInfo, OptimStep, SavedForSampler, SavedWeights,
 };
+use super::params::{AdamParams, LoraConfig, Loss, NewModel};
 use super::pending::Pending;
-use super::poll::{Kind, Submission};
 use super::sampling::SamplingClient;
-use super::session::Session;
+use super::sequencer::Sequencer;
+use super::session::ClientSession;
+use super::submission::Submission;
 use super::tensor::{Datum, LossFn};
-use super::train::{AdamParams, LoraConfig, Loss, NewModel};
-use super::turns::Turns;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -42,9 +43,9 @@ use serde::{Deserialize, Serialize};
 pub struct TrainingClient(Arc<Inner>);
 
 struct Inner {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
     id: Box<str>,
-    turns: Turns,
+    sequencer: Sequencer,
 }
 
 #[derive(Serialize)]
@@ -110,11 +111,11 @@ struct Load<'a> {
 
 impl TrainingClient {
     pub(super) async fn create(
-        session: Arc<Session>,
+        session: Arc<ClientSession>,
         base_model: String,
         model: NewModel,
     ) -> Result<Self> {
-        let link = &session.link;
+        let api = &session.api;
         let body = CreateModel {
             session_id: &session.id,
             model_seq_id: session.next_model(),
@@ -123,15 +124,15 @@ impl TrainingClient {
             user_metadata: &model.user_metadata,
             r#type: "create_model",
         };
-        let submission = Submission::new(link, Kind::CreateModel, &body)?;
-        let id = submission.submit(link, None).await?;
-        let created = submission.result(link, &session.queue, None, id);
+        let submission = Submission::new(api, RequestKind::CreateModel, &body)?;
+        let id = submission.submit(api, None).await?;
+        let created = submission.result(api, &session.queue_watch, None, id);
         let Created { model_id } = created.await?;
-        let turns = Turns::start(link)?;
+        let sequencer = Sequencer::start(api)?;
         Ok(Self(Arc::new(Inner {
             session,
             id: model_id,
-            turns,
+            sequencer,
         })))
     }
 
@@ -149,8 +150,8 @@ impl TrainingClient {
                 model_id: &inner.id,
                 r#type: "get_info",
             };
-            let link = &inner.session.link;
-            link.ask(&Call::post(link, "get_info", "get_info", &body)?)
+            let api = &inner.session.api;
+            api.ask(&Call::post(api, "get_info", "get_info", &body)?)
                 .await
         })
     }
@@ -167,7 +168,7 @@ impl TrainingClient {
             forward_backward_input: None,
             model_id: &self.0.id,
         };
-        self.submit(Kind::Forward, &body)
+        self.submit(RequestKind::Forward, &body)
     }
 
     /// Computes the loss of `data`, and adds its gradients to those that are there.
@@ -182,7 +183,7 @@ impl TrainingClient {
             forward_backward_input: Some(pass(data.as_ref(), &loss)),
             model_id: &self.0.id,
         };
-        self.submit(Kind::ForwardBackward, &body)
+        self.submit(RequestKind::ForwardBackward, &body)
     }
 
     /// Takes a step along the gradients.
@@ -191,24 +192,28 @@ impl TrainingClient {
             adam_params: &params,
             model_id: &self.0.id,
         };
-        self.submit(Kind::OptimStep, &body)
+        self.submit(RequestKind::OptimStep, &body)
     }
 
     /// Saves the weights and the state of the optimizer under a name; [`load_weights`](Self::load_weights) takes the path
     /// that it comes to.
     pub fn save_weights(&self, name: &str) -> Pending<SavedWeights> {
-        self.submit(Kind::SaveWeights, &self.save(Some(name), None))
+        self.submit(RequestKind::SaveWeights, &self.save(Some(name), None))
     }
 
     /// Saves the weights under a name, for samplers: [`SamplingModel::Path`](super::SamplingModel::Path) is the path that
     /// it comes to.
     pub fn save_weights_for_sampler(&self, name: &str) -> Pending<SavedWeights> {
         let body = self.save(Some(name), None);
-        let saved = self.submit::<SavedForSampler>(Kind::SaveWeightsForSampler, &body);
+        let saved = self.submit::<SavedForSampler>(RequestKind::SaveWeightsForSampler, &body);
         self.0.session.run(async move {
             let path = saved.await?.path;
-            let missing =
-                || ClientError::answer(Kind::SaveWeightsForSampler.name(), "it has no path");
+            let missing = || {
+                ClientError::invalid_response(
+                    RequestKind::SaveWeightsForSampler.name(),
+                    "it has no path",
+                )
+            };
             Ok(SavedWeights {
                 path: path.ok_or_else(missing)?,
             })
@@ -219,11 +224,11 @@ impl TrainingClient {
     pub fn create_sampling_client(&self) -> Pending<SamplingClient> {
         let session = Arc::clone(&self.0.session);
         let body = self.save(None, Some(session.next_sampler()));
-        let saved = self.submit::<SavedForSampler>(Kind::SaveWeightsForSampler, &body);
+        let saved = self.submit::<SavedForSampler>(RequestKind::SaveWeightsForSampler, &body);
         self.0.session.run(async move {
             let id = saved.await?.sampling_session_id;
-            let name = Kind::SaveWeightsForSampler.name();
-            let missing = || ClientError::answer(name, "it has no sampling_session_id");
+            let name = RequestKind::SaveWeightsForSampler.name();
+            let missing = || ClientError::invalid_response(name, "it has no sampling_session_id");
             Ok(SamplingClient::new(session, id.ok_or_else(missing)?.into()))
         })
     }
@@ -235,7 +240,7 @@ impl TrainingClient {
             path,
             optimizer,
         };
-        self.submit(Kind::LoadWeights, &body)
+        self.submit(RequestKind::LoadWeights, &body)
     }
 
     fn save<'a>(&'a self, path: Option<&'a str>, sampler: Option<u64>) -> Save<'a> {
@@ -247,24 +252,24 @@ impl TrainingClient {
     }
 
     /// Queues a request at once, and waits for its result when it is awaited.
-    fn submit<T>(&self, kind: Kind, body: &impl Serialize) -> Pending<T>
+    fn submit<T>(&self, kind: RequestKind, body: &impl Serialize) -> Pending<T>
     where
         T: DeserializeOwned + Send + 'static,
     {
         let session = Arc::clone(&self.0.session);
         let body: Result<Vec<u8>> =
             serde_json::to_vec(body).map_err(|error| ClientError::unencodable(kind.name(), &error));
-        // In the child of a fork nothing takes turns.
-        let ticket = match session.link.is_forked() {
+        // In the child of a fork nothing takes sequencer.
+        let ticket = match session.api.is_forked() {
             true => Err(ClientError::Closed),
-            false => body.map(|body| self.0.turns.submit(kind, body)),
+            false => body.map(|body| self.0.sequencer.submit(kind, body)),
         };
         // The task that submits lives as long as somebody may still call.
         let inner = Arc::clone(&self.0);
         self.0.session.run(async move {
-            let (submission, request_id) = ticket?.taken().await?;
+            let (submission, request_id) = ticket?.submitted().await?;
             drop(inner);
-            let result = submission.result(&session.link, &session.queue, None, request_id);
+            let result = submission.result(&session.api, &session.queue_watch, None, request_id);
             result.await
         })
     }
