@@ -52,10 +52,24 @@ impl LoraConfig {
         self
     }
 
-    /// Sets what is trained: unembedding, MLP layers, attention layers.
+    /// Sets [`train_unembed`](Self::train_unembed).
     #[must_use]
-    pub fn layers(mut self, unembed: bool, mlp: bool, attn: bool) -> Self {
-        (self.train_unembed, self.train_mlp, self.train_attn) = (unembed, mlp, attn);
+    pub fn train_unembed(mut self, train: bool) -> Self {
+        self.train_unembed = train;
+        self
+    }
+
+    /// Sets [`train_mlp`](Self::train_mlp).
+    #[must_use]
+    pub fn train_mlp(mut self, train: bool) -> Self {
+        self.train_mlp = train;
+        self
+    }
+
+    /// Sets [`train_attn`](Self::train_attn).
+    #[must_use]
+    pub fn train_attn(mut self, train: bool) -> Self {
+        self.train_attn = train;
         self
     }
 }
@@ -213,7 +227,10 @@ mod tests {
         let form =
             json!({ "rank": 8, "train_unembed": true, "train_mlp": true, "train_attn": true });
         assert_eq!(to_value(LoraConfig::rank(8)).unwrap(), form);
-        let all = LoraConfig::rank(4).seed(9).layers(false, true, false);
+        let all = LoraConfig::rank(4)
+            .seed(9)
+            .train_unembed(false)
+            .train_attn(false);
         let form = json!({
             "rank": 4, "seed": 9, "train_unembed": false, "train_mlp": true, "train_attn": false,
         });

@@ -233,8 +233,17 @@ impl TrainingClient {
         })
     }
 
-    /// Loads weights that were [saved](Self::save_weights); with `optimizer` also the state of the optimizer.
-    pub fn load_weights(&self, path: &str, optimizer: bool) -> Pending<LoadedWeights> {
+    /// Loads weights that were [saved](Self::save_weights), without the state of the optimizer.
+    pub fn load_weights(&self, path: &str) -> Pending<LoadedWeights> {
+        self.load(path, false)
+    }
+
+    /// Loads weights and the state of the optimizer that were [saved](Self::save_weights).
+    pub fn load_weights_with_optimizer(&self, path: &str) -> Pending<LoadedWeights> {
+        self.load(path, true)
+    }
+
+    fn load(&self, path: &str, optimizer: bool) -> Pending<LoadedWeights> {
         let body = Load {
             model_id: &self.0.id,
             path,
