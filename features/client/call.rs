@@ -160,9 +160,9 @@ impl Api {
             let error = match outcome {
                 Ok(response) if next == Next::Done => return Ok(response.into_body()),
                 Ok(response) => {
-                    self.refused(call.name, response.status().as_u16(), response.body())
+                    self.status_error(call.name, response.status().as_u16(), response.body())
                 }
-                Err(no_response) => self.unanswered(call.name, &no_response),
+                Err(no_response) => self.no_response(call.name, &no_response),
             };
             let now = self.now();
             match (next, backpressure) {
@@ -185,12 +185,12 @@ impl Api {
         parse(call.name, &body)
     }
 
-    pub(super) fn refused(&self, call: &'static str, status: u16, body: &[u8]) -> ClientError {
+    pub(super) fn status_error(&self, call: &'static str, status: u16, body: &[u8]) -> ClientError {
         let error = StatusError::new(status).with_body(self.excerpt(body));
         ClientError::Status { call, error }
     }
 
-    fn unanswered(&self, call: &'static str, no_response: &NoResponse) -> ClientError {
+    fn no_response(&self, call: &'static str, no_response: &NoResponse) -> ClientError {
         let reason = self.reason(no_response);
         ClientError::NoResponse { call, reason }
     }

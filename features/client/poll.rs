@@ -294,8 +294,8 @@ mod tests {
         assert_eq!(waits(&mut poll, 503, "", 1), [1]);
         assert_eq!(waits(&mut poll, 400, "", 3), [1, 2, 4]);
         // A wait that the backend sets counts as one.
-        let told = r#"{"type":"try_again","queue_state":"active","retry_after_ms":5000}"#;
-        assert_eq!(waits(&mut poll, 200, told, 1), [5]);
+        let timed = r#"{"type":"try_again","queue_state":"active","retry_after_ms":5000}"#;
+        assert_eq!(waits(&mut poll, 200, timed, 1), [5]);
         assert_eq!(waits(&mut poll, 200, QUEUED, 2), [8, 16]);
     }
 

@@ -141,7 +141,7 @@ impl Submission {
                     return Err(self.failed(api, request_id, category, &message));
                 }
                 Next::Resubmit => return Ok(Retrieved::Expired),
-                Next::Refused => return Err(api.refused(name, status, &body)),
+                Next::Refused => return Err(api.status_error(name, status, &body)),
                 Next::Invalid(reason) => return Err(ClientError::invalid_response(name, reason)),
             }
         }

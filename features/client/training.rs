@@ -1,4 +1,4 @@
-//! Training a model.
+//! The training client.
 
 use super::api::Call;
 use super::error::{ClientError, Result};
@@ -22,10 +22,10 @@ use core::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Trains a model. Clones are the same client. Dropping it ends neither the session nor calls under way.
+/// Trains a model. Clones share the client. Dropping it cancels none of its calls, and leaves the
+/// session open for other clients.
 ///
-/// Requests go to the backend in the order of the calls, each when the one before is submitted, and need not be awaited
-/// for that:
+/// Requests are submitted in the order of the calls, one after the other, whether they are awaited or not:
 ///
 /// ```
 /// # use tinkex_telemetry::client::{AdamParams, Datum, LossFn, Result, TrainingClient};
@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 /// # }
 /// ```
 ///
-/// A call that is dropped before its turn is not submitted; one that the backend has already is not taken back.
+/// A call that is dropped before its request is submitted has no effect; later, the backend may still carry it out.
 #[derive(Clone)]
 pub struct TrainingClient(Arc<Inner>);
 
@@ -60,7 +60,7 @@ struct CreateModel<'a> {
 }
 
 #[derive(Deserialize)]
-struct Created {
+struct CreatedModel {
     model_id: Box<str>,
 }
 
@@ -118,7 +118,7 @@ impl TrainingClient {
         let api = &session.api;
         let body = CreateModel {
             session_id: &session.id,
-            model_seq_id: session.next_model(),
+            model_seq_id: session.next_model_seq_id(),
             base_model: &base_model,
             lora_config: &model.lora,
             user_metadata: &model.user_metadata,
@@ -127,7 +127,7 @@ impl TrainingClient {
         let submission = Submission::new(api, RequestKind::CreateModel, &body)?;
         let id = submission.submit(api, None).await?;
         let created = submission.result(api, &session.queue_watch, None, id);
-        let Created { model_id } = created.await?;
+        let CreatedModel { model_id } = created.await?;
         let sequencer = Sequencer::start(api)?;
         Ok(Self(Arc::new(Inner {
             session,
@@ -136,13 +136,13 @@ impl TrainingClient {
         })))
     }
 
-    /// The id that the backend has given the model.
+    /// The model's id, which the backend has assigned.
     #[must_use]
     pub fn model_id(&self) -> &str {
         &self.0.id
     }
 
-    /// What is trained.
+    /// Asks the backend about the model.
     pub fn get_info(&self) -> Pending<ModelInfo> {
         let inner = Arc::clone(&self.0);
         self.0.session.run(async move {
@@ -164,14 +164,14 @@ impl TrainingClient {
     ) -> Pending<ForwardBackward> {
         let loss = loss.into();
         let body = Pass {
-            forward_input: Some(pass(data.as_ref(), &loss)),
+            forward_input: Some(pass_input(data.as_ref(), &loss)),
             forward_backward_input: None,
             model_id: &self.0.id,
         };
         self.submit(RequestKind::Forward, &body)
     }
 
-    /// Computes the loss of `data`, and adds its gradients to those that are there.
+    /// Computes the loss of `data` and accumulates its gradients.
     pub fn forward_backward(
         &self,
         data: impl AsRef<[Datum]>,
@@ -180,13 +180,13 @@ impl TrainingClient {
         let loss = loss.into();
         let body = Pass {
             forward_input: None,
-            forward_backward_input: Some(pass(data.as_ref(), &loss)),
+            forward_backward_input: Some(pass_input(data.as_ref(), &loss)),
             model_id: &self.0.id,
         };
         self.submit(RequestKind::ForwardBackward, &body)
     }
 
-    /// Takes a step along the gradients.
+    /// Applies the accumulated gradients: one step of the optimizer.
     pub fn optim_step(&self, params: AdamParams) -> Pending<OptimStep> {
         let body = Step {
             adam_params: &params,
@@ -195,35 +195,31 @@ impl TrainingClient {
         self.submit(RequestKind::OptimStep, &body)
     }
 
-    /// Saves the weights and the state of the optimizer under a name; [`load_weights`](Self::load_weights) takes the path
-    /// that it comes to.
+    /// Saves the weights and the state of the optimizer under a name. Returns a path for
+    /// [`load_weights`](Self::load_weights).
     pub fn save_weights(&self, name: &str) -> Pending<SavedWeights> {
-        self.submit(RequestKind::SaveWeights, &self.save(Some(name), None))
+        self.submit(RequestKind::SaveWeights, &self.save_body(Some(name), None))
     }
 
-    /// Saves the weights under a name, for samplers: [`SamplingModel::Path`](super::SamplingModel::Path) is the path that
-    /// it comes to.
+    /// Saves the weights under a name, for sampling. Returns a path for
+    /// [`SamplingModel::Path`](super::SamplingModel::Path).
     pub fn save_weights_for_sampler(&self, name: &str) -> Pending<SavedWeights> {
-        let body = self.save(Some(name), None);
+        let body = self.save_body(Some(name), None);
         let saved = self.submit::<SavedForSampler>(RequestKind::SaveWeightsForSampler, &body);
         self.0.session.run(async move {
             let path = saved.await?.path;
-            let missing = || {
-                ClientError::invalid_response(
-                    RequestKind::SaveWeightsForSampler.name(),
-                    "it has no path",
-                )
-            };
+            let name = RequestKind::SaveWeightsForSampler.name();
+            let missing = || ClientError::invalid_response(name, "it has no path");
             Ok(SavedWeights {
                 path: path.ok_or_else(missing)?,
             })
         })
     }
 
-    /// A client that samples from the weights as they are now.
+    /// Creates a client that samples from the current weights.
     pub fn create_sampling_client(&self) -> Pending<SamplingClient> {
         let session = Arc::clone(&self.0.session);
-        let body = self.save(None, Some(session.next_sampler()));
+        let body = self.save_body(None, Some(session.next_sampler_seq_id()));
         let saved = self.submit::<SavedForSampler>(RequestKind::SaveWeightsForSampler, &body);
         self.0.session.run(async move {
             let id = saved.await?.sampling_session_id;
@@ -233,12 +229,12 @@ impl TrainingClient {
         })
     }
 
-    /// Loads weights that were [saved](Self::save_weights), without the state of the optimizer.
+    /// Loads [saved](Self::save_weights) weights, without the state of the optimizer.
     pub fn load_weights(&self, path: &str) -> Pending<LoadedWeights> {
         self.load(path, false)
     }
 
-    /// Loads weights and the state of the optimizer that were [saved](Self::save_weights).
+    /// Loads [saved](Self::save_weights) weights and the saved state of the optimizer.
     pub fn load_weights_with_optimizer(&self, path: &str) -> Pending<LoadedWeights> {
         self.load(path, true)
     }
@@ -252,15 +248,15 @@ impl TrainingClient {
         self.submit(RequestKind::LoadWeights, &body)
     }
 
-    fn save<'a>(&'a self, path: Option<&'a str>, sampler: Option<u64>) -> Save<'a> {
+    fn save_body<'a>(&'a self, path: Option<&'a str>, sampler_seq_id: Option<u64>) -> Save<'a> {
         Save {
             model_id: &self.0.id,
             path,
-            sampling_session_seq_id: sampler,
+            sampling_session_seq_id: sampler_seq_id,
         }
     }
 
-    /// Queues a request at once, and waits for its result when it is awaited.
+    /// Queues a request at once. The returned call waits for its result.
     fn submit<T>(&self, kind: RequestKind, body: &impl Serialize) -> Pending<T>
     where
         T: DeserializeOwned + Send + 'static,
@@ -268,12 +264,12 @@ impl TrainingClient {
         let session = Arc::clone(&self.0.session);
         let body: Result<Vec<u8>> =
             serde_json::to_vec(body).map_err(|error| ClientError::unencodable(kind.name(), &error));
-        // In the child of a fork nothing takes sequencer.
+        // In the child of a fork no task submits requests.
         let ticket = match session.api.is_forked() {
             true => Err(ClientError::Closed),
             false => body.map(|body| self.0.sequencer.submit(kind, body)),
         };
-        // The task that submits lives as long as somebody may still call.
+        // Keeps the task that submits alive until this request is submitted.
         let inner = Arc::clone(&self.0);
         self.0.session.run(async move {
             let (submission, request_id) = ticket?.submitted().await?;
@@ -284,7 +280,7 @@ impl TrainingClient {
     }
 }
 
-fn pass<'a>(data: &'a [Datum], loss: &'a Loss) -> PassInput<'a> {
+fn pass_input<'a>(data: &'a [Datum], loss: &'a Loss) -> PassInput<'a> {
     PassInput {
         data,
         loss_fn: &loss.function,
