@@ -1,4 +1,4 @@
-//! What calls fail with, and whose fault it was.
+//! The errors of calls, and who is at fault.
 
 use crate::event::{Blame, StatusError, UserFault};
 use crate::features::http::ConfigError;
@@ -8,87 +8,87 @@ use crate::text::Reason;
 use alloc::string::String;
 use core::fmt;
 
-/// The `Result` of a call.
+/// The result of a call.
 pub type Result<T, E = ClientError> = core::result::Result<T, E>;
 
-/// What a call fails with. No form of it shows the API key or the value of a configured header.
+/// An error of a call. No form of it shows the API key or the value of a configured header.
 ///
-/// A session knows by itself whose fault it was: errors of the [category](Self::category) `user` are reported as the
-/// event `user_error`.
+/// Telemetry recognizes user errors: errors of the [category](Self::category) `user` are reported as the event
+/// `user_error`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The configuration cannot work.
+    /// The configuration is invalid.
     Config(ConfigError),
     /// The session's telemetry cannot be started.
     Telemetry(BuildError),
-    /// There is no executor for what goes on beside the calls.
+    /// The background tasks cannot be started: there is no executor.
     Spawn(SpawnError),
-    /// The request cannot be written as JSON.
+    /// The request cannot be encoded as JSON.
     #[non_exhaustive]
     Unencodable {
-        /// The call.
+        /// The name of the call.
         call: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The backend has refused the call, or did not take it in time, with an answer.
+    /// The backend refused the call, or was still unable to accept it when the retries ended.
     #[non_exhaustive]
     Status {
-        /// The call.
+        /// The name of the call.
         call: &'static str,
         /// The status of the last response, and the beginning of its body.
         error: StatusError,
     },
-    /// There was no answer in time.
+    /// The backend did not respond in time.
     #[non_exhaustive]
     NoResponse {
-        /// The call.
+        /// The name of the call.
         call: &'static str,
-        /// Why the last attempt had none.
+        /// The reason why the last attempt got no response.
         reason: String,
     },
-    /// The request was taken, and failed.
+    /// The backend accepted the request, but could not complete it.
     #[non_exhaustive]
     Failed {
-        /// The call.
+        /// The name of the call.
         call: &'static str,
-        /// Its id at the backend.
+        /// The id of the request at the backend.
         request_id: String,
-        /// Whose fault it was.
+        /// Who is at fault.
         category: Category,
-        /// Why, in the backend's words.
+        /// The reason, in the backend's words.
         message: String,
     },
-    /// The backend has lost the request, and lost it again whenever it was sent once more.
+    /// The backend lost the request each time it was submitted, four times in all.
     #[non_exhaustive]
     Expired {
-        /// The call.
+        /// The name of the call.
         call: &'static str,
-        /// Its last id at the backend.
+        /// The last id of the request at the backend.
         request_id: String,
     },
-    /// The answer is not what it should be.
+    /// The response does not have the expected form.
     #[non_exhaustive]
     InvalidResponse {
-        /// The call.
+        /// The name of the call.
         call: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the response.
         reason: String,
     },
-    /// The session was closed.
+    /// The session is closed.
     Closed,
 }
 
-/// Whose fault a failure was.
+/// Who is at fault for a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Category {
-    /// The caller's own.
+    /// The caller.
     User,
-    /// The backend's.
+    /// The backend.
     Server,
-    /// Nobody knows.
+    /// Unknown.
     #[default]
     Unknown,
 }
@@ -104,7 +104,7 @@ impl Category {
         }
     }
 
-    /// What the backend's word means; any other word is [`Unknown`](Self::Unknown).
+    /// Parses the backend's word; any other word is [`Unknown`](Self::Unknown).
     pub(super) fn parse(word: &str) -> Self {
         let mut all = [Self::User, Self::Server].into_iter();
         all.find(|category| category.as_str().eq_ignore_ascii_case(word.trim()))
@@ -119,7 +119,7 @@ impl fmt::Display for Category {
 }
 
 impl ClientError {
-    /// Whose fault it was.
+    /// Who is at fault.
     #[must_use]
     pub const fn category(&self) -> Category {
         match self {
@@ -134,7 +134,7 @@ impl ClientError {
         }
     }
 
-    /// The HTTP status that it came with, if it is one.
+    /// The HTTP status of the response, for [`Status`](Self::Status).
     #[must_use]
     pub const fn status(&self) -> Option<u16> {
         match self {
@@ -143,7 +143,7 @@ impl ClientError {
         }
     }
 
-    /// The id of the request at the backend, if it has one.
+    /// The id of the request at the backend, if there is one.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         match self {
@@ -152,7 +152,7 @@ impl ClientError {
         }
     }
 
-    /// Whether the same call may come to something at another time.
+    /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -170,7 +170,7 @@ impl ClientError {
         Self::Unencodable { call, reason }
     }
 
-    pub(super) fn answer(call: &'static str, reason: impl fmt::Display) -> Self {
+    pub(super) fn invalid_response(call: &'static str, reason: impl fmt::Display) -> Self {
         let reason = Reason::new(reason).as_str().into();
         Self::InvalidResponse { call, reason }
     }
@@ -183,19 +183,19 @@ impl fmt::Display for ClientError {
             Self::Telemetry(_) => f.write_str("telemetry cannot be started"),
             Self::Spawn(error) => error.fmt(f),
             Self::Unencodable { call, reason } => {
-                write!(f, "{call} cannot be written as JSON: {reason}")
+                write!(f, "{call} cannot be encoded as JSON: {reason}")
             }
             Self::Status { call, error } => {
                 let (status, body) = (error.status(), error.body().unwrap_or_default());
                 let gap = if body.is_empty() { "" } else { ": " };
-                write!(f, "{call} was answered with HTTP {status}{gap}{body}")
+                write!(f, "{call} failed with HTTP {status}{gap}{body}")
             }
-            Self::NoResponse { call, reason } => write!(f, "{call} got no answer: {reason}"),
+            Self::NoResponse { call, reason } => write!(f, "{call} got no response: {reason}"),
             Self::Failed { call, message, .. } if message.is_empty() => write!(f, "{call} failed"),
             Self::Failed { call, message, .. } => write!(f, "{call} failed: {message}"),
             Self::Expired { call, .. } => write!(f, "{call} was lost by the backend"),
             Self::InvalidResponse { call, reason } => {
-                write!(f, "the answer to {call} makes no sense: {reason}")
+                write!(f, "invalid response to {call}: {reason}")
             }
             Self::Closed => f.write_str("the session is closed"),
         }
@@ -205,11 +205,11 @@ impl fmt::Display for ClientError {
 impl core::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            // Two of them speak for themselves.
+            // Displayed as the errors inside, so their sources follow.
             Self::Config(error) => error.source().or(Some(&UserFault)),
             Self::Spawn(error) => error.source(),
             Self::Telemetry(error) => Some(error),
-            // A session looks for whose fault it was on the chain of sources.
+            // Telemetry looks for a user error in the chain of sources.
             Self::Status { error, .. } if self.category() == Category::User => Some(error),
             _ if self.category() == Category::User => Some(&UserFault),
             _ => None,
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_callers_own_faults_are_faults_and_nothing_else_is() {
+    fn only_user_errors_have_a_user_error_in_their_source_chain() {
         let is_callers = |error: &ClientError| {
             error.source().is_some_and(|source| {
                 let status = source.downcast_ref().map(StatusError::status);
@@ -274,11 +274,8 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_which_call_and_why() {
-        assert_eq!(
-            status(404).to_string(),
-            "sample was answered with HTTP 404: why"
-        );
+    fn an_error_names_the_call_and_the_reason() {
+        assert_eq!(status(404).to_string(), "sample failed with HTTP 404: why");
         let error = failed(Category::parse(" USER "));
         assert_eq!(error.to_string(), "sample failed: no");
         assert_eq!(error.request_id(), Some("r"));

@@ -1,7 +1,7 @@
-//! The heartbeat, which tells the backend that a session lives.
+//! The heartbeat that keeps a session alive at the backend.
 
-use super::link::{Call, Link};
-use super::port::caught;
+use super::api::{Api, Call};
+use super::io::catch_panic;
 use crate::diagnostic::DiagnosticKind;
 use crate::session::Handle;
 use crate::time::Instant;
@@ -11,59 +11,59 @@ use alloc::sync::Arc;
 use core::time::Duration;
 use serde::Serialize;
 
-/// From one beat to the next, and how long one may take.
+/// The time between two heartbeats, and the deadline of one.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// How long without one is worth a warning.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The time without a successful heartbeat after which a diagnostic is due.
+const MAX_SILENCE: Duration = Duration::from_secs(120);
 
 #[derive(Serialize)]
-struct Beat<'a> {
+struct Heartbeat<'a> {
     session_id: &'a str,
     r#type: &'static str,
 }
 
-/// Beats until the session is closed or the backend has given it up.
-pub(super) async fn beat(link: Arc<Link>, handle: Handle, session_id: Box<str>) {
-    let body = Beat {
+/// Sends heartbeats until the session is closed or the backend reports that it is gone.
+pub(super) async fn run(api: Arc<Api>, handle: Handle, session_id: Box<str>) {
+    let body = Heartbeat {
         session_id: &session_id,
         r#type: "session_heartbeat",
     };
     let name = "session_heartbeat";
-    let Ok(mut call) = Call::post(&link, name, name, &body) else {
+    let Ok(mut call) = Call::post(&api, name, name, &body) else {
         return;
     };
     call.timeout = INTERVAL;
     call.key = None;
     call.is_urgent = true;
-    let tell = |reason: &str| handle.report(DiagnosticKind::HeartbeatLost, reason, &session_id);
-    let beats = async {
-        let (mut heard, mut failures, mut has_warned) = (link.now(), 0, false);
-        let mut begun = heard;
+    let report = |reason: &str| handle.report(DiagnosticKind::HeartbeatLost, reason, &session_id);
+    let heartbeats = async {
+        let (mut last_success, mut failures, mut is_reported) = (api.now(), 0, false);
+        let mut started = last_success;
         loop {
-            let next = begun.checked_add(INTERVAL).unwrap_or(Instant::END);
-            link.sleep_until(next).await;
-            begun = link.now();
-            // A client that panics is as good as one without an answer.
-            match caught(link.exchange(&call, failures)).await {
-                Ok(Ok(answer)) if answer.status().is_success() => {
-                    (heard, failures, has_warned) = (begun, 0, false);
+            let next = started.checked_add(INTERVAL).unwrap_or(Instant::END);
+            api.sleep_until(next).await;
+            started = api.now();
+            // A panic of the HTTP client counts as a missing response.
+            match catch_panic(api.exchange(&call, failures)).await {
+                Ok(Ok(response)) if response.status().is_success() => {
+                    (last_success, failures, is_reported) = (started, 0, false);
                     continue;
                 }
-                Ok(Ok(answer)) if answer.status().as_u16() == 410 => {
-                    tell("the backend has given the session up, its heartbeat ends");
+                Ok(Ok(response)) if response.status().as_u16() == 410 => {
+                    report("the backend has ended the session, so heartbeats stop");
                     return Ok(());
                 }
                 _ => failures += 1,
             }
-            let silence = link.now().saturating_duration_since(heard);
-            if silence >= PATIENCE && !has_warned {
-                has_warned = true;
-                tell(&format!(
-                    "the backend has not heard of the session for {} s",
+            let silence = api.now().saturating_duration_since(last_success);
+            if silence >= MAX_SILENCE && !is_reported {
+                is_reported = true;
+                report(&format!(
+                    "the backend has not heard from the session for {} s",
                     silence.as_secs()
                 ));
             }
         }
     };
-    let _ = link.while_open(beats).await;
+    let _ = api.while_open(heartbeats).await;
 }

@@ -1,10 +1,10 @@
-//! What a model is given, and how it is to sample.
+//! The input of a model, and the options of a sample.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// The input of a model: chunks, one behind the other.
+/// The input of a model: a sequence of chunks.
 ///
 /// ```
 /// use tinkex_telemetry::client::ModelInput;
@@ -24,7 +24,7 @@ pub struct ModelInput {
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Chunk {
-    /// Text in the tokens of the model.
+    /// Text as tokens of the model.
     EncodedText {
         /// The tokens.
         tokens: Vec<u32>,
@@ -32,19 +32,19 @@ pub enum Chunk {
 }
 
 impl ModelInput {
-    /// Nothing.
+    /// An empty input.
     #[must_use]
     pub const fn new() -> Self {
         Self { chunks: Vec::new() }
     }
 
-    /// One chunk of text.
+    /// An input of one chunk of text.
     #[must_use]
     pub fn from_tokens(tokens: impl Into<Vec<u32>>) -> Self {
         Self::new().and_tokens(tokens)
     }
 
-    /// With one more chunk of text.
+    /// Appends a chunk of text.
     #[must_use]
     pub fn and_tokens(mut self, tokens: impl Into<Vec<u32>>) -> Self {
         let tokens = tokens.into();
@@ -52,7 +52,7 @@ impl ModelInput {
         self
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
         let mut len = 0;
@@ -62,7 +62,7 @@ impl ModelInput {
         len
     }
 
-    /// Whether there are none.
+    /// Whether there are no tokens.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -75,7 +75,7 @@ impl From<Vec<u32>> for ModelInput {
     }
 }
 
-/// How a model samples. What is not set is left to the backend.
+/// The parameters of sampling. An option that is `None` is left to the backend.
 ///
 /// ```
 /// use tinkex_telemetry::client::SamplingParams;
@@ -87,24 +87,24 @@ impl From<Vec<u32>> for ModelInput {
 #[serde(default)]
 #[non_exhaustive]
 pub struct SamplingParams {
-    /// The most tokens in a sequence.
+    /// The maximum number of tokens in a sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
-    /// For results that can be repeated.
+    /// The random seed, for reproducible results.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// Where a sequence ends.
+    /// What ends a sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
-    /// From 0, the most probable token always. Default: 1.
+    /// The temperature; 0 always takes the most probable token. Default: 1.
     pub temperature: f32,
-    /// Only the so many most probable tokens; -1, the default, is all of them.
+    /// Samples from the `top_k` most probable tokens only; -1 means all. Default: -1.
     pub top_k: i32,
-    /// Only the most probable tokens that have so much probability together. Default: 1.
+    /// Samples from the most probable tokens with a total probability of `top_p` only. Default: 1.
     pub top_p: f32,
 }
 
-/// What ends a sequence.
+/// The stop condition of a sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 #[non_exhaustive]
@@ -185,7 +185,7 @@ impl SamplingParams {
     }
 }
 
-/// Everything that a sample can be asked for with [`sample_with`](super::SamplingClient::sample_with).
+/// A request for samples with all options, for [`sample_with`](super::SamplingClient::sample_with).
 ///
 /// ```
 /// use tinkex_telemetry::client::{ModelInput, SampleRequest};
@@ -198,20 +198,20 @@ impl SamplingParams {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SampleRequest {
-    /// What the sequences go on from.
+    /// The text that the sequences continue.
     pub prompt: ModelInput,
-    /// How many sequences. Default: 1.
+    /// The number of sequences. Default: 1.
     pub num_samples: u32,
-    /// How they are sampled.
+    /// The parameters of sampling.
     pub params: SamplingParams,
-    /// Whether to tell how probable the prompt itself is. Default: no.
+    /// Whether to return the log probabilities of the prompt's tokens. Default: false.
     pub prompt_logprobs: bool,
-    /// How many of the most probable tokens to tell at each place of the prompt. Default: 0.
+    /// The number of most probable tokens to return at each position of the prompt. Default: 0.
     pub topk_prompt_logprobs: u32,
 }
 
 impl SampleRequest {
-    /// One sequence, with the defaults.
+    /// A request for one sequence, with the defaults.
     #[must_use]
     pub fn new(prompt: impl Into<ModelInput>) -> Self {
         Self {
@@ -244,8 +244,8 @@ impl SampleRequest {
         self
     }
 
-    /// Sets [`topk_prompt_logprobs`](Self::topk_prompt_logprobs), and asks for
-    /// [`prompt_logprobs`](Self::prompt_logprobs) as well.
+    /// Sets [`topk_prompt_logprobs`](Self::topk_prompt_logprobs), and [`prompt_logprobs`](Self::prompt_logprobs) to
+    /// true.
     #[must_use]
     pub fn topk_prompt_logprobs(mut self, tokens: u32) -> Self {
         self.topk_prompt_logprobs = tokens;
@@ -259,7 +259,7 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     #[test]
-    fn a_prompt_is_chunks_of_encoded_text() {
+    fn a_prompt_is_written_as_chunks_of_encoded_text() {
         let prompt = ModelInput::from_tokens([1, 2]).and_tokens([3]);
         let form = json!({ "chunks": [
             { "type": "encoded_text", "tokens": [1, 2] },
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn params_have_their_defaults_and_leave_out_what_is_not_set() {
+    fn params_have_defaults_and_omit_unset_options() {
         let form = json!({ "temperature": 1.0, "top_k": -1, "top_p": 1.0 });
         assert_eq!(to_value(SamplingParams::new()).unwrap(), form);
         let all = SamplingParams::new()

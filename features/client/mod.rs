@@ -1,27 +1,29 @@
-//! Clients of the backend itself, which report what they do without being asked.
+//! Clients of the backend that report sessions, requests, errors and panics as telemetry without further code.
 #![doc = ""]
 #![doc = include_str!("guide.md")]
 
+mod api;
 mod block_on;
+mod call;
 mod error;
 mod heartbeat;
 mod input;
-mod link;
+mod io;
+mod kind;
 mod output;
+mod params;
 mod pending;
-mod plain;
 mod poll;
-mod port;
-mod queue;
+mod poll_response;
+mod queue_watch;
 mod report;
 mod sampling;
+mod sequencer;
 mod service;
 mod session;
+mod submission;
 mod tensor;
-mod train;
 mod training;
-mod turns;
-mod verdict;
 
 pub use error::{Category, ClientError, Result};
 pub use input::{Chunk, ModelInput, SampleRequest, SamplingParams, Stop};
@@ -29,10 +31,10 @@ pub use output::{
     ForwardBackward, LoadedWeights, ModelData, ModelInfo, OptimStep, Sampled, SavedWeights,
     Sequence, ServerCapabilities, StopReason, SupportedModel, TopTokens,
 };
+pub use params::{AdamParams, LoraConfig, Loss, NewModel};
 pub use pending::Pending;
 pub use sampling::{SamplingClient, SamplingModel};
 pub use service::{ServiceBuilder, ServiceClient, TelemetryBuilder};
 pub use session::EndReason;
 pub use tensor::{Datum, LossFn, ShapeError, TensorData};
-pub use train::{AdamParams, LoraConfig, Loss, NewModel};
 pub use training::TrainingClient;

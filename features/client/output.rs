@@ -1,4 +1,4 @@
-//! What the backend answers.
+//! The results of calls.
 
 use super::tensor::TensorData;
 use alloc::collections::BTreeMap;
@@ -7,125 +7,125 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What the backend can do.
+/// What the backend supports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ServerCapabilities {
-    /// The models that it knows.
+    /// The supported models.
     #[serde(default)]
     pub supported_models: Vec<SupportedModel>,
 }
 
-/// A model that the backend knows.
+/// A model that the backend supports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SupportedModel {
-    /// Its name.
+    /// The name.
     pub model_name: String,
-    /// The most tokens that it takes, if the backend has said.
+    /// The maximum number of tokens in its context, if the backend says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_context_length: Option<u64>,
-    /// What else the backend says of it.
+    /// Further properties.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// What [`sample`](super::SamplingClient::sample) comes to.
+/// The result of [`sample`](super::SamplingClient::sample).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Sampled {
-    /// The sequences, as many as were asked for.
+    /// The sequences, as many as requested.
     #[serde(default)]
     pub sequences: Vec<Sequence>,
-    /// The logarithm of the probability of each token of the prompt, where it was asked for; the first has none.
+    /// The log probability of each token of the prompt, if requested; the first has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_logprobs: Option<Vec<Option<f32>>>,
-    /// The most probable tokens at each place of the prompt, where they were asked for; the first has none.
+    /// The most probable tokens at each position of the prompt, if requested; the first has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topk_prompt_logprobs: Option<Vec<Option<TopTokens>>>,
 }
 
-/// Tokens, each with the logarithm of its probability.
+/// Tokens with their log probabilities.
 pub type TopTokens = Vec<(u32, f32)>;
 
-/// A sequence that was sampled.
+/// A sampled sequence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Sequence {
-    /// Its tokens.
+    /// The tokens.
     pub tokens: Vec<u32>,
-    /// The logarithm of the probability of each.
+    /// The log probability of each token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<Vec<f32>>,
-    /// Why it ends.
+    /// The reason why it ended.
     #[serde(default)]
     pub stop_reason: StopReason,
 }
 
-/// Why a sequence ends.
+/// The reason why a sequence ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StopReason {
-    /// It has as many tokens as it may.
+    /// It reached the maximum number of tokens.
     Length,
-    /// One of the stops was met.
+    /// It met a stop condition.
     Stop,
-    /// Something else, or the backend has not said.
+    /// Another reason, or none given.
     #[default]
     #[serde(other)]
     Unknown,
 }
 
-/// What [`forward`](super::TrainingClient::forward) and
-/// [`forward_backward`](super::TrainingClient::forward_backward) come to.
+/// The result of [`forward`](super::TrainingClient::forward) and
+/// [`forward_backward`](super::TrainingClient::forward_backward).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ForwardBackward {
-    /// The kind of the outputs, in the backend's words.
+    /// The type of the outputs, in the backend's words.
     #[serde(default)]
     pub loss_fn_output_type: String,
-    /// What the loss function gave for each datum, by its own names.
+    /// The outputs of the loss function for each datum, by name.
     #[serde(default)]
     pub loss_fn_outputs: Vec<BTreeMap<String, TensorData>>,
-    /// Numbers about the whole, by names like `loss:sum`.
+    /// Metrics of the whole pass, by names like `loss:sum`.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// What [`optim_step`](super::TrainingClient::optim_step) comes to.
+/// The result of [`optim_step`](super::TrainingClient::optim_step).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OptimStep {
-    /// Numbers about the step, if the backend gives any.
+    /// Metrics of the step, if the backend returns any.
     #[serde(default)]
     pub metrics: Option<BTreeMap<String, f64>>,
 }
 
-/// Weights that were saved.
+/// Saved weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SavedWeights {
-    /// Where the backend has them.
+    /// Their path at the backend.
     pub path: String,
 }
 
-/// Weights that were loaded.
+/// Loaded weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LoadedWeights {
-    /// Where they came from, if the backend says so.
+    /// The path that they were loaded from, if the backend returns it.
     #[serde(default)]
     pub path: Option<String>,
 }
 
-/// What [`get_info`](super::TrainingClient::get_info) comes to.
+/// The result of [`get_info`](super::TrainingClient::get_info).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ModelInfo {
-    /// The model that is trained.
+    /// The trained model.
     pub model_data: ModelData,
-    /// Its id.
+    /// The model's id.
     pub model_id: String,
     /// Whether an adapter is trained.
     #[serde(default)]
@@ -143,15 +143,15 @@ pub struct ModelInfo {
 #[serde(default)]
 #[non_exhaustive]
 pub struct ModelData {
-    /// Its architecture.
+    /// The architecture.
     pub arch: Option<String>,
-    /// Its name.
+    /// The name.
     pub model_name: Option<String>,
-    /// Which tokenizer it has.
+    /// The id of the tokenizer.
     pub tokenizer_id: Option<String>,
 }
 
-/// What has the id of a session to sample in, or the path of weights that a sampler can use.
+/// The result of saving weights for a sampler: a path, or the id of a sampling session.
 #[derive(Deserialize)]
 pub(super) struct SavedForSampler {
     #[serde(default)]
@@ -166,7 +166,7 @@ mod tests {
     use serde_json::{from_value, json};
 
     #[test]
-    fn answers_are_read_with_what_they_need_not_have_and_with_what_is_not_known() {
+    fn results_may_lack_optional_keys_and_have_unknown_ones() {
         let sampled: Sampled = from_value(json!({
             "type": "sample",
             "sequences": [

@@ -1,23 +1,23 @@
-//! A call under way.
+//! A call in progress.
 
 use super::block_on::block_on;
 use super::error::Result;
-use super::port::Boxed;
+use super::io::Boxed;
 use alloc::boxed::Box;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-/// A call: a future for what it comes to. [`wait`](Self::wait) waits on the calling thread instead.
+/// A call in progress: await it, or [`wait`](Self::wait) for it on the calling thread.
 ///
-/// It does nothing before it is polled, but for the requests of a [`TrainingClient`](super::TrainingClient), which are
-/// submitted in the order of the calls whether anybody waits or not.
+/// It does nothing until it is polled. The exception is a request of a [`TrainingClient`](super::TrainingClient), which
+/// is submitted in the order of the calls without being polled.
 ///
 /// # Cancel safety
-/// Dropping it cancels the call: nothing more is sent for it, but for the submission of a request that is under way,
-/// which goes to its end. What the backend has taken already it may still carry out.
-#[must_use = "a call is carried out when it is awaited"]
+/// Dropping it cancels the call: nothing more is sent for it, except that a [`TrainingClient`](super::TrainingClient)
+/// completes a submission that has begun. The backend may still carry out a request that it has received.
+#[must_use = "a call does nothing until it is awaited"]
 pub struct Pending<T>(Boxed<'static, Result<T>>);
 
 impl<T> Pending<T> {
@@ -27,14 +27,15 @@ impl<T> Pending<T> {
 
     /// Waits on the calling thread, for programs without an executor.
     ///
-    /// On a thread of an executor it blocks that one, so that the call may never end: await it there. With the runtime
-    /// `Tokio` it works on threads that have entered tokio's runtime, and are not its own.
+    /// On an executor's own thread, await the call instead: `wait` blocks the thread that may have to run it, possibly
+    /// forever. With the runtime `Tokio`, call it on a thread that has entered tokio's runtime but is not one of its
+    /// workers.
     ///
     /// # Errors
-    /// As the call.
+    /// Those of the call.
     ///
     /// # Panics
-    /// As the call.
+    /// If the call panics.
     pub fn wait(self) -> Result<T> {
         block_on(self)
     }

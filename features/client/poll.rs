@@ -1,267 +1,316 @@
-//! Waiting for the result of a request that the backend has taken.
+//! What follows each poll for a result: decided without I/O.
 
-use super::error::{ClientError, Result};
-use super::link::{Call, Headers, Link, MAX_BYTES};
-use super::plain::{Backpressure, backoff, read};
-use super::queue::Queue;
-use super::verdict::{Verdict, judge};
+use super::api::MAX_BYTES;
+use super::call::backoff;
+use super::error::Category;
+use super::poll_response::{PollResponse, classify};
 use crate::bus::QueueState;
+use alloc::borrow::Cow;
 use alloc::string::String;
-use alloc::vec::Vec;
-use bytes::Bytes;
 use core::time::Duration;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-/// How long a poll may take: the backend answers when there is something to say.
-const TIMEOUT: Duration = Duration::from_secs(45);
-/// How long to wait with a request that waits without the backend's saying so.
-const GAP: Duration = Duration::from_millis(100);
-/// How often an odd answer is taken for something that passes.
-const MAX_ODD: u32 = 3;
-/// How often a request is submitted again.
-const MAX_SUBMITS: u32 = 3;
+/// The wait where the backend asks for none, so that it is not polled in a busy loop.
+const MIN_WAIT: Duration = Duration::from_millis(100);
+/// The number of malformed responses in a row that are retried.
+const MAX_MALFORMED: u32 = 3;
 
-/// A kind of request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Sample,
-    CreateModel,
-    Forward,
-    ForwardBackward,
-    OptimStep,
-    SaveWeights,
-    SaveWeightsForSampler,
-    LoadWeights,
-}
-
-impl Kind {
-    /// What `X-Tinker-Request-Type` says.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sample => "Sample",
-            Self::CreateModel => "CreateModel",
-            Self::Forward => "Forward",
-            Self::ForwardBackward => "ForwardBackward",
-            Self::OptimStep => "OptimStep",
-            Self::SaveWeights => "SaveWeights",
-            Self::SaveWeightsForSampler => "SaveWeightsForSampler",
-            Self::LoadWeights => "LoadWeights",
-        }
-    }
-
-    /// How errors name the call.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Sample => "sample",
-            Self::CreateModel => "create_model",
-            Self::Forward => "forward",
-            Self::ForwardBackward => "forward_backward",
-            Self::OptimStep => "optim_step",
-            Self::SaveWeights => "save_weights",
-            Self::SaveWeightsForSampler => "save_weights_for_sampler",
-            Self::LoadWeights => "load_weights",
-        }
-    }
-
-    /// Its path behind `/api/v1/`.
-    const fn path(self) -> &'static str {
-        match self {
-            Self::Sample => "asample",
-            other => other.name(),
-        }
-    }
-}
-
-/// A request that the backend answers with a promise.
-pub(super) struct Submission {
-    pub(super) kind: Kind,
-    call: Call,
-}
-
-/// What a submission is answered.
-#[derive(Deserialize)]
-struct Promise {
-    request_id: String,
-}
-
-#[derive(Serialize)]
-struct Retrieve<'a> {
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+/// The polls for one request's result.
+#[derive(Default)]
+pub(super) struct Poll {
+    /// The number of polls so far.
+    iteration: u32,
+    /// Polls without a usable response, in a row.
+    failures: u32,
+    /// Malformed responses in a row.
+    malformed: u32,
+    /// Responses so far that report the request as queued, but not paused.
+    queued: u32,
     allow_metadata_only: Option<bool>,
 }
 
-/// How a promise ended.
-enum Kept {
-    Result(Bytes, core::ops::Range<usize>),
-    Expired,
+/// What follows a poll.
+#[derive(Debug, PartialEq)]
+pub(super) enum Next<'a> {
+    /// Poll again after this wait.
+    PollAgain(Duration),
+    /// Report the queue state, then poll again after `wait`.
+    Queued {
+        state: QueueState,
+        reason: Option<Cow<'a, str>>,
+        wait: Duration,
+    },
+    /// The request is done; this is its result, as JSON.
+    Done(&'a [u8]),
+    /// The request has failed.
+    Failed { category: Category, message: String },
+    /// The backend has lost the request: submit it again.
+    Resubmit,
+    /// Fail with the status of the response.
+    Refused,
+    /// Fail with an invalid response, for this reason.
+    Invalid(&'static str),
 }
 
-impl Submission {
-    pub(super) fn new(link: &Link, kind: Kind, body: &impl Serialize) -> Result<Self> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| ClientError::unencodable(kind.name(), &error))?;
-        Ok(Self::with_body(link, kind, body))
+impl Poll {
+    /// The value of `X-Tinker-Request-Iteration`.
+    pub(super) const fn iteration(&self) -> u32 {
+        self.iteration
     }
 
-    pub(super) fn with_body(link: &Link, kind: Kind, body: Vec<u8>) -> Self {
-        let mut call = Call::with_body(link, kind.name(), kind.path(), body);
-        if kind == Kind::Sample {
-            call.headers = Headers::Backpressure;
-        }
-        Self { kind, call }
+    /// The number of polls in a row that the next one retries.
+    pub(super) const fn retries(&self) -> u32 {
+        self.failures
     }
 
-    async fn submit_again(&mut self, link: &Link, busy: Option<&Backpressure>) -> Result<String> {
-        // Under the key that it had, it might be answered as it was.
-        self.call.key = Some(link.key());
-        self.submit(link, busy).await
+    /// The field of the same name in the next poll.
+    pub(super) const fn allow_metadata_only(&self) -> Option<bool> {
+        self.allow_metadata_only
     }
 
-    /// Submits it. The id under which the backend has it.
-    pub(super) async fn submit(&self, link: &Link, busy: Option<&Backpressure>) -> Result<String> {
-        let name = self.kind.name();
-        let body = link.call(&self.call, busy).await?;
-        match read::<Promise>(name, &body) {
-            Ok(promise) => Ok(promise.request_id),
-            // It may have failed at once.
-            Err(error) => match judge(200, &body) {
-                Verdict::Failed { category, message } => Err(ClientError::Failed {
-                    call: name,
-                    request_id: String::new(),
-                    category,
-                    message: link.excerpt(message.as_bytes()),
-                }),
-                _ => Err(error),
-            },
-        }
+    /// A poll got no response. Returns the wait before the next one.
+    pub(super) fn no_response(&mut self) -> Duration {
+        self.iteration = self.iteration.wrapping_add(1);
+        self.failures += 1;
+        backoff(self.failures - 1)
     }
 
-    /// Waits for the result of a request that was submitted; when the backend loses it, it is submitted again.
-    pub(super) async fn result<T: DeserializeOwned>(
-        mut self,
-        link: &Link,
-        queue: &Queue,
-        busy: Option<&Backpressure>,
-        mut request_id: String,
-    ) -> Result<T> {
-        let mut submits = 1;
-        loop {
-            let watched = queue.watch(&request_id, self.kind);
-            let kept = self.retrieve(link, &watched, &request_id).await?;
-            match kept {
-                Kept::Result(body, range) => {
-                    watched.observe(QueueState::Active, None);
-                    return read(self.kind.name(), &body[range]);
-                }
-                Kept::Expired if submits > MAX_SUBMITS => {
-                    drop(watched);
-                    let call = self.kind.name();
-                    return Err(ClientError::Expired { call, request_id });
-                }
-                Kept::Expired => {}
-            }
-            drop(watched);
-            submits += 1;
-            request_id = self.submit_again(link, busy).await?;
-        }
-    }
-
-    async fn retrieve(
-        &self,
-        link: &Link,
-        watched: &super::queue::Watched<'_>,
-        request_id: &str,
-    ) -> Result<Kept> {
-        let name = self.kind.name();
-        let (mut iteration, mut failures, mut rounds, mut odd) = (0, 0, 0, 0);
-        let mut allow_metadata_only = None;
-        loop {
-            let body = Retrieve {
-                request_id,
-                allow_metadata_only,
-            };
-            let mut call = Call::post(link, name, "retrieve_future", &body)?;
-            call.headers = Headers::Poll(iteration, self.kind.as_str());
-            call.timeout = TIMEOUT;
-            call.key = None;
-            iteration = iteration.wrapping_add(1);
-            let Ok(answer) = link.exchange(&call, failures).await else {
-                link.sleep(backoff(failures)).await;
-                failures += 1;
-                continue;
-            };
-            let (status, body) = (answer.status().as_u16(), answer.into_body());
-            let verdict = judge(status, &body);
-            let is_understood = matches!(
-                verdict,
-                Verdict::TryAgain { .. } | Verdict::Pending | Verdict::Metadata
-            );
-            if is_understood {
-                (failures, odd) = (0, 0);
-            }
-            let wait = match verdict {
-                Verdict::Done(result) => {
-                    let start = result.as_ptr().addr() - body.as_ptr().addr();
-                    let range = start..start + result.len();
-                    return Ok(Kept::Result(body, range));
-                }
-                Verdict::Failed { category, message } => {
-                    watched.observe(QueueState::Active, None);
-                    return Err(ClientError::Failed {
-                        call: name,
-                        request_id: request_id.into(),
-                        category,
-                        message: link.excerpt(message.as_bytes()),
-                    });
-                }
-                Verdict::Expired => return Ok(Kept::Expired),
-                Verdict::Refused => return Err(link.refused(name, status, &body)),
-                Verdict::Odd if body.len() >= MAX_BYTES => {
-                    return Err(ClientError::answer(name, "it is longer than 64 MiB"));
-                }
-                Verdict::Odd if odd >= MAX_ODD && status == 400 => {
-                    return Err(link.refused(name, status, &body));
-                }
-                Verdict::Odd if odd >= MAX_ODD => {
-                    return Err(ClientError::answer(name, "it is not a JSON object"));
-                }
-                Verdict::Odd => {
-                    odd += 1;
-                    backoff(odd - 1)
-                }
-                Verdict::TryAgain {
+    /// A poll got this response.
+    pub(super) fn next<'a>(&mut self, status: u16, body: &'a [u8]) -> Next<'a> {
+        self.iteration = self.iteration.wrapping_add(1);
+        match classify(status, body) {
+            PollResponse::Done(result) => Next::Done(result),
+            PollResponse::TryAgain {
+                state,
+                reason,
+                retry_after,
+            } => {
+                self.understood();
+                let own_wait = self.queue_wait(state);
+                let wait = or_min_wait(retry_after.unwrap_or(own_wait));
+                Next::Queued {
                     state,
                     reason,
-                    after,
-                } => {
-                    watched.observe(state, reason.as_deref());
-                    let is_paused = matches!(
-                        state,
-                        QueueState::PausedCapacity | QueueState::PausedRateLimit
-                    );
-                    let own = if is_paused {
-                        backoff(0)
-                    } else {
-                        rounds += 1;
-                        backoff(rounds - 1)
-                    };
-                    after.unwrap_or(own)
+                    wait,
                 }
-                Verdict::Pending => GAP,
-                Verdict::Metadata => {
-                    allow_metadata_only = Some(false);
-                    Duration::ZERO
-                }
-                Verdict::Unable | Verdict::Busy => {
-                    failures += 1;
-                    backoff(failures - 1)
-                }
-            };
-            // A backend that always says so would be asked all the time.
-            let wait = if wait.is_zero() { GAP } else { wait };
-            link.sleep(wait).await;
+            }
+            PollResponse::Pending => {
+                self.understood();
+                Next::PollAgain(MIN_WAIT)
+            }
+            PollResponse::MetadataOnly => {
+                self.understood();
+                self.allow_metadata_only = Some(false);
+                Next::PollAgain(MIN_WAIT)
+            }
+            PollResponse::Failed { category, message } => Next::Failed { category, message },
+            PollResponse::Expired => Next::Resubmit,
+            PollResponse::Unavailable | PollResponse::Busy => {
+                self.failures += 1;
+                Next::PollAgain(backoff(self.failures - 1))
+            }
+            PollResponse::Malformed => self.malformed(status, body.len()),
+            PollResponse::Refused => Next::Refused,
         }
+    }
+
+    fn understood(&mut self) {
+        (self.failures, self.malformed) = (0, 0);
+    }
+
+    fn queue_wait(&mut self, state: QueueState) -> Duration {
+        match state {
+            QueueState::PausedCapacity | QueueState::PausedRateLimit => backoff(0),
+            _ => {
+                self.queued += 1;
+                backoff(self.queued - 1)
+            }
+        }
+    }
+
+    fn malformed(&mut self, status: u16, len: usize) -> Next<'static> {
+        if len >= MAX_BYTES {
+            return Next::Invalid("it is longer than 64 MiB");
+        }
+        if self.malformed < MAX_MALFORMED {
+            self.malformed += 1;
+            return Next::PollAgain(backoff(self.malformed - 1));
+        }
+        match status {
+            400 => Next::Refused,
+            _ => Next::Invalid("it is not a JSON object"),
+        }
+    }
+}
+
+fn or_min_wait(wait: Duration) -> Duration {
+    if wait.is_zero() { MIN_WAIT } else { wait }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use QueueState::{Active, PausedCapacity, PausedRateLimit, Unknown};
+    use alloc::format;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn queued(state: QueueState, reason: Option<&'static str>, wait: Duration) -> Next<'static> {
+        Next::Queued {
+            state,
+            reason: reason.map(Into::into),
+            wait,
+        }
+    }
+
+    fn failed(category: Category) -> Next<'static> {
+        Next::Failed {
+            category,
+            message: "no".into(),
+        }
+    }
+
+    /// The waits after `n` polls with the same response.
+    fn waits(poll: &mut Poll, status: u16, body: &str, n: usize) -> Vec<u64> {
+        let wait = |_| match poll.next(status, body.as_bytes()) {
+            Next::PollAgain(wait) | Next::Queued { wait, .. } => wait.as_secs(),
+            end => panic!("{end:?}"),
+        };
+        (0..n).map(wait).collect()
+    }
+
+    const QUEUED: &str = r#"{"type":"try_again","queue_state":"active"}"#;
+    const PENDING: &str = r#"{"status":"pending"}"#;
+
+    #[test]
+    fn each_response_is_followed_by_its_row_of_the_table() {
+        let bare = r#"{"type": "sample", "sequences": []}"#;
+        let wrapped = r#"{"status":"completed","result":{"path": 1}}"#;
+        let capacity = r#"{"type":"try_again","queue_state":"paused_capacity",
+            "queue_state_reason":"no room"}"#;
+        let rate = r#"{"type":"try_again","queue_state":"paused_rate_limit","retry_after_ms":250}"#;
+        let at_once = r#"{"type":"try_again","queue_state":"of tomorrow","retry_after_ms":0}"#;
+        let metadata = r#"{"status":"complete_metadata","response_payload_size":7}"#;
+        let nested = r#"{"status":"failed","error":{"category":"user","message":"no"}}"#;
+        let again = || Next::PollAgain(seconds(1));
+        let rows = [
+            (200, bare, Next::Done(bare.as_bytes())),
+            (200, wrapped, Next::Done(br#"{"path": 1}"#)),
+            (200, QUEUED, queued(Active, None, seconds(1))),
+            (408, QUEUED, queued(Active, None, seconds(1))),
+            (
+                200,
+                capacity,
+                queued(PausedCapacity, Some("no room"), seconds(1)),
+            ),
+            (
+                408,
+                rate,
+                queued(PausedRateLimit, None, Duration::from_millis(250)),
+            ),
+            (200, at_once, queued(Unknown, None, MIN_WAIT)),
+            (200, PENDING, Next::PollAgain(MIN_WAIT)),
+            (200, metadata, Next::PollAgain(MIN_WAIT)),
+            (
+                200,
+                r#"{"error":"no","category":"user"}"#,
+                failed(Category::User),
+            ),
+            (
+                200,
+                r#"{"error":"no","category":"server"}"#,
+                failed(Category::Server),
+            ),
+            (
+                200,
+                r#"{"error":"no","category":"unknown"}"#,
+                failed(Category::Unknown),
+            ),
+            (200, nested, failed(Category::User)),
+            (410, "", Next::Resubmit),
+            (408, "", again()),
+            (408, PENDING, again()),
+            (500, bare, again()),
+            (599, "", again()),
+            (429, "", again()),
+            (400, "", again()),
+            (200, "nonsense", again()),
+            (401, "", Next::Refused),
+            (404, "", Next::Refused),
+            (307, "", Next::Refused),
+        ];
+        for (status, body, expected) in rows {
+            let mut poll = Poll::default();
+            let next = poll.next(status, body.as_bytes());
+            assert_eq!(next, expected, "{status} {body}");
+            assert_eq!(poll.iteration(), 1);
+            let asks_for_all = body == metadata;
+            assert_eq!(poll.allow_metadata_only(), asks_for_all.then_some(false));
+        }
+    }
+
+    #[test]
+    fn every_status_without_a_body_is_followed_by_its_row() {
+        for status in 0..=u16::MAX {
+            let expected = match status {
+                200..300 | 400 | 408 | 429 | 500.. => Next::PollAgain(seconds(1)),
+                410 => Next::Resubmit,
+                _ => Next::Refused,
+            };
+            assert_eq!(Poll::default().next(status, b""), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn waits_double_up_to_half_a_minute_but_not_in_a_pause() {
+        let doubling = [1, 2, 4, 8, 16, 30, 30];
+        for (status, body) in [(429, ""), (408, ""), (503, ""), (200, QUEUED)] {
+            assert_eq!(waits(&mut Poll::default(), status, body, 7), doubling);
+        }
+        let mut poll = Poll::default();
+        let lost = [(); 7].map(|()| poll.no_response().as_secs());
+        assert_eq!((lost, poll.retries(), poll.iteration()), (doubling, 7, 7));
+        for state in ["paused_capacity", "paused_rate_limit"] {
+            let paused = format!(r#"{{"type":"try_again","queue_state":"{state}"}}"#);
+            assert_eq!(waits(&mut Poll::default(), 200, &paused, 3), [1, 1, 1]);
+        }
+    }
+
+    #[test]
+    fn a_usable_response_resets_the_failures_but_not_the_waits_in_the_queue() {
+        let mut poll = Poll::default();
+        assert_eq!(waits(&mut poll, 200, QUEUED, 2), [1, 2]);
+        assert_eq!(waits(&mut poll, 503, "", 2), [1, 2]);
+        assert_eq!(poll.no_response(), seconds(4));
+        assert_eq!(waits(&mut poll, 400, "", 2), [1, 2]);
+        // A malformed response is no success: both counts go on.
+        assert_eq!(poll.retries(), 3);
+        assert_eq!(waits(&mut poll, 503, "", 1), [8]);
+        assert_eq!(waits(&mut poll, 200, PENDING, 1), [0]);
+        assert_eq!(poll.retries(), 0);
+        assert_eq!(waits(&mut poll, 503, "", 1), [1]);
+        assert_eq!(waits(&mut poll, 400, "", 3), [1, 2, 4]);
+        // A wait that the backend sets counts as one.
+        let timed = r#"{"type":"try_again","queue_state":"active","retry_after_ms":5000}"#;
+        assert_eq!(waits(&mut poll, 200, timed, 1), [5]);
+        assert_eq!(waits(&mut poll, 200, QUEUED, 2), [8, 16]);
+    }
+
+    #[test]
+    fn the_fourth_malformed_response_in_a_row_is_final() {
+        let no_object = Next::Invalid("it is not a JSON object");
+        for (last, expected) in [(400, Next::Refused), (200, no_object)] {
+            let mut poll = Poll::default();
+            assert_eq!(waits(&mut poll, 200, "nonsense", 2), [1, 2]);
+            assert_eq!(waits(&mut poll, 400, "", 1), [4]);
+            assert_eq!(poll.next(last, b"[]"), expected);
+        }
+        let long = vec![0; MAX_BYTES];
+        let too_long = Next::Invalid("it is longer than 64 MiB");
+        assert_eq!(Poll::default().next(200, &long), too_long);
+        assert_eq!(Poll::default().next(400, &long), too_long);
     }
 }

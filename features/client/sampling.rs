@@ -1,13 +1,14 @@
-//! Sampling from a model.
+//! The sampling client.
 
+use super::api::Call;
+use super::call::Backpressure;
 use super::error::{ClientError, Result};
 use super::input::{ModelInput, SampleRequest, SamplingParams};
-use super::link::Call;
+use super::kind::RequestKind;
 use super::output::Sampled;
 use super::pending::Pending;
-use super::plain::Backpressure;
-use super::poll::{Kind, Submission};
-use super::session::Session;
+use super::session::ClientSession;
+use super::submission::Submission;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -16,17 +17,17 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
-/// What is sampled from.
+/// The model to sample from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SamplingModel {
     /// A base model, by its name.
     Base(String),
-    /// Weights that were [saved for a sampler](super::TrainingClient::save_weights_for_sampler), by their path.
+    /// Weights [saved for a sampler](super::TrainingClient::save_weights_for_sampler), by their path.
     Path(String),
 }
 
-/// A base model; a path, if it begins with `tinker://`.
+/// A path if the text begins with `tinker://`, else a base model.
 impl From<&str> for SamplingModel {
     fn from(name: &str) -> Self {
         if name.starts_with("tinker://") {
@@ -37,15 +38,16 @@ impl From<&str> for SamplingModel {
     }
 }
 
-/// Samples from a model. Clones are the same client. Dropping it ends neither the session nor calls under way.
+/// Samples from a model. Clones share the client. Dropping it cancels none of its calls, and leaves the
+/// session open for other clients.
 #[derive(Clone)]
 pub struct SamplingClient(Arc<Inner>);
 
 struct Inner {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
     id: Box<str>,
-    seq: AtomicU64,
-    busy: Backpressure,
+    next_seq_id: AtomicU64,
+    backpressure: Backpressure,
 }
 
 #[derive(Serialize)]
@@ -60,7 +62,7 @@ struct NewSampler<'a> {
 }
 
 #[derive(Deserialize)]
-struct Created {
+struct CreatedSampler {
     sampling_session_id: Box<str>,
 }
 
@@ -77,42 +79,43 @@ struct Sample<'a> {
 }
 
 impl SamplingClient {
-    pub(super) async fn create(session: Arc<Session>, model: SamplingModel) -> Result<Self> {
+    pub(super) async fn create(session: Arc<ClientSession>, model: SamplingModel) -> Result<Self> {
         let (base_model, model_path) = match &model {
             SamplingModel::Base(name) => (Some(name.as_str()), None),
             SamplingModel::Path(path) => (None, Some(path.as_str())),
         };
         let body = NewSampler {
             session_id: &session.id,
-            sampling_session_seq_id: session.next_sampler(),
+            sampling_session_seq_id: session.next_sampler_seq_id(),
             base_model,
             model_path,
             r#type: "create_sampling_session",
         };
         let name = "create_sampling_session";
-        let call = Call::post(&session.link, name, name, &body)?;
-        let created: Created = session.link.ask(&call).await?;
+        let call = Call::post(&session.api, name, name, &body)?;
+        let created: CreatedSampler = session.api.ask(&call).await?;
         Ok(Self::new(session, created.sampling_session_id))
     }
 
-    pub(super) fn new(session: Arc<Session>, id: Box<str>) -> Self {
+    pub(super) fn new(session: Arc<ClientSession>, id: Box<str>) -> Self {
         Self(Arc::new(Inner {
             session,
             id,
-            seq: AtomicU64::new(0),
-            busy: Backpressure::default(),
+            next_seq_id: AtomicU64::new(0),
+            backpressure: Backpressure::default(),
         }))
     }
 
-    /// The id that the backend has given it.
+    /// The client's id, which the backend has assigned.
     #[must_use]
     pub fn sampling_session_id(&self) -> &str {
         &self.0.id
     }
 
-    /// Samples `num_samples` sequences that go on from `prompt`.
+    /// Samples `num_samples` continuations of `prompt`.
     ///
-    /// When the backend has too much to do, all samples of this client wait a moment before they are submitted.
+    /// While the backend is overloaded, all samples of this client wait before they are submitted: 1 s after it has
+    /// refused one, or 5 s if that was larger than 128 KiB.
     pub fn sample(
         &self,
         prompt: impl Into<ModelInput>,
@@ -123,27 +126,28 @@ impl SamplingClient {
         self.sample_with(request.num_samples(num_samples).params(params))
     }
 
-    /// The logarithm of the probability of each token of `prompt`; the first has none.
+    /// Computes the log probability of each token of `prompt`; the first has none.
     pub fn compute_logprobs(&self, prompt: impl Into<ModelInput>) -> Pending<Vec<Option<f32>>> {
         let request = SampleRequest::new(prompt)
             .params(SamplingParams::new().max_tokens(1))
             .prompt_logprobs(true);
         let sampled = self.sample_with(request);
-        // The call inside reports what it fails with, and this one the rest.
+        // `sampled` reports its own errors, this call the others.
         self.0.session.run(async move {
-            let missing = || ClientError::answer("compute_logprobs", "it has no prompt_logprobs");
+            let missing =
+                || ClientError::invalid_response("compute_logprobs", "it has no prompt_logprobs");
             sampled.await?.prompt_logprobs.ok_or_else(missing)
         })
     }
 
-    /// [`sample`](Self::sample), with all that can be asked for.
+    /// [`sample`](Self::sample), with all options.
     pub fn sample_with(&self, request: SampleRequest) -> Pending<Sampled> {
         let inner = Arc::clone(&self.0);
         self.0.session.run(async move {
-            let (link, busy) = (&inner.session.link, Some(&inner.busy));
+            let (api, backpressure) = (&inner.session.api, Some(&inner.backpressure));
             let body = Sample {
                 sampling_session_id: &inner.id,
-                seq_id: inner.seq.fetch_add(1, Ordering::Relaxed),
+                seq_id: inner.next_seq_id.fetch_add(1, Ordering::Relaxed),
                 num_samples: request.num_samples,
                 prompt: &request.prompt,
                 sampling_params: &request.params,
@@ -151,11 +155,13 @@ impl SamplingClient {
                 topk_prompt_logprobs: request.topk_prompt_logprobs,
                 r#type: "sample",
             };
-            let submission = Submission::new(link, Kind::Sample, &body)?;
+            let submission = Submission::new(api, RequestKind::Sample, &body)?;
             drop(request);
-            let request_id = submission.submit(link, busy).await?;
-            let queue = &inner.session.queue;
-            submission.result(link, queue, busy, request_id).await
+            let request_id = submission.submit(api, backpressure).await?;
+            let queue_watch = &inner.session.queue_watch;
+            submission
+                .result(api, queue_watch, backpressure, request_id)
+                .await
         })
     }
 }

@@ -1,14 +1,14 @@
-//! The service: a session at the backend, and the clients that it makes.
+//! The service client: opens a session at the backend and creates the other clients.
 
 use super::block_on::block_on;
+use super::api::{Api, Call};
 use super::error::{ClientError, Result};
-use super::link::{Call, Link};
+use super::io::RuntimeIo;
 use super::output::ServerCapabilities;
+use super::params::NewModel;
 use super::pending::Pending;
-use super::port::World;
 use super::sampling::{SamplingClient, SamplingModel};
-use super::session::{Created, EndReason, NewSession, Session};
-use super::train::NewModel;
+use super::session::{ClientSession, CreatedSession, EndReason, NewSession};
 use super::training::TrainingClient;
 use crate::bus::{QueueStateChange, QueueStateObserver, QueueStateTracker};
 use crate::features::http::{Config, HttpClient, HttpEvents, HttpTransport};
@@ -25,14 +25,14 @@ use core::fmt;
 use core::future::Future;
 use core::time::Duration;
 
-/// The session's own telemetry while it is put together.
+/// The builder of a session's own telemetry.
 pub type TelemetryBuilder<H, R> = Builder<HttpTransport<H>, R, R>;
 
 type Adjust<H, R> = Box<dyn FnOnce(TelemetryBuilder<H, R>) -> TelemetryBuilder<H, R> + Send>;
 
-/// Puts a service together: [`ServiceClient::builder`] begins, [`connect`](Self::connect) ends. An HTTP client and a
-/// runtime are needed.
-#[must_use = "it does nothing until connect()"]
+/// Builds a [`ServiceClient`]: from [`ServiceClient::builder`] to [`connect`](Self::connect). An HTTP client and a
+/// runtime are required.
+#[must_use = "a builder does nothing until connect()"]
 pub struct ServiceBuilder<H, R> {
     config: Config,
     tags: Vec<String>,
@@ -68,50 +68,50 @@ impl ServiceBuilder<(), ()> {
 }
 
 impl<H, R> ServiceBuilder<H, R> {
-    /// Words by which the session can be found. Default: none.
+    /// Sets the tags of the session, by which it can be found. Default: none.
     pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
         self.tags = tags.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Something that the session is to be known by. Default: nothing.
+    /// Adds an entry to the session's metadata. Default: none.
     pub fn user_metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.user_metadata.insert(name.into(), value.into());
         self
     }
 
-    /// The id of the project that the session belongs to. Default: none.
+    /// Sets the id of the project that the session belongs to. Default: none.
     pub fn project(mut self, id: impl Into<String>) -> Self {
         self.project = Some(id.into());
         self
     }
 
-    /// `sdk_version` of the session and of its telemetry. Default: this crate's.
+    /// Sets `sdk_version` of the session and of its telemetry. Default: this crate's version.
     pub fn sdk_version(mut self, version: impl Into<String>) -> Self {
         self.sdk_version = version.into();
         self
     }
 
-    /// Who is told when requests wait in another way. Default: nobody but the session's bus.
+    /// Sets an observer of queue state changes. Default: none; the session's bus has them in any case.
     pub fn queue_state_observer(mut self, observer: impl QueueStateObserver) -> Self {
         self.observer = Some(Arc::new(observer));
         self
     }
 
-    /// How long [`ServiceClient::close`] may take. Default: 10 s.
+    /// Limits the duration of [`ServiceClient::close`]. Default: 10 s.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// The most requests that are under way at once; others wait. A poll for a result is one for up to 45 s. Each takes
-    /// a connection, and with `Ureq` a thread. Default: 256, and never less than one.
+    /// Limits the number of concurrent requests; others wait. A poll for a result is a request of up to 45 s. Each
+    /// request takes a connection, and with `Ureq` a thread. Default: 256; at least one.
     pub fn max_requests(mut self, requests: usize) -> Self {
         self.max_requests = requests;
         self
     }
 
-    /// The randomness of the idempotency keys. Default: the operating system's.
+    /// Sets the seed of the idempotency keys. Default: from the operating system.
     pub fn entropy(mut self, entropy: Entropy) -> Self {
         self.entropy = Some(entropy);
         self
@@ -137,7 +137,7 @@ impl<H, R> ServiceBuilder<H, R> {
 }
 
 impl<R> ServiceBuilder<(), R> {
-    /// The HTTP client: calls, and what is reported of them, each go through clones of it.
+    /// Sets the HTTP client. Calls and telemetry use clones of it.
     pub fn http<H: HttpClient + Clone>(self, client: H) -> ServiceBuilder<H, R> {
         let (builder, (), runtime) = self.with((), ());
         builder.with(client, runtime).0
@@ -145,8 +145,8 @@ impl<R> ServiceBuilder<(), R> {
 }
 
 impl<H> ServiceBuilder<H, ()> {
-    /// Clock and spawner. It is bound to the executor of whoever first polls [`connect`](ServiceBuilder::connect). The
-    /// heartbeat is a task on it, and so is each training client: with `Thread`, a thread.
+    /// Sets the runtime. It is bound to the executor on which [`connect`](ServiceBuilder::connect) is first polled. The
+    /// heartbeat and each training client take a task on it; with `Thread`, a thread.
     pub fn runtime<R: Runtime>(self, runtime: R) -> ServiceBuilder<H, R> {
         let (builder, http, ()) = self.with((), ());
         builder.with(http, runtime).0
@@ -155,8 +155,8 @@ impl<H> ServiceBuilder<H, ()> {
 
 impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
     /// Sets options of the session's own telemetry, as in
-    /// `.telemetry(|telemetry| telemetry.flush_interval(Duration::from_secs(1)))`. `enabled(false)` is one of them.
-    /// Of several calls the last counts.
+    /// `.telemetry(|telemetry| telemetry.flush_interval(Duration::from_secs(1)))`. `enabled(false)` switches it off.
+    /// The last call wins.
     pub fn telemetry(
         mut self,
         adjust: impl FnOnce(TelemetryBuilder<H, R>) -> TelemetryBuilder<H, R> + Send + 'static,
@@ -165,17 +165,17 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         self
     }
 
-    /// Creates the session: at the backend, then its telemetry, then its heartbeat.
+    /// Creates the session at the backend, then starts its telemetry and its heartbeat.
     ///
     /// # Errors
-    /// A configuration that cannot work, a backend that does not create the session within five minutes or refuses to,
-    /// a runtime that cannot be bound.
+    /// If the configuration is invalid, the backend refuses to create the session or does not create it within five
+    /// minutes, or the runtime cannot be bound.
     pub fn connect(self) -> Pending<ServiceClient> {
         Pending::new(self.open())
     }
 
     async fn open(mut self) -> Result<ServiceClient> {
-        let api = self.config.api()?;
+        let endpoint = self.config.api()?;
         self.runtime.bind()?;
         let entropy = match self.entropy.take() {
             Some(entropy) => entropy,
@@ -183,11 +183,11 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
                 Entropy::from_os().map_err(|_| ClientError::Telemetry(BuildError::NoEntropy))?
             }
         };
-        let world = World::new(self.http.clone(), self.runtime.clone());
-        let (random, most) = (Random::new(entropy), self.max_requests);
-        let link = Arc::new(Link::new(Box::new(world), api, random, most));
-        let create = self.create(&link)?;
-        let created: Created = link.ask(&create).await?;
+        let io = RuntimeIo::new(self.http.clone(), self.runtime.clone());
+        let random = Random::new(entropy);
+        let api = Arc::new(Api::new(Box::new(io), endpoint, random, self.max_requests));
+        let create = self.create(&api)?;
+        let created: CreatedSession = api.ask(&create).await?;
 
         let transport = HttpTransport::new(self.config, self.http);
         let mut telemetry = Reporter::builder(&*created.session_id)
@@ -199,7 +199,7 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         }
         let reporter = telemetry.start().map_err(ClientError::Telemetry)?;
         let handle = reporter.handle();
-        link.tell(HttpEvents::new(&handle));
+        api.report_to(HttpEvents::new(&handle));
         let mut tracker = QueueStateTracker::new(&handle);
         if let Some(observer) = self.observer {
             let observe = move |change: &QueueStateChange<'_>| {
@@ -207,14 +207,14 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
             };
             tracker = tracker.observer(observe);
         }
-        let session = Session::open(created, link, tracker, handle, Box::new(reporter))?;
+        let session = ClientSession::open(created, api, tracker, handle, Box::new(reporter))?;
         Ok(ServiceClient {
             session,
             close_timeout: self.close_timeout,
         })
     }
 
-    fn create(&self, link: &Link) -> Result<Call> {
+    fn create(&self, api: &Api) -> Result<Call> {
         let body = NewSession {
             tags: &self.tags,
             user_metadata: &self.user_metadata,
@@ -223,7 +223,7 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
             r#type: "create_session",
         };
         let name = "create_session";
-        Call::post(link, name, name, &body)
+        Call::post(api, name, name, &body)
     }
 }
 
@@ -237,30 +237,30 @@ impl<H, R> fmt::Debug for ServiceBuilder<H, R> {
     }
 }
 
-/// A session at the backend, and the maker of the other clients. Clones are the same session.
+/// A session at the backend, from which the other clients are created. Clones share the session.
 ///
-/// The session lives until it is [closed](Self::close), or until its last client is dropped, this one or another, and
-/// its last call. A drop does what it can: where the runtime has threads of its own (`Thread`) it waits until the
-/// backend is told and the telemetry is sent, at most 2 s and `drop_timeout`; elsewhere it only asks for both.
+/// The session ends when it is [closed](Self::close), or when the last of its clients and calls is dropped. If the
+/// runtime has threads of its own (`Thread`), the drop tells the backend, for at most 2 s, and sends the telemetry, for
+/// at most `drop_timeout`; elsewhere it starts both without waiting.
 #[derive(Clone)]
 pub struct ServiceClient {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
     close_timeout: Duration,
 }
 
 impl ServiceClient {
-    /// Begins a service. The [`Config`] says where the backend is and what it is shown.
+    /// Starts building a service client. The [`Config`] has the backend's address and the credentials.
     pub fn builder(config: Config) -> ServiceBuilder<(), ()> {
         ServiceBuilder::new(config)
     }
 
-    /// The id that the backend has given the session.
+    /// The session's id, which the backend has assigned.
     #[must_use]
     pub fn session_id(&self) -> &str {
         &self.session.id
     }
 
-    /// The session's telemetry, for events of the program's own; `None` where it is switched off.
+    /// A handle of the session's telemetry, for the program's own events; `None` if telemetry is disabled.
     #[must_use]
     pub fn telemetry(&self) -> Option<Handle> {
         Some(self.session.handle())
@@ -268,16 +268,16 @@ impl ServiceClient {
             .cloned()
     }
 
-    /// What the backend can do.
+    /// Asks the backend what it supports.
     pub fn get_server_capabilities(&self) -> Pending<ServerCapabilities> {
-        let link = Arc::clone(&self.session.link);
+        let api = Arc::clone(&self.session.api);
         self.session.run(async move {
             let name = "get_server_capabilities";
-            link.ask(&Call::get(name, name)).await
+            api.ask(&Call::get(name, name)).await
         })
     }
 
-    /// A client that samples from a model.
+    /// Creates a client that samples from a model.
     pub fn create_sampling_client(
         &self,
         model: impl Into<SamplingModel>,
@@ -286,7 +286,7 @@ impl ServiceClient {
         self.session.run(SamplingClient::create(session, model))
     }
 
-    /// A client that trains an adapter on top of a base model. It waits until the backend has made the model.
+    /// Creates a client that trains an adapter of a base model. Completes when the backend has created the model.
     pub fn create_training_client(
         &self,
         base_model: impl Into<String>,
@@ -298,15 +298,15 @@ impl ServiceClient {
             .run(TrainingClient::create(session, base, model))
     }
 
-    /// Ends the session for all its clients: calls under way fail with [`ClientError::Closed`], the backend is told of the
-    /// success, and the telemetry is sent. At most [`close_timeout`](ServiceBuilder::close_timeout), whatever the backend
-    /// does. A second call waits for the telemetry only.
+    /// Ends the session for all its clients: open calls fail with [`ClientError::Closed`], the backend learns that the
+    /// program succeeded, and the remaining telemetry is sent. Takes at most
+    /// [`close_timeout`](ServiceBuilder::close_timeout). Further calls only wait for the telemetry.
     pub fn close(&self) -> impl Future<Output = Drain> + Send + 'static + use<> {
         let session = Arc::clone(&self.session);
         session.close(EndReason::Success, String::new(), self.close_timeout)
     }
 
-    /// [`close`](Self::close), with another reason and words for it.
+    /// [`close`](Self::close), with a reason and a detail for the backend.
     pub fn close_as(
         &self,
         reason: EndReason,
@@ -316,7 +316,7 @@ impl ServiceClient {
         session.close(reason, detail.into(), self.close_timeout)
     }
 
-    /// [`close`](Self::close), waiting on the calling thread; see [`Pending::wait`].
+    /// [`close`](Self::close), blocking the calling thread; see [`Pending::wait`].
     pub fn close_blocking(&self) -> Drain {
         block_on(self.close())
     }

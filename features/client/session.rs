@@ -1,12 +1,12 @@
-//! A session at the backend, which all its clients share: calls, reports, its end.
+//! A session at the backend, shared by its clients: calls, reports, end.
 
 use super::block_on::block_on;
+use super::api::{Api, Call};
 use super::error::Result;
 use super::heartbeat;
-use super::link::{Call, Link};
+use super::io::{catch_panic, with_deadline};
 use super::pending::Pending;
-use super::port::{caught, until};
-use super::queue::Queue;
+use super::queue_watch::QueueWatch;
 use crate::bus::QueueStateTracker;
 use crate::diagnostic::DiagnosticKind;
 use crate::session::Handle;
@@ -22,23 +22,24 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-/// How long the backend may take to hear that a session is over.
+/// The deadline of the call that finishes a session.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same where a drop waits for it.
+/// The same when a drop waits for it.
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) struct Session {
+/// A session at the backend.
+pub(super) struct ClientSession {
     pub(super) id: Box<str>,
-    pub(super) link: Arc<Link>,
-    pub(super) queue: Queue,
+    pub(super) api: Arc<Api>,
+    pub(super) queue_watch: QueueWatch,
     handle: Handle,
-    /// Owned until the last client is gone: its drop stops the session's telemetry.
+    /// Held for its drop, which stops the session's telemetry after the last client is gone.
     _reporter: Box<dyn Any + Send + Sync>,
-    models: AtomicU64,
-    samplers: AtomicU64,
+    next_model: AtomicU64,
+    next_sampler: AtomicU64,
 }
 
-/// What a session is created with.
+/// The request that creates a session.
 #[derive(Serialize)]
 pub(super) struct NewSession<'a> {
     pub(super) tags: &'a [String],
@@ -49,9 +50,9 @@ pub(super) struct NewSession<'a> {
     pub(super) r#type: &'static str,
 }
 
-/// What that is answered.
+/// The response to it.
 #[derive(Deserialize)]
-pub(super) struct Created {
+pub(super) struct CreatedSession {
     pub(super) session_id: Box<str>,
     #[serde(default)]
     info_message: Option<String>,
@@ -61,16 +62,16 @@ pub(super) struct Created {
     error_message: Option<String>,
 }
 
-/// How a session ends, for the backend's books.
+/// How a session ended, as reported to the backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndReason {
-    /// The program has done what it wanted.
+    /// The program succeeded.
     #[default]
     Success,
-    /// It has failed.
+    /// The program failed.
     Errored,
-    /// Somebody has stopped it.
+    /// The program was interrupted.
     Interrupted,
 }
 
@@ -95,106 +96,106 @@ struct FinishReason {
     r#type: &'static str,
 }
 
-impl Session {
-    /// A session that the backend has created. Its heart begins to beat.
+impl ClientSession {
+    /// Opens a session that the backend has created, and starts its heartbeat.
     pub(super) fn open(
-        created: Created,
-        link: Arc<Link>,
+        created: CreatedSession,
+        api: Arc<Api>,
         tracker: QueueStateTracker,
         handle: Handle,
         reporter: Box<dyn Any + Send + Sync>,
     ) -> Result<Arc<Self>> {
         let id = created.session_id.clone();
-        created.tell(&link, &handle);
-        let queue = Queue::new(tracker, handle.clone(), &id, Arc::clone(&link));
-        let beats = heartbeat::beat(Arc::clone(&link), handle.clone(), id.clone());
-        link.spawn(Box::pin(beats))?;
+        created.report_messages(&api, &handle);
+        let queue_watch = QueueWatch::new(tracker, handle.clone(), &id, Arc::clone(&api));
+        let heartbeat = heartbeat::run(Arc::clone(&api), handle.clone(), id.clone());
+        api.spawn(Box::pin(heartbeat))?;
         Ok(Arc::new(Self {
             id,
-            link,
-            queue,
+            api,
+            queue_watch,
             handle,
             _reporter: reporter,
-            models: AtomicU64::new(0),
-            samplers: AtomicU64::new(0),
+            next_model: AtomicU64::new(0),
+            next_sampler: AtomicU64::new(0),
         }))
     }
 
-    /// A handle on the session's telemetry; off where that is.
+    /// A handle of the session's telemetry; disabled if telemetry is.
     pub(super) const fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    pub(super) fn next_model(&self) -> u64 {
-        self.models.fetch_add(1, Ordering::Relaxed)
+    pub(super) fn next_model_seq_id(&self) -> u64 {
+        self.next_model.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn next_sampler(&self) -> u64 {
-        self.samplers.fetch_add(1, Ordering::Relaxed)
+    pub(super) fn next_sampler_seq_id(&self) -> u64 {
+        self.next_sampler.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A public call: what it fails with is reported, a panic ends the session's telemetry and goes on, and the
-    /// session's end is its end.
+    /// Runs a public call: reports its error; reports its panic as fatal to the session's telemetry and resumes it;
+    /// fails the call when the session is closed.
     pub(super) fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Pending<T> {
         let session = Arc::clone(self);
         Pending::new(async move {
-            // The outer capture sees a panic that the inner one has logged already, and never an error.
+            // The outer capture sees only panics, already logged by the inner one, and makes them fatal.
             let inner = session.handle.capture().future(work);
             let outer = session.handle.capture().fatal(true).future_plain(inner);
-            session.link.while_open(outer).await
+            session.api.while_open(outer).await
         })
     }
 
-    /// Tells the backend that the session is over. What comes of it does not matter: older ones do not know the call.
+    /// Tells the backend that the session has ended. The response is ignored: older backends do not know the call.
     fn finish(
         &self,
         reason: EndReason,
         detail: &str,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let link = Arc::clone(&self.link);
+        let api = Arc::clone(&self.api);
         let finish = Finish {
             reason: FinishReason {
                 r#type: reason.as_str(),
             },
             detail,
         };
-        let path = format!("sessions/{}/finish", segment(&self.id));
-        let call = Call::post(&link, "finish", path, &finish);
+        let path = format!("sessions/{}/finish", path_segment(&self.id));
+        let call = Call::post(&api, "finish", path, &finish);
         async move {
             if let Ok(mut call) = call {
                 call.timeout = FINISH_TIMEOUT;
                 call.is_urgent = true;
-                // Nor does a panic of the HTTP client: a drop may be in one already.
-                let _ = caught(link.exchange(&call, 0)).await;
+                // A panic of the HTTP client is ignored, too: a drop during another panic would abort the process.
+                let _ = catch_panic(api.exchange(&call, 0)).await;
             }
         }
     }
 
-    /// Ends the session: open calls fail, the backend is told, the telemetry is sent.
+    /// Ends the session: fails its open calls, tells the backend, sends the remaining telemetry.
     pub(super) async fn close(
         self: Arc<Self>,
         reason: EndReason,
         detail: String,
         timeout: Duration,
     ) -> Drain {
-        let begun = self.link.now();
-        // In the child of a fork the session is the parent's.
-        if !self.link.is_forked() && self.link.close() {
+        let started = self.api.now();
+        // In the child of a fork the session still belongs to the parent.
+        if !self.api.is_forked() && self.api.close() {
             let finish = self.finish(reason, &detail);
-            // Half of the time is for what the session has to report.
-            let _ = until(self.link.sleep(timeout / 2), finish).await;
+            // The other half is for the telemetry.
+            let _ = with_deadline(self.api.sleep(timeout / 2), finish).await;
         }
-        let passed = self.link.now().saturating_duration_since(begun);
-        self.handle.stop(timeout.saturating_sub(passed)).await
+        let elapsed = self.api.now().saturating_duration_since(started);
+        self.handle.stop(timeout.saturating_sub(elapsed)).await
     }
 }
 
-impl Drop for Session {
+impl Drop for ClientSession {
     fn drop(&mut self) {
-        if self.link.is_forked() || !self.link.close() {
+        if self.api.is_forked() || !self.api.close() {
             return;
         }
         let (reason, detail) = if std::thread::panicking() {
@@ -203,18 +204,18 @@ impl Drop for Session {
             (EndReason::Success, "")
         };
         let finish = self.finish(reason, detail);
-        if self.link.may_block() {
-            block_on(until(self.link.sleep(DROP_TIMEOUT), finish));
+        if self.api.may_block() {
+            block_on(with_deadline(self.api.sleep(DROP_TIMEOUT), finish));
         } else {
-            // Where there is no executor any more nobody can be told.
-            let _ = self.link.spawn(Box::pin(finish));
+            // Without an executor the backend cannot be told.
+            let _ = self.api.spawn(Box::pin(finish));
         }
     }
 }
 
-impl Created {
-    /// What the backend has to say goes where the reporter's own messages go.
-    fn tell(&self, link: &Link, handle: &Handle) {
+impl CreatedSession {
+    /// Reports the backend's messages as diagnostics.
+    fn report_messages(&self, api: &Api, handle: &Handle) {
         let messages = [
             (DiagnosticKind::BackendInfo, &self.info_message),
             (DiagnosticKind::BackendWarning, &self.warning_message),
@@ -222,14 +223,14 @@ impl Created {
         ];
         for (kind, message) in messages {
             if let Some(message) = message.as_deref().filter(|message| !message.is_empty()) {
-                handle.report(kind, &link.excerpt(message.as_bytes()), &self.session_id);
+                handle.report(kind, &api.excerpt(message.as_bytes()), &self.session_id);
             }
         }
     }
 }
 
-/// An id as a part of a path.
-fn segment(id: &str) -> String {
+/// Percent-encodes an id as a path segment.
+fn path_segment(id: &str) -> String {
     let mut path = String::with_capacity(id.len());
     for byte in id.bytes() {
         match byte {

@@ -1,4 +1,4 @@
-//! Numbers with a shape, and the data that a model is trained on.
+//! Tensors, and the data that a model is trained on.
 
 use super::input::ModelInput;
 use alloc::borrow::ToOwned;
@@ -11,7 +11,7 @@ use serde::de::Visitor;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Numbers with a shape.
+/// A tensor: numbers with a shape.
 ///
 /// ```
 /// use tinkex_telemetry::client::TensorData;
@@ -35,7 +35,7 @@ enum Numbers {
     Float32(Vec<f32>),
 }
 
-/// A tensor before its type is known.
+/// A tensor as received, before its type is checked.
 #[derive(Deserialize)]
 struct Wire {
     data: Vec<Number>,
@@ -44,7 +44,7 @@ struct Wire {
     shape: Option<Vec<usize>>,
 }
 
-/// A number of a type that is not known yet.
+/// A number as received, before the tensor's type is known.
 #[derive(Clone, Copy)]
 enum Number {
     Int(i64),
@@ -74,7 +74,7 @@ impl<'de> Deserialize<'de> for Number {
                 Ok(Number::Float(float))
             }
 
-            /// JSON has no word for what is no number.
+            /// JSON has no NaN; it is written as null.
             fn visit_unit<E>(self) -> Result<Number, E> {
                 Ok(Number::Float(f64::NAN))
             }
@@ -96,7 +96,7 @@ impl TryFrom<Wire> for TensorData {
                     Number::Float(_) => None,
                 });
                 let ints: Option<Vec<_>> = ints.collect();
-                Self::from(ints.ok_or("not all of an int64 tensor are integers")?)
+                Self::from(ints.ok_or("an int64 tensor has numbers that are not integers")?)
             }
             "float32" => {
                 let floats = numbers.map(|number| match number {
@@ -116,24 +116,24 @@ impl TryFrom<Wire> for TensorData {
 
 impl Serialize for TensorData {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut form = serializer.serialize_struct("TensorData", 3)?;
+        let mut fields = serializer.serialize_struct("TensorData", 3)?;
         match &self.numbers {
-            Numbers::Int64(ints) => form.serialize_field("data", ints)?,
-            Numbers::Float32(floats) => form.serialize_field("data", floats)?,
+            Numbers::Int64(ints) => fields.serialize_field("data", ints)?,
+            Numbers::Float32(floats) => fields.serialize_field("data", floats)?,
         }
-        form.serialize_field("dtype", self.dtype())?;
-        form.serialize_field("shape", &self.shape)?;
-        form.end()
+        fields.serialize_field("dtype", self.dtype())?;
+        fields.serialize_field("shape", &self.shape)?;
+        fields.end()
     }
 }
 
-/// A shape that is not that of so many numbers.
+/// A shape that does not match the number of elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShapeError {
-    /// The shape.
+    /// The requested shape.
     pub shape: Vec<usize>,
-    /// How many numbers there are.
+    /// The number of elements.
     pub len: usize,
 }
 
@@ -141,7 +141,7 @@ impl fmt::Display for ShapeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} numbers have not the shape {:?}",
+            "{} numbers do not fit the shape {:?}",
             self.len, self.shape
         )
     }
@@ -150,10 +150,10 @@ impl fmt::Display for ShapeError {
 impl core::error::Error for ShapeError {}
 
 impl TensorData {
-    /// The same numbers in another shape.
+    /// Changes the shape.
     ///
     /// # Errors
-    /// When the shape is that of more or fewer numbers.
+    /// If the shape has more or fewer elements.
     pub fn shaped(mut self, shape: impl Into<Vec<usize>>) -> Result<Self, ShapeError> {
         let (shape, len) = (shape.into(), self.len());
         let wanted = shape
@@ -166,13 +166,13 @@ impl TensorData {
         Ok(self)
     }
 
-    /// The shape: its sides, the outermost first.
+    /// The shape: the length of each dimension, outermost first.
     #[must_use]
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The name of the type of the numbers: `int64` or `float32`.
+    /// The name of the element type: `int64` or `float32`.
     #[must_use]
     pub const fn dtype(&self) -> &'static str {
         match self.numbers {
@@ -190,7 +190,7 @@ impl TensorData {
         }
     }
 
-    /// The numbers, if they are floats. What the backend could not write is NaN.
+    /// The numbers, if they are floats. A `null` from the backend is NaN.
     #[must_use]
     pub fn floats(&self) -> Option<&[f32]> {
         match &self.numbers {
@@ -199,7 +199,7 @@ impl TensorData {
         }
     }
 
-    /// How many numbers there are.
+    /// The number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.numbers {
@@ -208,14 +208,14 @@ impl TensorData {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// In one dimension.
+/// A tensor of one dimension.
 impl From<Vec<i64>> for TensorData {
     fn from(ints: Vec<i64>) -> Self {
         Self {
@@ -225,7 +225,7 @@ impl From<Vec<i64>> for TensorData {
     }
 }
 
-/// In one dimension.
+/// A tensor of one dimension.
 impl From<Vec<f32>> for TensorData {
     fn from(floats: Vec<f32>) -> Self {
         Self {
@@ -235,7 +235,7 @@ impl From<Vec<f32>> for TensorData {
     }
 }
 
-/// One example to train on: what the model is given, and what the loss function needs besides.
+/// One training example: the input of the model and the inputs of the loss function.
 ///
 /// ```
 /// use tinkex_telemetry::client::{Datum, ModelInput};
@@ -248,14 +248,14 @@ impl From<Vec<f32>> for TensorData {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Datum {
-    /// What the model is given.
+    /// The input of the model.
     pub model_input: ModelInput,
-    /// What the loss function needs, by its own names.
+    /// The inputs of the loss function, by name.
     pub loss_fn_inputs: BTreeMap<String, TensorData>,
 }
 
 impl Datum {
-    /// An example without inputs of the loss function.
+    /// An example without inputs for the loss function.
     #[must_use]
     pub const fn new(model_input: ModelInput) -> Self {
         Self {
@@ -264,7 +264,7 @@ impl Datum {
         }
     }
 
-    /// With an input of the loss function.
+    /// Adds an input for the loss function.
     #[must_use]
     pub fn input(mut self, name: impl Into<String>, tensor: impl Into<TensorData>) -> Self {
         self.loss_fn_inputs.insert(name.into(), tensor.into());
@@ -272,7 +272,7 @@ impl Datum {
     }
 }
 
-/// A loss function of the backend's.
+/// A loss function of the backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LossFn {
@@ -286,7 +286,7 @@ pub enum LossFn {
     Cispo,
     /// `dro`.
     Dro,
-    /// One that is not known here, by its name.
+    /// Any other, by its name.
     Named(String),
 }
 
@@ -348,7 +348,7 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     #[test]
-    fn a_tensor_is_data_type_and_shape_and_is_read_back() {
+    fn a_tensor_round_trips_as_data_dtype_and_shape() {
         let ints = TensorData::from(vec![1_i64, -2]);
         let form = json!({ "data": [1, -2], "dtype": "int64", "shape": [2] });
         assert_eq!(to_value(&ints).unwrap(), form);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_has_no_number_for_is_null_there_and_nan_here() {
+    fn nan_is_null_in_json() {
         let floats = TensorData::from(vec![f32::NAN, 1.0]);
         let form = to_value(&floats).unwrap();
         assert_eq!(form["data"], json!([null, 1.0]));
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_that_contradicts_itself_is_none() {
+    fn a_tensor_that_contradicts_itself_is_rejected() {
         for wrong in [
             json!({ "data": [1.5], "dtype": "int64", "shape": [1] }),
             json!({ "data": [1], "dtype": "int64", "shape": [2] }),
@@ -382,19 +382,19 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_is_that_of_the_numbers() {
+    fn a_shape_must_fit_the_number_of_elements() {
         let six = || TensorData::from(vec![0_i64; 6]);
         assert_eq!(six().shaped([2, 3]).unwrap().shape(), [2, 3]);
         for wrong in [vec![2, 2], vec![], vec![7], vec![usize::MAX, 2]] {
             assert!(six().shaped(wrong).is_err());
         }
         let error = six().shaped([4]).unwrap_err();
-        assert_eq!(error.to_string(), "6 numbers have not the shape [4]");
+        assert_eq!(error.to_string(), "6 numbers do not fit the shape [4]");
         assert!(TensorData::from(vec![1.5_f32]).shaped([]).is_ok());
     }
 
     #[test]
-    fn a_loss_function_is_its_name_known_or_not() {
+    fn a_loss_function_is_written_as_its_name_known_or_not() {
         for loss in LossFn::KNOWN {
             assert_eq!(LossFn::from(loss.as_str()), loss);
         }

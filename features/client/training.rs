@@ -1,17 +1,18 @@
-//! Training a model.
+//! The training client.
 
+use super::api::Call;
 use super::error::{ClientError, Result};
-use super::link::Call;
+use super::kind::RequestKind;
 use super::output::{
     ForwardBackward, LoadedWeights, ModelInfo, OptimStep, SavedForSampler, SavedWeights,
 };
+use super::params::{AdamParams, LoraConfig, Loss, NewModel};
 use super::pending::Pending;
-use super::poll::{Kind, Submission};
 use super::sampling::SamplingClient;
-use super::session::Session;
+use super::sequencer::Sequencer;
+use super::session::ClientSession;
+use super::submission::Submission;
 use super::tensor::{Datum, LossFn};
-use super::train::{AdamParams, LoraConfig, Loss, NewModel};
-use super::turns::Turns;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -21,10 +22,10 @@ use core::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Trains a model. Clones are the same client. Dropping it ends neither the session nor calls under way.
+/// Trains a model. Clones share the client. Dropping it cancels none of its calls, and leaves the
+/// session open for other clients.
 ///
-/// Requests go to the backend in the order of the calls, each when the one before is submitted, and need not be awaited
-/// for that:
+/// Requests are submitted in the order of the calls, one after the other, whether they are awaited or not:
 ///
 /// ```
 /// # use tinkex_telemetry::client::{AdamParams, Datum, LossFn, Result, TrainingClient};
@@ -37,14 +38,14 @@ use serde::{Deserialize, Serialize};
 /// # }
 /// ```
 ///
-/// A call that is dropped before its turn is not submitted; one that the backend has already is not taken back.
+/// A call that is dropped before its request is submitted has no effect; later, the backend may still carry it out.
 #[derive(Clone)]
 pub struct TrainingClient(Arc<Inner>);
 
 struct Inner {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
     id: Box<str>,
-    turns: Turns,
+    sequencer: Sequencer,
 }
 
 #[derive(Serialize)]
@@ -59,7 +60,7 @@ struct CreateModel<'a> {
 }
 
 #[derive(Deserialize)]
-struct Created {
+struct CreatedModel {
     model_id: Box<str>,
 }
 
@@ -110,38 +111,38 @@ struct Load<'a> {
 
 impl TrainingClient {
     pub(super) async fn create(
-        session: Arc<Session>,
+        session: Arc<ClientSession>,
         base_model: String,
         model: NewModel,
     ) -> Result<Self> {
-        let link = &session.link;
+        let api = &session.api;
         let body = CreateModel {
             session_id: &session.id,
-            model_seq_id: session.next_model(),
+            model_seq_id: session.next_model_seq_id(),
             base_model: &base_model,
             lora_config: &model.lora,
             user_metadata: &model.user_metadata,
             r#type: "create_model",
         };
-        let submission = Submission::new(link, Kind::CreateModel, &body)?;
-        let id = submission.submit(link, None).await?;
-        let created = submission.result(link, &session.queue, None, id);
-        let Created { model_id } = created.await?;
-        let turns = Turns::start(link)?;
+        let submission = Submission::new(api, RequestKind::CreateModel, &body)?;
+        let id = submission.submit(api, None).await?;
+        let created = submission.result(api, &session.queue_watch, None, id);
+        let CreatedModel { model_id } = created.await?;
+        let sequencer = Sequencer::start(api)?;
         Ok(Self(Arc::new(Inner {
             session,
             id: model_id,
-            turns,
+            sequencer,
         })))
     }
 
-    /// The id that the backend has given the model.
+    /// The model's id, which the backend has assigned.
     #[must_use]
     pub fn model_id(&self) -> &str {
         &self.0.id
     }
 
-    /// What is trained.
+    /// Asks the backend about the model.
     pub fn get_info(&self) -> Pending<ModelInfo> {
         let inner = Arc::clone(&self.0);
         self.0.session.run(async move {
@@ -149,8 +150,8 @@ impl TrainingClient {
                 model_id: &inner.id,
                 r#type: "get_info",
             };
-            let link = &inner.session.link;
-            link.ask(&Call::post(link, "get_info", "get_info", &body)?)
+            let api = &inner.session.api;
+            api.ask(&Call::post(api, "get_info", "get_info", &body)?)
                 .await
         })
     }
@@ -163,14 +164,14 @@ impl TrainingClient {
     ) -> Pending<ForwardBackward> {
         let loss = loss.into();
         let body = Pass {
-            forward_input: Some(pass(data.as_ref(), &loss)),
+            forward_input: Some(pass_input(data.as_ref(), &loss)),
             forward_backward_input: None,
             model_id: &self.0.id,
         };
-        self.submit(Kind::Forward, &body)
+        self.submit(RequestKind::Forward, &body)
     }
 
-    /// Computes the loss of `data`, and adds its gradients to those that are there.
+    /// Computes the loss of `data` and accumulates its gradients.
     pub fn forward_backward(
         &self,
         data: impl AsRef<[Datum]>,
@@ -179,98 +180,107 @@ impl TrainingClient {
         let loss = loss.into();
         let body = Pass {
             forward_input: None,
-            forward_backward_input: Some(pass(data.as_ref(), &loss)),
+            forward_backward_input: Some(pass_input(data.as_ref(), &loss)),
             model_id: &self.0.id,
         };
-        self.submit(Kind::ForwardBackward, &body)
+        self.submit(RequestKind::ForwardBackward, &body)
     }
 
-    /// Takes a step along the gradients.
+    /// Applies the accumulated gradients: one step of the optimizer.
     pub fn optim_step(&self, params: AdamParams) -> Pending<OptimStep> {
         let body = Step {
             adam_params: &params,
             model_id: &self.0.id,
         };
-        self.submit(Kind::OptimStep, &body)
+        self.submit(RequestKind::OptimStep, &body)
     }
 
-    /// Saves the weights and the state of the optimizer under a name; [`load_weights`](Self::load_weights) takes the path
-    /// that it comes to.
+    /// Saves the weights and the state of the optimizer under a name. Returns a path for
+    /// [`load_weights`](Self::load_weights).
     pub fn save_weights(&self, name: &str) -> Pending<SavedWeights> {
-        self.submit(Kind::SaveWeights, &self.save(Some(name), None))
+        self.submit(RequestKind::SaveWeights, &self.save_body(Some(name), None))
     }
 
-    /// Saves the weights under a name, for samplers: [`SamplingModel::Path`](super::SamplingModel::Path) is the path that
-    /// it comes to.
+    /// Saves the weights under a name, for sampling. Returns a path for
+    /// [`SamplingModel::Path`](super::SamplingModel::Path).
     pub fn save_weights_for_sampler(&self, name: &str) -> Pending<SavedWeights> {
-        let body = self.save(Some(name), None);
-        let saved = self.submit::<SavedForSampler>(Kind::SaveWeightsForSampler, &body);
+        let body = self.save_body(Some(name), None);
+        let saved = self.submit::<SavedForSampler>(RequestKind::SaveWeightsForSampler, &body);
         self.0.session.run(async move {
             let path = saved.await?.path;
-            let missing =
-                || ClientError::answer(Kind::SaveWeightsForSampler.name(), "it has no path");
+            let name = RequestKind::SaveWeightsForSampler.name();
+            let missing = || ClientError::invalid_response(name, "it has no path");
             Ok(SavedWeights {
                 path: path.ok_or_else(missing)?,
             })
         })
     }
 
-    /// A client that samples from the weights as they are now.
+    /// Creates a client that samples from the current weights.
     pub fn create_sampling_client(&self) -> Pending<SamplingClient> {
         let session = Arc::clone(&self.0.session);
-        let body = self.save(None, Some(session.next_sampler()));
-        let saved = self.submit::<SavedForSampler>(Kind::SaveWeightsForSampler, &body);
+        let body = self.save_body(None, Some(session.next_sampler_seq_id()));
+        let saved = self.submit::<SavedForSampler>(RequestKind::SaveWeightsForSampler, &body);
         self.0.session.run(async move {
             let id = saved.await?.sampling_session_id;
-            let name = Kind::SaveWeightsForSampler.name();
-            let missing = || ClientError::answer(name, "it has no sampling_session_id");
+            let name = RequestKind::SaveWeightsForSampler.name();
+            let missing = || ClientError::invalid_response(name, "it has no sampling_session_id");
             Ok(SamplingClient::new(session, id.ok_or_else(missing)?.into()))
         })
     }
 
-    /// Loads weights that were [saved](Self::save_weights); with `optimizer` also the state of the optimizer.
-    pub fn load_weights(&self, path: &str, optimizer: bool) -> Pending<LoadedWeights> {
+    /// Loads [saved](Self::save_weights) weights, without the state of the optimizer.
+    pub fn load_weights(&self, path: &str) -> Pending<LoadedWeights> {
+        self.load(path, false)
+    }
+
+    /// Loads [saved](Self::save_weights) weights and the saved state of the optimizer.
+    pub fn load_weights_with_optimizer(&self, path: &str) -> Pending<LoadedWeights> {
+        self.load(path, true)
+    }
+
+    fn load(&self, path: &str, optimizer: bool) -> Pending<LoadedWeights> {
         let body = Load {
             model_id: &self.0.id,
             path,
             optimizer,
         };
-        self.submit(Kind::LoadWeights, &body)
+        self.submit(RequestKind::LoadWeights, &body)
     }
 
-    fn save<'a>(&'a self, path: Option<&'a str>, sampler: Option<u64>) -> Save<'a> {
+    fn save_body<'a>(&'a self, path: Option<&'a str>, sampler_seq_id: Option<u64>) -> Save<'a> {
         Save {
             model_id: &self.0.id,
             path,
-            sampling_session_seq_id: sampler,
+            sampling_session_seq_id: sampler_seq_id,
         }
     }
 
-    /// Queues a request at once, and waits for its result when it is awaited.
-    fn submit<T>(&self, kind: Kind, body: &impl Serialize) -> Pending<T>
+    /// Queues a request at once. The returned call waits for its result.
+    fn submit<T>(&self, kind: RequestKind, body: &impl Serialize) -> Pending<T>
     where
         T: DeserializeOwned + Send + 'static,
     {
         let session = Arc::clone(&self.0.session);
         let body: Result<Vec<u8>> =
             serde_json::to_vec(body).map_err(|error| ClientError::unencodable(kind.name(), &error));
-        // In the child of a fork nothing takes turns.
-        let ticket = match session.link.is_forked() {
+        // In the child of a fork no task submits requests.
+        let ticket = match session.api.is_forked() {
             true => Err(ClientError::Closed),
-            false => body.map(|body| self.0.turns.submit(kind, body)),
+            false => body.map(|body| self.0.sequencer.submit(kind, body)),
         };
-        // The task that submits lives as long as somebody may still call.
+        // Keeps the task that submits alive until this request is submitted.
         let inner = Arc::clone(&self.0);
         self.0.session.run(async move {
-            let (submission, request_id) = ticket?.taken().await?;
+            let (submission, request_id) = ticket?.submitted().await?;
             drop(inner);
-            let result = submission.result(&session.link, &session.queue, None, request_id);
+            let result = submission.result(&session.api, &session.queue_watch, None, request_id);
             result.await
         })
     }
 }
 
-fn pass<'a>(data: &'a [Datum], loss: &'a Loss) -> PassInput<'a> {
+fn pass_input<'a>(data: &'a [Datum], loss: &'a Loss) -> PassInput<'a> {
     PassInput {
         data,
         loss_fn: &loss.function,

@@ -209,7 +209,7 @@ fn logprobs_are_those_of_the_prompt<W: World>() {
 
 fn a_model_is_made_with_its_adapter<W: World>() {
     let site = site::<W>();
-    let lora = LoraConfig::rank(4).seed(7).layers(false, true, true);
+    let lora = LoraConfig::rank(4).seed(7).train_unembed(false);
     let model = NewModel::from(lora).user_metadata("run", "7");
     let call = site.service.create_training_client("large", model);
     let training = site.wait(call).unwrap();
@@ -293,7 +293,9 @@ fn weights_are_saved_and_loaded<W: World>() {
     let training = site.trainer();
     let saved = site.wait(training.save_weights("a")).unwrap();
     assert_eq!(saved.path, "tinker://model-1/weights/a");
-    let loaded = site.wait(training.load_weights(&saved.path, true)).unwrap();
+    let loaded = site
+        .wait(training.load_weights_with_optimizer(&saved.path))
+        .unwrap();
     assert_eq!(loaded.path, Some(saved.path));
     let saved = site.wait(training.save_weights_for_sampler("b")).unwrap();
     assert_eq!(saved.path, "tinker://model-1/sampler_weights/b");

@@ -71,7 +71,7 @@ fn a_refused_request_keeps_none_behind_it<W: World>() {
     let promise = json!({ "request_id": "request-1" });
     site.backend.script("save_weights", [Reply::json(&promise)]);
     site.backend.result("SaveWeights", json!({ "path": "x" }));
-    let refused = training.load_weights("tinker://x", false);
+    let refused = training.load_weights("tinker://x");
     let behind = training.save_weights("b");
     assert_eq!(site.wait(behind).unwrap().path, "x");
     assert_eq!(site.wait(refused).unwrap_err().status(), Some(422));

@@ -128,7 +128,7 @@ fn each_call_reports_what_the_guide_says() {
         check("SamplingClient", call, look.row(before));
     }
 
-    let training: [(&str, ByTraining<'_>); 8] = [
+    let training: [(&str, ByTraining<'_>); 9] = [
         ("get_info", &|site, client| {
             site.wait(client.get_info()).unwrap();
         }),
@@ -153,7 +153,11 @@ fn each_call_reports_what_the_guide_says() {
             site.wait(client.create_sampling_client()).unwrap();
         }),
         ("load_weights", &|site, client| {
-            site.wait(client.load_weights("tinker://a", false)).unwrap();
+            site.wait(client.load_weights("tinker://a")).unwrap();
+        }),
+        ("load_weights_with_optimizer", &|site, client| {
+            site.wait(client.load_weights_with_optimizer("tinker://a"))
+                .unwrap();
         }),
     ];
     for (call, make) in training {

@@ -136,7 +136,7 @@ fn a_silence_of_two_minutes_is_told_once_and_again_after_the_next() {
         sky.outage(secs(400));
         sky.sleep(secs(500)).await;
         let told = sky.told(DiagnosticKind::HeartbeatLost);
-        let silence = "the backend has not heard of the session for 120 s";
+        let silence = "the backend has not heard from the session for 120 s";
         assert_eq!(told, [(130, silence.to_owned())]);
         sky.outage(secs(200));
         sky.sleep(secs(250)).await;

@@ -1,8 +1,9 @@
-//! One exchange with the backend: headers, deadline, HTTP events.
+//! One HTTP exchange with the backend: headers, deadline, HTTP events.
 
 use super::error::{ClientError, Result};
-use super::port::{Boxed, Port, until};
-use crate::features::http::{Api, Failure, HttpEvents, printable};
+use super::io::{Boxed, Io, with_deadline};
+use crate::features::http::Api as Endpoint;
+use crate::features::http::{Failure, HttpEvents, printable};
 use crate::features::http::{HttpError, ResponseBounds, RetryCount};
 use crate::spawner::SpawnError;
 use crate::sys::entropy::Random;
@@ -22,44 +23,44 @@ use http::{HeaderName, HeaderValue, Method, Request, Response};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use uuid::Uuid;
 
-/// The most that is read of an answer.
+/// The longest response body that is read, in bytes.
 pub(super) const MAX_BYTES: usize = 64 << 20;
 
 const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
 
-/// The way to the backend, for all clients of a session and for what goes on beside them.
-pub(super) struct Link {
-    port: Box<dyn Port>,
-    api: Api,
+/// The connection to the backend, shared by all clients and background tasks of a session.
+pub(super) struct Api {
+    io: Box<dyn Io>,
+    endpoint: Endpoint,
     random: Mutex<Random>,
-    /// Once there is a session to tell of them.
+    /// Empty until there is a session to report to.
     events: OnceLock<HttpEvents>,
-    /// Nothing is ever sent in it: it is closed when the session is.
+    /// Carries no messages: it is closed when the session is.
     closed: (Sender<Infallible>, Receiver<Infallible>),
-    /// As many as there are exchanges under way.
-    busy: (Sender<()>, Receiver<()>),
+    /// A semaphore: holds one message for each exchange under way.
+    permits: (Sender<()>, Receiver<()>),
     fork: Fork,
 }
 
 /// One call of the backend.
 #[derive(Clone)]
 pub(super) struct Call {
-    /// How errors name it.
+    /// Its name in errors.
     pub(super) name: &'static str,
     pub(super) method: Method,
-    /// Behind `/api/v1/`.
+    /// Relative to `/api/v1/`.
     pub(super) path: Box<str>,
     pub(super) body: Bytes,
     pub(super) headers: Headers,
-    /// How long an attempt may take.
+    /// The deadline of one attempt.
     pub(super) timeout: Duration,
-    /// The same in every attempt.
+    /// The idempotency key, the same in every attempt.
     pub(super) key: Option<Uuid>,
-    /// It waits for no other.
+    /// Whether it bypasses the limit on concurrent exchanges.
     pub(super) is_urgent: bool,
 }
 
-/// An exchange that may be under way.
+/// Permission for one exchange.
 struct Permit<'a>(&'a Receiver<()>);
 
 impl Drop for Permit<'_> {
@@ -68,76 +69,82 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Headers of one kind of call.
+/// Extra headers of a call.
 #[derive(Clone, Copy)]
 pub(super) enum Headers {
     None,
-    /// The caller waits by itself when the backend has too much to do.
+    /// The caller handles the backend's 429 itself.
     Backpressure,
-    /// The so many-th poll for a result of this kind.
+    /// The iteration (from 0) and the request type of a poll.
     Poll(u32, &'static str),
 }
 
-/// Why there was no answer.
+/// The reason why there is no response.
 pub(super) enum NoResponse {
-    Late,
+    TimedOut,
     Http(HttpError),
 }
 
-/// An answer, whatever its status.
-pub(super) type Reply = core::result::Result<Response<Bytes>, NoResponse>;
+/// A response of any status, or none.
+pub(super) type Exchanged = core::result::Result<Response<Bytes>, NoResponse>;
 
-impl Link {
-    pub(super) fn new(port: Box<dyn Port>, api: Api, random: Random, most: usize) -> Self {
+impl Api {
+    pub(super) fn new(
+        io: Box<dyn Io>,
+        endpoint: Endpoint,
+        random: Random,
+        max_requests: usize,
+    ) -> Self {
         Self {
-            port,
-            api,
+            io,
+            endpoint,
             random: Mutex::new(random),
             events: OnceLock::new(),
             closed: async_channel::bounded(1),
-            busy: async_channel::bounded(most.max(1)),
+            permits: async_channel::bounded(max_requests.max(1)),
             fork: Fork::here(),
         }
     }
 
-    /// Tells of the exchanges from now on.
-    pub(super) fn tell(&self, events: HttpEvents) {
+    /// Reports every later exchange to `events`.
+    pub(super) fn report_to(&self, events: HttpEvents) {
         let _ = self.events.set(events);
     }
 
     pub(super) fn now(&self) -> Instant {
-        self.port.now()
+        self.io.now()
     }
 
-    /// Waits. Beyond the clock's end it is for ever.
+    /// Sleeps; past the end of the clock, forever.
     pub(super) async fn sleep(&self, duration: Duration) {
         let end = self.now().checked_add(duration).unwrap_or(Instant::END);
-        self.port.sleep_until(end).await;
+        self.io.sleep_until(end).await;
     }
 
     pub(super) async fn sleep_until(&self, at: Instant) {
-        self.port.sleep_until(at).await;
+        self.io.sleep_until(at).await;
     }
 
     pub(super) fn spawn(&self, task: Boxed<'static, ()>) -> core::result::Result<(), SpawnError> {
-        self.port.spawn(task)
+        self.io.spawn(task)
     }
 
-    /// Whether blocking this thread stops nothing that is under way.
+    /// Whether exchanges and tasks make progress while this thread blocks.
     pub(super) fn may_block(&self) -> bool {
-        self.port.is_dedicated() && !self.fork.is_forked()
+        self.io.is_dedicated() && !self.fork.is_forked()
     }
 
     pub(super) fn is_forked(&self) -> bool {
         self.fork.is_forked()
     }
 
-    pub(super) fn key(&self) -> Uuid {
+    /// A new idempotency key.
+    pub(super) fn new_key(&self) -> Uuid {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         random.uuid()
     }
 
-    /// No more calls. True the first time.
+    /// Closes the session to further calls. Returns true the first time.
     pub(super) fn close(&self) -> bool {
         self.closed.0.close()
     }
@@ -147,15 +154,15 @@ impl Link {
         while self.closed.1.recv().await.is_ok() {}
     }
 
-    /// Runs `work` while the session is not closed, and in the process that it was made in: in the child of a fork it
-    /// is the parent's, numbers and locks included.
+    /// Runs `work` until the session is closed, and only in the process that opened it: in the child of a fork the
+    /// session, with its sequence numbers and locks, still belongs to the parent.
     pub(super) async fn while_open<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         if self.is_forked() {
             return Err(ClientError::Closed);
         }
         let (mut closed, mut work) = (pin!(self.closed()), pin!(work));
         poll_fn(|context| {
-            // What the end of the session makes of `work` is no failure of its own.
+            // Checked first: an error that `work` returns because the session has ended is not reported as its own.
             if self.is_forked() || closed.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Err(ClientError::Closed));
             }
@@ -164,48 +171,48 @@ impl Link {
         .await
     }
 
-    /// Waits until there may be one more exchange.
+    /// Waits until one more exchange may start.
     async fn permit(&self) -> Permit<'_> {
-        // The receiver is here, so it is never closed.
-        let _ = self.busy.0.send(()).await;
-        Permit(&self.busy.1)
+        // Cannot fail: `self` owns the receiver, so the channel is open.
+        let _ = self.permits.0.send(()).await;
+        Permit(&self.permits.1)
     }
 
-    /// One attempt. `before`: how many there were before it.
+    /// Makes one attempt, after `retries` earlier ones.
     ///
-    /// Dropped half way it gives the exchange up.
-    pub(super) async fn exchange(&self, call: &Call, before: u32) -> Reply {
+    /// Dropping the future cancels the exchange.
+    pub(super) async fn exchange(&self, call: &Call, retries: u32) -> Exchanged {
         let _permit = match call.is_urgent {
             true => None,
             false => Some(self.permit().await),
         };
         let mut request = self.request(call);
-        request.extensions_mut().insert(RetryCount(before));
-        let told = self
+        request.extensions_mut().insert(RetryCount(retries));
+        let reported = self
             .events
             .get()
             .map(|events| events.start_request(&request));
-        let answer = until(self.sleep(call.timeout), self.port.send(request)).await;
-        match (&answer, told) {
-            (Some(Ok(answer)), Some(told)) => told.stop(answer.status().as_u16()),
-            (Some(Err(error)), Some(told)) => told.fail(error.failure()),
-            (None, Some(told)) => told.fail(Failure::TIMEOUT),
+        let outcome = with_deadline(self.sleep(call.timeout), self.io.send(request)).await;
+        match (&outcome, reported) {
+            (Some(Ok(response)), Some(reported)) => reported.stop(response.status().as_u16()),
+            (Some(Err(error)), Some(reported)) => reported.fail(error.failure()),
+            (None, Some(reported)) => reported.fail(Failure::TIMEOUT),
             (_, None) => {}
         }
-        match answer {
-            Some(answer) => answer.map_err(NoResponse::Http),
-            None => Err(NoResponse::Late),
+        match outcome {
+            Some(result) => result.map_err(NoResponse::Http),
+            None => Err(NoResponse::TimedOut),
         }
     }
 
     fn request(&self, call: &Call) -> Request<Bytes> {
         let mut request = Request::new(call.body.clone());
         *request.method_mut() = call.method.clone();
-        // The base is a URL, and the paths behind it are ours, but for ids that may be anything.
-        let url = format!("{}{}", self.api.base, call.path);
+        // The base is a valid URL and the paths are constants; only an id in a path could make this fail.
+        let url = format!("{}{}", self.endpoint.base, call.path);
         *request.uri_mut() = url.parse().unwrap_or_default();
         let headers = request.headers_mut();
-        headers.clone_from(&self.api.headers);
+        headers.clone_from(&self.endpoint.headers);
         if let Some(key) = call.key
             && let Ok(key) = HeaderValue::try_from(format!("{key}"))
         {
@@ -217,28 +224,31 @@ impl Link {
                 let one = HeaderValue::from_static("1");
                 headers.insert("x-tinker-sampling-backpressure", one);
             }
-            Headers::Poll(iteration, kind) => {
+            Headers::Poll(iteration, request_type) => {
+                let request_type = HeaderValue::from_static(request_type);
                 headers.insert("x-tinker-request-iteration", iteration.into());
-                headers.insert("x-tinker-request-type", HeaderValue::from_static(kind));
+                headers.insert("x-tinker-request-type", request_type);
             }
         }
         let mut bounds = ResponseBounds::of(&request);
         bounds.max_bytes = MAX_BYTES;
-        // A moment more than we wait ourselves.
+        // Longer than our own deadline, so that ours fires first.
         bounds.timeout = call.timeout.checked_add(Duration::from_secs(5));
         request.extensions_mut().insert(bounds);
         request
     }
 
-    /// What an error may say of an answer.
+    /// The part of the backend's text that an error may show: printable, short, without secrets.
     pub(super) fn excerpt(&self, body: &[u8]) -> String {
-        printable::<512>(body, &self.api.secrets).as_str().into()
+        printable::<512>(body, &self.endpoint.secrets)
+            .as_str()
+            .into()
     }
 
-    /// Why there was no answer.
-    pub(super) fn reason(&self, no_answer: &NoResponse) -> String {
-        match no_answer {
-            NoResponse::Late => "timed out".into(),
+    /// The reason for a missing response, in words.
+    pub(super) fn reason(&self, no_response: &NoResponse) -> String {
+        match no_response {
+            NoResponse::TimedOut => "timed out".into(),
             NoResponse::Http(error) => self.excerpt(error.message().as_bytes()),
         }
     }

@@ -1,4 +1,4 @@
-//! HTTP client, clock and executor of a session, without their types.
+//! HTTP client, clock and executor of a session, with their types erased.
 
 use crate::features::http::{HttpClient, HttpError};
 use crate::spawner::{Placement, Runtime, SpawnError};
@@ -15,47 +15,47 @@ use std::panic::catch_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// A future in a box.
+/// A boxed future.
 pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What calls need of the world.
-pub(super) trait Port: Send + Sync {
+/// All the I/O that calls need.
+pub(super) trait Io: Send + Sync {
     fn send(&self, request: Request<Bytes>) -> Boxed<'_, Result<Response<Bytes>, HttpError>>;
     fn now(&self) -> Instant;
     fn sleep_until(&self, at: Instant) -> Boxed<'_, ()>;
     fn spawn(&self, task: Boxed<'static, ()>) -> Result<(), SpawnError>;
-    /// Whether tasks have threads of their own, so that blocking here stops none of them.
+    /// Whether tasks run on threads of their own, so that blocking the calling thread stops none of them.
     fn is_dedicated(&self) -> bool;
 }
 
-/// A port over an HTTP client and a runtime.
-pub(super) struct World<H, R> {
-    clients: Clients<H>,
+/// [`Io`] over an HTTP client and a runtime.
+pub(super) struct RuntimeIo<H, R> {
+    clients: ClientPool<H>,
     runtime: R,
 }
 
-/// Clients that have nothing to do: each takes one request at a time.
-struct Clients<H>(Mutex<Idle<H>>);
+/// Idle clones of the HTTP client: each takes one request at a time.
+struct ClientPool<H>(Mutex<Clients<H>>);
 
-struct Idle<H> {
-    first: H,
+struct Clients<H> {
+    prototype: H,
     idle: Vec<H>,
 }
 
-/// More that have nothing to do are not kept.
+/// Idle clients beyond this number are dropped.
 const MAX_IDLE: usize = 8;
 
-impl<H: HttpClient + Clone> Clients<H> {
-    fn with<T>(&self, work: impl FnOnce(&mut Idle<H>) -> T) -> T {
+impl<H: HttpClient + Clone> ClientPool<H> {
+    fn with<T>(&self, work: impl FnOnce(&mut Clients<H>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let taken = self.with(|clients| clients.idle.pop());
-        let mut client = taken.unwrap_or_else(|| self.with(|clients| clients.first.clone()));
-        // One whose request is given up is not used again: it may still be at it.
-        let answer = client.send(request).await;
-        let superfluous = self.with(|clients| {
+        let idle = self.with(|clients| clients.idle.pop());
+        let mut client = idle.unwrap_or_else(|| self.with(|clients| clients.prototype.clone()));
+        // Cancelled here, the client is dropped rather than reused: it may still be busy with the request.
+        let response = client.send(request).await;
+        let surplus = self.with(|clients| {
             if clients.idle.len() < MAX_IDLE {
                 clients.idle.push(client);
                 None
@@ -63,25 +63,26 @@ impl<H: HttpClient + Clone> Clients<H> {
                 Some(client)
             }
         });
-        drop(superfluous);
-        answer
+        // Outside the lock.
+        drop(surplus);
+        response
     }
 }
 
-impl<H, R> World<H, R> {
+impl<H, R> RuntimeIo<H, R> {
     pub(super) fn new(client: H, runtime: R) -> Self {
-        let idle = Vec::new();
+        let clients = Clients {
+            prototype: client,
+            idle: Vec::new(),
+        };
         Self {
-            clients: Clients(Mutex::new(Idle {
-                first: client,
-                idle,
-            })),
+            clients: ClientPool(Mutex::new(clients)),
             runtime,
         }
     }
 }
 
-impl<H: HttpClient + Clone, R: Runtime> Port for World<H, R> {
+impl<H: HttpClient + Clone, R: Runtime> Io for RuntimeIo<H, R> {
     fn send(&self, request: Request<Bytes>) -> Boxed<'_, Result<Response<Bytes>, HttpError>> {
         Box::pin(self.clients.send(request))
     }
@@ -103,23 +104,23 @@ impl<H: HttpClient + Clone, R: Runtime> Port for World<H, R> {
     }
 }
 
-/// Runs `work`, but not longer than `end`, which is looked at second. `None`: it is not done.
-pub(super) async fn until<T>(
-    end: impl Future<Output = ()>,
+/// Runs `work` until `deadline` completes; `None` if that happens first. When both are ready, `work` wins.
+pub(super) async fn with_deadline<T>(
+    deadline: impl Future<Output = ()>,
     work: impl Future<Output = T>,
 ) -> Option<T> {
-    let (mut end, mut work) = (pin!(end), pin!(work));
+    let (mut deadline, mut work) = (pin!(deadline), pin!(work));
     poll_fn(|context| {
         if let Poll::Ready(value) = work.as_mut().poll(context) {
             return Poll::Ready(Some(value));
         }
-        end.as_mut().poll(context).map(|()| None)
+        deadline.as_mut().poll(context).map(|()| None)
     })
     .await
 }
 
-/// Runs a future to its end, panic or not.
-pub(super) async fn caught<F: Future>(future: F) -> thread::Result<F::Output> {
+/// Runs a future and catches its panic.
+pub(super) async fn catch_panic<F: Future>(future: F) -> thread::Result<F::Output> {
     let mut future = pin!(future);
     poll_fn(
         |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {

@@ -1,25 +1,25 @@
-//! How a model is made and how it is trained.
+//! The parameters of a new model and of its training.
 
 use super::tensor::LossFn;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
-/// The adapter that is trained on top of a base model.
+/// The configuration of a LoRA adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct LoraConfig {
-    /// Its rank. Default: 32.
+    /// The rank. Default: 32.
     pub rank: u32,
-    /// For weights that can be repeated.
+    /// The random seed, for reproducible initial weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// Whether the unembedding is trained. Default: yes.
+    /// Whether the unembedding is trained. Default: true.
     pub train_unembed: bool,
-    /// Whether the MLP layers are trained. Default: yes.
+    /// Whether the MLP layers are trained. Default: true.
     pub train_mlp: bool,
-    /// Whether the attention layers are trained. Default: yes.
+    /// Whether the attention layers are trained. Default: true.
     pub train_attn: bool,
 }
 
@@ -36,7 +36,7 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
-    /// The defaults with this rank.
+    /// A configuration with this rank, else with the defaults.
     #[must_use]
     pub fn rank(rank: u32) -> Self {
         Self {
@@ -52,15 +52,29 @@ impl LoraConfig {
         self
     }
 
-    /// Sets what is trained: unembedding, MLP layers, attention layers.
+    /// Sets [`train_unembed`](Self::train_unembed).
     #[must_use]
-    pub fn layers(mut self, unembed: bool, mlp: bool, attn: bool) -> Self {
-        (self.train_unembed, self.train_mlp, self.train_attn) = (unembed, mlp, attn);
+    pub fn train_unembed(mut self, train: bool) -> Self {
+        self.train_unembed = train;
+        self
+    }
+
+    /// Sets [`train_mlp`](Self::train_mlp).
+    #[must_use]
+    pub fn train_mlp(mut self, train: bool) -> Self {
+        self.train_mlp = train;
+        self
+    }
+
+    /// Sets [`train_attn`](Self::train_attn).
+    #[must_use]
+    pub fn train_attn(mut self, train: bool) -> Self {
+        self.train_attn = train;
         self
     }
 }
 
-/// A model that is to be made: its adapter, and what it is to be known by.
+/// A model to create: its adapter and its metadata.
 ///
 /// ```
 /// use tinkex_telemetry::client::{LoraConfig, NewModel};
@@ -71,14 +85,14 @@ impl LoraConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewModel {
-    /// The adapter that is trained.
+    /// The adapter.
     pub lora: LoraConfig,
-    /// What the model is to be known by.
+    /// The metadata.
     pub user_metadata: BTreeMap<String, String>,
 }
 
 impl NewModel {
-    /// With something that the model is to be known by.
+    /// Adds an entry to the metadata.
     #[must_use]
     pub fn user_metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.user_metadata.insert(name.into(), value.into());
@@ -95,23 +109,23 @@ impl From<LoraConfig> for NewModel {
     }
 }
 
-/// A step of the optimizer Adam.
+/// The parameters of a step of the Adam optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct AdamParams {
-    /// Default: 0.0001.
+    /// The learning rate. Default: 0.0001.
     pub learning_rate: f64,
-    /// How much of the mean gradient stays. Default: 0.9.
+    /// The decay rate of the mean gradient. Default: 0.9.
     pub beta1: f64,
-    /// How much of the mean square of the gradient stays. Default: 0.95.
+    /// The decay rate of the mean squared gradient. Default: 0.95.
     pub beta2: f64,
-    /// Default: 1e-12.
+    /// The term that keeps the denominator from zero. Default: 1e-12.
     pub eps: f64,
-    /// How much weights decay.
+    /// The weight decay. Default: left to the backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// The largest norm that a gradient may have.
+    /// The norm to which gradients are clipped. Default: left to the backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_clip_norm: Option<f64>,
 }
@@ -130,7 +144,7 @@ impl Default for AdamParams {
 }
 
 impl AdamParams {
-    /// The defaults with this learning rate.
+    /// Parameters with this learning rate, else with the defaults.
     #[must_use]
     pub fn learning_rate(learning_rate: f64) -> Self {
         Self {
@@ -168,7 +182,7 @@ impl AdamParams {
     }
 }
 
-/// What a model is trained for: a loss function, and numbers that it may be given.
+/// A loss function with its configuration.
 ///
 /// ```
 /// use tinkex_telemetry::client::{Loss, LossFn};
@@ -181,12 +195,12 @@ impl AdamParams {
 pub struct Loss {
     /// The function.
     pub function: LossFn,
-    /// Its numbers, by its own names.
+    /// The configuration, by name.
     pub config: BTreeMap<String, f64>,
 }
 
 impl Loss {
-    /// With a number for the function.
+    /// Adds an entry to the configuration.
     #[must_use]
     pub fn config(mut self, name: impl Into<String>, value: f64) -> Self {
         self.config.insert(name.into(), value);
@@ -209,11 +223,14 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     #[test]
-    fn an_adapter_has_its_defaults_and_leaves_out_what_is_not_set() {
+    fn an_adapter_has_defaults_and_omits_unset_options() {
         let form =
             json!({ "rank": 8, "train_unembed": true, "train_mlp": true, "train_attn": true });
         assert_eq!(to_value(LoraConfig::rank(8)).unwrap(), form);
-        let all = LoraConfig::rank(4).seed(9).layers(false, true, false);
+        let all = LoraConfig::rank(4)
+            .seed(9)
+            .train_unembed(false)
+            .train_attn(false);
         let form = json!({
             "rank": 4, "seed": 9, "train_unembed": false, "train_mlp": true, "train_attn": false,
         });
@@ -222,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_has_its_defaults_and_leaves_out_what_is_not_set() {
+    fn a_step_has_defaults_and_omits_unset_options() {
         let form = json!({ "learning_rate": 0.5, "beta1": 0.9, "beta2": 0.95, "eps": 1e-12 });
         assert_eq!(to_value(AdamParams::learning_rate(0.5)).unwrap(), form);
         let all = AdamParams::default()
