@@ -1,17 +1,16 @@
-//! eyre: reports of the application's, for capture.
+//! eyre: capture of `eyre::Report`.
 
-use crate::capture::OnError;
-use crate::capture::Outcome;
+use crate::capture::{OnError, Outcome};
 use crate::event::exception::DynamicError;
 
-/// The errors of eyre.
+/// Selects the implementation of [`Outcome`] for eyre's errors.
 #[derive(Debug)]
 pub enum ByEyre {}
 
 impl<T> Outcome<ByEyre> for Result<T, eyre::Report> {
-    fn error(&self, found: OnError<'_>) {
+    fn error(&self, on_error: OnError<'_>) {
         if let Err(report) = self {
-            found(&DynamicError::new(report.as_ref()));
+            on_error(&DynamicError::new(report.as_ref()));
         }
     }
 }

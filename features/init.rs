@@ -1,4 +1,4 @@
-//! A session in one line, for programs with no executor or with any.
+//! `init`: a session in one line, with or without an executor.
 
 use crate::features::http::{Config, ConfigError, HttpTransport};
 use crate::features::thread::Thread;
@@ -7,15 +7,15 @@ use crate::session::{BuildError, Reporter, SessionId};
 use core::error::Error;
 use core::fmt;
 
-/// What [`init`] opens: a session with a thread of its own, over HTTP.
+/// The session that [`init`] opens: over HTTP, on a thread of its own.
 ///
-/// It is a guard: dropping it stops the session and waits until everything is sent, at most `drop_timeout`.
+/// It is a guard: dropping it stops the session and waits until everything is sent, for at most `drop_timeout`.
 pub type Telemetry = Reporter<HttpTransport<Ureq>, Thread, Thread>;
 
-/// Opens a session with every option at its default and its [`Config`] from the environment.
+/// Opens a session with default options and its [`Config`] from the environment.
 ///
-/// It works in every program, whatever executor that has. Where `TINKER_TELEMETRY` switches telemetry off nothing else
-/// is asked for, and every call on the guard is a no-op.
+/// It works with any executor or none. Where `TINKER_TELEMETRY` switches telemetry off, no other variable is required
+/// and every call on the guard is a no-op.
 ///
 /// ```no_run
 /// let telemetry = tinkex_telemetry::init("session-123")?;
@@ -24,7 +24,7 @@ pub type Telemetry = Reporter<HttpTransport<Ureq>, Thread, Thread>;
 /// ```
 ///
 /// # Errors
-/// A variable that is missing or wrong, or a session that cannot be opened; see [`InitError`].
+/// A missing or invalid variable, or a session that cannot be opened; see [`InitError`].
 pub fn init(session: impl Into<SessionId>) -> Result<Telemetry, InitError> {
     let config = Config::from_env().map_err(InitError::Config)?;
     Reporter::builder(session)
@@ -34,13 +34,13 @@ pub fn init(session: impl Into<SessionId>) -> Result<Telemetry, InitError> {
         .map_err(InitError::Build)
 }
 
-/// Why [`init`] has opened no session.
+/// Why [`init`] could not open a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InitError {
-    /// The environment: which variable, and what is wrong with it.
+    /// An environment variable is missing or invalid.
     Config(ConfigError),
-    /// The session itself.
+    /// The session could not be started.
     Build(BuildError),
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for InitError {
 impl Error for InitError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            // It speaks for itself.
+            // `Display` shows this error itself, so the chain continues with its source.
             Self::Config(error) => error.source(),
             Self::Build(error) => Some(error),
         }

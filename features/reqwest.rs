@@ -10,9 +10,9 @@ use http::{Request, Response};
 use reqwest::Client;
 use rustls::{ClientConfig, RootCertStore};
 
-/// A [`HttpClient`] for drivers that run on tokio, with rustls and the Mozilla root certificates.
+/// An [`HttpClient`] for drivers that run on tokio, with rustls and the Mozilla root certificates.
 ///
-/// The process's own default of rustls is neither needed nor set.
+/// Neither uses nor sets rustls's process-wide default provider.
 #[derive(Clone, Debug)]
 pub struct Reqwest {
     client: Client,
@@ -22,7 +22,7 @@ impl Reqwest {
     /// A client that follows no redirects and keeps its connection between requests.
     ///
     /// # Errors
-    /// When reqwest cannot be set up, as with proxy variables in the environment that make no sense.
+    /// When reqwest cannot be set up, for example because of invalid proxy variables in the environment.
     pub fn new() -> Result<Self, HttpError> {
         let builder = Client::builder()
             .tls_backend_preconfigured(tls()?)
@@ -35,8 +35,7 @@ impl Reqwest {
         }
     }
 
-    /// A client of the application's own: certificates, proxies and the like are its own. It should follow no
-    /// redirects.
+    /// Uses the application's `client`, which brings its own certificates and proxies. It should not follow redirects.
     #[must_use]
     pub const fn with_client(client: Client) -> Self {
         Self { client }
@@ -66,7 +65,7 @@ impl HttpClient for Reqwest {
             .map_err(|error| HttpError::from_error(&error.without_url()))
     }
 
-    /// The status of a [`reqwest::Error`], which `error_for_status` makes.
+    /// The status of a [`reqwest::Error`] from `error_for_status`.
     fn blame<'a>(error: &'a (dyn Error + 'static)) -> Option<Blame<'a>> {
         let status = error.downcast_ref::<reqwest::Error>()?.status()?;
         Some(Blame::status(status.as_u16()))
@@ -74,16 +73,16 @@ impl HttpClient for Reqwest {
 }
 
 async fn exchange(client: &Client, request: Request<Bytes>) -> reqwest::Result<Response<Bytes>> {
-    let most = ResponseBounds::of(&request).max_bytes;
-    let mut answer = client.execute(request.try_into()?).await?;
+    let max_bytes = ResponseBounds::of(&request).max_bytes;
+    let mut response = client.execute(request.try_into()?).await?;
     let mut result = Response::new(Bytes::new());
-    *result.status_mut() = answer.status();
-    *result.headers_mut() = core::mem::take(answer.headers_mut());
-    let mut body = answer.chunk().await?.unwrap_or_default();
+    *result.status_mut() = response.status();
+    *result.headers_mut() = core::mem::take(response.headers_mut());
+    let mut body = response.chunk().await?.unwrap_or_default();
     let mut longer = Vec::new();
-    // Read to its end, the connection can be used again.
-    while body.len().max(longer.len()) < most
-        && let Some(chunk) = answer.chunk().await?
+    // A body read to its end lets the connection be reused.
+    while body.len().max(longer.len()) < max_bytes
+        && let Some(chunk) = response.chunk().await?
     {
         if longer.is_empty() {
             longer.extend_from_slice(&body);

@@ -1,11 +1,9 @@
-//! surf: an asynchronous HTTP client with exchangeable backends.
+//! surf: an asynchronous HTTP client with pluggable backends.
 
-use super::http::{
-    HttpClient, HttpError, HttpEvents, Marks, OwnRequest, ResponseBounds, RetryCount, of_error,
-    of_text,
-};
-use crate::capture::OnError;
-use crate::capture::Outcome;
+use super::http::events::{Marks, OwnRequest};
+use super::http::failure::Failure;
+use super::http::{HttpClient, HttpError, HttpEvents, ResponseBounds, RetryCount};
+use crate::capture::{OnError, Outcome};
 use crate::event::Blame;
 use crate::event::exception::DynamicError;
 use alloc::boxed::Box;
@@ -21,8 +19,8 @@ use surf::http::{Body, Method};
 use surf::middleware::{Middleware, Next};
 use surf::{Client, Url};
 
-/// A [`HttpClient`] over a `surf::Client` of the application's own, on any executor that the client's backend works on.
-/// surf is unmaintained: this is for programs that have it.
+/// An [`HttpClient`] over the application's own `surf::Client`, on any executor that the client's backend supports.
+/// surf is unmaintained: this is for programs that already use it.
 ///
 /// ```
 /// # use tinkex_telemetry::http::Surf;
@@ -30,19 +28,19 @@ use surf::{Client, Url};
 /// # drop(client);
 /// ```
 ///
-/// This crate enables none of surf's backends: the application chooses one with surf's own features, TLS with it. The
-/// client should have no middleware that follows redirects. Its own timeout (60 s) is only a backstop: the session
-/// gives an attempt up after `http_timeout`.
+/// This crate enables none of surf's backends: the application chooses one, and with it TLS, through surf's own
+/// features. The client should have no middleware that follows redirects. Its own timeout (60 s) is only a backstop:
+/// the session abandons an attempt after `http_timeout`.
 ///
-/// What surf's own backend (`h1-client`, `h1-client-rustls`, and `h1-client-no-tls`, which takes only `http://`) does
-/// and this cannot change: it looks names up on the executor's thread, which stands still meanwhile, `http_timeout`
-/// with it; it refuses the answers of HTTP/1.0 servers; and it writes requests, the API key among them, to the `log`
-/// facade at level TRACE, target `async_h1`.
+/// surf's own backend (`h1-client`, `h1-client-rustls`, and `h1-client-no-tls`, which supports only `http://`) has
+/// limits that this adapter cannot lift: name lookups block the executor's thread, and with it `http_timeout`;
+/// responses of HTTP/1.0 servers are refused; and requests, the API key included, are logged to the `log` facade at
+/// level TRACE, target `async_h1`.
 ///
-/// A clone makes clients of its own.
+/// A clone creates clients of its own.
 pub struct Surf {
     make: Arc<dyn Fn() -> Client + Send + Sync>,
-    /// None while a call is under way, and after one that did not end well.
+    /// `None` during a call, and after one that failed or whose connection cannot be reused.
     client: Option<Client>,
 }
 
@@ -56,11 +54,10 @@ impl Clone for Surf {
 }
 
 impl Surf {
-    /// `make` makes a client, with connections of its own: not a clone of one that has others.
+    /// `make` creates a client with its own connections: not a clone of one in use elsewhere.
     ///
-    /// It is called for the first request and for the one after a request that was given up or failed. surf's own
-    /// backend puts the connection of such a request back into its pool, where the next request would take it, and the
-    /// late answer for its own.
+    /// It is called for the first request, and again after a request that failed or was abandoned: surf's own backend
+    /// returns that request's connection to its pool, where the next request would take the late response for its own.
     #[must_use]
     pub fn new(make: impl Fn() -> Client + Send + Sync + 'static) -> Self {
         Self {
@@ -72,32 +69,33 @@ impl Surf {
 
 impl HttpClient for Surf {
     async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let most = ResponseBounds::of(&request).max_bytes;
+        let max_bytes = ResponseBounds::of(&request).max_bytes;
         let request = convert(request)?;
         let client = self.client.take().unwrap_or_else(|| (self.make)());
-        let (answer, is_read) = exchange(&client, request, most).await?;
-        self.client = is_read.then_some(client);
-        Ok(answer)
+        let (response, is_drained) = exchange(&client, request, max_bytes).await?;
+        self.client = is_drained.then_some(client);
+        Ok(response)
     }
 }
 
-/// The answer, and whether its connection has nothing more to say.
+/// The response, and whether its connection was read to the end and can be reused.
 async fn exchange(
     client: &Client,
     request: surf::Request,
-    most: usize,
+    max_bytes: usize,
 ) -> Result<(Response<Bytes>, bool), HttpError> {
-    let mut answer = client.send(request).await.map_err(HttpError::new)?;
-    // surf takes the first head for the answer, though another one is to come.
-    if answer.status().is_informational() {
+    let mut response = client.send(request).await.map_err(HttpError::new)?;
+    // surf takes an interim response for the final one.
+    if response.status().is_informational() {
         return Err(HttpError::new(
-            "an interim answer, after which surf does not wait for the answer",
+            "interim response: surf does not wait for the final one",
         ));
     }
     let mut result = Response::new(Bytes::new());
-    *result.status_mut() = StatusCode::from_u16(answer.status().into()).map_err(HttpError::new)?;
-    for (name, values) in answer.iter() {
-        // What surf takes for a header and http does not is none that matters here.
+    *result.status_mut() =
+        StatusCode::from_u16(response.status().into()).map_err(HttpError::new)?;
+    for (name, values) in response.iter() {
+        // Headers that surf accepts and the http crate rejects do not matter here.
         if let Ok(name) = HeaderName::from_bytes(name.as_str().as_bytes()) {
             for value in values {
                 if let Ok(value) = HeaderValue::from_str(value.as_str()) {
@@ -106,24 +104,24 @@ async fn exchange(
             }
         }
     }
-    let len = answer.len();
-    let is_chunked = answer.header(TRANSFER_ENCODING.as_str()).is_some();
+    let len = response.len();
+    let is_chunked = response.header(TRANSFER_ENCODING.as_str()).is_some();
     let mut body = Vec::new();
-    // Read to its end, the connection can be used again.
-    answer
+    // A body read to its end lets the connection be reused.
+    response
         .take_body()
-        .take(most as u64)
+        .take(max_bytes as u64)
         .read_to_end(&mut body)
         .await
         .map_err(|error| HttpError::from_error(&error))?;
-    // surf takes the end of the connection for the end of the body.
-    if body.len() < len.unwrap_or(0).min(most) {
-        return Err(HttpError::new("the answer broke off"));
+    // surf takes a closed connection for the end of the body.
+    if body.len() < len.unwrap_or(0).min(max_bytes) {
+        return Err(HttpError::new("the response broke off"));
     }
     let has_end = len.is_some() || is_chunked;
-    let is_read = has_end && body.len() < most;
+    let is_drained = has_end && body.len() < max_bytes;
     *result.body_mut() = body.into();
-    Ok((result, is_read))
+    Ok((result, is_drained))
 }
 
 fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
@@ -131,19 +129,19 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
     let method: Method = parts.method.as_str().parse().map_err(HttpError::new)?;
     let url = Url::parse(&alloc::format!("{}", parts.uri)).map_err(HttpError::new)?;
     let mut request = surf::Request::new(method, url);
-    // So that a middleware of the client's can tell.
+    // The client may have `HttpEvents` as middleware.
     if let Some(own) = parts.extensions.get::<OwnRequest>() {
         request.set_ext(*own);
     }
     let len = body.len();
     request.set_body(Body::from_reader(Cursor::new(body), Some(len)));
-    // The body brings a type of its own.
+    // The body sets a content type of its own.
     request.remove_header(CONTENT_TYPE.as_str());
     for (name, value) in &parts.headers {
         let text = value.to_str();
         let text = text.map_err(|_| {
             HttpError::new(format_args!(
-                "surf takes only ASCII headers, and {name} is not"
+                "surf accepts only ASCII header values, and that of {name} is not"
             ))
         })?;
         request.append_header(name.as_str(), text);
@@ -151,15 +149,15 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
     Ok(request)
 }
 
-/// The errors of surf.
+/// Selects the implementation of [`Outcome`] for surf's errors.
 #[derive(Debug)]
 pub enum BySurf {}
 
 impl<T> Outcome<BySurf> for Result<T, surf::Error> {
-    fn error(&self, found: OnError<'_>) {
+    fn error(&self, on_error: OnError<'_>) {
         if let Err(error) = self {
-            // surf's errors are none in the sense of the standard library.
-            found(&DynamicError {
+            // `surf::Error` does not implement `std::error::Error`.
+            on_error(&DynamicError {
                 blame: Some(Blame::status(error.status().into())),
                 ..DynamicError::new(error.as_ref())
             });
@@ -167,10 +165,10 @@ impl<T> Outcome<BySurf> for Result<T, surf::Error> {
     }
 }
 
-/// A middleware of surf's: tells of a `stop` when the head of an answer is there.
+/// surf middleware: emits `stop` once the head of a response has arrived.
 ///
-/// What middleware comes before it is not told of, and what comes behind it is told of as one request. A
-/// [`RetryCount`](crate::http::RetryCount) is an extension of the request (`set_ext`).
+/// It observes only what the middleware after it does, as one request. Set a [`RetryCount`](crate::http::RetryCount) as
+/// a request extension (`set_ext`).
 #[cfg_attr(docsrs, doc(cfg(feature = "surf")))]
 #[surf::utils::async_trait]
 impl Middleware for HttpEvents {
@@ -182,16 +180,16 @@ impl Middleware for HttpEvents {
     ) -> surf::Result<surf::Response> {
         let marks = Marks {
             is_own: request.ext::<OwnRequest>().is_some(),
-            retries: request.ext().map_or(0, |RetryCount(count)| *count),
+            retry_count: request.ext().map_or(0, |RetryCount(count)| *count),
         };
         let path = request.url().path();
         let call = self.start_marked(request.method().as_ref(), path, marks);
         let result = next.run(request, client).await;
         match &result {
-            Ok(answer) => call.stop(answer.status().into()),
+            Ok(response) => call.stop(response.status().into()),
             Err(error) => call.fail(match error.downcast_ref::<std::io::Error>() {
-                Some(error) => of_error(error),
-                None => of_text(&error.to_string()),
+                Some(error) => Failure::from_io(error),
+                None => Failure::from_text(&error.to_string()),
             }),
         }
         result

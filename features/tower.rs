@@ -1,6 +1,7 @@
 //! tower: HTTP events of client and server services.
 
-use super::http::{Failure, HttpCall, HttpEvents, Observed};
+use super::http::failure::Failure;
+use super::http::{HttpCall, HttpEvents, Observed};
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -11,10 +12,10 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// A layer for client and server services over `http::Request` and `http::Response`: tells of a `stop` at the end or the
-/// drop of the answer's body, of an `exception` when the service or the body fails.
+/// A layer for client and server services over `http::Request` and `http::Response`: emits `stop` when the response's
+/// body ends or is dropped, and `exception` when the service or the body fails.
 ///
-/// A [`RetryCount`](crate::http::RetryCount) is an extension of the request.
+/// Set a [`RetryCount`](crate::http::RetryCount) as a request extension.
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 impl<S> Layer<S> for HttpEvents {
     type Service = Observed<S>;
@@ -67,11 +68,11 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = match ready!(this.future.poll(context)) {
-            Ok(answer) => {
-                let status = answer.status().as_u16();
-                let mut end = End(this.call.take().map(|call| (call, status)));
-                Ok(answer.map(|body| {
-                    end.look(&body);
+            Ok(response) => {
+                let status = response.status().as_u16();
+                let mut end = PendingEnd(this.call.take().map(|call| (call, status)));
+                Ok(response.map(|body| {
+                    end.stop_at_end(&body);
                     ObservedBody { end, body }
                 }))
             }
@@ -86,12 +87,12 @@ where
     }
 }
 
-/// A request that has the head of its answer, until its end is told.
-struct End(Option<(HttpCall, u16)>);
+/// A request that has its response's head and status, until its end is emitted.
+struct PendingEnd(Option<(HttpCall, u16)>);
 
-impl End {
-    /// Tells of the end where a body has come to it: it need not be polled again.
-    fn look(&mut self, body: &impl Body) {
+impl PendingEnd {
+    /// Emits `stop` if the body has ended: the caller need not poll it again.
+    fn stop_at_end(&mut self, body: &impl Body) {
         if body.is_end_stream() {
             self.stop();
         }
@@ -105,14 +106,14 @@ impl End {
 
     fn fail(&mut self) {
         if let Some((call, _)) = self.0.take() {
-            call.fail(Failure::error("the answer broke off"));
+            call.fail(Failure::TRUNCATED);
         }
     }
 }
 
-impl Drop for End {
+impl Drop for PendingEnd {
     fn drop(&mut self) {
-        // While the thread unwinds, the call tells of the panic.
+        // While the thread unwinds, dropping the call reports the panic.
         if !std::thread::panicking() {
             self.stop();
         }
@@ -120,9 +121,9 @@ impl Drop for End {
 }
 
 pin_project! {
-    /// The body of the answer of an [`Observed`] service.
+    /// The response body of an [`Observed`] service.
     pub struct ObservedBody<B> {
-        end: End,
+        end: PendingEnd,
         #[pin]
         body: B,
     }
@@ -141,7 +142,7 @@ impl<B: Body> Body for ObservedBody<B> {
         match &frame {
             None => this.end.stop(),
             Some(Err(_)) => this.end.fail(),
-            Some(Ok(_)) => this.end.look(&*this.body),
+            Some(Ok(_)) => this.end.stop_at_end(&*this.body),
         }
         Poll::Ready(frame)
     }
@@ -156,10 +157,10 @@ impl<B: Body> Body for ObservedBody<B> {
 }
 
 impl<B: Default> Default for ObservedBody<B> {
-    /// A body of which nothing is told.
+    /// A body that emits no events.
     fn default() -> Self {
         Self {
-            end: End(None),
+            end: PendingEnd(None),
             body: B::default(),
         }
     }

@@ -1,6 +1,7 @@
-//! ureq: a blocking HTTP client, on a thread that may block.
+//! ureq: a blocking HTTP client, run on a thread that may block.
 
-use super::http::{Failure, HttpClient, HttpError, HttpEvents, ResponseBounds, of_error, of_io};
+use super::http::failure::Failure;
+use super::http::{HttpClient, HttpError, HttpEvents, ResponseBounds};
 use crate::event::Blame;
 use crate::sys::origin;
 use alloc::boxed::Box;
@@ -16,50 +17,52 @@ use std::thread;
 use ureq::middleware::{Middleware, MiddlewareNext};
 use ureq::{Agent, Body, Error, SendBody};
 
-/// A [`HttpClient`] for every executor and for none, with rustls and the Mozilla root certificates.
+/// An [`HttpClient`] for any executor or none, with rustls and the Mozilla root certificates.
 ///
-/// ureq blocks. With the runtime `Thread` the session's own thread makes the calls, while a second one stands by to
-/// keep deadlines; on any other executor they run on a worker thread, started at the first request and ended when this
-/// is dropped. The connection is kept between requests. A call that the session has given up is left to itself: the
-/// next one gets another thread and does not wait for it.
+/// ureq blocks. With the `Thread` runtime, the session's own thread makes the calls while a standby thread keeps
+/// deadlines. On any other executor, calls run on a worker thread, which starts with the first request and ends when
+/// this client is dropped. The connection is kept between requests. A call that the session abandons keeps its thread
+/// until it ends; the next call uses another thread and does not wait.
 ///
-/// A clone shares the agent with its connections, and has threads of its own.
+/// A clone shares the agent and its connections, and has threads of its own.
 ///
-/// ureq writes every byte that it sends, the API key among them, to the `log` facade at level TRACE, target
-/// `ureq_proto`: programs that log so much should leave that target out.
+/// At level TRACE, ureq logs every byte it sends, the API key included, to the `log` facade under the target
+/// `ureq_proto`: exclude that target if you log at TRACE.
 pub struct Ureq {
     agent: Agent,
-    /// The worker for executors whose threads must not block, when it has nothing to do.
+    /// The idle worker, for executors whose threads must not block.
     idle: Option<Worker>,
-    /// Cloned for each thread that makes a call.
+    /// Its reference count, less one, is the number of calls in flight.
     threads: Arc<()>,
 }
 
-/// Calls that were given up and still hang, and the one that does not.
+/// Bounds the calls in flight: the abandoned ones that still hang, and the current one.
 const MAX_THREADS: usize = 8;
 
-/// An idle connection keeps its buffers, and sessions may be many: ureq's own would be 128 KiB each.
+/// An idle connection keeps its buffers, and there may be many sessions: ureq's defaults are 128 KiB each.
 const INPUT_BUFFER: usize = 8 * 1024;
 const OUTPUT_BUFFER: usize = 16 * 1024;
 
-type Reply = Result<Response<Bytes>, HttpError>;
-type Call = Box<dyn FnOnce() + Send>;
-type Worker = Sender<Call>;
+type SendResult = Result<Response<Bytes>, HttpError>;
+type Job = Box<dyn FnOnce() + Send>;
+type Worker = Sender<Job>;
 
 impl Ureq {
-    /// A client with [`with_timeout`](Self::with_timeout) of 30 s.
+    /// A client with a [timeout](Self::with_timeout) of 30 s.
     #[must_use]
     pub fn new() -> Self {
         Self::with_timeout(Duration::from_secs(30))
     }
 
-    /// A client each phase of whose calls (connecting, sending head and body, waiting for head and body of the answer)
-    /// ends after `timeout` at the latest. That bounds how long a stalled server can hold one of its threads, at most
-    /// eight of which there are. The session gives a call up before, after `http_timeout`, above which sensible values
-    /// lie. Names are looked up for as long as the operating system takes.
+    /// A client that bounds each phase of a call (connecting, sending head and body, waiting for head and body of the
+    /// response) by `timeout`.
+    ///
+    /// This limits how long a stalled server can hold one of the client's at most eight threads. Choose less than
+    /// `http_timeout`, so that a stalled call fails and frees its thread before the session abandons it. Name lookups
+    /// are not bounded: they take as long as the operating system takes.
     #[must_use]
     pub fn with_timeout(timeout: Duration) -> Self {
-        // Not `timeout_global`: with a bound on looking names up, ureq starts one more thread for each request.
+        // Not `timeout_global`: to bound name lookups, ureq starts another thread for each request.
         let config = Agent::config_builder()
             .timeout_connect(Some(timeout))
             .timeout_send_request(Some(timeout))
@@ -71,14 +74,14 @@ impl Ureq {
             .http_status_as_error(false)
             .input_buffer_size(INPUT_BUFFER)
             .output_buffer_size(OUTPUT_BUFFER)
-            // One after the other, the requests of a session need one; clones of this share them.
+            // A session's requests are sequential and need one; clones share the pool.
             .max_idle_connections(MAX_THREADS)
             .max_idle_connections_per_host(MAX_THREADS);
         Self::with_agent(config.build().new_agent())
     }
 
-    /// A client with this agent: certificates, proxies and the like are its own. It should follow no redirects, take no
-    /// status for an error (`http_status_as_error(false)`) and have timeouts.
+    /// A client that uses `agent`, which brings its own certificates and proxies. It should not follow redirects, not
+    /// treat statuses as errors (`http_status_as_error(false)`), and have timeouts.
     #[must_use]
     pub fn with_agent(agent: Agent) -> Self {
         Self {
@@ -88,30 +91,30 @@ impl Ureq {
         }
     }
 
-    /// The call of one request. What it answers goes to `answers`, should anybody still want to know.
-    fn call(&self, request: Request<Bytes>, answers: Sender<Reply>) -> Result<Call, HttpError> {
+    /// A job that makes one call and sends the result to `results`, unless the receiver is gone.
+    fn job(&self, request: Request<Bytes>, results: Sender<SendResult>) -> Result<Job, HttpError> {
         if Arc::strong_count(&self.threads) > MAX_THREADS {
             return Err(HttpError::new("too many stalled requests"));
         }
         let (agent, busy) = (self.agent.clone(), Arc::clone(&self.threads));
         Ok(Box::new(move || {
             let own = origin::OwnWork::enter();
-            let answer = call(&agent, request);
+            let result = exchange(&agent, request);
             drop(own);
             drop(busy);
-            finish_call(|| drop(answers.try_send(answer)));
+            finish_call(|| drop(results.try_send(result)));
         }))
     }
 }
 
-/// Starts a thread that makes calls until the worker is dropped.
+/// Starts a thread that runs jobs until the worker is dropped.
 fn start_worker() -> Result<Worker, HttpError> {
-    let (worker, calls) = bounded::<Call>(1);
+    let (worker, jobs) = bounded::<Job>(1);
     thread::Builder::new()
         .name("tinkex-ureq".into())
         .spawn(move || {
-            while let Ok(call) = calls.recv_blocking() {
-                call();
+            while let Ok(job) = jobs.recv_blocking() {
+                job();
             }
         })
         .map_err(HttpError::new)?;
@@ -119,22 +122,22 @@ fn start_worker() -> Result<Worker, HttpError> {
 }
 
 impl HttpClient for Ureq {
-    async fn send(&mut self, request: Request<Bytes>) -> Reply {
+    async fn send(&mut self, request: Request<Bytes>) -> SendResult {
         let died = || HttpError::new("ureq's thread died");
-        let (answers, answer) = bounded(1);
-        let call = self.call(request, answers)?;
-        let Err(call) = call_here(call).await else {
-            return answer.recv().await.map_err(|_| died())?;
+        let (results, result) = bounded(1);
+        let job = self.job(request, results)?;
+        let Err(job) = run_here(job).await else {
+            return result.recv().await.map_err(|_| died())?;
         };
         let worker = match self.idle.take() {
             Some(worker) => worker,
             None => start_worker()?,
         };
-        // There is room: an idle worker has made all its calls.
-        worker.try_send(call).map_err(|_| died())?;
-        let answer = answer.recv().await.map_err(|_| died())?;
+        // The channel has room: an idle worker has run all its jobs.
+        worker.try_send(job).map_err(|_| died())?;
+        let result = result.recv().await.map_err(|_| died())?;
         self.idle = Some(worker);
-        answer
+        result
     }
 
     /// The status of a [`ureq::Error::StatusCode`].
@@ -146,15 +149,15 @@ impl HttpClient for Ureq {
     }
 }
 
-/// Where the session's own thread may block, it makes the call.
+/// Runs the job on the session's own thread, if that may block; else returns it.
 #[cfg(feature = "thread")]
-async fn call_here(call: Call) -> Result<(), Call> {
-    let mut call = Some(call);
+async fn run_here(job: Job) -> Result<(), Job> {
+    let mut job = Some(job);
     core::future::poll_fn(|context| {
-        let call = call
+        let result = job
             .take()
-            .map(|call| super::thread::run_on_leader(context.waker(), call));
-        core::task::Poll::Ready(call.unwrap_or(Ok(())))
+            .map(|job| super::thread::run_on_leader(context.waker(), job));
+        core::task::Poll::Ready(result.unwrap_or(Ok(())))
     })
     .await
 }
@@ -168,28 +171,28 @@ fn finish_call(wake: impl FnOnce()) {
 }
 
 #[cfg(not(feature = "thread"))]
-async fn call_here(call: Call) -> Result<(), Call> {
-    Err(call)
+async fn run_here(job: Job) -> Result<(), Job> {
+    Err(job)
 }
 
-/// Blocks. The request is dropped before the answer goes out, so that its body's buffer is free again.
-fn call(agent: &Agent, request: Request<Bytes>) -> Reply {
+/// Blocks. The request is dropped before the response is sent on, so that its body's buffer can be reused.
+fn exchange(agent: &Agent, request: Request<Bytes>) -> SendResult {
     let bounds = ResponseBounds::of(&request);
     let (parts, body) = request.into_parts();
     let mut request = Request::from_parts(parts, &body[..]);
-    let own = agent.config().timeouts().recv_response;
-    if let (Some(asked), Some(own)) = (bounds.timeout, own)
-        && asked > own
+    let default = agent.config().timeouts().recv_response;
+    if let (Some(requested), Some(default)) = (bounds.timeout, default)
+        && requested > default
     {
         let config = agent.configure_request(request);
-        request = config.timeout_recv_response(Some(asked)).build();
+        request = config.timeout_recv_response(Some(requested)).build();
     }
-    let answer = agent
+    let response = agent
         .run(request)
         .map_err(|error| HttpError::from_error(&error))?;
-    let (parts, mut body) = answer.into_parts();
+    let (parts, mut body) = response.into_parts();
     let mut bytes = Vec::new();
-    // Read to its end, the connection can be used again.
+    // A body read to its end lets the connection be reused.
     body.as_reader()
         .take(bounds.max_bytes as u64)
         .read_to_end(&mut bytes)
@@ -197,9 +200,9 @@ fn call(agent: &Agent, request: Request<Bytes>) -> Reply {
     Ok(Response::from_parts(parts, bytes.into()))
 }
 
-/// A middleware of ureq's: tells of a `stop` when the head of the last answer is there, redirects behind it.
+/// ureq middleware: emits `stop` once the head of the final response, after any redirects, has arrived.
 ///
-/// A [`RetryCount`](crate::http::RetryCount) is an extension of the request.
+/// Set a [`RetryCount`](crate::http::RetryCount) as a request extension.
 #[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
 impl Middleware for HttpEvents {
     fn handle(
@@ -210,7 +213,7 @@ impl Middleware for HttpEvents {
         let call = self.start_request(&request);
         let result = next.handle(request);
         match &result {
-            Ok(answer) => call.stop(answer.status().as_u16()),
+            Ok(response) => call.stop(response.status().as_u16()),
             Err(Error::StatusCode(status)) => call.stop(*status),
             Err(error) => call.fail(failure(error)),
         }
@@ -220,19 +223,17 @@ impl Middleware for HttpEvents {
 
 fn failure(error: &Error) -> Failure {
     match error {
-        Error::Io(error) => of_io(error),
+        Error::Io(error) => Failure::from_io(error),
         Error::Timeout(_) => Failure::TIMEOUT,
-        Error::HostNotFound => Failure::error("the name cannot be looked up"),
+        Error::HostNotFound => Failure::LOOKUP,
         Error::ConnectionFailed | Error::ConnectProxyFailed(_) => {
             Failure::error("connection failed")
         }
-        Error::TooManyRedirects | Error::RedirectFailed => Failure::error("a redirect failed"),
-        Error::Tls(_) | Error::Rustls(_) | Error::Pem(_) | Error::TlsRequired => {
-            Failure::error("TLS")
-        }
-        Error::Protocol(_) => Failure::error("the answer is not HTTP"),
-        Error::Http(_) | Error::BadUri(_) => Failure::error("the request is not HTTP"),
-        other => of_error(other),
+        Error::TooManyRedirects | Error::RedirectFailed => Failure::error("redirect failed"),
+        Error::Tls(_) | Error::Rustls(_) | Error::Pem(_) | Error::TlsRequired => Failure::TLS,
+        Error::Protocol(_) => Failure::error("the response is not valid HTTP"),
+        Error::Http(_) | Error::BadUri(_) => Failure::error("the request is not valid HTTP"),
+        other => Failure::from_error(other),
     }
 }
 

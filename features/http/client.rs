@@ -1,6 +1,6 @@
 //! The seam to an HTTP client.
 
-use super::reason::{Failure, of_error, of_text};
+use super::failure::Failure;
 use crate::event::Blame;
 use crate::text::Reason;
 use bytes::Bytes;
@@ -10,36 +10,36 @@ use core::future::Future;
 use core::time::Duration;
 use http::{Request, Response};
 
-/// The most that is wanted of an answer's body, in bytes, where [`ResponseBounds`] do not say otherwise.
+/// How much of a response's body is read, in bytes, unless [`ResponseBounds`] say otherwise.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// How much of an answer is wanted and how long it may take, as an extension of the request. Without one it is
-/// [`MAX_RESPONSE_BYTES`], and the client's own timeouts.
+/// How large a response may be and how long it may take: a request extension. Without it, [`MAX_RESPONSE_BYTES`] and
+/// the client's own timeouts apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResponseBounds {
-    /// The most that is wanted of the body, in bytes.
+    /// How much of the body is read, in bytes.
     pub max_bytes: usize,
-    /// How long the caller waits before it gives the request up: a backstop of the client's own should be no shorter.
+    /// How long the caller waits before it abandons the request. A timeout of the client's own should be no shorter.
     pub timeout: Option<Duration>,
 }
 
 impl ResponseBounds {
-    /// What a request asks for.
+    /// The bounds in a request's extensions, or the defaults.
     pub fn of<B>(request: &Request<B>) -> Self {
-        let own = request.extensions().get().copied();
-        own.unwrap_or(Self {
+        let bounds = request.extensions().get().copied();
+        bounds.unwrap_or(Self {
             max_bytes: MAX_RESPONSE_BYTES,
             timeout: None,
         })
     }
 }
 
-/// An HTTP client, as [`HttpTransport`](crate::HttpTransport) uses it: one request at a time, with an absolute
-/// `http://` or `https://` URI and a body that is already there.
+/// An HTTP client for [`HttpTransport`](crate::HttpTransport): one request at a time, with an absolute `http://` or
+/// `https://` URI and a complete body.
 ///
-/// Any closure that returns such a future is one, so a client of the application's own is a few lines (what it captures
-/// is cloned into the future, as with `|request| send(client.clone(), request)`):
+/// Any closure that returns such a future implements it, so a custom client takes a few lines (clone what the closure
+/// captures into the future: `|request| send(client.clone(), request)`):
 ///
 /// ```
 /// use bytes::Bytes;
@@ -59,27 +59,27 @@ impl ResponseBounds {
 ///
 /// What an implementer owes:
 ///
-/// * **The answer as it is**, whatever its status: no redirects followed (credentials must not travel), no retries, no
-///   error for a status. Nothing needs to be decompressed.
-/// * **The body**, at least its first [`MAX_RESPONSE_BYTES`] (or what [`ResponseBounds`] among the request's extensions
-///   say) and not much more; the rest may be left unread. An answer that breaks off is an [`HttpError`].
-/// * **The request as it is**: its headers are complete but for `host` and `content-length`. Let go of the body when
-///   the answer is there: its buffer is then used again.
-/// * **Cancel safety.** The future is dropped when the session's `http_timeout` is over; the next request must not have
-///   to wait for the one before. A timeout of the client's own is welcome only as a backstop.
+/// * **The response unchanged**, whatever its status: follow no redirects (credentials must not travel), do not retry,
+///   return no error for a status. Nothing needs to be decompressed.
+/// * **The body**, at least its first [`MAX_RESPONSE_BYTES`] (or what [`ResponseBounds`] in the request's extensions
+///   say) and not much more; the rest may be left unread. A truncated response is an [`HttpError`].
+/// * **The request unchanged**: its headers are complete except for `host` and `content-length`. Drop the body once the
+///   response is there, so that its buffer can be reused.
+/// * **Cancel safety.** The session drops the future after its `http_timeout`; the next request must not have to wait
+///   for that one. Use a timeout of your own only as a backstop.
 /// * **No blocking**, and no panic where an error will do.
 pub trait HttpClient: Send + 'static {
-    /// Sends a request and reads the answer.
+    /// Sends a request and reads the response.
     ///
     /// # Errors
-    /// When there is no complete answer, whatever the reason. The session tries again.
+    /// When there is no complete response, for any reason. The session retries.
     fn send(
         &mut self,
         request: Request<Bytes>,
     ) -> impl Future<Output = Result<Response<Bytes>, HttpError>> + Send;
 
-    /// What the client's own errors say of whose fault they were, where the application uses the same client; see
-    /// [`Transport::blame`](crate::Transport::blame). Default: nothing.
+    /// Whose fault one of the client's own errors is, for applications that use the same client; see
+    /// [`Transport::blame`](crate::Transport::blame). Default: unknown.
     fn blame<'a>(error: &'a (dyn Error + 'static)) -> Option<Blame<'a>>
     where
         Self: Sized,
@@ -89,10 +89,10 @@ pub trait HttpClient: Send + 'static {
     }
 }
 
-impl<F, A> HttpClient for F
+impl<F, Fut> HttpClient for F
 where
-    F: FnMut(Request<Bytes>) -> A + Send + 'static,
-    A: Future<Output = Result<Response<Bytes>, HttpError>> + Send,
+    F: FnMut(Request<Bytes>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Response<Bytes>, HttpError>> + Send,
 {
     fn send(
         &mut self,
@@ -102,18 +102,18 @@ where
     }
 }
 
-/// A request to which there was no complete answer.
+/// A request that got no complete response.
 ///
-/// The message goes into diagnostics. It is cut at 160 bytes and must not contain headers.
+/// The message appears in diagnostics. It is truncated to 160 bytes and must not contain headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpError {
     reason: Reason,
-    /// What an event may tell of it, where more is known than the message.
+    /// For HTTP events, where more is known than the message.
     failure: Option<Failure>,
 }
 
 impl HttpError {
-    /// An error whose message is `reason`.
+    /// An error with the message `reason`.
     pub fn new(reason: impl fmt::Display) -> Self {
         Self {
             reason: Reason::new(reason),
@@ -121,17 +121,18 @@ impl HttpError {
         }
     }
 
-    /// An error whose message is that of `error` and of its sources, from the outside in.
+    /// An error with the messages of `error` and its sources, outermost first.
     #[must_use]
     pub fn from_error(error: &(dyn Error + 'static)) -> Self {
         Self {
             reason: Reason::new(Chain(error)),
-            failure: Some(of_error(error)),
+            failure: Some(Failure::from_error(error)),
         }
     }
 
     pub(crate) fn failure(&self) -> Failure {
-        self.failure.unwrap_or_else(|| of_text(self.message()))
+        self.failure
+            .unwrap_or_else(|| Failure::from_text(self.message()))
     }
 
     pub(crate) fn message(&self) -> &str {

@@ -1,4 +1,4 @@
-//! Where to send, and with which credentials.
+//! Where telemetry is sent, and with which credentials.
 
 use crate::session::options::enabled_by_environment;
 use crate::text::Text;
@@ -18,7 +18,7 @@ const DEFAULT_URL: &str = "https://tinker.thinkingmachines.dev/services/tinker-p
 pub(super) const PATH: &str = "/api/v1/telemetry";
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What the wire or the HTTP client sets by itself.
+/// Headers that the transport or the HTTP client sets.
 const RESERVED: [&str; 9] = [
     "connection",
     "content-encoding",
@@ -31,12 +31,12 @@ const RESERVED: [&str; 9] = [
     "x-idempotency-key",
 ];
 
-/// Values shorter than this are hardly secrets, and would be found everywhere.
-const MIN_SECRET: usize = 6;
+/// Shorter values are hardly secrets, and redacting them would hit ordinary text.
+const MIN_SECRET_BYTES: usize = 6;
 
-/// Where telemetry is sent and what it shows there: base URL, API key, further headers.
+/// Where telemetry is sent, and with what: base URL, API key, additional headers.
 ///
-/// `Debug` shows neither the key nor the value of any header.
+/// `Debug` shows neither the API key nor any header's value.
 ///
 /// ```
 /// use tinkex_telemetry::Config;
@@ -48,47 +48,38 @@ const MIN_SECRET: usize = 6;
 /// ```
 #[derive(Clone)]
 pub struct Config {
-    parts: Result<Parts, ConfigError>,
+    pub(super) resolved: Result<ResolvedConfig, ConfigError>,
 }
 
-/// What is the same in each call of the backend.
-#[allow(dead_code, reason = "there may be no client of the backend")]
-pub(crate) struct Api {
-    /// The URL of all calls, with a slash at its end.
-    pub(crate) base: Box<str>,
-    /// Without the idempotency key.
-    pub(crate) headers: HeaderMap,
-    /// What must not be repeated to anybody.
-    pub(crate) secrets: Vec<Box<[u8]>>,
-}
-
-/// All that is the same in each request.
+/// What all requests share.
 #[derive(Clone)]
-pub(super) struct Parts {
+pub(super) struct ResolvedConfig {
     pub(super) endpoint: Uri,
     /// Without the idempotency key.
     pub(super) headers: HeaderMap,
-    /// What must not be repeated to anybody.
+    /// Redacted wherever a response's text is repeated.
     pub(super) secrets: Vec<Box<[u8]>>,
 }
 
 impl Config {
-    /// A base URL (`https://` or `http://`, without query; a slash at its end is dropped) and an API key. Blanks around
-    /// them are dropped.
+    /// A base URL (`https://` or `http://`, no query) and an API key. Blanks around them and slashes at the end of the
+    /// URL are removed.
     ///
     /// # Errors
     /// A [`ConfigError`] about `base_url` or `api_key`.
     pub fn new(base_url: &str, api_key: &str) -> Result<Self, ConfigError> {
-        let parts = Parts::new(("base_url", base_url), ("api_key", api_key))?;
-        Ok(Self { parts: Ok(parts) })
+        let resolved = ResolvedConfig::new(("base_url", base_url), ("api_key", api_key))?;
+        Ok(Self {
+            resolved: Ok(resolved),
+        })
     }
 
     /// From the environment: `TINKER_API_KEY`, which is required, and `TINKER_BASE_URL`, by default
-    /// `https://tinker.thinkingmachines.dev/services/tinker-prod`; empty is like not set.
+    /// `https://tinker.thinkingmachines.dev/services/tinker-prod`. An empty variable counts as not set.
     ///
     /// # Errors
-    /// A [`ConfigError`] that names the variable. But where `TINKER_TELEMETRY` switches telemetry off nothing is asked
-    /// for: should the session be switched on all the same, the error comes when it is built.
+    /// A [`ConfigError`] that names the variable. Where `TINKER_TELEMETRY` switches telemetry off, no variable is
+    /// required; if the session is enabled all the same, building it returns the error.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_variables(enabled_by_environment(), |name| std::env::var_os(name))
     }
@@ -97,52 +88,34 @@ impl Config {
         is_enabled: bool,
         get: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ConfigError> {
-        let parts = Parts::from_variables(get);
-        match parts {
+        match ResolvedConfig::from_variables(get) {
             Err(error) if is_enabled => Err(error),
-            parts => Ok(Self { parts }),
+            resolved => Ok(Self { resolved }),
         }
     }
 
-    /// Adds a header to every request, in place of one with the same name: `user-agent`, or what a proxy in front of
-    /// the backend wants to see. Values are treated like secrets.
+    /// Adds a header to every request, replacing one with the same name: `user-agent`, or what a proxy in front of the
+    /// backend requires. Values are treated as secrets.
     ///
     /// # Errors
     /// A [`ConfigError`] about the header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, ConfigError> {
-        let wrong = |problem| ConfigError::new(name, problem);
+        let error = |problem| ConfigError::new(name, problem);
         let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| wrong(ConfigProblem::HeaderName))?;
+            .map_err(|_| error(ConfigProblem::HeaderName))?;
         if RESERVED.contains(&parsed.as_str()) {
-            return Err(wrong(ConfigProblem::Reserved));
+            return Err(error(ConfigProblem::Reserved));
         }
-        let sensitive = header_value(value).map_err(wrong)?;
-        if let Ok(parts) = &mut self.parts {
-            parts.keep_secret(value);
-            parts.headers.insert(parsed, sensitive);
+        let sensitive = header_value(value).map_err(error)?;
+        if let Ok(resolved) = &mut self.resolved {
+            resolved.add_secret(value);
+            resolved.headers.insert(parsed, sensitive);
         }
         Ok(self)
     }
-
-    /// What calls of the same backend have in common.
-    #[allow(dead_code, reason = "there may be no client of the backend")]
-    pub(crate) fn api(&self) -> Result<Api, ConfigError> {
-        let parts = self.parts.as_ref().map_err(Clone::clone)?;
-        let endpoint = format!("{}", parts.endpoint);
-        let telemetry = PATH.rsplit('/').next().unwrap_or_default();
-        Ok(Api {
-            base: endpoint.strip_suffix(telemetry).unwrap_or(&endpoint).into(),
-            headers: parts.headers.clone(),
-            secrets: parts.secrets.clone(),
-        })
-    }
-
-    pub(super) fn into_parts(self) -> Result<Parts, ConfigError> {
-        self.parts
-    }
 }
 
-impl Parts {
+impl ResolvedConfig {
     fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let read = |name| match get(name).map(OsString::into_string) {
             None => Ok(None),
@@ -156,15 +129,15 @@ impl Parts {
         Self::new((URL_VARIABLE, &url), (KEY_VARIABLE, &key))
     }
 
-    /// Both with the names under which errors complain of them.
+    /// Each value with the name that errors give it.
     fn new(url: (&str, &str), key: (&str, &str)) -> Result<Self, ConfigError> {
         let endpoint =
             endpoint(url.1.trim()).map_err(|problem| ConfigError::new(url.0, problem))?;
-        let wrong_key = |problem| ConfigError::new(key.0, problem);
-        // Line ends stay, to be refused.
+        let key_error = |problem| ConfigError::new(key.0, problem);
+        // Line ends stay: they are refused below.
         let secret = key.1.trim_matches([' ', '\t']);
         if secret.is_empty() {
-            return Err(wrong_key(ConfigProblem::Empty));
+            return Err(key_error(ConfigProblem::Empty));
         }
         let mut headers = HeaderMap::with_capacity(8);
         let json = HeaderValue::from_static("application/json");
@@ -172,7 +145,7 @@ impl Parts {
         headers.insert(CONTENT_TYPE, json.clone());
         headers.insert(ACCEPT, json);
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
-        headers.insert(X_API_KEY, header_value(secret).map_err(wrong_key)?);
+        headers.insert(X_API_KEY, header_value(secret).map_err(key_error)?);
         Ok(Self {
             endpoint,
             headers,
@@ -180,12 +153,14 @@ impl Parts {
         })
     }
 
-    fn keep_secret(&mut self, value: &str) {
-        // An echo may repeat a part of it: the token without its scheme, a cookie without its name.
+    fn add_secret(&mut self, value: &str) {
+        // A response may repeat a part of it: the token without its scheme, a cookie without its name.
         let pieces = value.split([' ', '\t', ';', ',', '=']);
         for piece in core::iter::once(value.trim()).chain(pieces) {
             let secret = piece.as_bytes();
-            if secret.len() >= MIN_SECRET && !self.secrets.iter().any(|known| **known == *secret) {
+            if secret.len() >= MIN_SECRET_BYTES
+                && !self.secrets.iter().any(|known| **known == *secret)
+            {
                 self.secrets.push(secret.into());
             }
         }
@@ -211,7 +186,7 @@ fn endpoint(base: &str) -> Result<Uri, ConfigProblem> {
     if uri.host().is_none_or(str::is_empty) {
         return Err(ConfigProblem::Host);
     }
-    // A fragment is not part of a `Uri`: its parser drops it.
+    // `Uri`'s parser drops a fragment.
     if uri.query().is_some() || base.contains('#') {
         return Err(ConfigProblem::Query);
     }
@@ -232,14 +207,14 @@ fn header_value(value: &str) -> Result<HeaderValue, ConfigProblem> {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.parts {
-            Ok(parts) => parts.fmt(f),
+        match &self.resolved {
+            Ok(resolved) => resolved.fmt(f),
             Err(error) => f.debug_tuple("Config").field(error).finish(),
         }
     }
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for ResolvedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
         f.debug_struct("Config")
@@ -249,7 +224,7 @@ impl fmt::Debug for Parts {
     }
 }
 
-/// A setting with which nothing can be sent. The message names the setting and never its value.
+/// An invalid or missing setting. The message names the setting, never its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     setting: Text<64>,
@@ -262,15 +237,15 @@ pub struct ConfigError {
 pub enum ConfigProblem {
     /// The variable is not set, or empty.
     Missing,
-    /// There is nothing in it.
+    /// The value is empty.
     Empty,
-    /// The variable is not Unicode.
+    /// The variable is not valid Unicode.
     NotUnicode,
-    /// CR, LF or NUL.
+    /// The value contains CR, LF or NUL.
     LineEnd,
-    /// Not the name of a header.
+    /// Not a valid header name.
     HeaderName,
-    /// Not the value of a header: it has characters that are not visible ASCII.
+    /// Not a valid header value: it contains characters other than visible ASCII.
     HeaderValue,
     /// A header that the transport or the client sets.
     Reserved,
@@ -278,7 +253,7 @@ pub enum ConfigProblem {
     Url,
     /// A scheme that is neither `http` nor `https`.
     Scheme,
-    /// A URL without host.
+    /// A URL without a host.
     Host,
     /// A URL with a user or a password.
     Userinfo,
@@ -352,12 +327,12 @@ mod tests {
     }
 
     fn endpoint_of(config: Config) -> String {
-        let parts = config.into_parts().expect("it is complete");
-        parts.endpoint.to_string()
+        let resolved = config.resolved.expect("a complete config");
+        resolved.endpoint.to_string()
     }
 
     #[test]
-    fn every_url_that_cannot_work_is_refused_for_its_reason() {
+    fn each_invalid_url_is_refused_with_its_problem() {
         for (url, expected) in [
             ("", ConfigProblem::Empty),
             ("  ", ConfigProblem::Empty),
@@ -378,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn slashes_at_the_end_of_a_url_are_dropped() {
+    fn slashes_at_the_end_of_a_url_are_removed() {
         for (url, expected) in [
             ("http://127.0.0.1:1", "http://127.0.0.1:1/api/v1/telemetry"),
             ("https://host/", "https://host/api/v1/telemetry"),
@@ -416,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_has_a_default_url_and_an_empty_one_is_none() {
+    fn the_url_has_a_default_and_an_empty_variable_counts_as_not_set() {
         let default = format!("{DEFAULT_URL}{PATH}");
         let key = (KEY_VARIABLE, SENTINEL);
         assert_eq!(endpoint_of(from(&[key]).expect("a key")), default);
@@ -427,15 +402,15 @@ mod tests {
     }
 
     #[test]
-    fn without_telemetry_a_missing_key_is_kept_for_later() {
-        let config = from_switched(false, &[]).expect("nothing is asked for");
+    fn with_telemetry_switched_off_a_missing_key_is_an_error_only_when_used() {
+        let config = from_switched(false, &[]).expect("no variable is required");
         let config = config.header("x-a", "b").expect("a header");
-        let error = config.into_parts().err().map(|error| error.problem());
+        let error = config.resolved.err().map(|error| error.problem());
         assert_eq!(error, Some(ConfigProblem::Missing));
     }
 
     #[test]
-    fn headers_that_cannot_work_are_refused_by_name() {
+    fn invalid_headers_are_refused_by_name() {
         let refused = |name, value| {
             let config = Config::new("http://host", SENTINEL).expect("a config");
             config.header(name, value).expect_err("refused").to_string()
@@ -466,8 +441,8 @@ mod tests {
             "{shown}"
         );
         assert!(shown.contains("cf-access-client-secret"), "{shown}");
-        let parts = config.into_parts().expect("it is complete");
-        let shown = format!("{parts:?} {:?}", parts.headers);
+        let resolved = config.resolved.expect("a complete config");
+        let shown = format!("{resolved:?} {:?}", resolved.headers);
         assert!(
             !shown.contains(SENTINEL) && !shown.contains("hush"),
             "{shown}"

@@ -1,7 +1,7 @@
-//! HTTP events: what an application's requests come to, told on the session's bus.
+//! HTTP events: the application's requests and their results, on the session's bus.
 
 use super::config::PATH;
-use super::reason::Failure;
+use super::failure::Failure;
 use super::{HttpClient, HttpError};
 use crate::bus::Bus;
 use crate::bus::{HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, Pair, Value};
@@ -15,25 +15,27 @@ use core::time::Duration;
 use http::{Extensions, Request, Response};
 use std::time::{Instant as SystemInstant, SystemTime, UNIX_EPOCH};
 
-/// Tells of an application's requests: [`start`](crate::bus::HTTP_REQUEST_START), and then always one of
-/// [`stop`](crate::bus::HTTP_REQUEST_STOP) and [`exception`](crate::bus::HTTP_REQUEST_EXCEPTION). Cheap to clone.
+/// Emits HTTP request events for the application's requests.
 ///
-/// Put it where the requests are made:
+/// Each request emits [`start`](crate::bus::HTTP_REQUEST_START), then either
+/// [`stop`](crate::bus::HTTP_REQUEST_STOP) or [`exception`](crate::bus::HTTP_REQUEST_EXCEPTION). Cheap to clone.
+///
+/// Install it where the requests are made:
 ///
 /// * around any [`HttpClient`], with [`wrap`](Self::wrap);
 /// * as a middleware of surf, ureq (features of those names) or `reqwest-middleware`;
 /// * as a `tower::Layer`, for clients and servers (feature `tower`);
 /// * by hand, with [`start`](Self::start).
 ///
-/// An answer of any status is a `stop`, with `result` `ok` below 400 and `error` from there on. No answer is an
-/// `exception`, whose `kind` is `error`, `timeout`, `cancelled` (the request's future was dropped half way) or `panic`,
-/// and whose `reason` is a fixed word or two. Durations are those of the session's clock. Events have no query string,
-/// no header, no userinfo and no host, and the text of no error: any of them may have secrets in it. While no handler is
-/// attached to the bus a request costs the load of one word.
+/// A response of any status is a `stop`, with `result` `ok` below 400 and `error` from 400. A request without a
+/// response is an `exception`, with a `kind` of `error`, `timeout`, `cancelled` (the request's future was dropped) or
+/// `panic`, and a short fixed `reason`. Durations are measured by the session's clock. Events never contain a query
+/// string, header, userinfo, host or error text: any of them may hold secrets. While no handler is attached to the bus,
+/// a request costs one atomic load.
 ///
-/// Of the requests that carry telemetry itself nothing is told, so a client may be shared with a
-/// [`HttpTransport`](crate::HttpTransport): they are known by a mark, and where a client loses it as a `POST` to a path
-/// that ends in `/api/v1/telemetry`.
+/// Requests that carry telemetry emit no events, so a client may be shared with an
+/// [`HttpTransport`](crate::HttpTransport). They carry a mark; where a client drops it, they are recognized as a `POST`
+/// to a path that ends in `/api/v1/telemetry`.
 ///
 /// ```
 /// # use tinkex_telemetry::Handle;
@@ -51,11 +53,11 @@ pub struct HttpEvents(Option<Arc<Inner>>);
 struct Inner {
     bus: Bus,
     session_id: Box<str>,
-    time: Time,
+    time: TimeSource,
 }
 
-enum Time {
-    /// That of this session's clock.
+enum TimeSource {
+    /// From this session's clock.
     Session(Handle),
     System,
 }
@@ -66,19 +68,19 @@ enum Moment {
     System(SystemInstant),
 }
 
-/// How often a request was made before, as an extension of the request: its `stop` says so. Without one it says 0.
+/// How many times a request was tried before: a request extension that its `stop` event reports. Default: 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RetryCount(
-    /// Attempts before this one.
+    /// Previous attempts.
     pub u32,
 );
 
-/// A request of the reporter's own, as an extension of the request: nothing is told of it.
+/// Request extension that marks the reporter's own requests: they emit no events.
 #[derive(Clone, Copy)]
 pub(crate) struct OwnRequest;
 
 impl HttpEvents {
-    /// Of a session, on its bus and with its clock. With a handle on a session that is switched off nothing is told.
+    /// Events of a session, on its bus and with its clock. If the session is switched off, nothing is emitted.
     #[must_use]
     pub fn new(session: &Handle) -> Self {
         let (Some(bus), Some(session_id)) = (session.bus(), session.session_id()) else {
@@ -87,21 +89,21 @@ impl HttpEvents {
         Self(Some(Arc::new(Inner {
             bus: bus.clone(),
             session_id: session_id.into(),
-            time: Time::Session(session.clone()),
+            time: TimeSource::Session(session.clone()),
         })))
     }
 
-    /// On this bus, with this `session_id` in the metadata and the system's clock.
+    /// Events on `bus`, with `session_id` in the metadata and the system's clock.
     #[must_use]
     pub fn on(bus: &Bus, session_id: &str) -> Self {
         Self(Some(Arc::new(Inner {
             bus: bus.clone(),
             session_id: session_id.into(),
-            time: Time::System,
+            time: TimeSource::System,
         })))
     }
 
-    /// A client whose requests are told of.
+    /// Wraps a client or service so that its requests emit events.
     #[must_use]
     pub fn wrap<H>(&self, client: H) -> Observed<H> {
         Observed {
@@ -110,10 +112,10 @@ impl HttpEvents {
         }
     }
 
-    /// Tells that a request begins, and makes sure that its end is told.
+    /// Emits a request's `start`. The returned [`HttpCall`] emits its end.
     ///
-    /// A query string or fragment is taken off the path; of an absolute URL only the path is told.
-    #[must_use = "when it is dropped the request counts as cancelled"]
+    /// Query string and fragment are removed, and an absolute URL is reduced to its path.
+    #[must_use = "a request whose call is dropped counts as cancelled"]
     pub fn start(&self, method: &str, path: &str) -> HttpCall {
         match self.0.as_ref().filter(|inner| !inner.bus.is_idle()) {
             Some(inner) => HttpCall(Some(Call::start(inner, method, path))),
@@ -121,69 +123,68 @@ impl HttpEvents {
         }
     }
 
-    /// Tells that this request begins, unless it is the reporter's own.
+    /// Emits this request's `start`, unless it is the reporter's own.
     pub(crate) fn start_request<B>(&self, request: &Request<B>) -> HttpCall {
         let uri = request.uri();
-        let extensions = Marks::of(request.extensions());
-        self.start_marked(request.method().as_str(), uri.path(), extensions)
+        let marks = Marks::of(request.extensions());
+        self.start_marked(request.method().as_str(), uri.path(), marks)
     }
 
     pub(crate) fn start_marked(&self, method: &str, path: &str, marks: Marks) -> HttpCall {
         if marks.is_own || (method == "POST" && path.ends_with(PATH)) {
             return HttpCall(None);
         }
-        self.start(method, path).retry_count(marks.retries)
+        self.start(method, path).retry_count(marks.retry_count)
     }
 }
 
-/// What a request's extensions say.
+/// What a request's extensions say about its events.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Marks {
     pub(crate) is_own: bool,
-    pub(crate) retries: u32,
+    pub(crate) retry_count: u32,
 }
 
 impl Marks {
     pub(crate) fn of(extensions: &Extensions) -> Self {
         Self {
             is_own: extensions.get::<OwnRequest>().is_some(),
-            retries: extensions.get().map_or(0, |RetryCount(count)| *count),
+            retry_count: extensions.get().map_or(0, |RetryCount(count)| *count),
         }
     }
 }
 
-/// A request under way. Its end is told once: by [`stop`](Self::stop), by [`exception`](Self::exception), or when it is
-/// dropped, as an exception of kind `cancelled`, or `panic` while the thread unwinds.
-#[must_use = "when it is dropped the request counts as cancelled"]
+/// A request in flight. It emits one end: by [`stop`](Self::stop), by [`exception`](Self::exception), or on drop, as an
+/// exception of kind `cancelled`, or `panic` while the thread unwinds.
+#[must_use = "a request whose call is dropped counts as cancelled"]
 pub struct HttpCall(Option<Call>);
 
-/// A request that is told of.
+/// A request that emits events.
 struct Call {
     inner: Arc<Inner>,
-    /// Method and path, one behind the other.
-    text: String,
+    method_and_path: String,
     method_len: usize,
-    begun: Moment,
-    retries: u32,
+    started: Moment,
+    retry_count: u32,
 }
 
 impl HttpCall {
-    /// How often the request was made before.
+    /// Sets how many times the request was tried before.
     pub fn retry_count(mut self, count: u32) -> Self {
         if let Some(call) = &mut self.0 {
-            call.retries = count;
+            call.retry_count = count;
         }
         self
     }
 
-    /// The answer has come.
+    /// Emits `stop`: the response has arrived.
     pub fn stop(mut self, status: u16) {
         if let Some(call) = self.0.take() {
             call.stop(status);
         }
     }
 
-    /// No answer has come. Both texts are told as they are: put no secrets into them.
+    /// Emits `exception`: there is no response. Both texts are emitted unchanged, so they must not contain secrets.
     pub fn exception(mut self, kind: &str, reason: &str) {
         if let Some(call) = self.0.take() {
             call.exception(kind, reason);
@@ -203,24 +204,24 @@ impl Drop for HttpCall {
         if std::thread::panicking() {
             call.exception("panic", "the request panicked");
         } else {
-            call.exception("cancelled", "the request was dropped before its answer");
+            call.exception("cancelled", "the request was dropped before its response");
         }
     }
 }
 
 impl Call {
     fn start(inner: &Arc<Inner>, method: &str, path: &str) -> Self {
-        let (method, path) = (token(method), path_of(path));
-        let mut text = String::with_capacity(method.len() + path.len());
-        text.push_str(method);
-        text.push_str(path);
-        let (begun, since_epoch) = inner.begin();
+        let (method, path) = (method_token(method), path_of(path));
+        let mut method_and_path = String::with_capacity(method.len() + path.len());
+        method_and_path.push_str(method);
+        method_and_path.push_str(path);
+        let (started, since_epoch) = inner.now();
         let call = Self {
             inner: Arc::clone(inner),
-            text,
+            method_and_path,
             method_len: method.len(),
-            begun,
-            retries: 0,
+            started,
+            retry_count: 0,
         };
         let measurements = [("system_time", nanos(since_epoch))];
         let [method, path, session] = call.metadata();
@@ -233,14 +234,14 @@ impl Call {
 
     fn stop(self, status: u16) {
         let result = if status < 400 { "ok" } else { "error" };
-        let measurements = [("duration", nanos(self.inner.since(self.begun)))];
+        let measurements = [("duration", nanos(self.inner.elapsed(self.started)))];
         let [method, path, session] = self.metadata();
         let metadata = [
             method,
             path,
             ("status", status.into()),
             ("result", result.into()),
-            ("retry_count", self.retries.into()),
+            ("retry_count", self.retry_count.into()),
             session,
         ];
         let bus = &self.inner.bus;
@@ -248,7 +249,7 @@ impl Call {
     }
 
     fn exception(self, kind: &str, reason: &str) {
-        let measurements = [("duration", nanos(self.inner.since(self.begun)))];
+        let measurements = [("duration", nanos(self.inner.elapsed(self.started)))];
         let [method, path, session] = self.metadata();
         let metadata = [
             method,
@@ -262,7 +263,7 @@ impl Call {
     }
 
     fn metadata(&self) -> [Pair<'_>; 3] {
-        let (method, path) = self.text.split_at(self.method_len);
+        let (method, path) = self.method_and_path.split_at(self.method_len);
         [
             ("method", method.into()),
             ("path", path.into()),
@@ -272,27 +273,27 @@ impl Call {
 }
 
 impl Inner {
-    /// Now, and how long after the Unix epoch that is.
-    fn begin(&self) -> (Moment, Duration) {
-        if let Time::Session(handle) = &self.time
+    /// The current moment, and the time since the Unix epoch.
+    fn now(&self) -> (Moment, Duration) {
+        if let TimeSource::Session(handle) = &self.time
             && let Some(session) = handle.session()
         {
             let since_epoch = Duration::from_micros(session.utc().as_unix_micros());
             return (Moment::Session(session.now()), since_epoch);
         }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        let begun = Moment::System(SystemInstant::now());
-        (begun, since_epoch.unwrap_or_default())
+        let now = Moment::System(SystemInstant::now());
+        (now, since_epoch.unwrap_or_default())
     }
 
-    fn since(&self, begun: Moment) -> Duration {
-        match (begun, &self.time) {
-            (Moment::System(begun), _) => begun.elapsed(),
-            (Moment::Session(begun), Time::Session(handle)) => {
+    fn elapsed(&self, started: Moment) -> Duration {
+        match (started, &self.time) {
+            (Moment::System(started), _) => started.elapsed(),
+            (Moment::Session(started), TimeSource::Session(handle)) => {
                 let now = handle.session().map(|session| session.now());
-                now.map_or(Duration::ZERO, |now| now.saturating_duration_since(begun))
+                now.map_or(Duration::ZERO, |now| now.saturating_duration_since(started))
             }
-            (Moment::Session(_), Time::System) => Duration::ZERO,
+            (Moment::Session(_), TimeSource::System) => Duration::ZERO,
         }
     }
 }
@@ -301,8 +302,8 @@ fn nanos(duration: Duration) -> Value<'static> {
     Value::U64(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// A method, as far as it is one.
-fn token(method: &str) -> &str {
+/// The method if it is a token of at most 32 bytes, else `OTHER`.
+fn method_token(method: &str) -> &str {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if method.bytes().all(is_token) && (1..=32).contains(&method.len()) {
         method
@@ -311,29 +312,28 @@ fn token(method: &str) -> &str {
     }
 }
 
-/// The path of what may be a path with a query behind it, or a whole URL. At most a kilobyte of it.
+/// The path of `path`, which may have a query string or be an absolute URL: at most 1 KiB.
 fn path_of(path: &str) -> &str {
-    const MOST: usize = 1_024;
+    const MAX_BYTES: usize = 1_024;
     let end = path.find(['?', '#']).unwrap_or(path.len());
     let path = &path[..end];
     let path = match path.split_once("://") {
-        // What stands between them is where userinfo would be.
+        // Between `://` and the next slash are userinfo and host.
         Some((scheme, rest)) if !scheme.contains('/') => {
             rest.find('/').map_or("/", |slash| &rest[slash..])
         }
         _ if path.starts_with('/') || path == "*" => path,
-        // Host and port of a `CONNECT`, or nothing that is known.
+        // The host and port of a `CONNECT`, or something unknown.
         _ => "",
     };
-    let mut ends = (0..=MOST.min(path.len())).rev();
+    let mut ends = (0..=MAX_BYTES.min(path.len())).rev();
     let end = ends.find(|&end| path.is_char_boundary(end));
     &path[..end.unwrap_or_default()]
 }
 
-/// Something whose requests are told of by [`HttpEvents`]: a [`HttpClient`] or, with the feature `tower`, a
-/// `tower::Service`.
+/// An [`HttpClient`] or, with the feature `tower`, a `tower::Service`, whose requests emit [`HttpEvents`].
 ///
-/// As a client it tells of a `stop` when the answer is there, body included.
+/// As a client, it emits `stop` once the response has arrived, body included.
 #[derive(Clone, Debug)]
 pub struct Observed<T> {
     pub(crate) inner: T,
@@ -341,7 +341,7 @@ pub struct Observed<T> {
 }
 
 impl<T> Observed<T> {
-    /// What is wrapped.
+    /// Unwraps the client or service.
     pub fn into_inner(self) -> T {
         self.inner
     }
@@ -352,7 +352,7 @@ impl<H: HttpClient> HttpClient for Observed<H> {
         let call = self.events.start_request(&request);
         let result = self.inner.send(request).await;
         match &result {
-            Ok(answer) => call.stop(answer.status().as_u16()),
+            Ok(response) => call.stop(response.status().as_u16()),
             Err(error) => call.fail(error.failure()),
         }
         result
@@ -371,7 +371,7 @@ impl fmt::Debug for HttpEvents {
 impl fmt::Debug for HttpCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpCall")
-            .field("is_told", &self.0.is_some())
+            .field("is_reported", &self.0.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -382,8 +382,8 @@ mod tests {
     use alloc::format;
 
     #[test]
-    fn a_path_is_a_path_whatever_it_is_taken_from() {
-        for (given, told) in [
+    fn a_path_is_reported_without_query_userinfo_and_host() {
+        for (given, reported) in [
             ("/a/b", "/a/b"),
             ("/a?key=secret", "/a"),
             ("/a#secret", "/a"),
@@ -396,14 +396,14 @@ mod tests {
             ("*", "*"),
             ("", ""),
         ] {
-            assert_eq!(path_of(given), told, "{given}");
+            assert_eq!(path_of(given), reported, "{given}");
         }
         let long = format!("/{}", "é".repeat(1_000));
         assert_eq!(path_of(&long).len(), 1_023);
     }
 
     #[test]
-    fn a_request_with_the_reporters_mark_is_not_told_of_wherever_it_goes() {
+    fn a_request_with_the_reporters_mark_emits_no_events_whatever_its_url() {
         let bus = Bus::new();
         bus.attach("one", HTTP_REQUEST_START, |_| {}).unwrap();
         let events = HttpEvents::on(&bus, "s");
@@ -414,14 +414,14 @@ mod tests {
     }
 
     #[test]
-    fn a_method_is_a_word() {
-        for (given, told) in [
+    fn a_method_is_a_token() {
+        for (given, reported) in [
             ("GET", "GET"),
             ("x-y", "x-y"),
             ("", "OTHER"),
             ("a b", "OTHER"),
         ] {
-            assert_eq!(token(given), told);
+            assert_eq!(method_token(given), reported);
         }
     }
 }

@@ -1,9 +1,11 @@
-//! The wire over HTTP, for any client.
+//! The wire protocol over HTTP, for any client.
 
+#[cfg(feature = "client")]
+mod api;
 mod client;
 mod config;
-mod events;
-mod reason;
+pub(crate) mod events;
+pub(crate) mod failure;
 mod transport;
 
 pub use client::{HttpClient, HttpError, MAX_RESPONSE_BYTES, ResponseBounds};
@@ -11,12 +13,5 @@ pub use config::{Config, ConfigError, ConfigProblem};
 pub use events::{HttpCall, HttpEvents, Observed, RetryCount};
 pub use transport::HttpTransport;
 
-#[allow(unused_imports, reason = "there may be no feature that is switched on")]
-pub(crate) use config::Api;
-#[allow(unused_imports, reason = "there may be no feature that is switched on")]
-pub(crate) use transport::printable;
-
-#[allow(unused_imports, reason = "there may be no feature that is switched on")]
-pub(crate) use events::{Marks, OwnRequest};
-#[allow(unused_imports, reason = "there may be no feature that is switched on")]
-pub(crate) use reason::{Failure, of_error, of_io, of_text};
+#[cfg(feature = "client")]
+pub(crate) use {api::Api, failure::Failure, transport::printable};

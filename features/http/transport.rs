@@ -1,7 +1,7 @@
-//! The transport: a batch becomes a request, an answer becomes an outcome.
+//! The HTTP transport: turns a batch into a request, and a response into an outcome.
 
 use super::client::{HttpClient, HttpError};
-use super::config::{Config, ConfigError, Parts};
+use super::config::{Config, ConfigError, ResolvedConfig};
 use super::events::OwnRequest;
 use crate::engine::retry::RetryAfter;
 use crate::event::Blame;
@@ -21,27 +21,27 @@ const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key
 
 /// Sends batches over HTTP, through any [`HttpClient`].
 ///
-/// A batch is a `POST` to `{base_url}/api/v1/telemetry`. What its answer means:
+/// A batch is a `POST` to `{base_url}/api/v1/telemetry`. What its response means:
 ///
-/// | answer | outcome |
+/// | response | outcome |
 /// |---|---|
 /// | 2xx | delivered |
-/// | none; 408, 425, 429, 5xx | tried again, after `Retry-After` if there is one |
+/// | none; 408, 425, 429, 5xx | retried, after `Retry-After` if present |
 /// | 413 | too large: the batch is split |
 /// | anything else, redirects included | rejected |
 ///
-/// Errors say the status and the beginning of the answer, in which the API key and the configured headers' values are
-/// blotted out should they come back.
+/// Errors contain the status and the beginning of the response, in which the API key and the configured headers' values
+/// are redacted.
 pub struct HttpTransport<H> {
-    parts: Result<Parts, ConfigError>,
+    config: Result<ResolvedConfig, ConfigError>,
     client: H,
 }
 
 impl<H> HttpTransport<H> {
-    /// A transport to where `config` says, through `client`.
+    /// A transport that sends to `config`'s URL through `client`.
     pub fn new(config: Config, client: H) -> Self {
         Self {
-            parts: config.into_parts(),
+            config: config.resolved,
             client,
         }
     }
@@ -49,21 +49,21 @@ impl<H> HttpTransport<H> {
 
 impl<H: HttpClient> Transport for HttpTransport<H> {
     async fn send(&mut self, mut batch: Batch<'_>) -> Result<Receipt, SendError> {
-        let parts = self.parts.as_ref().map_err(SendError::retryable)?;
+        let config = self.config.as_ref().map_err(SendError::retryable)?;
         let body = Bytes::from(batch.take_body());
-        let request = parts.request(batch.idempotency_key(), body.clone());
-        let answer = self.client.send(request).await;
+        let request = config.request(batch.idempotency_key(), body.clone());
+        let result = self.client.send(request).await;
         if body.is_unique() {
             batch.return_body(Vec::from(body));
         }
-        match answer {
-            Ok(answer) => outcome(&answer, &parts.secrets),
-            Err(error) => Err(no_answer(&error, &parts.secrets)),
+        match result {
+            Ok(response) => outcome(&response, &config.secrets),
+            Err(error) => Err(no_response(&error, &config.secrets)),
         }
     }
 
     fn check(&self) -> Result<(), SetupError> {
-        match &self.parts {
+        match &self.config {
             Ok(_) => Ok(()),
             Err(error) => Err(SetupError::new(error)),
         }
@@ -77,12 +77,12 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
 impl<H> fmt::Debug for HttpTransport<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpTransport")
-            .field("config", &self.parts)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
 
-impl Parts {
+impl ResolvedConfig {
     fn request(&self, key: Uuid, body: Bytes) -> Request<Bytes> {
         let mut text = [0; Hyphenated::LENGTH];
         let key = key.hyphenated().encode_lower(&mut text);
@@ -98,32 +98,32 @@ impl Parts {
     }
 }
 
-fn no_answer(error: &HttpError, secrets: &[Box<[u8]>]) -> SendError {
+fn no_response(error: &HttpError, secrets: &[Box<[u8]>]) -> SendError {
     SendError::retryable(printable::<160>(error.message().as_bytes(), secrets))
 }
 
-/// What an answer means. The whole policy of the wire is here.
-fn outcome(answer: &Response<Bytes>, secrets: &[Box<[u8]>]) -> Result<Receipt, SendError> {
-    let status = answer.status();
+/// What a response means: the whole policy of the wire protocol.
+fn outcome(response: &Response<Bytes>, secrets: &[Box<[u8]>]) -> Result<Receipt, SendError> {
+    let status = response.status();
     if status.is_success() {
         return Ok(Receipt::delivered());
     }
-    let text = printable::<80>(answer.body(), secrets);
+    let text = printable::<80>(response.body(), secrets);
     let gap = if text.as_str().is_empty() { "" } else { ": " };
     let reason = format_args!("HTTP {}{gap}{text}", status.as_u16());
     Err(match status {
         StatusCode::PAYLOAD_TOO_LARGE => SendError::too_large(reason),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            retryable(answer, reason)
+            retryable(response, reason)
         }
-        _ if status.is_server_error() => retryable(answer, reason),
+        _ if status.is_server_error() => retryable(response, reason),
         _ => SendError::rejected(reason),
     })
 }
 
-fn retryable(answer: &Response<Bytes>, reason: impl fmt::Display) -> SendError {
+fn retryable(response: &Response<Bytes>, reason: impl fmt::Display) -> SendError {
     let error = SendError::retryable(reason);
-    match answer.headers().get(RETRY_AFTER).and_then(retry_after) {
+    match response.headers().get(RETRY_AFTER).and_then(retry_after) {
         Some(after) => error.retry_after(after),
         None => error,
     }
@@ -137,11 +137,11 @@ fn retry_after(value: &HeaderValue) -> Option<RetryAfter> {
     })
 }
 
-/// The beginning of a text that came from outside: no secrets, no control characters, no runs of white space.
+/// The first `N` bytes of text from outside, without secrets, control characters or runs of white space.
 pub(crate) fn printable<const N: usize>(bytes: &[u8], secrets: &[Box<[u8]>]) -> Text<N> {
     let mut text = Text::default();
     let mut has_gap = false;
-    for character in blot_out(bytes, secrets, N).trim().chars() {
+    for character in redact(bytes, secrets, N).trim().chars() {
         let is_plain = character.is_ascii_graphic() || character.is_alphanumeric();
         let result = match (is_plain, has_gap) {
             (true, _) => text.write_char(character),
@@ -156,10 +156,10 @@ pub(crate) fn printable<const N: usize>(bytes: &[u8], secrets: &[Box<[u8]>]) -> 
     text
 }
 
-/// At least the first `len` bytes of what remains when the secrets are replaced.
-fn blot_out(mut bytes: &[u8], secrets: &[Box<[u8]>], len: usize) -> String {
+/// At least the first `len` bytes of the text after the secrets are replaced.
+fn redact(mut bytes: &[u8], secrets: &[Box<[u8]>], len: usize) -> String {
     let mut out = Vec::new();
-    // White space may still be dropped, so some more is looked at.
+    // The caller may still drop white space, so this returns more than `len`.
     while out.len() < 4 * len
         && let Some((first, rest)) = bytes.split_first()
     {
@@ -177,17 +177,17 @@ fn blot_out(mut bytes: &[u8], secrets: &[Box<[u8]>], len: usize) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The length of the longest secret that `bytes` begin with, or of what is left of one at the end of a text that was
-/// cut.
+/// The length of the longest secret that `bytes` starts with, or of the rest of `bytes` if that is the start of a
+/// secret: the text may have been truncated.
 fn longest_secret(bytes: &[u8], secrets: &[Box<[u8]>]) -> Option<usize> {
-    const MIN_PIECE: usize = 4;
+    const MIN_PARTIAL_BYTES: usize = 4;
     let mut secrets = secrets.iter().map(|secret| &**secret);
     let longest = secrets
         .clone()
         .filter(|secret| bytes.starts_with(secret))
         .map(<[u8]>::len)
         .max();
-    if bytes.len() >= MIN_PIECE && secrets.any(|secret| secret.starts_with(bytes)) {
+    if bytes.len() >= MIN_PARTIAL_BYTES && secrets.any(|secret| secret.starts_with(bytes)) {
         return Some(bytes.len());
     }
     longest
@@ -201,20 +201,20 @@ mod tests {
     use alloc::string::ToString;
     use core::time::Duration;
 
-    fn answer(status: u16, body: &'static str) -> Response<Bytes> {
-        let mut answer = Response::new(Bytes::from_static(body.as_bytes()));
-        *answer.status_mut() = StatusCode::from_u16(status).expect("a status");
-        answer
+    fn response(status: u16, body: &'static str) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from_static(body.as_bytes()));
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        response
     }
 
-    fn judge(status: u16) -> Result<Receipt, SendError> {
-        outcome(&answer(status, ""), &[])
+    fn outcome_of(status: u16) -> Result<Receipt, SendError> {
+        outcome(&response(status, ""), &[])
     }
 
     #[test]
     fn every_status_has_its_outcome() {
         for status in 100..1000 {
-            let result = judge(status);
+            let result = outcome_of(status);
             let expected = match status {
                 200..300 => Ok(Receipt::delivered()),
                 413 => Err(SendError::too_large("HTTP 413")),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_is_a_number_of_seconds_or_a_date_and_anything_else_is_none() {
+    fn a_retry_after_is_seconds_or_a_date_and_anything_else_is_ignored() {
         let read = |text| retry_after(&HeaderValue::from_static(text));
         assert_eq!(read("7"), Some(RetryAfter::Delay(Duration::from_secs(7))));
         let date = RetryAfter::At(Timestamp::from_unix_micros(784_111_777_000_000));
@@ -243,20 +243,20 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_is_heard_only_where_trying_again_is_allowed() {
-        for (status, is_heard) in [(429, true), (503, true), (401, false), (413, false)] {
-            let mut answer = answer(status, "");
+    fn a_retry_after_counts_only_for_retryable_statuses() {
+        for (status, is_honored) in [(429, true), (503, true), (401, false), (413, false)] {
+            let mut with_header = response(status, "");
             let seconds = HeaderValue::from_static("7");
-            answer.headers_mut().insert(RETRY_AFTER, seconds);
-            let heard = outcome(&answer, &[]) != outcome(&self::answer(status, ""), &[]);
-            assert_eq!(heard, is_heard, "{status}");
+            with_header.headers_mut().insert(RETRY_AFTER, seconds);
+            let differs = outcome(&with_header, &[]) != outcome_of(status);
+            assert_eq!(differs, is_honored, "{status}");
         }
     }
 
     #[test]
-    fn an_error_repeats_the_beginning_of_the_answer_in_one_line() {
+    fn an_error_quotes_the_beginning_of_the_response_on_one_line() {
         let error = outcome(
-            &answer(400, " {\"error\":\r\n\t\"no\u{1b}[2J\u{202e}\"}\n"),
+            &response(400, " {\"error\":\r\n\t\"no\u{1b}[2J\u{202e}\"}\n"),
             &[],
         );
         assert_eq!(
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_blotted_out_wherever_the_answer_repeats_it() {
+    fn a_secret_is_redacted_wherever_the_response_repeats_it() {
         let secret = "sk-0123456789";
         let secrets: [Box<[u8]>; 1] = [secret.as_bytes().into()];
         for before in 0..100 {
@@ -284,7 +284,7 @@ mod tests {
         let longer: Box<[u8]> = format!("{secret}-and-more").into_bytes().into();
         let both = [secrets[0].clone(), longer.clone()];
         assert_eq!(printable::<80>(&longer, &both).as_str(), "[redacted]");
-        let error = no_answer(&HttpError::new(format!("bad header {secret}")), &secrets);
+        let error = no_response(&HttpError::new(format!("bad header {secret}")), &secrets);
         assert_eq!(error.to_string(), "bad header [redacted]");
     }
 }

@@ -1,6 +1,6 @@
-//! What an event or a span has to tell, as JSON, written straight into the encoder.
+//! The data of an event or a span as JSON, written straight into the encoder.
 
-use super::filter::LOG;
+use super::filter::LOG_TARGET;
 use crate::event::encode::WriteJson;
 use crate::event::writer::{EventWriter, Failed, is_plain};
 use crate::time;
@@ -12,16 +12,16 @@ use serde_json::{Map, Value};
 use tracing_core::field::{Field, FieldSet, Visit};
 use tracing_core::{Event, span};
 
-/// How many spans an event tells of: the innermost ones.
+/// How many span names an event has: the innermost ones.
 pub(super) const MAX_SPANS: usize = 32;
 
-/// Names of spans, the innermost first.
-pub(super) type Spans = heapless::Vec<&'static str, MAX_SPANS>;
+/// Names of spans, innermost first.
+pub(super) type SpanNames = heapless::Vec<&'static str, MAX_SPANS>;
 
 /// `event_data` of an event.
 pub(super) struct EventData<'a> {
     pub(super) target: &'a str,
-    pub(super) spans: &'a Spans,
+    pub(super) spans: &'a SpanNames,
     pub(super) event: &'a Event<'a>,
     pub(super) is_log: bool,
 }
@@ -29,7 +29,7 @@ pub(super) struct EventData<'a> {
 impl Serialize for EventData<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        begin(&mut map, self.target, self.spans)?;
+        write_origin(&mut map, self.target, self.spans)?;
         map.serialize_entry("fields", &Fields(self))?;
         map.end()
     }
@@ -38,21 +38,21 @@ impl Serialize for EventData<'_> {
 /// `event_data` of a span that has closed.
 pub(super) struct SpanData<'a> {
     pub(super) target: &'a str,
-    pub(super) spans: &'a Spans,
+    pub(super) spans: &'a SpanNames,
     pub(super) fields: &'a Map<String, Value>,
     pub(super) busy_us: u64,
     pub(super) idle_us: u64,
-    /// A field has panicked.
-    pub(super) is_broken: bool,
+    /// Whether recording a field panicked.
+    pub(super) has_panicked: bool,
 }
 
 impl Serialize for SpanData<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.is_broken {
+        if self.has_panicked {
             return Err(S::Error::custom("a field of the span panicked"));
         }
         let mut map = serializer.serialize_map(None)?;
-        begin(&mut map, self.target, self.spans)?;
+        write_origin(&mut map, self.target, self.spans)?;
         map.serialize_entry("fields", self.fields)?;
         map.serialize_entry("busy_us", &self.busy_us)?;
         map.serialize_entry("idle_us", &self.idle_us)?;
@@ -60,7 +60,11 @@ impl Serialize for SpanData<'_> {
     }
 }
 
-fn begin<M: SerializeMap>(map: &mut M, target: &str, spans: &Spans) -> Result<(), M::Error> {
+fn write_origin<M: SerializeMap>(
+    map: &mut M,
+    target: &str,
+    spans: &SpanNames,
+) -> Result<(), M::Error> {
     map.serialize_entry("target", target)?;
     if !spans.is_empty() {
         map.serialize_entry("spans", &OutermostFirst(spans))?;
@@ -68,7 +72,7 @@ fn begin<M: SerializeMap>(map: &mut M, target: &str, spans: &Spans) -> Result<()
     Ok(())
 }
 
-struct OutermostFirst<'a>(&'a Spans);
+struct OutermostFirst<'a>(&'a SpanNames);
 
 impl Serialize for OutermostFirst<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -86,7 +90,7 @@ impl Serialize for Fields<'_> {
     }
 }
 
-/// The same JSON, without what serde costs.
+/// The same JSON as [`Serialize`] writes, without serde's cost.
 impl WriteJson for EventData<'_> {
     fn write_json(&self, out: &mut EventWriter<'_>) -> Result<(), Failed> {
         out.raw(b"{\"target\":");
@@ -102,8 +106,8 @@ impl WriteJson for EventData<'_> {
         } else {
             b"],\"fields\":"
         });
-        let fields = Direct { out, before: b'{' };
-        let Direct { out, before } = self.record(fields)?;
+        let fields = DirectObject { out, before: b'{' };
+        let DirectObject { out, before } = self.record(fields)?;
         out.raw(if before == b'{' { b"{}}" } else { b"}}" });
         out.finish()
     }
@@ -111,19 +115,19 @@ impl WriteJson for EventData<'_> {
 
 impl EventData<'_> {
     fn record<O: Object>(&self, object: O) -> Result<O, O::Error> {
-        let mut recorder = Recorder {
+        let mut visitor = EventVisitor {
             object,
             result: Ok(()),
             seen: 0,
-            all: self.event.metadata().fields(),
+            fields: self.event.metadata().fields(),
             is_log: self.is_log,
         };
-        self.event.record(&mut recorder);
-        recorder.result.map(|()| recorder.object)
+        self.event.record(&mut visitor);
+        visitor.result.map(|()| visitor.object)
     }
 }
 
-/// Where fields are written.
+/// The JSON object that an event's fields are written to.
 trait Object {
     type Error;
 
@@ -154,14 +158,14 @@ impl<M: SerializeMap> Object for M {
     }
 }
 
-/// Straight into the encoder's buffer.
-struct Direct<'a, 'b> {
+/// Writes straight into the encoder's buffer.
+struct DirectObject<'a, 'b> {
     out: &'a mut EventWriter<'b>,
-    /// Of the next key.
+    /// The delimiter before the next key.
     before: u8,
 }
 
-impl Direct<'_, '_> {
+impl DirectObject<'_, '_> {
     #[inline]
     fn key(&mut self, key: &str) -> Result<(), Failed> {
         let before = core::mem::replace(&mut self.before, b',');
@@ -200,7 +204,7 @@ fn write_key(out: &mut EventWriter<'_>, before: u8, key: &str) -> Result<(), Fai
     }
 }
 
-impl Object for Direct<'_, '_> {
+impl Object for DirectObject<'_, '_> {
     type Error = Failed;
 
     fn add(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
@@ -235,52 +239,52 @@ impl Object for Direct<'_, '_> {
     }
 }
 
-/// Writes fields as they are visited.
-struct Recorder<O: Object> {
+/// Writes an event's fields as they are visited.
+struct EventVisitor<O: Object> {
     object: O,
     result: Result<(), O::Error>,
-    /// Of the names so far, a bit each.
+    /// A Bloom filter of the names so far.
     seen: u64,
-    all: &'static FieldSet,
+    fields: &'static FieldSet,
     is_log: bool,
 }
 
-impl<O: Object> Recorder<O> {
+impl<O: Object> EventVisitor<O> {
     #[inline]
     fn put(
         &mut self,
         field: &Field,
-        put: impl FnOnce(&mut O, &'static str) -> Result<(), O::Error>,
+        write: impl FnOnce(&mut O, &'static str) -> Result<(), O::Error>,
     ) {
-        let is_unwanted = self.is_doubled(field) || (self.is_log && is_of_log(field));
-        if !is_unwanted && self.result.is_ok() {
-            self.result = put(&mut self.object, field.name());
+        let is_skipped = self.is_duplicate(field) || (self.is_log && is_log_metadata(field));
+        if !is_skipped && self.result.is_ok() {
+            self.result = write(&mut self.object, field.name());
         }
     }
 
-    /// Whether an earlier field has the same name. An object must not have a key twice.
+    /// Whether an earlier field has the same name: an object's keys must be unique.
     #[inline]
-    fn is_doubled(&mut self, field: &Field) -> bool {
+    fn is_duplicate(&mut self, field: &Field) -> bool {
         let name = field.name().as_bytes();
         let ends = [name.first(), name.last()].map(|byte| byte.copied().unwrap_or(0));
         let hash = name.len() * 7 + usize::from(ends[0]) + usize::from(ends[1]) * 3;
         let bit = 1 << (hash % 64);
-        let may_be = self.seen & bit != 0;
+        let may_match = self.seen & bit != 0;
         self.seen |= bit;
-        may_be && is_among_earlier(field, self.all)
+        may_match && has_earlier_namesake(field, self.fields)
     }
 }
 
 #[cold]
-fn is_among_earlier(field: &Field, all: &FieldSet) -> bool {
-    let mut earlier = all.iter().take(field.index());
+fn has_earlier_namesake(field: &Field, fields: &FieldSet) -> bool {
+    let mut earlier = fields.iter().take(field.index());
     earlier.any(|other| other.name() == field.name())
 }
 
-/// Whether it is one of those in which `tracing-log` keeps what belongs to the metadata.
-fn is_of_log(field: &Field) -> bool {
+/// Whether this is one of the fields in which `tracing-log` carries a record's metadata.
+fn is_log_metadata(field: &Field) -> bool {
     let name = field.name();
-    name.strip_prefix(LOG)
+    name.strip_prefix(LOG_TARGET)
         .is_some_and(|rest| rest.starts_with('.'))
 }
 
@@ -292,7 +296,7 @@ macro_rules! typed {
     )*};
 }
 
-impl<O: Object> Visit for Recorder<O> {
+impl<O: Object> Visit for EventVisitor<O> {
     typed! {
         record_i64: i64, add_signed;
         record_u64: u64, add_unsigned;
@@ -314,43 +318,42 @@ impl<O: Object> Visit for Recorder<O> {
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         self.put(field, |object, name| {
-            object.add(name, &Shown(&Chain(value)))
+            object.add(name, &AsDisplay(&Chain(value)))
         });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, |object, name| object.add(name, &Debugged(value)));
+        self.put(field, |object, name| object.add(name, &AsDebug(value)));
     }
 }
 
-/// Keeps the fields of a span until it closes. A later value takes the place of an earlier one.
-pub(super) struct Keeper<'a> {
+/// Stores a span's fields. A later value replaces an earlier one.
+pub(super) struct SpanVisitor<'a> {
     pub(super) fields: &'a mut Map<String, Value>,
-    /// The bytes that a text may have.
-    pub(super) room: usize,
+    pub(super) max_text_bytes: usize,
 }
 
-impl Keeper<'_> {
-    fn keep(&mut self, field: &Field, value: impl Into<Value>) {
+impl SpanVisitor<'_> {
+    fn store(&mut self, field: &Field, value: impl Into<Value>) {
         self.fields.insert(field.name().into(), value.into());
     }
 
-    fn keep_text(&mut self, field: &Field, text: &dyn fmt::Display) {
-        let text = crate::event::cut::Cut::new(text, self.room).to_string();
-        self.keep(field, text);
+    fn store_text(&mut self, field: &Field, text: &dyn fmt::Display) {
+        let text = crate::event::cut::Cut::new(text, self.max_text_bytes).to_string();
+        self.store(field, text);
     }
 }
 
-macro_rules! kept {
+macro_rules! stored {
     ($($method:ident: $type:ty),* $(,)?) => {$(
         fn $method(&mut self, field: &Field, value: $type) {
-            self.keep(field, value);
+            self.store(field, value);
         }
     )*};
 }
 
-impl Visit for Keeper<'_> {
-    kept! {
+impl Visit for SpanVisitor<'_> {
+    stored! {
         record_f64: f64,
         record_i64: i64,
         record_u64: u64,
@@ -359,74 +362,74 @@ impl Visit for Keeper<'_> {
 
     fn record_i128(&mut self, field: &Field, value: i128) {
         match i64::try_from(value) {
-            Ok(value) => self.keep(field, value),
-            Err(_) => self.keep(field, value as f64),
+            Ok(value) => self.store(field, value),
+            Err(_) => self.store(field, value as f64),
         }
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
         match u64::try_from(value) {
-            Ok(value) => self.keep(field, value),
-            Err(_) => self.keep(field, value as f64),
+            Ok(value) => self.store(field, value),
+            Err(_) => self.store(field, value as f64),
         }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.keep_text(field, &value);
+        self.store_text(field, &value);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.keep_text(field, &Chain(value));
+        self.store_text(field, &Chain(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.keep_text(field, &format_args!("{value:?}"));
+        self.store_text(field, &format_args!("{value:?}"));
     }
 }
 
-/// The values of a span, wherever they come from.
-pub(super) enum Values<'a> {
+/// A span's values: those it was created with, or those recorded later.
+pub(super) enum SpanValues<'a> {
     New(&'a span::Attributes<'a>),
     More(&'a span::Record<'a>),
 }
 
-impl Values<'_> {
-    pub(super) fn record(&self, keeper: &mut Keeper<'_>) {
+impl SpanValues<'_> {
+    pub(super) fn record(&self, visitor: &mut SpanVisitor<'_>) {
         match self {
-            Self::New(attributes) => attributes.record(keeper),
-            Self::More(record) => record.record(keeper),
+            Self::New(attributes) => attributes.record(visitor),
+            Self::More(record) => record.record(visitor),
         }
     }
 }
 
-struct Shown<'a, D>(&'a D);
+struct AsDisplay<'a, D>(&'a D);
 
-impl<D: fmt::Display> Serialize for Shown<'_, D> {
+impl<D: fmt::Display> Serialize for AsDisplay<'_, D> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self.0)
     }
 }
 
-struct Debugged<'a>(&'a dyn fmt::Debug);
+struct AsDebug<'a>(&'a dyn fmt::Debug);
 
-impl Serialize for Debugged<'_> {
+impl Serialize for AsDebug<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:?}", self.0))
     }
 }
 
-/// An error with its sources, in one line.
+/// An error with its sources, on one line.
 struct Chain<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Chains may be loops.
-        const MAX: usize = 64;
+        /// A chain may be a loop.
+        const MAX_SOURCES: usize = 64;
 
         write!(f, "{}", self.0)?;
         let sources = core::iter::successors(self.0.source(), |&error| error.source());
         sources
-            .take(MAX)
+            .take(MAX_SOURCES)
             .try_for_each(|source| write!(f, ": {source}"))
     }
 }

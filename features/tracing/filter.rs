@@ -1,4 +1,4 @@
-//! Which events and spans become telemetry: by target and level, and never what telemetry itself brings about.
+//! Which events and spans become telemetry: by target and level, and never what telemetry itself causes.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,9 +7,9 @@ use tracing_core::subscriber::Interest;
 use tracing_core::{Level, LevelFilter, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter};
 
-/// The crates that transports are made of, this one included.
+/// The crates that transports use, this one included, sorted. A new HTTP client adds its crates here.
 ///
-/// What they emit never becomes telemetry, however it is filtered: sending it would make them emit more.
+/// What they emit never becomes telemetry, whatever the filter says: sending it would make them emit more.
 pub(super) const ORIGINS: &[&str] = &[
     "async_compat",
     "async_executor",
@@ -60,16 +60,16 @@ pub(super) const ORIGINS: &[&str] = &[
     "webpki",
 ];
 
-/// What a [`TelemetryLayer`](super::TelemetryLayer) selects, as a filter of its own; see
+/// What a [`TelemetryLayer`](super::TelemetryLayer) selects, as a per-layer filter; see
 /// [`TelemetryLayer::filtered`](super::TelemetryLayer::filtered).
 #[derive(Clone)]
 pub struct TelemetryFilter {
     pub(super) level: LevelFilter,
-    /// The longest first.
+    /// Longest target first.
     targets: Vec<(String, LevelFilter)>,
     excluded: Vec<String>,
-    /// The most that any of them lets through.
-    most: LevelFilter,
+    /// The most verbose of all these levels.
+    max_level: LevelFilter,
 }
 
 impl TelemetryFilter {
@@ -78,13 +78,13 @@ impl TelemetryFilter {
             level: LevelFilter::INFO,
             targets: Vec::new(),
             excluded: Vec::new(),
-            most: LevelFilter::INFO,
+            max_level: LevelFilter::INFO,
         }
     }
 
     pub(super) fn set_level(&mut self, level: LevelFilter) {
         self.level = level;
-        self.note_most();
+        self.update_max_level();
     }
 
     pub(super) fn set_target(&mut self, target: String, level: LevelFilter) {
@@ -92,27 +92,27 @@ impl TelemetryFilter {
         self.targets.push((target, level));
         self.targets
             .sort_by_key(|(target, _)| core::cmp::Reverse(target.len()));
-        self.note_most();
+        self.update_max_level();
     }
 
     pub(super) fn exclude(&mut self, target: String) {
         self.excluded.push(target);
     }
 
-    /// Nothing at all, for a session that is switched off.
+    /// Selects nothing, for a session that is switched off.
     pub(super) fn set_off(&mut self) {
         self.targets.clear();
         self.set_level(LevelFilter::OFF);
     }
 
-    fn note_most(&mut self) {
+    fn update_max_level(&mut self) {
         let levels = self.targets.iter().map(|(_, level)| *level);
-        self.most = levels.fold(self.level, Ord::max);
+        self.max_level = levels.fold(self.level, Ord::max);
     }
 
-    /// Whether something of this level and target is wanted.
+    /// Whether events and spans of this level and target are selected.
     pub(super) fn admits(&self, level: Level, target: &str) -> bool {
-        level <= self.most && level <= self.level_of(target) && !self.is_excluded(target)
+        level <= self.max_level && level <= self.level_of(target) && !self.is_excluded(target)
     }
 
     fn level_of(&self, target: &str) -> LevelFilter {
@@ -123,31 +123,31 @@ impl TelemetryFilter {
     }
 
     fn is_excluded(&self, target: &str) -> bool {
-        is_of_transport(target) || self.excluded.iter().any(|prefix| is_within(target, prefix))
+        is_transport_origin(target) || self.excluded.iter().any(|prefix| is_within(target, prefix))
     }
 }
 
-/// Whether a target is one of [`ORIGINS`] or a module of one.
-fn is_of_transport(target: &str) -> bool {
+/// Whether `target` is in [`ORIGINS`], or a module of a crate there.
+fn is_transport_origin(target: &str) -> bool {
     let bytes = target.as_bytes();
     let end = bytes.iter().position(|&byte| byte == b':');
     let origin = &bytes[..end.unwrap_or(bytes.len())];
     let Some(first) = origin.first() else {
         return false;
     };
-    // Next to all targets end here.
-    let has_such = LENGTHS[usize::from(first % 32)] & bit(origin.len()) != 0;
-    has_such && ORIGINS.iter().any(|other| other.as_bytes() == origin)
+    // Almost all other targets fail this check.
+    let may_match = LENGTHS[usize::from(first % 32)] & bit(origin.len()) != 0;
+    may_match && ORIGINS.iter().any(|other| other.as_bytes() == origin)
 }
 
-/// By first letter, the lengths of the origins, a bit each.
+/// For each first letter, a bit for each length that an origin with that letter has.
 const LENGTHS: [u32; 32] = {
     let mut lengths = [0; 32];
-    let mut at = 0;
-    while at < ORIGINS.len() {
-        let origin = ORIGINS[at].as_bytes();
+    let mut index = 0;
+    while index < ORIGINS.len() {
+        let origin = ORIGINS[index].as_bytes();
         lengths[(origin[0] % 32) as usize] |= bit(origin.len());
-        at += 1;
+        index += 1;
     }
     lengths
 };
@@ -156,15 +156,15 @@ const fn bit(length: usize) -> u32 {
     1 << (length % 32)
 }
 
-/// Whether a target is this one or one of its modules.
+/// Whether `target` is `prefix` or one of its modules.
 fn is_within(target: &str, prefix: &str) -> bool {
     target
         .strip_prefix(prefix)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// The target of all records of the `log` facade, as tracing sees them at first.
-pub(super) const LOG: &str = "log";
+/// The target that `tracing-log` gives to all records of the `log` facade.
+pub(super) const LOG_TARGET: &str = "log";
 
 impl<S: Subscriber> Filter<S> for TelemetryFilter {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
@@ -172,7 +172,7 @@ impl<S: Subscriber> Filter<S> for TelemetryFilter {
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if metadata.target() == LOG {
+        if metadata.target() == LOG_TARGET {
             return Interest::sometimes();
         }
         if self.admits(*metadata.level(), metadata.target()) {
@@ -183,7 +183,7 @@ impl<S: Subscriber> Filter<S> for TelemetryFilter {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.most)
+        Some(self.max_level)
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_target_counts_and_ends_where_a_module_does() {
+    fn the_longest_target_counts_and_matches_whole_module_names() {
         let mut filter = TelemetryFilter::new();
         filter.set_target("app".into(), LevelFilter::WARN);
         filter.set_target("app::db".into(), LevelFilter::TRACE);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_transports_emit_is_left_out_whatever_is_asked_for() {
+    fn transport_crates_are_excluded_whatever_the_filter_says() {
         let mut filter = TelemetryFilter::new();
         filter.set_level(LevelFilter::TRACE);
         filter.set_target("hyper".into(), LevelFilter::TRACE);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_crates_each_of_them_once() {
+    fn origins_are_sorted_unique_crate_names() {
         assert!(ORIGINS.is_sorted());
         assert!(ORIGINS.windows(2).all(|two| two[0] != two[1]));
         assert!(ORIGINS.iter().all(|origin| !origin.contains(':')));

@@ -1,4 +1,4 @@
-//! `tracing`: events, and spans that close, become events of a session; records of the `log` facade with them.
+//! `tracing`: events, closed spans and records of the `log` facade become events of a session.
 
 mod data;
 mod filter;
@@ -11,7 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use data::{EventData, Keeper, SpanData, Spans, Values};
+use data::{EventData, SpanData, SpanNames, SpanValues, SpanVisitor};
 pub use filter::TelemetryFilter;
 use serde_json::{Map, Value};
 use tracing_core::{Event, Level, LevelFilter, Metadata, Subscriber, span};
@@ -20,7 +20,7 @@ use tracing_subscriber::filter::Filtered;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
-/// A layer for `tracing-subscriber` that makes events of a session from what a program traces.
+/// A `tracing-subscriber` layer that logs what a program traces as events of a session.
 ///
 /// ```
 /// use tinkex_telemetry::Handle;
@@ -37,43 +37,45 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 ///
 /// # What an event becomes
 ///
-/// Its name is the one that the macro was given (`info!(name: "cache.miss", …)`), else its target. Its data are
+/// Its name is the one given to the macro (`info!(name: "cache.miss", …)`), else its target. Its data is
 ///
 /// ```json
 /// {"target": "my_app::cache", "spans": ["request", "lookup"], "fields": {"message": "not there", "key": 7}}
 /// ```
 ///
-/// with the spans it happened in, outermost first (the innermost 32, left out where there are none), and its fields with
-/// their types: numbers and booleans as such, errors as text with their sources, what is recorded with `?` or `%` as
-/// text. Nothing is allocated for it in the steady state. `TRACE` and `DEBUG` become [`Severity::Debug`], the others
-/// what their names say. An event whose field panics is refused, and harms nothing else.
+/// with the spans it happened in, outermost first (the innermost 32; omitted if there are none), and its fields with
+/// their types: numbers and booleans as such, errors as text with their sources, values recorded with `?` or `%` as
+/// text. In the steady state, an event allocates nothing. `TRACE` and `DEBUG` become [`Severity::Debug`], the other
+/// levels the severity of the same name. An event whose field panics is refused, without further harm.
 ///
-/// With [`span_closings`](Self::span_closings) a span that closes becomes an event with the span's own name, whose data
-/// also have `busy_us` and `idle_us`: how long it was entered, and how long it was not, by the session's clock.
+/// With [`span_closings`](Self::span_closings), a span that closes becomes an event with the span's name, whose data
+/// also contains `busy_us` and `idle_us`: how long the span was entered and how long it was not, by the session's
+/// clock.
 ///
-/// Records of the `log` facade, by way of `tracing_log::LogTracer`, count with their own target and level.
+/// Records of the `log` facade, bridged by `tracing_log::LogTracer`, are filtered and logged by their own target and
+/// level.
 ///
-/// # What is left out
+/// # What is excluded
 ///
-/// What telemetry itself brings about: sending it would bring about more. It is told by its origin, the first part of
-/// its target ([`EXCLUDED`](Self::EXCLUDED)), on whatever thread it happens; and beyond that everything that happens on a
-/// thread while it drives a session or makes a request for one, or while an event's own fields are being recorded. A
-/// transport of your own that uses other crates or threads of its own needs [`exclude`](Self::exclude).
+/// What telemetry itself causes: sending it would cause more. It is recognized by its origin, the first part of its
+/// target ([`EXCLUDED`](Self::EXCLUDED)), on any thread. Excluded, too, is everything that happens on a thread while it
+/// drives a session, makes a request for one, or records an event's fields. A custom transport that uses other crates,
+/// or threads of its own, needs [`exclude`](Self::exclude).
 pub struct TelemetryLayer {
     handle: Handle,
     filter: TelemetryFilter,
     has_span_closings: bool,
-    /// Whether the filter has been asked already.
+    /// Whether [`filtered`](Self::filtered) has installed the filter, so that events arrive filtered.
     is_filtered: bool,
-    /// Tells the layers of a subscriber apart.
+    /// Distinguishes the layers of one subscriber.
     id: u64,
 }
 
 impl TelemetryLayer {
-    /// The crates whose events and records never become telemetry: this one, and what transports are made of.
+    /// The crates whose events and records never become telemetry: this one, and those that transports use.
     pub const EXCLUDED: &'static [&'static str] = filter::ORIGINS;
 
-    /// A layer for a session: everything of level INFO and above. It does not keep the session alive.
+    /// A layer that logs everything of level INFO and above to a session. It does not keep the session alive.
     #[must_use]
     pub fn new(handle: Handle) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
@@ -86,36 +88,37 @@ impl TelemetryLayer {
         }
     }
 
-    /// Up to which level events and spans are taken. Default: INFO.
+    /// Sets the most verbose level of events and spans that are logged. Default: INFO.
     #[must_use]
     pub fn level(mut self, level: impl Into<LevelFilter>) -> Self {
         self.filter.set_level(level.into());
         self
     }
 
-    /// Another level for a target and its modules. The longest that fits counts.
+    /// Sets the level of a target and its modules. The longest matching target counts.
     #[must_use]
     pub fn target(mut self, target: impl Into<String>, level: impl Into<LevelFilter>) -> Self {
         self.filter.set_target(target.into(), level.into());
         self
     }
 
-    /// Leaves out a target and its modules, as what a transport of the application's own brings about.
+    /// Excludes a target and its modules, such as the crates of a custom transport.
     #[must_use]
     pub fn exclude(mut self, target: impl Into<String>) -> Self {
         self.filter.exclude(target.into());
         self
     }
 
-    /// Whether spans that close become events, too. Default: no. Their fields are kept until then, which allocates.
+    /// Sets whether spans that close become events, too. Default: no. Their fields are stored until then, which
+    /// allocates.
     #[must_use]
     pub const fn span_closings(mut self, has_span_closings: bool) -> Self {
         self.has_span_closings = has_span_closings;
         self
     }
 
-    /// The layer with what it selects as its own per-layer filter: what it does not want then costs the program next
-    /// to nothing, unless another layer wants it. Without it, the layer looks at everything that other layers see.
+    /// The layer with its selection as a per-layer filter: what it does not select costs next to nothing, unless
+    /// another layer selects it. Without this, the layer examines everything that other layers see.
     #[must_use]
     pub fn filtered<S>(mut self) -> Filtered<Self, TelemetryFilter, S>
     where
@@ -129,13 +132,13 @@ impl TelemetryLayer {
         self.with_filter(filter)
     }
 
-    /// Whether anything at all is to be logged now.
+    /// Whether anything may be logged now, on this thread.
     fn is_listening(&self) -> bool {
         self.handle.is_enabled() && !origin::is_own()
     }
 
-    /// Whether a span is to be told of when it closes.
-    fn follows(&self, metadata: &Metadata<'_>) -> bool {
+    /// Whether a new span will be logged when it closes.
+    fn tracks(&self, metadata: &Metadata<'_>) -> bool {
         self.has_span_closings
             && self.is_listening()
             && self.filter.admits(*metadata.level(), metadata.target())
@@ -148,21 +151,21 @@ impl TelemetryLayer {
             .map_or(0, |session| session.now().as_micros())
     }
 
-    /// The longest text that is worth keeping.
-    fn room(&self) -> usize {
+    /// The longest text of a field worth storing.
+    fn max_text_bytes(&self) -> usize {
         let session = self.handle.session();
         session.map_or(0, |session| session.shared().max_event_bytes)
     }
 
-    /// Keeps the values of a span. The application's own `Debug` must not take it down from here.
-    fn keep(&self, span: &mut Followed, values: &Values<'_>) {
+    /// Stores a span's values. A `Debug` that panics must not unwind into the application.
+    fn record(&self, span: &mut TrackedSpan, values: &SpanValues<'_>) {
         let _own = OwnWork::enter();
-        let mut keeper = Keeper {
+        let mut visitor = SpanVisitor {
             fields: &mut span.fields,
-            room: self.room(),
+            max_text_bytes: self.max_text_bytes(),
         };
-        if panics::catch(|| values.record(&mut keeper)).is_none() {
-            span.is_broken = true;
+        if panics::catch(|| values.record(&mut visitor)).is_none() {
+            span.has_panicked = true;
         }
     }
 }
@@ -177,7 +180,7 @@ where
         }
         let metadata = event.metadata();
         let normalized = match metadata.target() {
-            filter::LOG => event.normalized_metadata(),
+            filter::LOG_TARGET => event.normalized_metadata(),
             _ => None,
         };
         let target = normalized
@@ -185,11 +188,11 @@ where
             .map_or(metadata.target(), |metadata| metadata.target());
         let level = *metadata.level();
         let is_log = normalized.is_some();
-        // Its own filter has let everything pass that comes here, but what `log` hides.
+        // The layer's own filter has not seen a log record's real target.
         if (!self.is_filtered || is_log) && !self.filter.admits(level, target) {
             return;
         }
-        let mut spans = Spans::new();
+        let mut spans = SpanNames::new();
         collect_names(context.event_span(event), &mut spans);
         let data = EventData {
             target,
@@ -197,13 +200,13 @@ where
             event,
             is_log,
         };
-        // A name of the macro's own making tells the file and the line.
+        // The macro's default name is file and line.
         let name = match metadata.name() {
             name if is_log || name.starts_with("event ") => target,
             name => name,
         };
         let _own = OwnWork::enter();
-        // Refused or not, it is counted.
+        // Refusals are counted, so the result does not matter here.
         if let Some(session) = self.handle.session() {
             let shared = session.shared();
             let encode = encode::generic_written;
@@ -217,19 +220,19 @@ where
         id: &span::Id,
         context: Context<'_, S>,
     ) {
-        if !self.follows(attributes.metadata()) {
+        if !self.tracks(attributes.metadata()) {
             return;
         }
         let Some(span) = context.span(id) else {
             return;
         };
-        let mut followed = Followed::new(self.id, self.now());
-        self.keep(&mut followed, &Values::New(attributes));
+        let mut tracked = TrackedSpan::new(self.id, self.now());
+        self.record(&mut tracked, &SpanValues::New(attributes));
         let mut extensions = span.extensions_mut();
-        if let Some(FollowedBy(all)) = extensions.get_mut() {
-            all.push(followed);
+        if let Some(TrackedSpans(all)) = extensions.get_mut() {
+            all.push(tracked);
         } else {
-            extensions.insert(FollowedBy(Vec::from([followed])));
+            extensions.insert(TrackedSpans(Vec::from([tracked])));
         }
     }
 
@@ -240,17 +243,17 @@ where
         let Some(span) = context.span(id) else {
             return;
         };
-        let mut is_followed = false;
-        with_followed(&span, self.id, |_| is_followed = true);
-        if !is_followed {
+        let mut is_tracked = false;
+        with_tracked(&span, self.id, |_| is_tracked = true);
+        if !is_tracked {
             return;
         }
-        // Not under the lock: a `Debug` may look at the same span.
-        let mut more = Followed::new(self.id, 0);
-        self.keep(&mut more, &Values::More(values));
-        with_followed(&span, self.id, |followed| {
-            followed.fields.append(&mut more.fields);
-            followed.is_broken |= more.is_broken;
+        // Outside the extensions' lock: a `Debug` may access the same span.
+        let mut more = TrackedSpan::new(self.id, 0);
+        self.record(&mut more, &SpanValues::More(values));
+        with_tracked(&span, self.id, |tracked| {
+            tracked.fields.append(&mut more.fields);
+            tracked.has_panicked |= more.has_panicked;
         });
     }
 
@@ -258,7 +261,7 @@ where
         if self.has_span_closings
             && let Some(span) = context.span(id)
         {
-            with_followed(&span, self.id, |followed| followed.enter(self.now()));
+            with_tracked(&span, self.id, |tracked| tracked.enter(self.now()));
         }
     }
 
@@ -266,7 +269,7 @@ where
         if self.has_span_closings
             && let Some(span) = context.span(id)
         {
-            with_followed(&span, self.id, |followed| followed.exit(self.now()));
+            with_tracked(&span, self.id, |tracked| tracked.exit(self.now()));
         }
     }
 
@@ -278,23 +281,23 @@ where
             return;
         };
         let mut taken = None;
-        with_followed(&span, self.id, |followed| {
-            followed.settle(self.now());
-            taken = Some(core::mem::replace(followed, Followed::new(self.id, 0)));
+        with_tracked(&span, self.id, |tracked| {
+            tracked.update_times(self.now());
+            taken = Some(core::mem::replace(tracked, TrackedSpan::new(self.id, 0)));
         });
-        let Some(followed) = taken else {
+        let Some(tracked) = taken else {
             return;
         };
-        let mut spans = Spans::new();
+        let mut spans = SpanNames::new();
         collect_names(span.parent(), &mut spans);
         let metadata = span.metadata();
         let data = SpanData {
             target: metadata.target(),
             spans: &spans,
-            fields: &followed.fields,
-            busy_us: followed.busy,
-            idle_us: followed.idle,
-            is_broken: followed.is_broken,
+            fields: &tracked.fields,
+            busy_us: tracked.busy_us,
+            idle_us: tracked.idle_us,
+            has_panicked: tracked.has_panicked,
         };
         let _own = OwnWork::enter();
         let level = severity(*metadata.level());
@@ -321,8 +324,8 @@ const fn severity(level: Level) -> Severity {
     }
 }
 
-/// The names of a span and of those around it. They are not handed back: to copy them costs more than to find them.
-fn collect_names<'a, R: LookupSpan<'a>>(innermost: Option<SpanRef<'a, R>>, names: &mut Spans) {
+/// Appends the names of a span and its ancestors. Returning them would cost more in copying than finding them does.
+fn collect_names<'a, R: LookupSpan<'a>>(innermost: Option<SpanRef<'a, R>>, names: &mut SpanNames) {
     let mut next = innermost;
     while let Some(span) = next
         && names.push(span.name()).is_ok()
@@ -331,65 +334,65 @@ fn collect_names<'a, R: LookupSpan<'a>>(innermost: Option<SpanRef<'a, R>>, names
     }
 }
 
-/// What the layers of a subscriber keep of a span.
-struct FollowedBy(Vec<Followed>);
+/// The span extension: one entry for each telemetry layer of the subscriber.
+struct TrackedSpans(Vec<TrackedSpan>);
 
-/// A span that is told of when it closes.
-struct Followed {
+/// What a layer stores of a span until the span closes.
+struct TrackedSpan {
     layer: u64,
     fields: Map<String, Value>,
-    is_broken: bool,
-    busy: u64,
-    idle: u64,
-    /// Up to when it is counted.
-    since: u64,
-    /// How often it is entered and not exited, by all threads.
+    has_panicked: bool,
+    busy_us: u64,
+    idle_us: u64,
+    /// When the times were last updated, in microseconds.
+    updated_at: u64,
+    /// Entries without an exit so far, on all threads.
     entered: u32,
 }
 
-impl Followed {
+impl TrackedSpan {
     fn new(layer: u64, now: u64) -> Self {
         Self {
             layer,
             fields: Map::new(),
-            is_broken: false,
-            busy: 0,
-            idle: 0,
-            since: now,
+            has_panicked: false,
+            busy_us: 0,
+            idle_us: 0,
+            updated_at: now,
             entered: 0,
         }
     }
 
-    fn settle(&mut self, now: u64) {
-        let passed = now.saturating_sub(self.since);
+    fn update_times(&mut self, now: u64) {
+        let elapsed = now.saturating_sub(self.updated_at);
         if self.entered > 0 {
-            self.busy += passed;
+            self.busy_us += elapsed;
         } else {
-            self.idle += passed;
+            self.idle_us += elapsed;
         }
-        self.since = now;
+        self.updated_at = now;
     }
 
     fn enter(&mut self, now: u64) {
-        self.settle(now);
+        self.update_times(now);
         self.entered += 1;
     }
 
     fn exit(&mut self, now: u64) {
-        self.settle(now);
+        self.update_times(now);
         self.entered = self.entered.saturating_sub(1);
     }
 }
 
-fn with_followed<'a, R: LookupSpan<'a>>(
+fn with_tracked<'a, R: LookupSpan<'a>>(
     span: &SpanRef<'a, R>,
     layer: u64,
-    work: impl FnOnce(&mut Followed),
+    work: impl FnOnce(&mut TrackedSpan),
 ) {
     let mut extensions = span.extensions_mut();
-    if let Some(FollowedBy(all)) = extensions.get_mut()
-        && let Some(followed) = all.iter_mut().find(|followed| followed.layer == layer)
+    if let Some(TrackedSpans(all)) = extensions.get_mut()
+        && let Some(tracked) = all.iter_mut().find(|tracked| tracked.layer == layer)
     {
-        work(followed);
+        work(tracked);
     }
 }

@@ -288,7 +288,7 @@ fn a_request_that_is_dropped_half_way_is_cancelled() {
             };
             assert_eq!(smol::future::or(answered, arrived).await, Some(()));
         });
-        let cancelled = "GET /stall: cancelled: the request was dropped before its answer";
+        let cancelled = "GET /stall: cancelled: the request was dropped before its response";
         assert_eq!(told.short(), ["GET /stall", cancelled], "{name}");
     });
 }
@@ -325,7 +325,7 @@ fn by_hand_the_end_is_what_one_says() {
             "GET /a",
             "GET /a: error: no luck",
             "GET /a",
-            "GET /a: cancelled: the request was dropped before its answer"
+            "GET /a: cancelled: the request was dropped before its response"
         ]
     );
 }

@@ -119,7 +119,7 @@ fn a_body_that_is_empty_or_dropped_is_a_stop_and_one_that_fails_an_exception() {
     drop(body);
     assert_eq!(
         told.short(),
-        ["GET /a", "GET /a: error: the answer broke off"]
+        ["GET /a", "GET /a: error: the response broke off"]
     );
 }
 
@@ -174,7 +174,7 @@ fn a_service_that_fails_panics_or_is_given_up_is_an_exception() {
     drop(never.call(request()));
     assert_eq!(
         told.short()[1],
-        "POST /a: cancelled: the request was dropped before its answer"
+        "POST /a: cancelled: the request was dropped before its response"
     );
 }
 

@@ -1,0 +1,130 @@
+//! Why a request failed, in fixed words: an error's own text may contain a URL, a header or worse.
+
+use alloc::string::ToString;
+use core::error::Error;
+use std::io;
+
+/// What an `exception` event says of a request that got no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) kind: &'static str,
+    pub(crate) reason: &'static str,
+}
+
+/// Lowercase phrases in error texts, and the failure each stands for. The first match counts.
+const PHRASES: [(&str, Failure); 19] = [
+    ("timed out", Failure::TIMEOUT),
+    ("timeout", Failure::TIMEOUT),
+    ("no response in time", Failure::TIMEOUT),
+    ("refused", Failure::REFUSED),
+    ("connection reset", Failure::RESET),
+    ("broken pipe", Failure::RESET),
+    ("connection aborted", Failure::RESET),
+    ("unreachable", Failure::UNREACHABLE),
+    ("lookup", Failure::LOOKUP),
+    ("looked up", Failure::LOOKUP),
+    ("resolve", Failure::LOOKUP),
+    ("dns", Failure::LOOKUP),
+    ("host not found", Failure::LOOKUP),
+    ("certificate", Failure::TLS),
+    ("handshake", Failure::TLS),
+    ("broke off", Failure::TRUNCATED),
+    ("unexpected end", Failure::TRUNCATED),
+    ("incomplete message", Failure::TRUNCATED),
+    ("connection closed", Failure::TRUNCATED),
+];
+
+impl Failure {
+    pub(crate) const TIMEOUT: Self = Self {
+        kind: "timeout",
+        reason: "timed out",
+    };
+    pub(crate) const LOOKUP: Self = Self::error("host name lookup failed");
+    const REFUSED: Self = Self::error("connection refused");
+    const RESET: Self = Self::error("connection reset");
+    pub(crate) const TLS: Self = Self::error("TLS");
+    pub(crate) const TRUNCATED: Self = Self::error("the response broke off");
+    pub(crate) const UNKNOWN: Self = Self::error("no complete response");
+    const UNREACHABLE: Self = Self::error("host unreachable");
+
+    pub(crate) const fn error(reason: &'static str) -> Self {
+        Self {
+            kind: "error",
+            reason,
+        }
+    }
+
+    pub(crate) fn from_text(text: &str) -> Self {
+        let text = text.to_ascii_lowercase();
+        let mut phrases = PHRASES.iter();
+        phrases
+            .find(|(phrase, _)| text.contains(phrase))
+            .map_or(Self::UNKNOWN, |(_, failure)| *failure)
+    }
+
+    /// Searches the `source()` chain: an `io::Error` decides, else the first text that has a known phrase.
+    pub(crate) fn from_error(error: &(dyn Error + 'static)) -> Self {
+        let mut by_text = Self::UNKNOWN;
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref() {
+                return Self::from_io(error);
+            }
+            if by_text == Self::UNKNOWN {
+                by_text = Self::from_text(&error.to_string());
+            }
+            next = error.source();
+        }
+        by_text
+    }
+
+    pub(crate) fn from_io(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        match error.kind() {
+            Kind::TimedOut | Kind::WouldBlock => Self::TIMEOUT,
+            Kind::ConnectionRefused => Self::REFUSED,
+            Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Self::RESET,
+            Kind::NetworkUnreachable | Kind::HostUnreachable => Self::UNREACHABLE,
+            Kind::UnexpectedEof => Self::TRUNCATED,
+            _ => Self::from_text(&error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::http::HttpError;
+
+    #[test]
+    fn an_error_is_classified_by_kind_or_text_and_reported_in_fixed_words() {
+        let secret = "https://user:secret@host/?key=secret";
+        for (text, failure) in [
+            (
+                "Connection refused (os error 111)",
+                Failure::error("connection refused"),
+            ),
+            ("the request TIMED OUT", Failure::TIMEOUT),
+            (
+                "failed to lookup address",
+                Failure::error("host name lookup failed"),
+            ),
+            ("bad header", Failure::UNKNOWN),
+        ] {
+            let error = HttpError::new(alloc::format!("{secret}: {text}"));
+            assert_eq!(Failure::from_error(&error), failure, "{text}");
+        }
+        let kinds = [
+            (io::ErrorKind::TimedOut, Failure::TIMEOUT),
+            (
+                io::ErrorKind::UnexpectedEof,
+                Failure::error("the response broke off"),
+            ),
+            (io::ErrorKind::InvalidData, Failure::UNKNOWN),
+        ];
+        for (kind, failure) in kinds {
+            let error = io::Error::new(kind, secret);
+            assert_eq!(Failure::from_error(&error), failure, "{kind}");
+        }
+    }
+}
