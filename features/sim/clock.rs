@@ -63,8 +63,8 @@ impl SimClock {
         clock
     }
 
-    /// Advances by `duration`, firing each timer at its own time. Tasks do not run meanwhile, so they see the time at the
-    /// end; [`SimExecutor::advance`](super::SimExecutor::advance) runs them after each timer, and so does
+    /// Advances by `duration`, firing each timer at its own time. Tasks do not run meanwhile, so they see the time at
+    /// the end; [`SimExecutor::advance`](super::SimExecutor::advance) runs them after each timer, and so does
     /// [`Env::advance`](super::Env::advance) in a scenario.
     ///
     /// The clock saturates at its maximum, after 584 542 years.
@@ -115,8 +115,8 @@ impl SimClock {
         is_moved
     }
 
-    /// Moves to the next timer, unless there is none until `end`. `waker` passes in the last timer's waker for reuse, and
-    /// returns this timer's.
+    /// Moves to the next timer, unless there is none until `end`. `waker` passes in the last timer's waker for reuse,
+    /// and returns this timer's.
     pub(super) fn step_to_timer(&self, end: Instant, waker: &mut Option<Waker>) -> Step {
         let due = self.with_timers(|timers| {
             let due = timers.pop(end.as_micros(), waker);

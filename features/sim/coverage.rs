@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Records whether a condition is ever true at this point: `sometimes!(drain.remaining > 0, "a stop meets its deadline")`.
+/// Records whether a condition is ever true here: `sometimes!(drain.remaining > 0, "a stop meets its deadline")`.
 ///
 /// It asserts nothing. After a sweep [`SweepReport::never_reached`](crate::sim::SweepReport::never_reached) returns the
 /// names of the points that were executed and whose condition was never true.

@@ -285,8 +285,8 @@ impl Env {
         self.0.commands.borrow_mut().push(Command::Crash);
     }
 
-    /// Drops the driver of session `number`, counted from 0 in the order of opening, at its current await. A new one takes
-    /// over within five seconds.
+    /// Drops the driver of session `number`, counted from 0 in the order of opening, at its current await. A new one
+    /// takes over within five seconds.
     pub fn drop_driver(&self, number: usize) {
         let tag = number as Tag + 1;
         self.0.commands.borrow_mut().push(Command::DropDriver(tag));

@@ -25,8 +25,8 @@ impl Invariants {
     /// Everything that this crate promises:
     ///
     /// * the ledger of every session balances;
-    /// * every event counted as delivered is at the server and confirmed; every confirmed event is counted as delivered,
-    ///   unless a stop had dropped it at its deadline;
+    /// * every event counted as delivered is at the server and confirmed; every confirmed event is counted as
+    ///   delivered, unless a stop had dropped it at its deadline;
     /// * events arrive at the server in the order of their indices; one that arrives again is identical, and was not
     ///   confirmed before;
     /// * `SESSION_START` is first; `SESSION_END` arrives once, and only what follows a survived fatal error follows it;

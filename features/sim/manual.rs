@@ -11,8 +11,8 @@ use core::future::{Future, poll_fn};
 use core::task::{Poll, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A [`Transport`] that hands each send to the test. It needs no clock and no executor, so it works under every runtime,
-/// including tokio's paused time and embassy's mock driver. Clones share their sends.
+/// A [`Transport`] that hands each send to the test. It needs no clock and no executor, so it works under every
+/// runtime, including tokio's paused time and embassy's mock driver. Clones share their sends.
 ///
 /// ```
 /// use tinkex_telemetry::sim::{ManualTransport, SimExecutor};

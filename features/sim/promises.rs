@@ -1,4 +1,4 @@
-//! What a session promises exactly when there are no faults, whatever happened before. Checked at the end of a workload.
+//! What must hold exactly without faults, whatever happened before: the end of every workload checks it.
 
 use super::app::{AppSession, Unencodable};
 use super::env::Env;

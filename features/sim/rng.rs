@@ -33,7 +33,7 @@ impl Rng {
         self.0.below(bound)
     }
 
-    /// True in `per_mille` of 1000 cases. Always draws once, so that removing a fault leaves the later draws as they were.
+    /// True in `per_mille` of 1000 cases. Always draws once, so that removing a fault does not affect later draws.
     pub(super) fn happens(&mut self, per_mille: u16) -> bool {
         self.below(1_000) < u64::from(per_mille)
     }

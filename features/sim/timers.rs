@@ -42,8 +42,8 @@ impl Timers {
         self.list.last().map(|timer| timer.at)
     }
 
-    /// Removes the next timer, if it is due at `end`. `spare` passes in the last timer's waker for reuse, and returns one
-    /// for the caller to drop.
+    /// Removes the next timer, if it is due at `end`. `spare` passes in the last timer's waker for reuse, and returns
+    /// one for the caller to drop.
     #[inline]
     pub(super) fn pop(&mut self, end: u64, spare: &mut Option<Waker>) -> Option<(u64, Waker)> {
         core::mem::swap(&mut self.spare, spare);
@@ -90,7 +90,7 @@ impl Timers {
         self.list.insert(index, timer);
     }
 
-    /// Replaces the waker of a timer, unless that has fired. Returns the waker that is not needed, for the caller to drop.
+    /// Replaces the waker of a timer, unless that has fired. Returns the unneeded waker, for the caller to drop.
     fn replace_waker(&mut self, at: u64, id: u64, mut waker: Waker) -> Waker {
         if let Ok(index) = self.find(at, id) {
             core::mem::swap(&mut self.list[index].waker, &mut waker);
