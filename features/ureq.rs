@@ -58,8 +58,9 @@ impl Ureq {
     /// response) by `timeout`.
     ///
     /// This limits how long a stalled server can hold one of the client's at most eight threads. Choose less than
-    /// `http_timeout`, so that a stalled call fails and frees its thread before the session abandons it. Name lookups
-    /// are not bounded: they take as long as the operating system takes.
+    /// `http_timeout`, and a stalled call fails and frees its thread before the session abandons it; with more, as by
+    /// default, it holds its thread until then. Name lookups are not bounded: they take as long as the operating
+    /// system takes.
     #[must_use]
     pub fn with_timeout(timeout: Duration) -> Self {
         // Not `timeout_global`: to bound name lookups, ureq starts another thread for each request.

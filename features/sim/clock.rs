@@ -1,6 +1,6 @@
-//! Simulated time: it moves when it is told to.
+//! The simulated clock.
 
-use super::timers::{OnClock, Sleep, Step, Timers};
+use super::timers::{Sleep, Step, TimerSource, Timers};
 use crate::clock::Clock;
 use crate::time::{Instant, Timestamp};
 use alloc::sync::Arc;
@@ -11,7 +11,7 @@ use core::task::Waker;
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 
-/// A clock that stands still until it is moved. Clones show the same time.
+/// A clock that advances only on request. Clones share the time.
 ///
 /// ```
 /// use core::time::Duration;
@@ -27,15 +27,15 @@ use std::sync::{Mutex, PoisonError};
 pub struct SimClock(Arc<Time>);
 
 struct Time {
-    /// In microseconds. Written under the timers' lock, or by a simulation, which is alone in moving its clock.
+    /// In microseconds. Written under the timers' lock, or by a simulation, which alone moves its clock.
     now: AtomicU64,
-    /// Wall time at the monotonic clock's origin, in microseconds; wraps, as it may lie before 1970.
-    wall: AtomicU64,
+    /// Wall time at the monotonic clock's origin, in microseconds; wraps if that is before 1970.
+    wall_origin: AtomicU64,
     timers: Mutex<Timers>,
-    /// When the next timer is due, or `u64::MAX`; and [`Timers::last_off`]. Written under the timers' lock only, and
-    /// read without.
+    /// When the next timer is due, or `u64::MAX`; and [`Timers::last_fired`]. Written under the timers' lock only, read
+    /// without it.
     next: AtomicU64,
-    last_off: AtomicU64,
+    last_fired: AtomicU64,
 }
 
 impl SimClock {
@@ -49,37 +49,37 @@ impl SimClock {
         )
     }
 
-    /// A clock that shows these times.
+    /// A clock that starts at these times.
     #[must_use]
     pub fn starting(now: Instant, utc: Timestamp) -> Self {
         let clock = Self(Arc::new(Time {
             now: AtomicU64::new(now.as_micros()),
-            wall: AtomicU64::new(0),
+            wall_origin: AtomicU64::new(0),
             timers: Mutex::default(),
             next: AtomicU64::new(u64::MAX),
-            last_off: AtomicU64::new(0),
+            last_fired: AtomicU64::new(0),
         }));
         clock.set_utc(utc);
         clock
     }
 
-    /// Lets `duration` pass, timer after timer: each is woken at its own time. Tasks run afterwards, so one that a timer
-    /// has woken sees the time at the end; [`SimExecutor::advance`](super::SimExecutor::advance) runs them in between, and
-    /// in a scenario [`Env::advance`](super::Env::advance).
+    /// Advances by `duration`, firing each timer at its own time. Tasks do not run meanwhile, so they see the time at
+    /// the end; [`SimExecutor::advance`](super::SimExecutor::advance) runs them after each timer, and so does
+    /// [`Env::advance`](super::Env::advance) in a scenario.
     ///
-    /// At the clock's end, after 584 542 years, it stays there.
+    /// The clock saturates at its maximum, after 584 542 years.
     pub fn advance(&self, duration: Duration) {
         let end = self.after(duration);
         while self.step(end) {}
     }
 
-    /// Sets the wall clock, which jumps; the monotonic clock does not notice.
+    /// Sets the wall clock, without effect on the monotonic clock.
     pub fn set_utc(&self, utc: Timestamp) {
         let wall = utc.as_unix_micros().wrapping_sub(self.micros());
-        self.0.wall.store(wall, Ordering::Relaxed);
+        self.0.wall_origin.store(wall, Ordering::Relaxed);
     }
 
-    /// When the next timer is due. Those of [`Env::advance`](super::Env::advance) are the scenario's own, and not here.
+    /// When the next timer is due, not counting those of [`Env::advance`](super::Env::advance).
     #[must_use]
     #[inline]
     pub fn next_timer(&self) -> Option<Instant> {
@@ -89,24 +89,25 @@ impl SimClock {
         }
     }
 
-    /// Lets all the time until `end` pass at once, as for a machine that was suspended.
+    /// Jumps to `end` at once, as when the machine was suspended.
     pub(super) fn jump(&self, end: Instant) {
         self.with_timers(|timers| self.set(timers, end));
         while self.step(end) {}
     }
 
+    /// The instant `duration` from now, saturating.
     #[inline]
     pub(super) fn after(&self, duration: Duration) -> Instant {
         let end = self.now().checked_add(duration);
         end.unwrap_or(Instant::from_micros(u64::MAX))
     }
 
-    /// Moves to the next timer, but not beyond `end`. False when there is none: then it is at `end`.
+    /// Moves to the next timer and wakes its task. False if there is none until `end`: then the clock is at `end`.
     pub(super) fn step(&self, end: Instant) -> bool {
         let mut waker = None;
         let is_moved = self.step_to_timer(end, &mut waker) == Step::Timer;
         if !is_moved {
-            // If there is a waker, it is a spare one.
+            // Any waker here is a discarded one.
             self.with_timers(|timers| self.set(timers, end));
         } else if let Some(waker) = waker {
             waker.wake();
@@ -114,8 +115,8 @@ impl SimClock {
         is_moved
     }
 
-    /// Moves to the next timer, unless there is none or it lies beyond `end`. In `waker` the one of the last timer comes
-    /// in, if it is spare, and that of this one out.
+    /// Moves to the next timer, unless there is none until `end`. `waker` passes in the last timer's waker for reuse,
+    /// and returns this timer's.
     pub(super) fn step_to_timer(&self, end: Instant, waker: &mut Option<Waker>) -> Step {
         let due = self.with_timers(|timers| {
             let due = timers.pop(end.as_micros(), waker);
@@ -135,12 +136,12 @@ impl SimClock {
     }
 
     fn set(&self, _lock: &mut Timers, at: Instant) {
-        self.set_alone(at);
+        self.set_exclusive(at);
     }
 
-    /// Moves to an instant, unless that is over. Nobody else may move this clock.
+    /// Moves forward to `at`. No other thread may move this clock.
     #[inline]
-    pub(super) fn set_alone(&self, at: Instant) {
+    pub(super) fn set_exclusive(&self, at: Instant) {
         let now = self.micros().max(at.as_micros());
         self.0.now.store(now, Ordering::Relaxed);
     }
@@ -157,7 +158,7 @@ impl Default for SimClock {
     }
 }
 
-impl OnClock for SimClock {
+impl TimerSource for SimClock {
     #[inline]
     fn clock(&self) -> &SimClock {
         self
@@ -168,13 +169,15 @@ impl OnClock for SimClock {
         let result = work(&mut timers);
         let next = timers.next().unwrap_or(u64::MAX);
         self.0.next.store(next, Ordering::Relaxed);
-        self.0.last_off.store(timers.last_off(), Ordering::Relaxed);
+        self.0
+            .last_fired
+            .store(timers.last_fired(), Ordering::Relaxed);
         result
     }
 
     #[inline]
-    fn last_off(&self) -> u64 {
-        self.0.last_off.load(Ordering::Relaxed)
+    fn last_fired(&self) -> u64 {
+        self.0.last_fired.load(Ordering::Relaxed)
     }
 }
 
@@ -186,9 +189,9 @@ impl Clock for SimClock {
 
     #[inline]
     fn utc(&self) -> Timestamp {
-        let wall = self.0.wall.load(Ordering::Relaxed);
+        let wall = self.0.wall_origin.load(Ordering::Relaxed);
         let utc = wall.wrapping_add(self.micros());
-        // Before 1970 is 1970.
+        // Clamps times before 1970.
         Timestamp::from_unix_micros(if utc > u64::MAX / 2 { 0 } else { utc })
     }
 

@@ -1,14 +1,14 @@
-//! What was reached: points that a test passes sometimes, and that a sweep must have passed at least once.
+//! Coverage points: conditions that a sweep must reach at least once.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Notes whether a condition was ever true where it stands: `sometimes!(drain.remaining > 0, "a stop meets its deadline")`.
+/// Records whether a condition is ever true here: `sometimes!(drain.remaining > 0, "a stop meets its deadline")`.
 ///
-/// It asserts nothing by itself. After a sweep [`SweepReport::never_reached`](crate::sim::SweepReport::never_reached)
-/// names the points that were passed and whose condition was never true.
+/// It asserts nothing. After a sweep [`SweepReport::never_reached`](crate::sim::SweepReport::never_reached) returns the
+/// names of the points that were executed and whose condition was never true.
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 #[macro_export]
 macro_rules! sometimes {
@@ -18,7 +18,7 @@ macro_rules! sometimes {
     }};
 }
 
-/// A place in the code where [`sometimes!`](crate::sometimes) stands.
+/// A coverage point: one use of [`sometimes!`](crate::sometimes).
 #[derive(Debug)]
 pub struct Point {
     name: &'static str,
@@ -53,7 +53,7 @@ impl Point {
     }
 }
 
-/// The points that were passed in this process, by name, with how often their condition was true.
+/// The coverage points that this process has executed, by name, and how often the condition of each was true.
 #[must_use]
 pub fn coverage() -> BTreeMap<&'static str, u64> {
     let points = POINTS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,11 @@
-//! What a scenario has in its hands.
+//! The environment of a scenario: its sessions, time, server and host.
 
-use super::executor::{SimSpawner, Tag};
-use super::net::{Draw, SimHttp, World};
+use super::net::SimHttp;
+use super::reply::Reply;
 use super::rng::Rng;
-use super::server::Reply;
-use super::timers::{OnClock, Sleep, Timers};
+use super::spawner::{SimLocalSpawner, SimSpawner, Tag};
+use super::timers::{Sleep, TimerSource, Timers};
+use super::world::{Draw, World};
 use super::{Fault, Faults, SimClock};
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -23,16 +24,16 @@ use core::future::Future;
 use core::task::Waker;
 use core::time::Duration;
 
-/// The uuid of the simulated process.
-const PROCESS: u128 = 0x4000_8000_0000_0000_0005;
+/// The UUID of the simulated process.
+const PROCESS_UUID: u128 = 0x4000_8000_0000_0000_0005;
 
-/// A reporter of a simulation's. Dropping the last clone drops the reporter.
+/// A reporter in a simulation. Dropping the last clone drops the reporter.
 pub type SimReporter = Rc<Reporter<HttpTransport<SimHttp>, SimClock, SimSpawner>>;
 
-/// What a [`SimReporter`] is built with.
+/// The builder of a [`SimReporter`].
 pub type SimBuilder = Builder<HttpTransport<SimHttp>, SimClock, SimSpawner>;
 
-/// The world of a scenario. Clones are the same world.
+/// The environment of a scenario. Clones share it.
 #[derive(Clone)]
 pub struct Env(pub(super) Rc<Inner>);
 
@@ -40,50 +41,50 @@ pub(super) struct Inner {
     pub(super) world: Arc<World>,
     bus: Bus,
     pub(super) spawner: SimSpawner,
-    /// Those of the scenario: it stays on one thread, so they need no lock.
+    /// The scenario's own timers: it stays on one thread, so they need no lock.
     pub(super) timers: RefCell<Timers>,
-    pub(super) local: super::SimLocalSpawner,
-    pub(super) sessions: RefCell<Vec<Session>>,
+    local: SimLocalSpawner,
+    pub(super) sessions: RefCell<Vec<OpenedSession>>,
     pub(super) commands: RefCell<Vec<Command>>,
-    pub(super) seed: u64,
-    pub(super) healed_at: Cell<Option<Instant>>,
-    /// The turns that tasks took.
+    seed: u64,
+    pub(super) is_healed: Cell<bool>,
+    /// The number of times that a task was polled.
     pub(super) turns: Cell<u64>,
-    /// [`World::looks`] at the last check.
-    pub(super) checked: Cell<u64>,
+    /// [`World::accesses`] at the last check.
+    pub(super) accesses_checked: Cell<u64>,
     random: RefCell<Rng>,
 }
 
-/// What a scenario asks of the run.
+/// What the run must do to the process after this turn.
 pub(super) enum Command {
     DropDriver(Tag),
     EndRuntime(Tag),
     Crash,
 }
 
-/// A session that was opened.
-pub(super) struct Session {
+/// A session that the scenario has opened.
+pub(super) struct OpenedSession {
     pub(super) handle: Handle,
     pub(super) id: String,
     pub(super) options: Options,
     pub(super) reporter: Weak<Reporter<HttpTransport<SimHttp>, SimClock, SimSpawner>>,
     pub(super) tag: Tag,
     pub(super) life: Life,
-    /// How many of its events the server has confirmed, as of the last check.
+    /// The events that the server had confirmed at the last check.
     pub(super) confirmed: Cell<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     Alive,
-    /// Its runtime is gone for good.
-    WithoutRuntime,
+    /// Its runtime has ended.
+    RuntimeGone,
     /// Its process has crashed.
     Crashed,
 }
 
 impl Inner {
-    /// The waker of the scenario's next timer, if it is due by then.
+    /// The waker of the scenario's next timer, if it is due at `by`.
     pub(super) fn overdue(&self, by: Instant) -> Option<Waker> {
         let mut spare = None;
         let due = self.timers.borrow_mut().pop(by.as_micros(), &mut spare);
@@ -91,7 +92,7 @@ impl Inner {
     }
 }
 
-impl OnClock for Env {
+impl TimerSource for Env {
     #[inline]
     fn clock(&self) -> &SimClock {
         &self.0.world.clock
@@ -103,8 +104,8 @@ impl OnClock for Env {
     }
 
     #[inline]
-    fn last_off(&self) -> u64 {
-        self.0.timers.borrow().last_off()
+    fn last_fired(&self) -> u64 {
+        self.0.timers.borrow().last_fired()
     }
 }
 
@@ -112,7 +113,7 @@ impl Env {
     pub(super) fn new(
         world: Arc<World>,
         spawner: SimSpawner,
-        local: super::SimLocalSpawner,
+        local: SimLocalSpawner,
         seed: u64,
     ) -> Self {
         Self(Rc::new(Inner {
@@ -124,26 +125,26 @@ impl Env {
             sessions: RefCell::default(),
             commands: RefCell::default(),
             seed,
-            healed_at: Cell::new(None),
+            is_healed: Cell::new(false),
             turns: Cell::new(0),
-            checked: Cell::new(0),
+            accesses_checked: Cell::new(0),
             random: RefCell::new(Rng::stream(seed, 3)),
         }))
     }
 
-    /// Opens a session: `s0`, then `s1` and so on.
+    /// Opens a session with the id `s0`, the next with `s1` and so on.
     ///
     /// # Panics
-    /// When these options cannot work.
+    /// When the options are invalid.
     #[must_use]
     pub fn reporter(&self, options: Options) -> SimReporter {
         self.reporter_with(options, |builder| builder)
     }
 
-    /// [`reporter`](Self::reporter), of a builder that `change` may add to, but not to its options.
+    /// [`reporter`](Self::reporter), with a builder that `change` may modify, except for its options.
     ///
     /// # Panics
-    /// As there.
+    /// When the options are invalid.
     #[must_use]
     pub fn reporter_with(
         &self,
@@ -157,7 +158,7 @@ impl Env {
             .options(options.clone())
             .enabled(true)
             .platform("unix/linux")
-            .process_uuid(Some(Uuid::from_u128(PROCESS)))
+            .process_uuid(Some(Uuid::from_u128(PROCESS_UUID)))
             .entropy(Entropy::new(Rng::bytes(self.0.seed, 1_000 + number)))
             .on_diagnostic({
                 let world = Arc::clone(&self.0.world);
@@ -177,7 +178,7 @@ impl Env {
             }
         };
         self.0.world.note(format_args!("session {id} is opened"));
-        self.0.sessions.borrow_mut().push(Session {
+        self.0.sessions.borrow_mut().push(OpenedSession {
             handle: reporter.handle(),
             id,
             options,
@@ -189,38 +190,38 @@ impl Env {
         reporter
     }
 
-    /// The bus of this world's sessions, which is not the process's: runs do not see each other.
+    /// The bus of the simulated sessions. It is not the process's bus, so runs are isolated from each other.
     #[must_use]
     pub fn bus(&self) -> Bus {
         self.0.bus.clone()
     }
 
-    /// A transport to the simulated server, through the simulated network.
+    /// A transport to the simulated server, over the simulated network.
     ///
     /// # Panics
-    /// Never: the configuration is known to work.
+    /// Never: the configuration is valid.
     #[must_use]
     pub fn transport(&self) -> HttpTransport<SimHttp> {
         let config = Config::new("http://simulated.invalid", "simulated");
         HttpTransport::new(
-            config.expect("it works"),
+            config.expect("the configuration is valid"),
             SimHttp(Arc::clone(&self.0.world)),
         )
     }
 
-    /// The server.
+    /// The simulated server.
     #[must_use]
     pub fn server(&self) -> SimServer {
         SimServer(Arc::clone(&self.0.world))
     }
 
-    /// The clock of everything here.
+    /// The simulated clock.
     #[must_use]
     pub fn clock(&self) -> SimClock {
         self.0.world.clock.clone()
     }
 
-    /// Spawns tasks here; a [`Runtime`](crate::runtime::Runtime).
+    /// The spawner of the simulated executor: a [`Runtime`](crate::runtime::Runtime).
     #[must_use]
     pub fn spawner(&self) -> SimSpawner {
         self.0.spawner.clone()
@@ -238,69 +239,67 @@ impl Env {
         self.0.world.clock.utc()
     }
 
-    /// Lets simulated time pass.
+    /// Waits until `duration` of simulated time has passed.
     #[inline]
     pub fn advance(&self, duration: Duration) -> impl Future<Output = ()> + use<> {
         let until = self.0.world.clock.after(duration);
         Sleep::on(self.clone(), until)
     }
 
-    /// Runs a task beside the scenario.
+    /// Spawns a task that runs concurrently with the scenario.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let _ = self.0.local.spawn_local(task);
     }
 
-    /// A number below `bound` that the seed decides; 0 when `bound` is 0.
+    /// A random number below `bound`, drawn from the seed; 0 if `bound` is 0.
     #[must_use]
     pub fn random(&self, bound: u64) -> u64 {
         self.0.random.borrow_mut().below(bound)
     }
 
-    /// Whether a fault that the scenario itself carries out happens now; its rate is that of the run.
+    /// Whether a fault that the scenario itself carries out occurs now, by its rate in this run.
     #[must_use]
-    pub fn strikes(&self, fault: Fault) -> bool {
+    pub fn occurs(&self, fault: Fault) -> bool {
         let mut state = self.0.world.state();
         let mut rng = state.draw(Draw::Scenario);
-        state.strikes(&mut rng, fault)
+        state.occurs(&mut rng, fault)
     }
 
-    /// No more faults, and no more scripted answers. From here everything must settle.
+    /// Ends all faults and scripted replies. From here on every session must settle.
     pub fn heal(&self) {
         let mut state = self.0.world.state();
         state.faults = Faults::none();
         state.server.script.clear();
         state.server.always = None;
         drop(state);
-        if self.0.healed_at.get().is_none() {
-            self.0.healed_at.set(Some(self.now()));
-        }
+        self.0.is_healed.set(true);
         self.0.world.note("all faults are healed");
     }
 
-    /// Other faults from now on.
+    /// Replaces the faults from now on.
     pub fn set_faults(&self, faults: &Faults) {
         self.0.world.state().faults = faults.clone();
     }
 
-    /// The process ends without a word: all tasks and all sessions are gone. The scenario goes on, as the next process.
+    /// Crashes the process: all tasks and sessions are gone. The scenario continues, as the next process.
     pub fn crash(&self) {
         self.0.commands.borrow_mut().push(Command::Crash);
     }
 
-    /// Drops the driver of the session that was opened as the `number`th, where it waits; a new one takes over within
-    /// five seconds.
+    /// Drops the driver of session `number`, counted from 0 in the order of opening, at its current await. A new one
+    /// takes over within five seconds.
     pub fn drop_driver(&self, number: usize) {
         let tag = number as Tag + 1;
         self.0.commands.borrow_mut().push(Command::DropDriver(tag));
     }
 
-    /// Ends the runtime of the session that was opened as the `number`th, with all its tasks, for good.
+    /// Permanently ends the runtime of session `number`, counted from 0 in the order of opening, with all its tasks.
     pub fn end_runtime(&self, number: usize) {
         let tag = number as Tag + 1;
         self.0.commands.borrow_mut().push(Command::EndRuntime(tag));
     }
 
-    /// Puts a line of the scenario's own into the timeline.
+    /// Adds a line to the timeline.
     pub fn note(&self, what: impl fmt::Display) {
         self.0.world.note(what);
     }
@@ -315,22 +314,22 @@ impl fmt::Debug for Env {
     }
 }
 
-/// The simulated server, as a scenario sees it.
+/// The simulated server.
 #[derive(Clone)]
 pub struct SimServer(Arc<World>);
 
 impl SimServer {
-    /// The answer to the next request that has none yet; the faults of the network still apply.
+    /// Adds the response to the next request without a scripted one. The faults of the network still apply.
     pub fn reply(&self, reply: Reply) {
         self.0.state().server.script.push_back(reply);
     }
 
-    /// The answer to every request without one of its own; until [`Env::heal`].
+    /// The response to every request without a scripted one, until [`Env::heal`].
     pub fn always(&self, reply: Reply) {
         self.0.state().server.always = Some(reply);
     }
 
-    /// How many different events of a session are here.
+    /// How many distinct events of a session the server has.
     #[must_use]
     pub fn events(&self, session: &str) -> u64 {
         let state = self.0.state();
@@ -341,7 +340,7 @@ impl SimServer {
             .map_or(0, |record| record.distinct)
     }
 
-    /// How many came again.
+    /// How many events of a session arrived again.
     #[must_use]
     pub fn duplicates(&self, session: &str) -> u64 {
         let state = self.0.state();
@@ -352,7 +351,7 @@ impl SimServer {
             .map_or(0, |record| record.duplicates)
     }
 
-    /// How many requests have come.
+    /// How many requests of a session arrived.
     #[must_use]
     pub fn requests(&self, session: &str) -> u64 {
         let state = self.0.state();
@@ -363,7 +362,7 @@ impl SimServer {
             .map_or(0, |record| record.requests)
     }
 
-    /// Whether the session's `SESSION_END` is here.
+    /// Whether the server has the session's `SESSION_END`.
     #[must_use]
     pub fn has_ended(&self, session: &str) -> bool {
         let state = self.0.state();
@@ -371,7 +370,7 @@ impl SimServer {
         record.is_some_and(|record| record.ended_at().is_some())
     }
 
-    /// The client that leads here, to be wrapped by one of the test's own.
+    /// An HTTP client for this server, for a client of the test's own to wrap.
     #[must_use]
     pub fn http(&self) -> SimHttp {
         SimHttp(Arc::clone(&self.0))

@@ -1,11 +1,11 @@
-//! The faults: what can go wrong, and how often.
+//! The faults that a simulation injects, and their rates.
 
 use super::rng::Rng;
 use core::fmt;
 
 macro_rules! faults {
     ($($(#[doc = $doc:literal])+ $name:ident $per_mille:literal,)*) => {
-        /// Something that goes wrong.
+        /// A fault that a simulation can inject.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Fault {
@@ -13,11 +13,11 @@ macro_rules! faults {
         }
 
         impl Fault {
-            /// All of them.
+            /// All faults.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// How often it happens, in a thousand, in a swarm of average size.
-            const fn usual(self) -> u16 {
+            /// Its rate per 1000 in an average swarm.
+            const fn average_rate(self) -> u16 {
                 match self {
                     $(Self::$name => $per_mille,)*
                 }
@@ -27,59 +27,59 @@ macro_rules! faults {
 }
 
 faults! {
-    // The network, for each exchange.
+    // The network, drawn for each exchange.
     /// The connection is refused.
     Refused 40,
-    /// The name cannot be looked up.
+    /// The DNS lookup fails.
     Dns 20,
-    /// TLS fails.
+    /// The TLS handshake fails.
     Tls 20,
-    /// Nothing is ever answered; the server may have the request.
+    /// No response ever comes; the server may have the request.
     Stalled 30,
     /// The connection is reset before the body is sent.
     ResetBeforeBody 30,
-    /// The connection is reset within the body: the server sees half of it.
+    /// The connection is reset within the body; the server does not process the request.
     ResetWithinBody 30,
-    /// The connection is reset after the body; the server has not taken it in.
+    /// The connection is reset after the body; the server does not process the request.
     ResetAfterBody 30,
-    /// The server has taken the request in, and the answer is lost.
+    /// The server processes the request, but the response is lost.
     AnswerLost 40,
-    /// The server gets the request twice.
+    /// The server receives the request twice.
     Duplicated 20,
-    /// The server takes the request in, and something answers that is not HTTP.
+    /// The server processes the request, but the response is not HTTP.
     Garbage 20,
-    /// The server takes the request in, and the answer breaks off.
+    /// The server processes the request, but the response breaks off.
     Truncated 20,
-    /// The answer points elsewhere.
+    /// The response is a redirect (307).
     Redirect 5,
-    /// The answer takes up to ten seconds.
+    /// The response takes up to ten seconds longer.
     Slow 60,
-    // The server's answer, for each exchange.
-    /// 400, for good.
+    // The server's response, drawn for each exchange.
+    /// 400: not retryable.
     Status400 8,
-    /// 401, for good.
+    /// 401: not retryable.
     Status401 8,
-    /// 403, for good.
+    /// 403: not retryable.
     Status403 8,
-    /// 404, for good.
+    /// 404: not retryable.
     Status404 8,
-    /// 408, to be tried again.
+    /// 408: retryable.
     Status408 20,
-    /// 413: too large, in events, at a limit that the run decides.
+    /// 413: the request is too large.
     Status413 40,
-    /// 425, to be tried again.
+    /// 425: retryable.
     Status425 20,
-    /// 429, to be tried again.
+    /// 429: retryable.
     Status429 40,
-    /// 500, to be tried again.
+    /// 500: retryable.
     Status500 40,
-    /// 502, to be tried again.
+    /// 502: retryable.
     Status502 20,
-    /// 503, to be tried again.
+    /// 503: retryable.
     Status503 40,
-    /// 504, to be tried again.
+    /// 504: retryable.
     Status504 20,
-    // Headers of the answers that are to be tried again.
+    // Headers of retryable responses.
     /// `Retry-After` in seconds, up to two minutes.
     RetryAfterSeconds 200,
     /// `Retry-After` as a date.
@@ -88,32 +88,33 @@ faults! {
     RetryAfterZero 50,
     /// `Retry-After: -5`.
     RetryAfterNegative 50,
-    /// `Retry-After` of more seconds than fit anywhere.
+    /// `Retry-After` with more seconds than 64 bits hold.
     RetryAfterEnormous 50,
-    /// `Retry-After` that means nothing.
+    /// `Retry-After` that cannot be parsed.
     RetryAfterGarbage 50,
-    // Time, for each disturbance.
-    /// The wall clock jumps ahead, up to a day.
+    // Time, drawn every few turns.
+    /// The wall clock jumps ahead by up to a day.
     WallJumpsAhead 60,
-    /// The wall clock jumps back, up to a day.
+    /// The wall clock jumps back by up to a day.
     WallJumpsBack 60,
-    /// The machine sleeps up to an hour: all clocks jump.
+    /// The machine is suspended for up to an hour: all clocks jump.
     Suspend 40,
-    // Time, for a run.
-    /// The monotonic clock begins some minutes before its end.
+    // Time, drawn once for a run.
+    /// The monotonic clock starts minutes before its maximum.
     MonotonicEnd 20,
-    /// The wall clock begins in 1970.
+    /// The wall clock starts in 1970.
     Epoch1970 40,
-    /// The wall clock begins before the 32 bits of 2038 are over.
+    /// The wall clock starts minutes before 32-bit Unix time overflows in 2038.
     Year2038 40,
-    // The host, for each disturbance.
-    /// The driver is dropped where it waits, and replaced some time later.
+    // The host, drawn every few turns.
+    /// The driver is dropped at its current await, and replaced within five seconds.
     DriverDropped 60,
-    /// The process ends without a word and starts again, as another session.
+    /// The process crashes: all tasks and sessions are gone.
     Crash 20,
-    /// The runtime ends, with all its tasks, and does not come back.
+    /// The runtime of a session ends, with all its tasks, and does not come back.
     RuntimeGone 10,
-    /// A burst of events that no queue takes.
+    // The application, drawn where the scenario asks with `Env::occurs`.
+    /// A burst of events overflows every queue.
     Burst 30,
     /// A `Serialize` panics.
     SerializePanics 60,
@@ -121,12 +122,12 @@ faults! {
     SerializeLogs 60,
     /// The session is stopped while it waits for a retry.
     ShutdownInRetry 20,
-    // The transport, for each exchange.
-    /// It panics.
+    // The transport, drawn for each exchange.
+    /// The transport panics.
     TransportPanics 20,
 }
 
-/// Which faults happen, and how often: in so many of a thousand cases each.
+/// Which faults occur, and the rate of each per 1000.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Faults {
     per_mille: [u16; Fault::ALL.len()],
@@ -134,7 +135,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// None.
+    /// No faults.
     #[must_use]
     pub const fn none() -> Self {
         Self {
@@ -143,8 +144,8 @@ impl Faults {
         }
     }
 
-    /// A random set at random rates, which the seed draws. Each run is gentle in its own way: faults that hide behind
-    /// others come out when those are away.
+    /// A random set of faults at random rates, drawn from the seed (swarm testing). Each run lacks some faults, which
+    /// exposes bugs that those would mask.
     #[must_use]
     pub const fn swarm() -> Self {
         Self {
@@ -153,43 +154,43 @@ impl Faults {
         }
     }
 
-    /// With this fault, in `per_mille` of a thousand cases. A swarm keeps the rate.
+    /// Adds this fault, in `per_mille` of 1000 cases. A swarm keeps the rate.
     #[must_use]
     pub const fn with(mut self, fault: Fault, per_mille: u16) -> Self {
         self.per_mille[fault as usize] = per_mille;
         self
     }
 
-    /// Without this fault.
+    /// Removes this fault. A swarm may still draw it.
     #[must_use]
     pub const fn without(self, fault: Fault) -> Self {
         self.with(fault, 0)
     }
 
-    /// How often a fault happens, in a thousand; of a swarm that is not drawn yet, what was set.
+    /// The rate of a fault per 1000; for a swarm that is not drawn yet, the rate that was set.
     #[must_use]
     pub const fn rate(&self, fault: Fault) -> u16 {
         self.per_mille[fault as usize]
     }
 
-    /// The faults that can happen.
+    /// The faults with a rate above 0.
     pub fn iter(&self) -> impl Iterator<Item = Fault> {
         let faults = Fault::ALL.iter().copied();
         faults.filter(|&fault| self.rate(fault) > 0)
     }
 
-    /// What the seed makes of a swarm.
+    /// The faults of a run: a swarm becomes a fixed set.
     pub(super) fn draw(&self, rng: &mut Rng) -> Self {
         let mut drawn = self.clone();
         drawn.is_swarm = false;
         if self.is_swarm {
-            // Of few or of many: from one in sixteen to nearly all.
+            // Few faults or many: from one in sixteen to nearly all.
             let chance = 60 + rng.below(800) as u16;
-            // Mild or wild.
+            // Rare or frequent.
             let scale = 1 + rng.below(60);
             for &fault in Fault::ALL {
                 if rng.happens(chance) && self.rate(fault) == 0 {
-                    let rate = (u64::from(fault.usual()) * scale / 10).clamp(1, 700);
+                    let rate = (u64::from(fault.average_rate()) * scale / 10).clamp(1, 700);
                     drawn.per_mille[fault as usize] = rate as u16;
                 }
             }

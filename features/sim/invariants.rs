@@ -1,6 +1,6 @@
-//! What must hold after every step.
+//! The invariants that a simulation checks after every step.
 
-use super::env::{Inner, Life, Session};
+use super::env::{Inner, Life, OpenedSession};
 use crate::clock::Clock;
 use crate::stats::Stats;
 use crate::time::{Instant, Timestamp};
@@ -11,49 +11,49 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// A check of the scenario's own.
+/// A custom invariant.
 type Check = Rc<dyn Fn(&View<'_>) -> Result<(), String>>;
 
-/// What is checked after every step.
+/// The invariants that a simulation checks after every step.
 #[derive(Clone)]
 pub struct Invariants {
     has_all: bool,
-    own: Vec<Check>,
+    custom: Vec<Check>,
 }
 
 impl Invariants {
-    /// All that this crate promises:
+    /// Everything that this crate promises:
     ///
-    /// * the ledger's equation, in every session;
-    /// * what is counted as delivered is at the server, and was confirmed; what was confirmed is delivered, unless a
-    ///   stop's deadline had given it up;
-    /// * at the server each event comes in the order of the indices, is the same when it comes again, and comes again
-    ///   only when its answer was lost;
-    /// * `SESSION_START` is first; `SESSION_END` comes once, and what follows it is what follows a survived fatal error;
+    /// * the ledger of every session balances;
+    /// * every event counted as delivered is at the server and confirmed; every confirmed event is counted as
+    ///   delivered, unless a stop had dropped it at its deadline;
+    /// * events arrive at the server in the order of their indices; one that arrives again is identical, and was not
+    ///   confirmed before;
+    /// * `SESSION_START` is first; `SESSION_END` arrives once, and only what follows a survived fatal error follows it;
     /// * no queue exceeds its bounds;
-    /// * the same idempotency key never has two bodies;
-    /// * once faults are healed, every session settles within the bound that its options give.
+    /// * no idempotency key has two bodies;
+    /// * once faults are healed, every session settles within the bound that its options imply.
     #[must_use]
     pub const fn all() -> Self {
         Self {
             has_all: true,
-            own: Vec::new(),
+            custom: Vec::new(),
         }
     }
 
-    /// None but the scenario's own.
+    /// No invariants but those added with [`and`](Self::and).
     #[must_use]
     pub const fn none() -> Self {
         Self {
             has_all: false,
-            own: Vec::new(),
+            custom: Vec::new(),
         }
     }
 
-    /// And this one: `Err` says what does not hold.
+    /// Adds an invariant. `Err` describes its violation.
     #[must_use]
     pub fn and(mut self, check: impl Fn(&View<'_>) -> Result<(), String> + 'static) -> Self {
-        self.own.push(Rc::new(check));
+        self.custom.push(Rc::new(check));
         self
     }
 
@@ -65,7 +65,7 @@ impl Invariants {
         if self.has_all {
             check_all(inner)?;
         }
-        if self.own.is_empty() {
+        if self.custom.is_empty() {
             return Ok(());
         }
         let sessions: Box<[SessionView]> = view(inner);
@@ -74,7 +74,7 @@ impl Invariants {
             utc: inner.world.clock.utc(),
             sessions: &sessions,
         };
-        self.own.iter().try_for_each(|check| check(&view))
+        self.custom.iter().try_for_each(|check| check(&view))
     }
 }
 
@@ -82,23 +82,24 @@ impl fmt::Debug for Invariants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invariants")
             .field("all", &self.has_all)
-            .field("own", &self.own.len())
+            .field("custom", &self.custom.len())
             .finish()
     }
 }
 
-/// A moment of a simulation, for checks of the scenario's own.
+/// The state of a simulation after a step, for custom invariants.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct View<'a> {
     /// The monotonic time.
     pub now: Instant,
     /// The wall clock.
     pub utc: Timestamp,
-    /// The sessions, in the order in which they were opened.
+    /// The sessions, in the order of opening.
     pub sessions: &'a [SessionView],
 }
 
-/// A session at some moment.
+/// The state of a session after a step.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SessionView {
@@ -106,11 +107,11 @@ pub struct SessionView {
     pub id: String,
     /// Its ledger.
     pub stats: Stats,
-    /// How many different events the server has.
+    /// How many distinct events the server has.
     pub at_server: u64,
-    /// Of how many of them an answer has come through.
+    /// How many of them the client has received a 2xx for.
     pub confirmed: u64,
-    /// How many came to the server again.
+    /// How many events arrived at the server again.
     pub duplicates: u64,
 }
 
@@ -130,12 +131,12 @@ fn view(inner: &Inner) -> Box<[SessionView]> {
     views.collect()
 }
 
-/// What can only have changed when somebody has had the world in hand.
-fn look_at_server(inner: &Inner, sessions: &[Session]) -> Result<(), String> {
+/// Checks what can only change while the world is locked.
+fn check_server(inner: &Inner, sessions: &[OpenedSession]) -> Result<(), String> {
     let mut state = inner.world.state();
-    inner.checked.set(inner.world.looks());
-    if let Some(wrong) = state.server.wrong.pop() {
-        return Err(format!("the server: {wrong}"));
+    inner.accesses_checked.set(inner.world.accesses());
+    if let Some(violation) = state.server.violations.pop() {
+        return Err(format!("at the server: {violation}"));
     }
     for session in sessions {
         let record = state.server.sessions.get(&session.id);
@@ -148,55 +149,55 @@ fn look_at_server(inner: &Inner, sessions: &[Session]) -> Result<(), String> {
 
 fn check_all(inner: &Inner) -> Result<(), String> {
     let sessions = inner.sessions.borrow();
-    if inner.checked.get() != inner.world.looks() {
-        look_at_server(inner, &sessions)?;
+    if inner.accesses_checked.get() != inner.world.accesses() {
+        check_server(inner, &sessions)?;
     }
     for session in &*sessions {
-        if session.life == Life::Crashed || is_clearly_well(session) {
+        if session.life == Life::Crashed || holds_without_stop(session) {
             continue;
         }
         let stats = session.handle.stats();
-        if let Some(what) = wrong(session, &stats) {
-            return Err(format!("session {}: {what}: {stats:?}", session.id));
+        if let Some(violation) = ledger_violation(session, &stats) {
+            return Err(format!("session {}: {violation}: {stats:?}", session.id));
         }
     }
     Ok(())
 }
 
-/// The usual case, looked at where it is: no stop may have to give up now, and nothing is wrong.
+/// The fast path: no stop is in progress, and all invariants hold.
 #[inline]
-fn is_clearly_well(session: &Session) -> bool {
+fn holds_without_stop(session: &OpenedSession) -> bool {
     session.handle.session().is_some_and(|core| {
-        let looked = core.shared().with(|engine| {
-            engine.stop_deadline().is_none() && wrong(session, &engine.stats()).is_none()
+        let holds = core.shared().with(|engine| {
+            engine.stop_deadline().is_none() && ledger_violation(session, &engine.stats()).is_none()
         });
-        looked == Ok(true)
+        holds == Ok(true)
     })
 }
 
-/// What is wrong with a session's ledger.
+/// The invariant that a session's ledger violates, if any.
 #[inline]
-fn wrong(session: &Session, stats: &Stats) -> Option<&'static str> {
+fn ledger_violation(session: &OpenedSession, stats: &Stats) -> Option<&'static str> {
     let (options, confirmed) = (&session.options, session.confirmed.get());
     if !stats.is_balanced() {
         return Some("the ledger does not balance");
     }
     if stats.delivered > confirmed {
-        return Some("more is counted as delivered than the server has confirmed");
+        return Some("more events are counted as delivered than the server has confirmed");
     }
-    // A stop that has given a batch up no longer listens to its answer; nor does a driver that is gone.
+    // A stop that has dropped a batch ignores its response, and so does a driver that is gone.
     if confirmed - stats.delivered > stats.dropped.shutdown && stats.driver_alive {
-        return Some("more was confirmed than is counted as delivered");
+        return Some("more events were confirmed than are counted as delivered");
     }
-    // One fatal exception and the session's end have room of their own.
+    // One fatal exception and the session's end have reserved space.
     if stats.queued > options.max_queue_size as u64 + 2 {
-        return Some("the queue has more events than it may");
+        return Some("the queue exceeds its limit of events");
     }
     if stats.queued_bytes > options.max_queue_bytes + options.max_event_bytes + 1_024 {
-        return Some("the queue has more bytes than it may");
+        return Some("the queue exceeds its limit of bytes");
     }
-    if stats.driver_alive && session.life == Life::WithoutRuntime {
-        return Some("a driver lives without its runtime");
+    if stats.driver_alive && session.life == Life::RuntimeGone {
+        return Some("a driver outlives its runtime");
     }
     None
 }

@@ -1,4 +1,4 @@
-//! A transport whose sends a test answers one by one.
+//! A transport whose sends the test completes one by one.
 
 use crate::session::Uuid;
 use crate::transport::{Batch, Receipt, SendError, Transport};
@@ -11,8 +11,8 @@ use core::future::{Future, poll_fn};
 use core::task::{Poll, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A [`Transport`] that hands each send to the test. It needs no clock and no executor of its own, so it works under
-/// every runtime, tokio's paused time and embassy's mock driver included. Clones share what they hold.
+/// A [`Transport`] that hands each send to the test. It needs no clock and no executor, so it works under every
+/// runtime, including tokio's paused time and embassy's mock driver. Clones share their sends.
 ///
 /// ```
 /// use tinkex_telemetry::sim::{ManualTransport, SimExecutor};
@@ -36,7 +36,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Default)]
 pub struct ManualTransport(Arc<Mutex<VecDeque<PendingSend>>>);
 
-/// A send that waits for its answer. Dropped without one, it never gets one: the session's timeout ends it.
+/// A send that waits for its result. If it is dropped without one, only the session's timeout ends the send.
 #[derive(Debug)]
 pub struct PendingSend {
     body: Vec<u8>,
@@ -48,16 +48,16 @@ pub struct PendingSend {
 }
 
 #[derive(Default)]
-struct Slot(Mutex<Reply>);
+struct Slot(Mutex<Outcome>);
 
 #[derive(Default)]
-struct Reply {
+struct Outcome {
     result: Option<Result<Receipt, SendError>>,
     waker: Option<Waker>,
 }
 
 impl Slot {
-    fn lock(&self) -> MutexGuard<'_, Reply> {
+    fn lock(&self) -> MutexGuard<'_, Outcome> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,14 +69,13 @@ impl fmt::Debug for Slot {
 }
 
 impl ManualTransport {
-    /// A transport with nothing to answer yet.
+    /// A transport without pending sends.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The oldest send that was not taken yet. One that was given up meanwhile is among them: its answer changes
-    /// nothing.
+    /// Takes the oldest pending send. Sends that have timed out are included; their result has no effect.
     #[must_use]
     pub fn next(&self) -> Option<PendingSend> {
         self.queue().pop_front()
@@ -115,7 +114,7 @@ impl Transport for ManualTransport {
 }
 
 impl PendingSend {
-    /// Answers.
+    /// Completes the send with this result.
     pub fn answer(self, result: Result<Receipt, SendError>) {
         let mut state = self.slot.lock();
         state.result = Some(result);
@@ -126,13 +125,13 @@ impl PendingSend {
         }
     }
 
-    /// The request's body.
+    /// The request body.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// The body as text.
+    /// The request body as text.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -150,7 +149,7 @@ impl PendingSend {
         self.first_index
     }
 
-    /// Which attempt this is, from 0.
+    /// The number of the attempt, from 0.
     #[must_use]
     pub const fn attempt(&self) -> u32 {
         self.attempt

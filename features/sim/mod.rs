@@ -1,34 +1,47 @@
-//! A deterministic simulation: a clock, an executor, a network, a server and a host whose whole behaviour a seed
-//! decides. The engine and the driver in it are the ones that run in production; hours pass in milliseconds.
+//! Deterministic simulation: a clock, an executor, a network, a server and a host whose entire behavior follows from a
+//! seed. The engine and the driver are the production ones; simulated hours pass in milliseconds.
 #![doc = ""]
 #![doc = include_str!("guide.md")]
 
-mod calm;
+mod app;
 mod clock;
 mod coverage;
 mod env;
 mod executor;
 mod faults;
+mod hash;
+mod host;
 mod invariants;
 mod manual;
 mod net;
+mod op;
+mod promises;
+mod reply;
+mod report;
 mod rng;
 mod run;
+mod scan;
 mod server;
+mod settling;
 mod shrink;
+mod spawner;
 mod sweep;
 mod timers;
 mod workload;
+mod world;
 
 pub use clock::SimClock;
 pub use coverage::{Point, coverage};
 pub use env::{Env, SimBuilder, SimReporter, SimServer};
-pub use executor::{SimExecutor, SimLocalSpawner, SimSpawner};
+pub use executor::SimExecutor;
 pub use faults::{Fault, Faults};
 pub use invariants::{Invariants, SessionView, View};
 pub use manual::{ManualTransport, PendingSend};
 pub use net::SimHttp;
-pub use run::{Failure, Report, Sim, seed_from_env};
-pub use server::Reply;
+pub use op::Op;
+pub use reply::Reply;
+pub use report::{Failure, Report};
+pub use run::{Sim, seed_from_env};
+pub use spawner::{SimLocalSpawner, SimSpawner};
 pub use sweep::{Sweep, SweepReport};
-pub use workload::{Op, Workload};
+pub use workload::Workload;

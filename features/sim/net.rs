@@ -1,123 +1,27 @@
-//! The simulated network: an HTTP client whose exchanges end as the faults want it.
+//! The simulated network: an HTTP client whose exchanges end as the faults decide.
 
-use super::SimClock;
-use super::faults::{Fault, Faults};
-use super::rng::Rng;
-use super::server::{Receipt, Reply, Server, mix, retry_after};
+use super::faults::Fault;
+use super::hash::mix;
+use super::reply::{Reply, retry_after};
+use super::server::Inspected;
+use super::world::{Draw, World};
 use crate::clock::Clock;
 use crate::features::http::{HttpClient, HttpError};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use core::future::pending;
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use http::{HeaderValue, Request, Response, StatusCode, header::RETRY_AFTER};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What is shared by all parts of a simulation.
-pub(super) struct World {
-    pub(super) clock: SimClock,
-    state: Mutex<State>,
-    /// How often somebody had the state in hand. Written under its lock only.
-    looks: AtomicU64,
-}
-
-pub(super) struct State {
-    seed: u64,
-    /// How often something was drawn, for each kind.
-    draws: [u64; 3],
-    pub(super) faults: Faults,
-    pub(super) server: Server,
-    pub(super) trace: u64,
-    pub(super) happened: [u32; Fault::ALL.len()],
-    /// When wanted: what has happened, and when.
-    pub(super) timeline: Option<Vec<(Duration, String)>>,
-    start: crate::time::Instant,
-}
-
-impl World {
-    pub(super) fn new(clock: SimClock, seed: u64, faults: Faults, has_timeline: bool) -> Arc<Self> {
-        let start = clock.now();
-        Arc::new(Self {
-            clock,
-            state: Mutex::new(State {
-                seed,
-                draws: [0; 3],
-                faults,
-                server: Server::default(),
-                trace: 0,
-                happened: [0; Fault::ALL.len()],
-                timeline: has_timeline.then(Vec::new),
-                start,
-            }),
-            looks: AtomicU64::new(0),
-        })
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.looks.store(self.looks() + 1, Ordering::Relaxed);
-        state
-    }
-
-    /// How often somebody had the state in hand: while this stays the same, so does the state.
-    pub(super) fn looks(&self) -> u64 {
-        self.looks.load(Ordering::Relaxed)
-    }
-
-    /// Notes something for the timeline.
-    pub(super) fn note(&self, what: impl fmt::Display) {
-        let mut state = self.state();
-        let at = self.clock.now().saturating_duration_since(state.start);
-        if let Some(timeline) = &mut state.timeline {
-            timeline.push((at, alloc::format!("{what}")));
-        }
-    }
-}
-
-/// What is drawn for.
-#[derive(Clone, Copy)]
-pub(super) enum Draw {
-    Exchange,
-    Host,
-    Scenario,
-}
-
-impl State {
-    /// A generator for the next thing of its kind. Each has one of its own, so that what happens to one moves nothing in
-    /// the next: a failure can be made smaller only if the rest stays as it was.
-    pub(super) fn draw(&mut self, what: Draw) -> Rng {
-        let count = &mut self.draws[what as usize];
-        *count += 1;
-        Rng::stream(self.seed, (what as u64 + 1) << 48 | *count)
-    }
-
-    /// Whether this fault happens now.
-    pub(super) fn strikes(&mut self, rng: &mut Rng, fault: Fault) -> bool {
-        let strikes = rng.happens(self.faults.rate(fault));
-        if strikes {
-            self.happened[fault as usize] += 1;
-            self.trace = mix(self.trace, fault as u64);
-        }
-        strikes
-    }
-
-    pub(super) fn first_that_strikes(&mut self, rng: &mut Rng, faults: &[Fault]) -> Option<Fault> {
-        let mut faults = faults.iter().copied();
-        faults.find(|&fault| self.strikes(rng, fault))
-    }
-}
-
-/// An [`HttpClient`] of a simulation's: its exchanges end as the faults want it, else at the simulated server.
+/// An [`HttpClient`] for the simulated server: each exchange ends with a fault or with the server's response.
 #[derive(Clone)]
 pub struct SimHttp(pub(super) Arc<World>);
 
-/// What can end an exchange. Those of the connection come first.
-const OF_EXCHANGES: [Fault; 25] = [
+/// The faults that end an exchange, those of the connection first.
+const EXCHANGE_FAULTS: [Fault; 25] = [
     Fault::TransportPanics,
     Fault::Refused,
     Fault::Dns,
@@ -145,7 +49,7 @@ const OF_EXCHANGES: [Fault; 25] = [
     Fault::Duplicated,
 ];
 
-const OF_RETRY_AFTER: [Fault; 6] = [
+const RETRY_AFTER_FAULTS: [Fault; 6] = [
     Fault::RetryAfterSeconds,
     Fault::RetryAfterDate,
     Fault::RetryAfterZero,
@@ -176,25 +80,25 @@ const fn status(fault: Fault) -> Option<u16> {
 /// How an exchange will go.
 struct Plan {
     fault: Option<Fault>,
-    there: Duration,
-    back: Duration,
+    request_delay: Duration,
+    response_delay: Duration,
     reply: Option<Reply>,
-    /// A server that stalls has the request in half of the cases.
-    stall_keeps: bool,
+    /// Whether a stalled server has stored the request: in half of the cases.
+    keeps_on_stall: bool,
 }
 
 impl SimHttp {
     fn plan(&self) -> Plan {
         let mut state = self.0.state();
         let mut rng = state.draw(Draw::Exchange);
-        let mut ping = |most| Duration::from_micros(500 + rng.below(most));
-        let (there, mut back) = (ping(10_000), ping(10_000));
+        let mut latency = |spread| Duration::from_micros(500 + rng.below(spread));
+        let (request_delay, mut response_delay) = (latency(10_000), latency(10_000));
         let slow = Duration::from_micros(rng.below(10_000_000));
-        let stall_keeps = rng.below(2) == 0;
-        if state.strikes(&mut rng, Fault::Slow) {
-            back += slow;
+        let keeps_on_stall = rng.below(2) == 0;
+        if state.occurs(&mut rng, Fault::Slow) {
+            response_delay += slow;
         }
-        let fault = state.first_that_strikes(&mut rng, &OF_EXCHANGES);
+        let fault = state.first_to_occur(&mut rng, &EXCHANGE_FAULTS);
         let reply = match state.server.script.pop_front() {
             Some(reply) => Some(reply),
             None => state.server.always.clone(),
@@ -202,7 +106,7 @@ impl SimHttp {
         let reply = reply.or_else(|| {
             let mut reply = Reply::status(fault.and_then(status)?);
             if matches!(reply.status, Some(408 | 425 | 429 | 500..))
-                && let Some(kind) = state.first_that_strikes(&mut rng, &OF_RETRY_AFTER)
+                && let Some(kind) = state.first_to_occur(&mut rng, &RETRY_AFTER_FAULTS)
             {
                 let utc = self.0.clock.utc();
                 reply = reply.retry_after(retry_after(kind, &mut rng, utc));
@@ -211,21 +115,17 @@ impl SimHttp {
         });
         Plan {
             fault,
-            there,
-            back,
+            request_delay,
+            response_delay,
             reply,
-            stall_keeps,
+            keeps_on_stall,
         }
     }
 
-    async fn pass(&self, duration: Duration) {
+    async fn delay(&self, duration: Duration) {
         let clock = &self.0.clock;
         clock.sleep_until(clock.after(duration)).await;
     }
-}
-
-fn broken(reason: &'static str) -> HttpError {
-    HttpError::new(reason)
 }
 
 impl HttpClient for SimHttp {
@@ -234,115 +134,123 @@ impl HttpClient for SimHttp {
         let key = parts.headers.get("x-idempotency-key");
         let key = key.and_then(|key| key.to_str().ok()).unwrap_or_default();
         let plan = self.plan();
-        self.pass(plan.there).await;
+        self.delay(plan.request_delay).await;
         match plan.fault {
-            Some(Fault::Refused) => return Err(broken("connection refused")),
-            Some(Fault::Dns) => return Err(broken("the name cannot be looked up")),
-            Some(Fault::Tls) => return Err(broken("the certificate is not valid")),
-            Some(Fault::ResetBeforeBody) => return Err(broken("connection reset")),
-            // As a panic would be, but for the message that the hook would print.
+            Some(Fault::Refused) => return Err(HttpError::new("connection refused")),
+            Some(Fault::Dns) => return Err(HttpError::new("DNS lookup failed")),
+            Some(Fault::Tls) => return Err(HttpError::new("invalid certificate")),
+            Some(Fault::ResetBeforeBody) => return Err(HttpError::new("connection reset")),
+            // A panic without the message that the hook would print.
             Some(Fault::TransportPanics) => std::panic::resume_unwind(Box::new("simulated")),
             _ => {}
         }
-        let mut open = self.arrive(key, &body, &plan);
+        let mut exchange = self.deliver(key, &body, &plan);
         match plan.fault {
             Some(Fault::ResetWithinBody | Fault::ResetAfterBody) => {
-                return Err(broken("connection reset"));
+                return Err(HttpError::new("connection reset"));
             }
             Some(Fault::Stalled) if plan.reply.is_none() => return pending().await,
             _ => {}
         }
         let reply = plan.reply.unwrap_or_else(Reply::accept);
-        self.pass(plan.back + reply.delay).await;
+        self.delay(plan.response_delay + reply.delay).await;
         match plan.fault {
-            Some(Fault::AnswerLost) => return Err(broken("connection reset")),
-            Some(Fault::Garbage) => return Err(broken("the answer is not HTTP")),
-            Some(Fault::Truncated) => return Err(broken("the answer broke off")),
+            Some(Fault::AnswerLost) => return Err(HttpError::new("connection reset")),
+            Some(Fault::Garbage) => return Err(HttpError::new("the response is not HTTP")),
+            Some(Fault::Truncated) => return Err(HttpError::new("the response broke off")),
             _ => {}
         }
         let Some(status) = reply.status else {
             return pending().await;
         };
-        if let Some(open) = &mut open {
-            let server = &mut self.0.state().server;
-            match &open.receipt {
-                Some(receipt) if (200..300).contains(&status) => {
-                    server.confirm(receipt, key);
-                    open.receipt = None;
-                }
-                Some(receipt) => server.refuse(receipt, status),
-                None => {}
-            }
+        if let Some(exchange) = &mut exchange {
+            exchange.complete(status);
         }
-        self.0.note(format_args!("answer {status}"));
-        answer(status, reply.retry_after)
+        self.0.note(format_args!("response {status}"));
+        response(status, reply.retry_after)
     }
 }
 
 impl SimHttp {
-    /// The request is at the server, as far as the fault lets it.
-    fn arrive<'a>(&self, key: &'a str, body: &'a Bytes, plan: &Plan) -> Option<Open<'a>> {
+    /// The request reaches the server, as far as the fault permits.
+    fn deliver<'a>(&self, key: &'a str, body: &'a Bytes, plan: &Plan) -> Option<Exchange<'a>> {
         let mut state = self.0.state();
-        let receipt = state.server.look(key, body)?;
-        state.trace = mix(state.trace, receipt.hash);
+        let request = state.server.inspect(key, body)?;
+        state.trace = mix(state.trace, request.hash);
         let is_cut = matches!(
             plan.fault,
             Some(Fault::ResetWithinBody | Fault::ResetAfterBody)
         );
-        let stalls = plan.fault == Some(Fault::Stalled) && !plan.stall_keeps;
-        let keeps = plan.reply.as_ref().is_none_or(|reply| reply.keeps) && !is_cut && !stalls;
+        let is_lost_in_stall = plan.fault == Some(Fault::Stalled) && !plan.keeps_on_stall;
+        let keeps =
+            plan.reply.as_ref().is_none_or(|reply| reply.keeps) && !is_cut && !is_lost_in_stall;
         if keeps {
-            state.server.take(&receipt, body, false);
+            state.server.store(&request, body, false);
             if plan.fault == Some(Fault::Duplicated) {
-                state.server.take(&receipt, body, true);
+                state.server.store(&request, body, true);
             }
         }
         drop(state);
         let kept = if keeps { "kept" } else { "not kept" };
         self.0.note(format_args!(
             "request of {} with {} events up to index {}: {kept}{}",
-            receipt.session,
-            receipt.events(),
-            receipt.last(),
+            request.session,
+            request.event_count(),
+            request.last_index(),
             match plan.fault {
                 Some(fault) => alloc::format!(", {fault:?}"),
                 None => String::new(),
             }
         ));
-        Some(Open {
+        Some(Exchange {
             world: Arc::clone(&self.0),
             key,
             body,
-            receipt: Some(receipt),
+            unconfirmed: Some(request),
         })
     }
 }
 
-/// A request whose answer has not come: the client will send it again as it is.
-struct Open<'a> {
+/// A request at the server. Dropped without a 2xx, it stays unconfirmed there.
+struct Exchange<'a> {
     world: Arc<World>,
     key: &'a str,
     body: &'a [u8],
-    receipt: Option<Receipt>,
+    unconfirmed: Option<Inspected>,
 }
 
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        if let Some(receipt) = &self.receipt {
-            let mut state = self.world.state();
-            state.server.leave_open(receipt, self.key, self.body);
+impl Exchange<'_> {
+    /// The client receives this status.
+    fn complete(&mut self, status: u16) {
+        let server = &mut self.world.state().server;
+        match &self.unconfirmed {
+            Some(request) if (200..300).contains(&status) => {
+                server.confirm(request, self.key);
+                self.unconfirmed = None;
+            }
+            Some(request) => server.refuse(request, status),
+            None => {}
         }
     }
 }
 
-fn answer(status: u16, retry_after: Option<String>) -> Result<Response<Bytes>, HttpError> {
-    let mut answer = Response::new(Bytes::new());
-    *answer.status_mut() = StatusCode::from_u16(status).map_err(HttpError::new)?;
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        if let Some(request) = &self.unconfirmed {
+            let mut state = self.world.state();
+            state.server.leave_unconfirmed(request, self.key, self.body);
+        }
+    }
+}
+
+fn response(status: u16, retry_after: Option<String>) -> Result<Response<Bytes>, HttpError> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::from_u16(status).map_err(HttpError::new)?;
     if let Some(value) = retry_after {
         let value = HeaderValue::try_from(value).map_err(HttpError::new)?;
-        answer.headers_mut().insert(RETRY_AFTER, value);
+        response.headers_mut().insert(RETRY_AFTER, value);
     }
-    Ok(answer)
+    Ok(response)
 }
 
 impl fmt::Debug for SimHttp {

@@ -1,9 +1,9 @@
-//! Numbers that a seed decides.
+//! Random numbers that the seed decides.
 
 use crate::session::Entropy;
 use crate::sys::entropy::Random;
 
-/// A generator. Streams of one seed are independent, so that what one part draws moves nothing elsewhere.
+/// A random number generator. The streams of a seed are independent: drawing from one does not affect the others.
 pub(super) struct Rng(Random);
 
 impl Rng {
@@ -33,7 +33,7 @@ impl Rng {
         self.0.below(bound)
     }
 
-    /// True in so many of a thousand cases. Draws once, whatever the answer: without one fault the others go on as before.
+    /// True in `per_mille` of 1000 cases. Always draws once, so that removing a fault does not affect later draws.
     pub(super) fn happens(&mut self, per_mille: u16) -> bool {
         self.below(1_000) < u64::from(per_mille)
     }

@@ -1,18 +1,20 @@
-//! Making a failure smaller: fewer faults, fewer operations, as long as it still fails.
+//! Shrinking a failure: fewer faults and fewer operations that still fail.
 
 use super::faults::{Fault, Faults};
+use super::op::Op;
+use super::report::Report;
 use super::rng::Rng;
-use super::run::{Report, Sim};
-use super::workload::{Op, Workload};
+use super::run::Sim;
+use super::workload::Workload;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem::discriminant;
 
-/// Whether it fails in the same way, if not with the same words.
-fn is_same(report: &Report, wanted: &Report) -> bool {
-    match (&report.failure, &wanted.failure) {
-        (Some(found), Some(wanted)) => discriminant(found) == discriminant(wanted),
+/// Whether both runs failed with the same kind of failure.
+fn fails_alike(report: &Report, original: &Report) -> bool {
+    match (&report.failure, &original.failure) {
+        (Some(found), Some(original)) => discriminant(found) == discriminant(original),
         _ => false,
     }
 }
@@ -20,7 +22,7 @@ fn is_same(report: &Report, wanted: &Report) -> bool {
 /// The faults that a failure needs, as code.
 pub(super) fn faults(sim: &Sim, failure: &Report, run: impl Fn(&Sim) -> Report) -> String {
     let faults = fewer_faults(sim, failure, &run);
-    format!("{}.faults({})", head(sim), code(&faults))
+    format!("{}.faults({})", sim_code(sim), faults_code(&faults))
 }
 
 /// The faults and the operations that a failure of a workload needs, as code.
@@ -33,7 +35,7 @@ pub(super) fn workload(sim: &Sim, failure: &Report) -> String {
         };
         sim.run(|env| workload.run(env))
     };
-    let fails = |sim: &Sim, ops: &[Op]| is_same(&run_ops(sim, ops), failure);
+    let fails = |sim: &Sim, ops: &[Op]| fails_alike(&run_ops(sim, ops), failure);
     let mut sim = sim.clone();
     loop {
         let before = (sim.faults.clone(), workload.ops.len());
@@ -45,29 +47,29 @@ pub(super) fn workload(sim: &Sim, failure: &Report) -> String {
     }
     format!(
         "{}.faults({}) with the operations {:?}",
-        head(&sim),
-        code(&sim.faults),
+        sim_code(&sim),
+        faults_code(&sim.faults),
         workload.ops
     )
 }
 
-fn head(sim: &Sim) -> String {
+fn sim_code(sim: &Sim) -> String {
     format!("Sim::new({})", sim.seed)
 }
 
-fn code(faults: &Faults) -> String {
+fn faults_code(faults: &Faults) -> String {
     let with = faults
         .iter()
         .map(|fault| format!(".with(Fault::{fault:?}, {})", faults.rate(fault)));
     format!("Faults::none(){}", with.collect::<String>())
 }
 
-/// Takes one fault after the other away. What is drawn later then goes another way, so each is tried more than once.
+/// Removes one fault after another. A removal changes later draws, so each fault is tried more than once.
 fn fewer_faults(sim: &Sim, failure: &Report, run: &impl Fn(&Sim) -> Report) -> Faults {
     let mut best = sim.faults.draw(&mut Rng::stream(sim.seed, 2));
-    let fails = |faults: &Faults| is_same(&run(&sim.clone().faults(faults.clone())), failure);
+    let fails = |faults: &Faults| fails_alike(&run(&sim.clone().faults(faults.clone())), failure);
     if !fails(&best) {
-        // The draws of a fixed set differ from those of a swarm.
+        // A fixed set draws differently than a swarm, so the failure may not recur.
         return sim.faults.clone();
     }
     loop {
@@ -80,7 +82,7 @@ fn fewer_faults(sim: &Sim, failure: &Report, run: &impl Fn(&Sim) -> Report) -> F
     }
 }
 
-/// Halves, quarters and so on are taken away as long as the rest still fails.
+/// Removes halves, quarters and so on, as long as the rest still fails.
 fn fewer_ops(mut ops: Vec<Op>, fails: impl Fn(&[Op]) -> bool) -> Vec<Op> {
     let mut chunk = ops.len().div_ceil(2).max(1);
     loop {

@@ -1,10 +1,11 @@
-//! Many runs: a seed each.
+//! A sweep: one run for each of many seeds.
 
 use super::coverage::coverage;
 use super::env::Env;
 use super::faults::Faults;
 use super::invariants::Invariants;
-use super::run::{Failure, Report, Sim};
+use super::report::{Failure, Report};
+use super::run::Sim;
 use super::shrink;
 use super::workload::Workload;
 use alloc::format;
@@ -18,41 +19,48 @@ use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// A simulation for each seed of a range. Default: a swarm of faults, all invariants, one thread.
+/// One simulation for each seed of a range. Default: a swarm of faults, all invariants, one thread.
 #[derive(Debug)]
 #[must_use = "it does nothing until it is run"]
 pub struct Sweep {
     seeds: Range<u64>,
-    first: Vec<u64>,
+    first_seeds: Vec<u64>,
     jobs: usize,
     faults: Faults,
     limit: Duration,
-    runs_twice: bool,
+    checks_determinism: bool,
     shrinks: bool,
 }
 
+impl Sim {
+    /// A sweep over these seeds.
+    pub fn sweep(seeds: Range<u64>) -> Sweep {
+        Sweep::new(seeds)
+    }
+}
+
 impl Sweep {
-    pub(super) const fn new(seeds: Range<u64>) -> Self {
+    const fn new(seeds: Range<u64>) -> Self {
         Self {
             seeds,
-            first: Vec::new(),
+            first_seeds: Vec::new(),
             jobs: 1,
             faults: Faults::swarm(),
             limit: Duration::from_secs(24 * 3_600),
-            runs_twice: false,
+            checks_determinism: false,
             shrinks: false,
         }
     }
 
-    /// So many threads.
+    /// The number of threads. Default: 1.
     pub const fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs;
         self
     }
 
-    /// These seeds before all others: those that have once found a bug.
+    /// Runs these seeds before all others: for example, those that once found a bug.
     pub fn first(mut self, seeds: impl IntoIterator<Item = u64>) -> Self {
-        self.first.extend(seeds);
+        self.first_seeds.extend(seeds);
         self
     }
 
@@ -68,13 +76,13 @@ impl Sweep {
         self
     }
 
-    /// Runs every seed twice; two different traces are a failure.
+    /// Runs every seed twice, and fails if the traces differ.
     pub const fn check_determinism(mut self) -> Self {
-        self.runs_twice = true;
+        self.checks_determinism = true;
         self
     }
 
-    /// Reduces a failure to the faults and operations that it needs.
+    /// Shrinks a failure to the faults and operations that it needs.
     pub const fn shrink(mut self) -> Self {
         self.shrinks = true;
         self
@@ -82,11 +90,11 @@ impl Sweep {
 
     /// Runs a [`Workload`] drawn from each seed.
     pub fn run_workload(&self) -> SweepReport {
-        let report = self.all(|sim| {
+        let report = self.run_all(|sim| {
             let workload = Workload::draw(sim.seed);
             sim.run(|env| workload.run(env))
         });
-        self.shrunk(report, shrink::workload)
+        self.shrink_failure(report, shrink::workload)
     }
 
     /// Runs `scenario` with each seed.
@@ -94,8 +102,8 @@ impl Sweep {
         &self,
         scenario: impl Fn(Env) -> F + Sync,
     ) -> SweepReport {
-        let report = self.all(|sim| sim.run(&scenario));
-        self.shrunk(report, |sim, failure| {
+        let report = self.run_all(|sim| sim.run(&scenario));
+        self.shrink_failure(report, |sim, failure| {
             shrink::faults(sim, failure, |sim| sim.run(&scenario))
         })
     }
@@ -107,23 +115,29 @@ impl Sweep {
             .check(Invariants::all())
     }
 
-    fn all(&self, run: impl Fn(&Sim) -> Report + Sync) -> SweepReport {
+    /// The seed of the n-th run, counted from 0.
+    fn seed(&self, number: u64) -> Option<u64> {
+        let first = usize::try_from(number)
+            .ok()
+            .and_then(|number| self.first_seeds.get(number));
+        first.copied().or_else(|| {
+            let number = number - self.first_seeds.len() as u64;
+            (number < self.seeds.end - self.seeds.start).then(|| self.seeds.start + number)
+        })
+    }
+
+    fn run_all(&self, run: impl Fn(&Sim) -> Report + Sync) -> SweepReport {
         let (next, steps) = (AtomicU64::new(0), AtomicU64::new(0));
         let simulated = AtomicU64::new(0);
         let has_failed = AtomicBool::new(false);
         let failures = Mutex::new(Vec::new());
-        let (first, rest) = (self.first.len() as u64, self.seeds.end - self.seeds.start);
         let work = || {
-            while !has_failed.load(Ordering::Relaxed) {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let seed = match usize::try_from(number).ok().and_then(|n| self.first.get(n)) {
-                    Some(seed) => *seed,
-                    None if number - first < rest => self.seeds.start + number - first,
-                    None => break,
-                };
+            while !has_failed.load(Ordering::Relaxed)
+                && let Some(seed) = self.seed(next.fetch_add(1, Ordering::Relaxed))
+            {
                 let sim = self.sim(seed);
                 let mut report = run(&sim);
-                if self.runs_twice && run(&sim).trace != report.trace {
+                if self.checks_determinism && run(&sim).trace != report.trace {
                     report.failure = Some(Failure::NotDeterministic);
                 }
                 steps.fetch_add(report.steps, Ordering::Relaxed);
@@ -146,7 +160,7 @@ impl Sweep {
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         failures.sort_by_key(|report| report.seed);
-        let planned = first + rest;
+        let planned = self.first_seeds.len() as u64 + (self.seeds.end - self.seeds.start);
         SweepReport {
             runs: next.into_inner().min(planned),
             steps: steps.into_inner(),
@@ -155,7 +169,7 @@ impl Sweep {
         }
     }
 
-    fn shrunk(
+    fn shrink_failure(
         &self,
         mut report: SweepReport,
         shrink: impl Fn(&Sim, &Report) -> String,
@@ -170,23 +184,23 @@ impl Sweep {
     }
 }
 
-/// What became of a sweep.
+/// The result of a sweep.
 #[derive(Clone, Debug)]
 #[must_use = "assert_ok() says whether it failed"]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// How many seeds were run. A failure ends the sweep.
+    /// The number of seeds that were run. A failure ends the sweep.
     pub runs: u64,
-    /// The turns that tasks took, in all runs.
+    /// The number of times that a task was polled, over all runs.
     pub steps: u64,
-    /// The time that passed in all simulations.
+    /// The simulated time that passed, over all runs.
     pub simulated: Duration,
-    /// The first failure.
+    /// The failed run with the lowest seed, if any failed.
     pub failure: Option<Report>,
 }
 
 impl SweepReport {
-    /// Panics when a run has failed, and says how to run it again.
+    /// Panics if a run failed; the message says how to replay it.
     ///
     /// # Panics
     /// See above.
@@ -197,7 +211,7 @@ impl SweepReport {
         }
     }
 
-    /// The [`sometimes!`](crate::sometimes) points that were passed in this process and never reached.
+    /// The [`sometimes!`](crate::sometimes) points that this process has executed and whose condition was never true.
     #[must_use]
     pub fn never_reached(&self) -> Vec<&'static str> {
         let points = coverage().into_iter();
@@ -217,7 +231,7 @@ impl fmt::Display for SweepReport {
             self.runs, self.steps
         )?;
         match &self.failure {
-            None => f.write_str("all hold"),
+            None => f.write_str("all invariants hold"),
             Some(failure) => f.write_str(&format!("{failure}")),
         }
     }

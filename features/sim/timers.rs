@@ -1,4 +1,4 @@
-//! Timers, and the future that waits for one.
+//! Timers on the simulated clock, and the future that waits for one.
 
 use super::SimClock;
 use crate::clock::Clock;
@@ -8,24 +8,24 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
-/// Where time has gone.
+/// How far time has moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// To the next timer. Whoever set it is to be woken.
+    /// To the next timer; its task must be woken.
     Timer,
-    /// Nowhere: the next timer lies beyond the end.
+    /// Not at all: the next timer is beyond the end.
     Beyond,
-    /// Nowhere: there is no timer.
+    /// Not at all: there is no timer.
     NoTimer,
 }
 
 #[derive(Default)]
 pub(super) struct Timers {
-    /// The next one last: there are few, and most come and go at the end.
+    /// The earliest last: there are few, and most are added and removed at the end.
     list: Vec<Timer>,
     last_id: u64,
-    last_off: u64,
-    /// The waker of a timer that has gone off: most set their next one soon, and to clone one costs more.
+    last_fired: u64,
+    /// The waker of a timer that has fired: its task usually sets a timer again soon, and cloning a waker costs more.
     spare: Option<Waker>,
 }
 
@@ -36,42 +36,42 @@ struct Timer {
 }
 
 impl Timers {
-    /// When the next one is due, in microseconds.
+    /// When the next timer is due, in microseconds.
     #[inline]
     pub(super) fn next(&self) -> Option<u64> {
         self.list.last().map(|timer| timer.at)
     }
 
-    /// Takes the next one out, if it is due at `end`. In `spare` the waker of the last one comes in, if it is not needed
-    /// any more, and one that is to be dropped out.
+    /// Removes the next timer, if it is due at `end`. `spare` passes in the last timer's waker for reuse, and returns
+    /// one for the caller to drop.
     #[inline]
     pub(super) fn pop(&mut self, end: u64, spare: &mut Option<Waker>) -> Option<(u64, Waker)> {
         core::mem::swap(&mut self.spare, spare);
         let due = self.list.pop_if(|timer| timer.at <= end)?;
-        self.last_off = due.id;
+        self.last_fired = due.id;
         Some((due.at, due.waker))
     }
 
-    /// The id of the one that has gone off last, which is not in the list any more.
+    /// The id of the timer that fired last, which is no longer in the list.
     #[inline]
-    pub(super) const fn last_off(&self) -> u64 {
-        self.last_off
+    pub(super) const fn last_fired(&self) -> u64 {
+        self.last_fired
     }
 
-    /// A new timer with the spare waker, if that would wake the same task; and its id.
+    /// Adds a timer with the spare waker, if that wakes the same task, and returns its id.
     #[inline]
-    fn add_spare(&mut self, at: u64, waker: &Waker) -> Option<u64> {
+    fn add_with_spare(&mut self, at: u64, waker: &Waker) -> Option<u64> {
         let spare = self.spare.take_if(|spare| spare.will_wake(waker))?;
         Some(self.add(at, spare))
     }
 
-    /// Where this timer is, or would be.
+    /// The position of this timer, or the one at which to insert it.
     fn find(&self, at: u64, id: u64) -> Result<usize, usize> {
         self.list
             .binary_search_by(|timer| (at, id).cmp(&(timer.at, timer.id)))
     }
 
-    /// A new timer, and its id.
+    /// Adds a timer and returns its id.
     #[inline]
     fn add(&mut self, at: u64, waker: Waker) -> u64 {
         self.last_id += 1;
@@ -90,8 +90,8 @@ impl Timers {
         self.list.insert(index, timer);
     }
 
-    /// Another waker for a timer, unless that has gone off. The one that is not needed comes back, to be dropped.
-    fn change(&mut self, at: u64, id: u64, mut waker: Waker) -> Waker {
+    /// Replaces the waker of a timer, unless that has fired. Returns the unneeded waker, for the caller to drop.
+    fn replace_waker(&mut self, at: u64, id: u64, mut waker: Waker) -> Waker {
         if let Ok(index) = self.find(at, id) {
             core::mem::swap(&mut self.list[index].waker, &mut waker);
         }
@@ -104,74 +104,82 @@ impl Timers {
     }
 }
 
-/// What has timers, and a clock that they go by.
-pub(super) trait OnClock: Unpin {
+/// A set of timers with its clock.
+pub(super) trait TimerSource: Unpin {
     fn clock(&self) -> &SimClock;
 
-    /// Runs `work` on the timers. No waker may be cloned or dropped meanwhile: that is code of others.
+    /// Runs `work` on the timers. It must not clone or drop wakers: that may run foreign code.
     fn with_timers<R>(&self, work: impl FnOnce(&mut Timers) -> R) -> R;
 
-    /// [`Timers::last_off`].
-    fn last_off(&self) -> u64;
+    /// [`Timers::last_fired`].
+    fn last_fired(&self) -> u64;
 }
 
-/// Waits until its time has come. Dropping it cancels the timer.
-pub(super) struct Sleep<C: OnClock> {
-    on: C,
+/// Waits until an instant. Dropping it cancels the timer.
+pub(super) struct Sleep<S: TimerSource> {
+    source: S,
     at: Instant,
     id: Option<u64>,
 }
 
-impl<C: OnClock> Future for Sleep<C> {
+impl<S: TimerSource> Future for Sleep<S> {
     type Output = ();
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.on.clock().now() >= self.at {
+        if self.source.clock().now() >= self.at {
             return Poll::Ready(());
         }
         self.set_timer(context.waker());
-        // Another thread may have moved the clock past it meanwhile, and found no timer.
-        match self.on.clock().now() >= self.at {
+        // Another thread may have moved the clock past `at` before the timer was set.
+        match self.source.clock().now() >= self.at {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
     }
 }
 
-impl<C: OnClock> Sleep<C> {
+impl<S: TimerSource> Sleep<S> {
     #[inline]
-    pub(super) const fn on(on: C, at: Instant) -> Self {
-        Self { on, at, id: None }
+    pub(super) const fn on(source: S, at: Instant) -> Self {
+        Self {
+            source,
+            at,
+            id: None,
+        }
     }
 
     fn set_timer(&mut self, waker: &Waker) {
         let at = self.at.as_micros();
         if let Some(id) = self.id {
             let waker = waker.clone();
-            let old = self.on.with_timers(|timers| timers.change(at, id, waker));
+            let old = self
+                .source
+                .with_timers(|timers| timers.replace_waker(at, id, waker));
             return drop(old);
         }
-        let id = self.on.with_timers(|timers| timers.add_spare(at, waker));
+        let id = self
+            .source
+            .with_timers(|timers| timers.add_with_spare(at, waker));
         self.id = id.or_else(|| {
             let waker = waker.clone();
-            Some(self.on.with_timers(|timers| timers.add(at, waker)))
+            Some(self.source.with_timers(|timers| timers.add(at, waker)))
         });
     }
 
     #[cold]
     fn cancel(&self, id: u64) {
         let at = self.at.as_micros();
-        let waker = self.on.with_timers(|timers| timers.cancel(at, id));
+        let waker = self.source.with_timers(|timers| timers.cancel(at, id));
         drop(waker);
     }
 }
 
-impl<C: OnClock> Drop for Sleep<C> {
+impl<S: TimerSource> Drop for Sleep<S> {
     #[inline]
     fn drop(&mut self) {
         if let Some(id) = self.id
-            && id != self.on.last_off()
+            && id != self.source.last_fired()
         {
             self.cancel(id);
         }

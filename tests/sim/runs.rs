@@ -161,7 +161,11 @@ fn a_timeline_says_what_happened_when() {
     });
     report.assert_ok();
     let lines: Vec<_> = report.timeline.iter().map(|(_, what)| &**what).collect();
-    for expected in ["session s0 is opened", "the scenario begins", "answer 503"] {
+    for expected in [
+        "session s0 is opened",
+        "the scenario begins",
+        "response 503",
+    ] {
         assert!(lines.contains(&expected), "{expected}: {lines:?}");
     }
     assert!(report.timeline.is_sorted_by_key(|(at, _)| *at));

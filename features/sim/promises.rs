@@ -1,11 +1,12 @@
-//! The end of every workload: what an application may count on while nothing is wrong, whatever was wrong before.
+//! What must hold exactly without faults, whatever happened before: the end of every workload checks it.
 
+use super::app::{AppSession, Unencodable};
 use super::env::Env;
-use super::run::settling_bound;
-use super::server::Reply;
-use super::workload::{Session, Unencodable};
+use super::reply::Reply;
+use super::settling::settling_bound;
 use crate::event::Severity;
 use crate::session::Options;
+use crate::time::Instant;
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -13,88 +14,71 @@ use core::time::Duration;
 /// Longer than all retries take together.
 const HOURS: Duration = Duration::from_secs(10 * 3_600);
 
-pub(super) async fn calm(env: &Env, options: &Options) {
-    let open = || Session::open(env, options);
+pub(super) async fn check(env: &Env, options: &Options) {
+    let open = || AppSession::open(env, options);
 
     // A fatal error right after the start does not wait for a timer.
-    open().fatal_at_once().await;
+    open().sends_a_fatal_error_at_once().await;
 
-    // An event that cannot be encoded stops nothing; a drain asks for its flush.
     let session = open();
-    session.expect_refusal(Unencodable);
-    session.log(options.flush_threshold as u32 - 1);
-    // Its start was not logged here, and a small queue refuses the last ones.
-    let count = session.handle.stats().accepted - 1;
-    env.0.world.state().server.bodies = Some(Vec::new());
-    session.drains_at_once().await;
-    let bodies = env.0.world.state().server.bodies.take().unwrap_or_default();
-    let mut rest = bodies.as_slice();
-    for n in 0..count {
-        let wanted = format!(r#"{{"n":{n},"text":"some text"}}"#);
-        let at = memchr::memmem::find(rest, wanted.as_bytes());
-        assert!(
-            at.is_some(),
-            "what was logged is not what was sent: {wanted}"
-        );
-        rest = &rest[at.unwrap_or_default() + wanted.len()..];
-    }
-    session.keeps_its_interval().await;
-    session.rests().await;
+    session.sends_what_was_logged().await;
+    session.flushes_at_its_interval().await;
+    session.stays_idle().await;
     drop(session);
 
-    // A full queue is sent, and the end behind it.
     if options.max_queue_size <= 100 {
-        let mut session = open();
-        session.burst();
-        let queued = session.handle.stats().queued;
-        let drain = session.stop(settling_bound(options, queued)).await;
-        assert!(drain.all_delivered(), "a stop in calm: {drain:?}");
-        session.has_ended();
+        open().sends_a_full_queue_and_its_end().await;
     }
 
-    // What the server says is heard.
     let session = open();
     session.drains_at_once().await;
     session.gives_up_after_max_retries().await;
-    session.waits_as_the_server_wishes().await;
-    session.splits_what_is_too_large().await;
+    session.honors_retry_after().await;
+    session.splits_after_413().await;
     session.cuts_a_backoff_short().await;
-    open().gives_up_when_there_is_no_time().await;
+    open().gives_up_before_a_hopeless_deadline().await;
 
-    // Dropping a reporter sends what is queued...
-    let mut session = open();
-    session.log(2);
-    session.reporter = None;
-    assert!(session.handle.stats().session_ended);
-    env.advance(Duration::from_secs(1)).await;
-    let stats = session.handle.stats();
-    assert_eq!(stats.queued, 0, "after a drop: {stats:?}");
-    if !options.drop_timeout.is_zero() {
-        assert_eq!(stats.delivered, stats.accepted, "after a drop: {stats:?}");
-        session.has_ended();
-    }
-
-    // ...as far as there is time.
-    env.server().always(Reply::stall());
-    let mut session = open();
-    session.log(2);
-    session.reporter = None;
-    env.advance(options.drop_timeout).await;
-    let stats = session.handle.stats();
-    assert_eq!(stats.queued, 0, "a drop has no end: {stats:?}");
-    env.heal();
+    open().sends_the_queue_on_drop().await;
+    open().drops_the_queue_at_the_drop_timeout().await;
 }
 
-impl Session {
+impl AppSession {
     fn requests(&self) -> u64 {
         let id = self.handle.session_id().unwrap_or_default();
         self.env.server().requests(id)
     }
 
-    /// One event, to be sent at once.
+    /// Logs one event and flushes it.
     fn send_one(&self) {
         self.log(1);
         self.handle.flush();
+    }
+
+    /// An event that cannot be encoded blocks nothing, and a drain flushes.
+    async fn sends_what_was_logged(&self) {
+        self.expect_refusal(Unencodable);
+        self.log(self.options.flush_threshold as u32 - 1);
+        // SESSION_START is not one of these, and a small queue refuses the last ones.
+        let count = self.handle.stats().accepted - 1;
+        let world = &self.env.0.world;
+        world.state().server.bodies = Some(Vec::new());
+        self.drains_at_once().await;
+        let bodies = world.state().server.bodies.take().unwrap_or_default();
+        let mut rest = bodies.as_slice();
+        for n in 0..count {
+            let logged = format!(r#"{{"n":{n},"text":"some text"}}"#);
+            let at = memchr::memmem::find(rest, logged.as_bytes());
+            assert!(at.is_some(), "logged, but not sent: {logged}");
+            rest = &rest[at.unwrap_or_default() + logged.len()..];
+        }
+    }
+
+    async fn sends_a_full_queue_and_its_end(mut self) {
+        self.burst();
+        let queued = self.handle.stats().queued;
+        let drain = self.stop(settling_bound(&self.options, queued)).await;
+        assert!(drain.all_delivered(), "a stop without faults: {drain:?}");
+        self.assert_ended();
     }
 
     async fn gives_up_after_max_retries(&self) {
@@ -113,25 +97,25 @@ impl Session {
         self.env.heal();
     }
 
-    async fn waits_as_the_server_wishes(&self) {
+    async fn honors_retry_after(&self) {
         const MARGIN: Duration = Duration::from_millis(200);
         if self.options.max_retries == 0 {
             return;
         }
-        let wish = Duration::from_secs(30).min(self.options.retry_max_delay);
+        let retry_after = Duration::from_secs(30).min(self.options.retry_max_delay);
         let before = self.requests();
         self.env
             .server()
             .reply(Reply::status(503).retry_after("30"));
         self.send_one();
-        self.env.advance(wish - MARGIN).await;
+        self.env.advance(retry_after - MARGIN).await;
         assert_eq!(self.requests(), before + 1, "sent before Retry-After");
         self.env.advance(2 * MARGIN).await;
         assert_eq!(self.requests(), before + 2, "not sent after Retry-After");
         assert_eq!(self.handle.stats().queued, 0);
     }
 
-    async fn splits_what_is_too_large(&self) {
+    async fn splits_after_413(&self) {
         if self.options.max_batch_size < 2 || self.options.flush_threshold <= 2 {
             return;
         }
@@ -143,6 +127,7 @@ impl Session {
         assert_eq!(self.handle.stats().dropped.total(), dropped);
     }
 
+    /// A stop during a backoff retries at once.
     async fn cuts_a_backoff_short(mut self) {
         if self.options.max_retries == 0 {
             return;
@@ -153,11 +138,12 @@ impl Session {
         let start = self.env.now();
         let drain = self.stop(HOURS).await;
         assert!(drain.all_delivered(), "a stop in a backoff: {drain:?}");
-        self.was_quick(start, 2);
+        self.assert_prompt(start, 2);
     }
 
-    async fn gives_up_when_there_is_no_time(mut self) {
-        let wish = Duration::from_secs(600).min(self.options.retry_max_delay);
+    /// A stop returns early if `Retry-After` exceeds its timeout.
+    async fn gives_up_before_a_hopeless_deadline(mut self) {
+        let retry_after = Duration::from_secs(600).min(self.options.retry_max_delay);
         self.drains_at_once().await;
         self.env
             .server()
@@ -165,27 +151,52 @@ impl Session {
         self.send_one();
         self.env.advance(Duration::from_millis(30)).await;
         let start = self.env.now();
-        let drain = self.stop(wish / 2).await;
+        let drain = self.stop(retry_after / 2).await;
         let is_open = self.options.max_retries > 0;
         assert_eq!(
             drain.remaining > 0,
             is_open,
             "a stop without time: {drain:?}"
         );
-        self.was_quick(start, 2);
+        self.assert_prompt(start, 2);
     }
 
-    async fn fatal_at_once(&self) {
+    async fn sends_the_queue_on_drop(mut self) {
+        self.log(2);
+        self.reporter = None;
+        assert!(self.handle.stats().session_ended);
+        self.env.advance(Duration::from_secs(1)).await;
+        let stats = self.handle.stats();
+        assert_eq!(stats.queued, 0, "after a drop: {stats:?}");
+        if !self.options.drop_timeout.is_zero() {
+            assert_eq!(stats.delivered, stats.accepted, "after a drop: {stats:?}");
+            self.assert_ended();
+        }
+    }
+
+    async fn drops_the_queue_at_the_drop_timeout(mut self) {
+        self.env.server().always(Reply::stall());
+        self.log(2);
+        self.reporter = None;
+        self.env.advance(self.options.drop_timeout).await;
+        let stats = self.handle.stats();
+        assert_eq!(stats.queued, 0, "after the drop timeout: {stats:?}");
+        self.env.heal();
+    }
+
+    async fn sends_a_fatal_error_at_once(&self) {
         let start = self.env.now();
         let error = std::io::Error::other("simulated, at once");
         let drain = self
             .handle
             .log_fatal_exception(&error, Severity::Critical)
             .await;
-        assert!(drain.all_delivered(), "a fatal error in calm: {drain:?}");
-        assert_eq!(drain.delivered, 3, "a fatal error in calm: {drain:?}");
-        self.was_quick(start, 3);
-        self.has_ended();
+        assert!(
+            drain.all_delivered() && drain.delivered == 3,
+            "a fatal error without faults: {drain:?}"
+        );
+        self.assert_prompt(start, 3);
+        self.assert_ended();
     }
 
     async fn drains_at_once(&self) {
@@ -194,49 +205,52 @@ impl Session {
             .handle
             .wait_until_drained(Duration::from_secs(60))
             .await;
-        assert!(drain.all_delivered(), "a drain in calm: {drain:?}");
-        self.was_quick(start, queued);
+        assert!(drain.all_delivered(), "a drain without faults: {drain:?}");
+        self.assert_prompt(start, queued);
     }
 
-    /// So many events are sent, one by one at the worst.
-    fn was_quick(&self, start: crate::time::Instant, events: u64) {
+    /// At most this many events were sent since `start`, in the worst case one by one.
+    fn assert_prompt(&self, start: Instant, events: u64) {
         let took = self.env.now().saturating_duration_since(start);
         let bound = Duration::from_millis(30 * (events + 2));
-        assert!(took <= bound, "in calm {events} events took {took:?}");
+        assert!(
+            took <= bound,
+            "without faults {events} events took {took:?}"
+        );
     }
 
-    fn has_ended(&self) {
+    fn assert_ended(&self) {
         let id = self.handle.session_id().unwrap_or_default();
         assert!(self.env.server().has_ended(id), "no SESSION_END of {id}");
     }
 
-    /// An event waits for its interval, and no longer.
-    async fn keeps_its_interval(&self) {
+    /// An event waits for the flush interval, and no longer.
+    async fn flushes_at_its_interval(&self) {
         const MARGIN: Duration = Duration::from_millis(500);
         let interval = self.options.flush_interval;
         self.env.advance(MARGIN).await;
         if interval.is_zero() || self.options.flush_threshold == 1 {
             return;
         }
-        // The second time there was a timer before.
+        // In the second round a timer has fired before.
         for _ in 0..2 {
             self.log(1);
             self.env.advance(interval - MARGIN).await;
             let stats = self.handle.stats();
-            assert_eq!(stats.queued, 1, "sent before its interval: {stats:?}");
+            assert_eq!(stats.queued, 1, "sent before the interval: {stats:?}");
             self.env.advance(MARGIN * 2).await;
             let stats = self.handle.stats();
-            assert_eq!(stats.queued, 0, "not sent after its interval: {stats:?}");
+            assert_eq!(stats.queued, 0, "not sent after the interval: {stats:?}");
         }
     }
 
-    /// Who has nothing to do does not wake up.
-    async fn rests(&self) {
+    /// A session without work does not wake up.
+    async fn stays_idle(&self) {
         let turns = || self.env.0.turns.get();
         self.env.advance(Duration::from_secs(60)).await;
         let before = turns();
         self.env.advance(Duration::from_secs(600)).await;
         let woken = turns() - before;
-        assert!(woken <= 30, "{woken} turns with nothing to do");
+        assert!(woken <= 30, "{woken} turns without work");
     }
 }

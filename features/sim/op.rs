@@ -1,0 +1,67 @@
+//! The operations of a simulated application.
+
+use super::rng::Rng;
+
+/// An operation of a simulated application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Op {
+    /// Logs this many events.
+    Log(u32),
+    /// Logs an event with a text of this many bytes.
+    LogText(u32),
+    /// Logs data that cannot be encoded.
+    LogUnencodable,
+    /// Logs data whose `Serialize` panics.
+    LogPanics,
+    /// Logs data whose `Serialize` logs an event.
+    LogNested,
+    /// Logs more events than the queue holds.
+    Burst,
+    /// Logs an error.
+    Exception,
+    /// Logs a fatal error, which ends the session, and waits for its delivery.
+    Fatal,
+    /// Requests a flush.
+    Flush,
+    /// Waits this many milliseconds.
+    Pass(u64),
+    /// Waits until the queue has drained, at most this many milliseconds.
+    Drain(u64),
+    /// Starts such a wait and drops it after this many milliseconds.
+    GiveUpDrain(u64),
+    /// Stops the session within this many milliseconds.
+    Stop(u64),
+    /// Drops the reporter and opens another session.
+    Reopen,
+    /// Drops the driver at its current await.
+    DropDriver,
+    /// Heals all faults.
+    Heal,
+}
+
+impl Op {
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        let kind = rng.below(100);
+        let millis = [0, 1, 50, 1_000, 11_000, 90_000][rng.below(6) as usize];
+        let millis = millis + rng.below(millis / 2 + 2);
+        match kind {
+            0..30 => Self::Log(1 + rng.below(30) as u32),
+            30..36 => Self::LogText(rng.below(5_000) as u32),
+            36..38 => Self::LogUnencodable,
+            38..40 => Self::LogPanics,
+            40..42 => Self::LogNested,
+            42..45 => Self::Burst,
+            45..49 => Self::Exception,
+            49..51 => Self::Fatal,
+            51..57 => Self::Flush,
+            57..80 => Self::Pass(millis),
+            80..87 => Self::Drain(millis),
+            87..90 => Self::GiveUpDrain(millis),
+            90..92 => Self::Stop(millis),
+            92..95 => Self::Reopen,
+            95..98 => Self::DropDriver,
+            _ => Self::Heal,
+        }
+    }
+}
