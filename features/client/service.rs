@@ -1,7 +1,7 @@
 //! The service client: opens a session at the backend and creates the other clients.
 
-use super::block_on::block_on;
 use super::api::{Api, Call};
+use super::block_on::block_on;
 use super::error::{ClientError, Result};
 use super::io::RuntimeIo;
 use super::output::ServerCapabilities;

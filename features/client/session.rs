@@ -1,7 +1,7 @@
 //! A session at the backend, shared by its clients: calls, reports, end.
 
-use super::block_on::block_on;
 use super::api::{Api, Call};
+use super::block_on::block_on;
 use super::error::Result;
 use super::heartbeat;
 use super::io::{catch_panic, with_deadline};
