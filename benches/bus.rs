@@ -1,6 +1,6 @@
 //! What executing an event costs, side by side in one run with `log` of the same data.
 //!
-//! `cargo bench --bench bus --features http` prints nanoseconds and a ratio for each row: the median of many rounds, in
+//! `cargo bench -p benches --bench bus` prints nanoseconds and a ratio for each row: the median of many rounds, in
 //! each of which all rows take their turn. A bus without handlers is what a program pays that does not want events.
 
 mod nowhere;

@@ -1,8 +1,8 @@
 //! What `log` costs its caller, side by side in one run with `serde_json::to_writer` of the same event as a ready
 //! struct (id and timestamp given) into a reused `Vec`.
 //!
-//! `cargo bench --bench hot_path` prints a ratio for each row: the median of many rounds, in each of which all rows take
-//! their turn. Everything `log` does is in its figure: clock, id, lock, ring.
+//! `cargo bench -p benches --bench hot_path` prints a ratio for each row: the median of many rounds, in each of which all
+//! rows take their turn. Everything `log` does is in its figure: clock, id, lock, ring.
 
 mod nowhere;
 

@@ -1,8 +1,8 @@
 //! What sending costs, side by side in one run with the least that one would write by hand.
 //!
-//! `cargo bench --bench send_path --features thread,ureq` prints everything; a word after `--` (`throughput`,
-//! `shutdown`, `latency`, `threads`) only that part. The backend is a process of its own on loopback, so processor time
-//! is the client's alone. All contestants take their turn in each round.
+//! `cargo bench -p benches --bench send_path` prints everything; a word after `--` (`throughput`, `shutdown`,
+//! `latency`, `threads`) only that part. The backend is a process of its own on loopback, so processor time is the
+//! client's alone. All contestants take their turn in each round.
 
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 

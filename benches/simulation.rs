@@ -1,7 +1,7 @@
 //! How fast the simulator is, one thread, with the real encoder, engine and driver; and beside it, in turns, the same hour
 //! in tokio's paused time, with a transport that takes everything and nothing that is checked.
 //!
-//! `cargo bench --bench simulation --features sim,tokio`
+//! `cargo bench -p benches --bench simulation`
 
 use core::time::Duration;
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! What an event through `TelemetryLayer` costs, side by side in one run with a direct `log` of the same fields.
 //!
-//! `cargo bench --bench tracing --features tracing` prints a ratio for each row: the median of many rounds, in each of
+//! `cargo bench -p benches --bench tracing` prints a ratio for each row: the median of many rounds, in each of
 //! which all rows take their turn.
 
 mod nowhere;

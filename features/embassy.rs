@@ -29,33 +29,7 @@ pub use self::pool::EmbassyPool;
 /// * **The driver itself**, with or without `alloc`: [`build`](crate::Builder::build) or
 ///   [`build_in`](crate::Builder::build_in) hand it out. This is also the way of transports that are not `Send`:
 ///
-/// ```no_run
-/// # #[cfg(feature = "std")] {
-/// use tinkex_telemetry::{Batch, Driver, Embassy, Receipt, Reporter, SendError, local::LocalTransport};
-///
-/// struct Uart(*mut u8); // not Send
-///
-/// impl LocalTransport for Uart {
-///     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-///         // ...
-/// #       let _ = batch;
-///         Ok(Receipt::delivered())
-///     }
-/// }
-///
-/// #[embassy_executor::task]
-/// async fn telemetry(driver: Driver<Uart, Embassy>) {
-///     driver.run_local().await;
-/// }
-///
-/// # fn start(spawner: embassy_executor::Spawner, uart: Uart) -> Result<(), Box<dyn core::error::Error>> {
-/// let builder = Reporter::builder("session-123").transport(uart).clock(Embassy);
-/// let (reporter, driver) = builder.build()?;
-/// spawner.spawn(telemetry(driver)?);
-/// # Ok(())
-/// # }
-/// # }
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("embassy/example.md"))]
 ///
 /// # Time
 ///

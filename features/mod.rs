@@ -99,16 +99,3 @@ pub use self::tracing::{TelemetryFilter, TelemetryLayer};
 #[cfg(feature = "ureq")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
 pub use self::ureq::Ureq;
-
-/// The README's snippets, compiled as tests of the documentation.
-#[cfg(all(
-    doctest,
-    feature = "thread",
-    feature = "tokio",
-    feature = "ureq",
-    feature = "reqwest",
-    feature = "tracing",
-    feature = "collector"
-))]
-#[doc = include_str!("../README.md")]
-mod readme {}

@@ -23,11 +23,7 @@ use surf::{Client, Url};
 /// A [`HttpClient`] over a `surf::Client` of the application's own, on any executor that the client's backend works on.
 /// surf is unmaintained: this is for programs that have it.
 ///
-/// ```
-/// # use tinkex_telemetry::Surf;
-/// let client = Surf::new(surf::Client::new);
-/// # drop(client);
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("surf.md"))]
 ///
 /// This crate enables none of surf's backends: the application chooses one with surf's own features, TLS with it. The
 /// client should have no middleware that follows redirects. Its own timeout (60 s) is only a backstop: the session

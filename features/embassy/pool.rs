@@ -21,33 +21,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs the drivers of sessions, and what else is spawned on them, inside one task of the program's.
 ///
-/// ```no_run
-/// # #[cfg(feature = "std")] {
-/// use tinkex_telemetry::{Embassy, EmbassyPool, Reporter, fields};
-/// # use tinkex_telemetry::{Batch, Receipt, SendError, Transport};
-/// # struct Stdout;
-/// # impl Transport for Stdout {
-/// #     async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> { Ok(Receipt::delivered()) }
-/// # }
-///
-/// static POOL: EmbassyPool = EmbassyPool::new();
-///
-/// #[embassy_executor::task]
-/// async fn telemetry() {
-///     POOL.run().await
-/// }
-///
-/// # fn start(spawner: embassy_executor::Spawner) -> Result<(), Box<dyn core::error::Error>> {
-/// spawner.spawn(telemetry()?);
-/// let reporter = Reporter::builder("session-123")
-///     .transport(Stdout)
-///     .runtime(Embassy::on(&POOL))
-///     .start()?;
-/// reporter.log("app.started", fields! { version: "1.0.0" });
-/// # Ok(())
-/// # }
-/// # }
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("pool.md"))]
 ///
 /// Tasks may be spawned from any thread, and before the pool runs: they are kept until it does. They are polled in turn
 /// whenever any of them is woken, with the waker of the pool's own task, for embassy's timers work with no other. That

@@ -21,6 +21,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 /// A layer for `tracing-subscriber` that makes events of a session from what a program traces.
 ///
 /// ```
+/// # use tracing_core as tracing;
 /// use tinkex_telemetry::{Handle, TelemetryLayer};
 /// use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 ///
