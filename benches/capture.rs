@@ -1,7 +1,7 @@
 //! What capture costs where nothing goes wrong, and what it costs where something does, in one run.
 //!
-//! `cargo bench --bench capture` prints what a captured block takes more than the same block by itself: the median of
-//! many rounds, in each of which all rows take their turn.
+//! `cargo bench -p benches --bench capture` prints what a captured block takes more than the same block by itself: the
+//! median of many rounds, in each of which all rows take their turn.
 
 mod nowhere;
 
@@ -10,6 +10,8 @@ use core::hint::black_box;
 use core::num::ParseIntError;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
+use std::env;
+use std::process::{Command, exit};
 use std::time::Instant;
 use tinkex_telemetry::{Handle, Severity, capture};
 
@@ -51,12 +53,26 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
+fn asks_for_stacks(variable: &str) -> bool {
+    env::var_os(variable).is_some_and(|wish| wish != "0")
+}
+
+/// Runs this program once more: a stack in each exception would be most of what it costs, and a process is asked once
+/// whether it wants them.
+fn without_stacks() {
+    let program = env::current_exe().expect("it has a path");
+    let status = Command::new(program)
+        .args(env::args_os().skip(1))
+        .env("RUST_BACKTRACE", "0")
+        .env("RUST_LIB_BACKTRACE", "0")
+        .status();
+    exit(status.expect("it runs").code().unwrap_or(1));
+}
+
 fn main() {
-    // A stack in each exception would be most of what it costs.
-    assert!(
-        std::env::var_os("RUST_BACKTRACE").is_none_or(|wish| wish == "0"),
-        "to be run with RUST_BACKTRACE=0"
-    );
+    if asks_for_stacks("RUST_BACKTRACE") || asks_for_stacks("RUST_LIB_BACKTRACE") {
+        return without_stacks();
+    }
     let (reporter, driver) = nowhere::session("capture")
         .build()
         .expect("the defaults can work");
@@ -64,7 +80,7 @@ fn main() {
     let mut drain = |handle: &Handle| nowhere::drain(handle, driver.as_mut());
     let handle = reporter.handle();
     let off = Handle::off();
-    if let Some(row) = std::env::var_os("CAPTURE_ROW") {
+    if let Some(row) = env::var_os("CAPTURE_ROW") {
         // For a profiler, which counts instructions: a thousand calls, of which the plain ones are row 0.
         let row = row.to_str().and_then(|row| row.parse().ok());
         return for n in 0..1_000 {
