@@ -9,7 +9,9 @@ use core::hint::black_box;
 use core::pin::pin;
 use core::time::Duration;
 use std::time::Instant;
-use tinkex_telemetry::{Bus, HttpEvents, fields};
+use tinkex_telemetry::bus::Bus;
+use tinkex_telemetry::fields;
+use tinkex_telemetry::http::HttpEvents;
 
 const EVENTS: usize = 100;
 const ROUNDS: usize = 4_000;

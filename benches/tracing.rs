@@ -9,7 +9,8 @@ use core::hint::black_box;
 use core::pin::pin;
 use core::time::Duration;
 use std::time::Instant;
-use tinkex_telemetry::{Handle, TelemetryLayer, fields};
+use tinkex_telemetry::tracing::TelemetryLayer;
+use tinkex_telemetry::{Handle, fields};
 use tracing_subscriber::layer::SubscriberExt;
 
 const EVENTS: usize = 80;

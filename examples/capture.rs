@@ -6,8 +6,9 @@ use core::error::Error;
 use core::num::ParseIntError;
 use core::time::Duration;
 use tinkex_telemetry::collector::Collector;
+use tinkex_telemetry::event::StatusError;
 use tinkex_telemetry::{
-    Config, Handle, HttpTransport, Reporter, StatusError, Thread, Ureq, async_capture, capture,
+    Config, Handle, HttpTransport, Reporter, Thread, Ureq, async_capture, capture,
 };
 
 /// The block ends where `?` says so, and comes to what it comes to.

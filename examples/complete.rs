@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tinkex_telemetry::client::{
     AdamParams, Datum, LoraConfig, LossFn, ModelInput, SamplingParams, ServiceClient,
 };
-use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::{Config, Reqwest, Tokio, async_capture, capture, fields};
 
 fn main() -> Result<(), Box<dyn core::error::Error>> {
@@ -20,7 +20,7 @@ async fn run() -> Result<(), Box<dyn core::error::Error>> {
     let waits =
         json!({ "type": "try_again", "queue_state": "paused_capacity", "retry_after_ms": 50 });
     let backend = collector.backend();
-    backend.script("retrieve_future", [Answer::json(&waits)]);
+    backend.script("retrieve_future", [Reply::json(&waits)]);
     let config = Config::new(&collector.url(), "any key")?;
 
     // The service: a session at the backend, with a heartbeat and with telemetry.

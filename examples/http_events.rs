@@ -6,9 +6,8 @@ use bytes::Bytes;
 use core::time::Duration;
 use http::{Request, Response, StatusCode};
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{
-    Config, HttpClient, HttpError, HttpEvents, HttpTransport, Reporter, Thread, Ureq,
-};
+use tinkex_telemetry::http::{HttpClient, HttpError, HttpEvents};
+use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq};
 
 /// The application's own client; here one that never leaves the house.
 async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {

@@ -4,9 +4,10 @@
 
 use core::error::Error;
 use core::time::Duration;
+use tinkex_telemetry::capture::PanicHook;
 use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::{
-    Config, HttpTransport, PanicHook, Reporter, Severity, Thread, Ureq, install_panic_hook,
+    Config, HttpTransport, Reporter, Severity, Thread, Ureq, install_panic_hook,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {

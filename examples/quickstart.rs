@@ -14,9 +14,10 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 use std::{env, io};
-use tinkex_telemetry::collector::{Answer, AnswerKind, Collector};
+use tinkex_telemetry::collector::{Collector, Reply, ResponseKind};
+use tinkex_telemetry::event::StatusError;
 use tinkex_telemetry::{
-    Config, Handle, HttpTransport, Reporter, Severity, Stats, StatusError, Thread, Ureq, fields,
+    Config, Handle, HttpTransport, Reporter, Severity, Stats, Thread, Ureq, fields,
 };
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -24,9 +25,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let (config, collector) = if has("TINKER_BASE_URL") && has("TINKER_API_KEY") {
         (Config::from_env()?, None)
     } else {
-        let (busy, limited) = (Answer::status(503), Answer::status(429).retry_after("1"));
+        let (busy, limited) = (Reply::status(503), Reply::status(429).retry_after("1"));
         let collector = Collector::start()?;
-        collector.script([busy, Answer::accept(), limited]);
+        collector.script([busy, Reply::accept(), limited]);
         (Config::new(&collector.url(), "any key")?, Some(collector))
     };
 
@@ -104,7 +105,7 @@ fn print_received(collector: &Collector, session: &str, start: Instant) -> u64 {
     for request in collector.requests() {
         let after = (request.arrived() - start).as_millis();
         let answer = match request.answer() {
-            AnswerKind::Status(status) => status.to_string(),
+            ResponseKind::Status(status) => status.to_string(),
             other => format!("{other:?}"),
         };
         row(format!("after {after} ms"), answer, request.event_count());

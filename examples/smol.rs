@@ -10,7 +10,8 @@ use core::time::Duration;
 use smol::LocalExecutor;
 use std::rc::Rc;
 use tinkex_telemetry::local::LocalTransport;
-use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Smol, fields};
+use tinkex_telemetry::runtime::Smol;
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, fields};
 
 /// Shares what it gets with the rest of its thread.
 struct Inbox(Rc<RefCell<Vec<String>>>);

@@ -1,8 +1,8 @@
 //! anyhow: errors of the application's, for capture.
 
-use crate::Outcome;
-use crate::capture::Found;
-use crate::exception::Dynamic;
+use crate::capture::OnError;
+use crate::capture::Outcome;
+use crate::event::exception::DynamicError;
 use core::fmt;
 use std::backtrace::BacktraceStatus;
 
@@ -11,13 +11,13 @@ use std::backtrace::BacktraceStatus;
 pub enum ByAnyhow {}
 
 impl<T> Outcome<ByAnyhow> for Result<T, anyhow::Error> {
-    fn error(&self, found: Found<'_>) {
+    fn error(&self, found: OnError<'_>) {
         if let Err(error) = self {
             let stack = error.backtrace();
             let has_stack = stack.status() == BacktraceStatus::Captured;
-            found(&Dynamic {
+            found(&DynamicError {
                 stack: has_stack.then_some(stack as &dyn fmt::Display),
-                ..Dynamic::new(error.as_ref())
+                ..DynamicError::new(error.as_ref())
             });
         }
     }

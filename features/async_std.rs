@@ -1,7 +1,9 @@
 //! The async-std runtime: its global executor and its timers.
 
-use super::system;
-use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp, WouldDeadlock};
+use super::common::std_clock;
+use crate::clock::Clock;
+use crate::spawner::{Runtime, SpawnError, Spawner, WouldDeadlock};
+use crate::time::{Instant, Timestamp};
 use async_std::task;
 use core::future::{Future, pending};
 use std::env;
@@ -20,15 +22,15 @@ pub struct AsyncStd;
 
 impl Clock for AsyncStd {
     fn now(&self) -> Instant {
-        system::now()
+        std_clock::now()
     }
 
     fn utc(&self) -> Timestamp {
-        system::utc()
+        std_clock::utc()
     }
 
     async fn sleep_until(&self, at: Instant) {
-        let Some(at) = system::instant(at) else {
+        let Some(at) = std_clock::instant(at) else {
             return pending().await;
         };
         loop {

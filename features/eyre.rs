@@ -1,17 +1,17 @@
 //! eyre: reports of the application's, for capture.
 
-use crate::Outcome;
-use crate::capture::Found;
-use crate::exception::Dynamic;
+use crate::capture::OnError;
+use crate::capture::Outcome;
+use crate::event::exception::DynamicError;
 
 /// The errors of eyre.
 #[derive(Debug)]
 pub enum ByEyre {}
 
 impl<T> Outcome<ByEyre> for Result<T, eyre::Report> {
-    fn error(&self, found: Found<'_>) {
+    fn error(&self, found: OnError<'_>) {
         if let Err(report) = self {
-            found(&Dynamic::new(report.as_ref()));
+            found(&DynamicError::new(report.as_ref()));
         }
     }
 }

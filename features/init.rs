@@ -1,6 +1,9 @@
 //! A session in one line, for programs with no executor or with any.
 
-use crate::{BuildError, Config, ConfigError, HttpTransport, Reporter, SessionId, Thread, Ureq};
+use crate::features::http::{Config, ConfigError, HttpTransport};
+use crate::features::thread::Thread;
+use crate::features::ureq::Ureq;
+use crate::session::{BuildError, Reporter, SessionId};
 use core::error::Error;
 use core::fmt;
 

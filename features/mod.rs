@@ -1,101 +1,47 @@
 //! The adapters: everything that touches a runtime, a socket or a disk. One file or folder for each Cargo feature.
 
-#[cfg(feature = "client")]
-#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
-pub mod client;
-#[cfg(feature = "collector")]
-#[cfg_attr(docsrs, doc(cfg(feature = "collector")))]
-pub mod collector;
-
 #[cfg(feature = "anyhow")]
 mod anyhow;
 #[cfg(feature = "async-std")]
-mod async_std;
-#[cfg(feature = "embassy")]
-mod embassy;
-#[cfg(feature = "eyre")]
-mod eyre;
-#[cfg(feature = "http")]
-mod http;
-#[cfg(all(feature = "thread", feature = "ureq"))]
-mod init;
-#[cfg(feature = "thread")]
-mod relay;
-#[cfg(feature = "reqwest")]
-mod reqwest;
-#[cfg(feature = "reqwest-middleware")]
-mod reqwest_middleware;
-#[cfg(feature = "smol")]
-mod smol;
-#[cfg(feature = "surf")]
-mod surf;
+pub(crate) mod async_std;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "collector")]
+pub mod collector;
 #[cfg(any(
     feature = "async-std",
     feature = "smol",
     feature = "thread",
     feature = "tokio"
 ))]
-mod system;
-#[cfg(feature = "thread")]
-mod thread;
-#[cfg(any(feature = "thread", feature = "tokio"))]
-mod timer;
-#[cfg(feature = "tokio")]
-mod tokio;
-#[cfg(feature = "tower")]
-mod tower;
-#[cfg(feature = "tracing")]
-mod tracing;
-#[cfg(feature = "ureq")]
-mod ureq;
-
-#[cfg(feature = "async-std")]
-#[cfg_attr(docsrs, doc(cfg(feature = "async-std")))]
-pub use self::async_std::AsyncStd;
+mod common;
 #[cfg(feature = "embassy")]
-#[cfg_attr(docsrs, doc(cfg(feature = "embassy")))]
-pub use self::embassy::Embassy;
-#[cfg(all(feature = "alloc", feature = "embassy"))]
-#[cfg_attr(docsrs, doc(cfg(all(feature = "alloc", feature = "embassy"))))]
-pub use self::embassy::EmbassyPool;
-#[cfg(feature = "sim")]
-#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
-pub mod sim;
-
-#[cfg(any(feature = "collector", feature = "sim"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "collector", feature = "sim"))))]
-pub mod wire;
-
+pub(crate) mod embassy;
+#[cfg(feature = "eyre")]
+mod eyre;
 #[cfg(feature = "http")]
-#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
-pub use self::http::{
-    AnswerBounds, Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError, HttpEvents,
-    HttpTransport, MAX_ANSWER_BYTES, Observed, RetryCount,
-};
+pub(crate) mod http;
 #[cfg(all(feature = "thread", feature = "ureq"))]
-#[cfg_attr(docsrs, doc(cfg(all(feature = "thread", feature = "ureq"))))]
-pub use self::init::{InitError, Telemetry, init};
+pub(crate) mod init;
 #[cfg(feature = "reqwest")]
-#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-pub use self::reqwest::Reqwest;
+pub(crate) mod reqwest;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_middleware;
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(feature = "smol")]
-#[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
-pub use self::smol::Smol;
+pub(crate) mod smol;
 #[cfg(feature = "surf")]
-#[cfg_attr(docsrs, doc(cfg(feature = "surf")))]
-pub use self::surf::Surf;
+pub(crate) mod surf;
 #[cfg(feature = "thread")]
-#[cfg_attr(docsrs, doc(cfg(feature = "thread")))]
-pub use self::thread::Thread;
+pub(crate) mod thread;
 #[cfg(feature = "tokio")]
-#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-pub use self::tokio::Tokio;
+pub(crate) mod tokio;
 #[cfg(feature = "tower")]
-#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
-pub use self::tower::{ObservedBody, ObservedFuture};
+pub(crate) mod tower;
 #[cfg(feature = "tracing")]
-#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
-pub use self::tracing::{TelemetryFilter, TelemetryLayer};
+pub mod tracing;
 #[cfg(feature = "ureq")]
-#[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
-pub use self::ureq::Ureq;
+pub(crate) mod ureq;
+#[cfg(any(feature = "collector", feature = "sim"))]
+pub mod wire;

@@ -1,7 +1,7 @@
 //! reqwest: an asynchronous HTTP client, for tokio.
 
-use super::http::{AnswerBounds, HttpClient, HttpError};
-use crate::Fault;
+use super::http::{HttpClient, HttpError, ResponseBounds};
+use crate::event::Blame;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -67,14 +67,14 @@ impl HttpClient for Reqwest {
     }
 
     /// The status of a [`reqwest::Error`], which `error_for_status` makes.
-    fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
+    fn blame<'a>(error: &'a (dyn Error + 'static)) -> Option<Blame<'a>> {
         let status = error.downcast_ref::<reqwest::Error>()?.status()?;
-        Some(Fault::status(status.as_u16()))
+        Some(Blame::status(status.as_u16()))
     }
 }
 
 async fn exchange(client: &Client, request: Request<Bytes>) -> reqwest::Result<Response<Bytes>> {
-    let most = AnswerBounds::of(&request).max_bytes;
+    let most = ResponseBounds::of(&request).max_bytes;
     let mut answer = client.execute(request.try_into()?).await?;
     let mut result = Response::new(Bytes::new());
     *result.status_mut() = answer.status();

@@ -10,7 +10,7 @@ use reqwest_middleware::{Error, Middleware, Next, Result};
 /// A middleware for `reqwest_middleware::ClientBuilder::with`: tells of a `stop` when the head of an answer is there.
 ///
 /// What middleware comes before it is not told of, and what comes behind it is told of as one request: put it behind one
-/// that retries, to see each attempt. A [`RetryCount`](crate::RetryCount) is an extension
+/// that retries, to see each attempt. A [`RetryCount`](crate::http::RetryCount) is an extension
 /// (`RequestBuilder::with_extension`).
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest-middleware")))]
 #[async_trait::async_trait]

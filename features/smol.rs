@@ -1,8 +1,10 @@
 //! The smol runtime: its global executor, executors of the application's own, and its timers.
 
-use super::system;
+use super::common::std_clock;
+use crate::clock::Clock;
 use crate::local::LocalSpawner;
-use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp, WouldDeadlock};
+use crate::spawner::{Runtime, SpawnError, Spawner, WouldDeadlock};
+use crate::time::{Instant, Timestamp};
 use alloc::rc::Rc;
 use alloc::sync::Weak;
 use core::future::{Future, pending};
@@ -14,12 +16,13 @@ use std::thread;
 ///
 /// smol starts that executor at first use and never ends it, so there is no wrong place to start a session. An executor
 /// of the application's own is set as the spawner, `Smol` staying the clock: a `Weak<Executor>`
-/// (`Arc::downgrade(&executor)`), or with [`start_local`](crate::Builder::start_local) an `Rc<LocalExecutor>`, which
+/// (`Arc::downgrade(&executor)`), or with [`start_local`](crate::session::Builder::start_local) an `Rc<LocalExecutor>`, which
 /// takes transports that are not `Send`:
 ///
 /// ```
 /// # use std::{rc::Rc, time::Duration};
-/// # use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Smol, Transport};
+/// # use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
+/// # use tinkex_telemetry::runtime::Smol;
 /// # struct Nowhere;
 /// # impl Transport for Nowhere {
 /// #     async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> { Ok(Receipt::delivered()) }
@@ -53,15 +56,15 @@ pub struct Smol;
 
 impl Clock for Smol {
     fn now(&self) -> Instant {
-        system::now()
+        std_clock::now()
     }
 
     fn utc(&self) -> Timestamp {
-        system::utc()
+        std_clock::utc()
     }
 
     async fn sleep_until(&self, at: Instant) {
-        match system::instant(at) {
+        match std_clock::instant(at) {
             Some(at) => drop(Timer::at(at).await),
             None => pending().await,
         }

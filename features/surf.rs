@@ -1,12 +1,13 @@
 //! surf: an asynchronous HTTP client with exchangeable backends.
 
 use super::http::{
-    AnswerBounds, HttpClient, HttpError, HttpEvents, Marks, OwnRequest, RetryCount, of_error,
+    HttpClient, HttpError, HttpEvents, Marks, OwnRequest, ResponseBounds, RetryCount, of_error,
     of_text,
 };
-use crate::capture::Found;
-use crate::exception::Dynamic;
-use crate::{Fault, Outcome};
+use crate::capture::OnError;
+use crate::capture::Outcome;
+use crate::event::Blame;
+use crate::event::exception::DynamicError;
 use alloc::boxed::Box;
 use alloc::string::ToString as _;
 use alloc::sync::Arc;
@@ -67,7 +68,7 @@ impl Surf {
 
 impl HttpClient for Surf {
     async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let most = AnswerBounds::of(&request).max_bytes;
+        let most = ResponseBounds::of(&request).max_bytes;
         let request = convert(request)?;
         let client = self.client.take().unwrap_or_else(|| (self.make)());
         let (answer, is_read) = exchange(&client, request, most).await?;
@@ -151,12 +152,12 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
 pub enum BySurf {}
 
 impl<T> Outcome<BySurf> for Result<T, surf::Error> {
-    fn error(&self, found: Found<'_>) {
+    fn error(&self, found: OnError<'_>) {
         if let Err(error) = self {
             // surf's errors are none in the sense of the standard library.
-            found(&Dynamic {
-                fault: Some(Fault::status(error.status().into())),
-                ..Dynamic::new(error.as_ref())
+            found(&DynamicError {
+                blame: Some(Blame::status(error.status().into())),
+                ..DynamicError::new(error.as_ref())
             });
         }
     }
@@ -165,7 +166,7 @@ impl<T> Outcome<BySurf> for Result<T, surf::Error> {
 /// A middleware of surf's: tells of a `stop` when the head of an answer is there.
 ///
 /// What middleware comes before it is not told of, and what comes behind it is told of as one request. A
-/// [`RetryCount`](crate::RetryCount) is an extension of the request (`set_ext`).
+/// [`RetryCount`](crate::http::RetryCount) is an extension of the request (`set_ext`).
 #[cfg_attr(docsrs, doc(cfg(feature = "surf")))]
 #[surf::utils::async_trait]
 impl Middleware for HttpEvents {

@@ -1,8 +1,10 @@
 //! The tokio runtime: its tasks, and its clock, which tests can pause.
 
-use super::{system, timer};
+use super::common::{std_clock, timer};
+use crate::clock::Clock;
 use crate::local::LocalSpawner;
-use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp, WouldDeadlock};
+use crate::spawner::{Runtime, SpawnError, Spawner, WouldDeadlock};
+use crate::time::{Instant, Timestamp};
 use alloc::rc::Rc;
 use core::fmt;
 use core::future::{Future, pending};
@@ -22,7 +24,7 @@ use tokio::time::Instant as TokioInstant;
 /// end at once with what remains. Dropping the reporter only asks for a stop, so await
 /// [`stop`](crate::Handle::stop) before the runtime ends. Time is tokio's, `tokio::time::pause()` included.
 ///
-/// A transport that is not `Send` needs a `LocalSet` and [`start_local`](crate::Builder::start_local).
+/// A transport that is not `Send` needs a `LocalSet` and [`start_local`](crate::session::Builder::start_local).
 ///
 /// Blocking waits work in tasks of a multi-thread runtime (by `block_in_place`), in `spawn_blocking` and outside; they
 /// answer [`WouldDeadlock`] in a `LocalSet`, where tokio allows no blocking, and in the tasks of a current-thread
@@ -69,7 +71,7 @@ impl Tokio {
     fn origin(&self) -> TokioInstant {
         match &self.bound {
             Some(bound) => bound.origin,
-            None => TokioInstant::from_std(system::origin()),
+            None => TokioInstant::from_std(std_clock::origin()),
         }
     }
 }
@@ -98,7 +100,7 @@ impl Clock for Tokio {
     }
 
     fn utc(&self) -> Timestamp {
-        system::utc()
+        std_clock::utc()
     }
 
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
@@ -185,7 +187,7 @@ impl LocalSpawner for Tokio {
     }
 }
 
-/// Into this set, from anywhere on its thread; with [`Builder::spawner`](crate::Builder::spawner) after
+/// Into this set, from anywhere on its thread; with [`Builder::spawner`](crate::session::Builder::spawner) after
 /// `.runtime(Tokio)`.
 impl LocalSpawner for Rc<LocalSet> {
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Result<(), SpawnError> {

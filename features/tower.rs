@@ -14,7 +14,7 @@ use tower_service::Service;
 /// A layer for client and server services over `http::Request` and `http::Response`: tells of a `stop` at the end or the
 /// drop of the answer's body, of an `exception` when the service or the body fails.
 ///
-/// A [`RetryCount`](crate::RetryCount) is an extension of the request.
+/// A [`RetryCount`](crate::http::RetryCount) is an extension of the request.
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 impl<S> Layer<S> for HttpEvents {
     type Service = Observed<S>;

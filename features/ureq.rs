@@ -1,7 +1,8 @@
 //! ureq: a blocking HTTP client, on a thread that may block.
 
-use super::http::{AnswerBounds, Failure, HttpClient, HttpError, HttpEvents, of_error, of_io};
-use crate::{Fault, origin};
+use super::http::{Failure, HttpClient, HttpError, HttpEvents, ResponseBounds, of_error, of_io};
+use crate::event::Blame;
+use crate::sys::origin;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -41,7 +42,7 @@ const MAX_THREADS: usize = 8;
 const INPUT_BUFFER: usize = 8 * 1024;
 const OUTPUT_BUFFER: usize = 16 * 1024;
 
-type Answer = Result<Response<Bytes>, HttpError>;
+type Reply = Result<Response<Bytes>, HttpError>;
 type Call = Box<dyn FnOnce() + Send>;
 type Worker = Sender<Call>;
 
@@ -88,7 +89,7 @@ impl Ureq {
     }
 
     /// The call of one request. What it answers goes to `answers`, should anybody still want to know.
-    fn call(&self, request: Request<Bytes>, answers: Sender<Answer>) -> Result<Call, HttpError> {
+    fn call(&self, request: Request<Bytes>, answers: Sender<Reply>) -> Result<Call, HttpError> {
         if Arc::strong_count(&self.threads) > MAX_THREADS {
             return Err(HttpError::new("too many stalled requests"));
         }
@@ -118,7 +119,7 @@ fn start_worker() -> Result<Worker, HttpError> {
 }
 
 impl HttpClient for Ureq {
-    async fn send(&mut self, request: Request<Bytes>) -> Answer {
+    async fn send(&mut self, request: Request<Bytes>) -> Reply {
         let died = || HttpError::new("ureq's thread died");
         let (answers, answer) = bounded(1);
         let call = self.call(request, answers)?;
@@ -137,9 +138,9 @@ impl HttpClient for Ureq {
     }
 
     /// The status of a [`ureq::Error::StatusCode`].
-    fn fault<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Fault<'a>> {
+    fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>> {
         match error.downcast_ref()? {
-            Error::StatusCode(status) => Some(Fault::status(*status)),
+            Error::StatusCode(status) => Some(Blame::status(*status)),
             _ => None,
         }
     }
@@ -152,14 +153,14 @@ async fn call_here(call: Call) -> Result<(), Call> {
     core::future::poll_fn(|context| {
         let call = call
             .take()
-            .map(|call| super::relay::call_here(context.waker(), call));
+            .map(|call| super::thread::call_here(context.waker(), call));
         core::task::Poll::Ready(call.unwrap_or(Ok(())))
     })
     .await
 }
 
 #[cfg(feature = "thread")]
-use super::relay::end_call;
+use super::thread::end_call;
 
 #[cfg(not(feature = "thread"))]
 fn end_call(wake: impl FnOnce()) {
@@ -172,8 +173,8 @@ async fn call_here(call: Call) -> Result<(), Call> {
 }
 
 /// Blocks. The request is dropped before the answer goes out, so that its body's buffer is free again.
-fn call(agent: &Agent, request: Request<Bytes>) -> Answer {
-    let bounds = AnswerBounds::of(&request);
+fn call(agent: &Agent, request: Request<Bytes>) -> Reply {
+    let bounds = ResponseBounds::of(&request);
     let (parts, body) = request.into_parts();
     let mut request = Request::from_parts(parts, &body[..]);
     let own = agent.config().timeouts().recv_response;
@@ -198,7 +199,7 @@ fn call(agent: &Agent, request: Request<Bytes>) -> Answer {
 
 /// A middleware of ureq's: tells of a `stop` when the head of the last answer is there, redirects behind it.
 ///
-/// A [`RetryCount`](crate::RetryCount) is an extension of the request.
+/// A [`RetryCount`](crate::http::RetryCount) is an extension of the request.
 #[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
 impl Middleware for HttpEvents {
     fn handle(

@@ -1,12 +1,12 @@
 //! What the reporter says of itself: counted where it happens, told by the driver, at most so often.
 
-use crate::text::Why;
+use crate::text::Reason;
 use crate::time::Instant;
 use core::fmt;
 use core::time::Duration;
 
 /// Something the reporter has to say of itself, given to the observer set with
-/// [`Builder::on_diagnostic`](crate::Builder::on_diagnostic), or to the `log` facade.
+/// [`Builder::on_diagnostic`](crate::session::Builder::on_diagnostic), or to the `log` facade.
 ///
 /// `count` is how often it happened since the last time it was told: each kind is told at once the first time, then at
 /// most every ten seconds. The [`Display`](fmt::Display) form is one line without the session's id. It never contains
@@ -18,7 +18,7 @@ pub struct Diagnostic<'a> {
     /// How many events it concerns.
     pub count: u64,
     /// Why, in words of the transport or the encoder; may be empty.
-    pub why: &'a str,
+    pub reason: &'a str,
     /// The session it happened in.
     pub session_id: &'a str,
     /// The limit that was met: `max_queue_size`, `max_event_bytes` or `max_retries`, as the kind has it; else 0.
@@ -33,7 +33,7 @@ pub enum DiagnosticKind {
     QueueFull,
     /// Events were refused because they are larger than `max_event_bytes`.
     EventTooLarge,
-    /// Events were refused because they cannot be encoded; `why` names the first.
+    /// Events were refused because they cannot be encoded; `reason` names the first.
     Unencodable,
     /// An attempt failed and will be repeated.
     AttemptFailed,
@@ -49,17 +49,17 @@ pub enum DiagnosticKind {
     ExceptionLogged,
     /// Events come in after a fatal exception has ended the session. They are sent all the same.
     LoggedAfterEnd,
-    /// Events were refused because the scrub hook panicked; `why` names the first.
+    /// Events were refused because the scrub hook panicked; `reason` names the first.
     ScrubPanicked,
-    /// The backend has something to say of the session; `why` is what.
+    /// The backend has something to say of the session; `reason` is what.
     BackendInfo,
-    /// A warning of the backend's; `why` is what it says.
+    /// A warning of the backend's; `reason` is what it says.
     BackendWarning,
-    /// An error that the backend tells of; `why` is what it says.
+    /// An error that the backend tells of; `reason` is what it says.
     BackendError,
-    /// Requests wait in the backend's queue; `why` says for what.
+    /// Requests wait in the backend's queue; `reason` says for what.
     QueuePaused,
-    /// The backend has not heard of the session for a while; `why` says for how long, or that it has given it up.
+    /// The backend has not heard of the session for a while; `reason` says for how long, or that it has given it up.
     HeartbeatLost,
 }
 
@@ -98,7 +98,10 @@ impl DiagnosticKind {
 impl fmt::Display for Diagnostic<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            count, why, limit, ..
+            count,
+            reason,
+            limit,
+            ..
         } = self;
         match self.kind {
             DiagnosticKind::QueueFull => {
@@ -108,19 +111,19 @@ impl fmt::Display for Diagnostic<'_> {
                 write!(f, "Telemetry event larger than {limit} bytes, dropping event ({count} refused)")
             }
             DiagnosticKind::Unencodable => {
-                write!(f, "Telemetry event cannot be encoded, dropping event ({count} refused): {why}")
+                write!(f, "Telemetry event cannot be encoded, dropping event ({count} refused): {reason}")
             }
             DiagnosticKind::AttemptFailed => {
-                write!(f, "Telemetry send failed, will retry ({count} attempts): {why}")
+                write!(f, "Telemetry send failed, will retry ({count} attempts): {reason}")
             }
             DiagnosticKind::RetriesExhausted => {
-                write!(f, "Telemetry send failed after {limit} retries: {why} ({count} events dropped)")
+                write!(f, "Telemetry send failed after {limit} retries: {reason} ({count} events dropped)")
             }
             DiagnosticKind::Rejected => {
-                write!(f, "Telemetry rejected by the backend: {why} ({count} events dropped)")
+                write!(f, "Telemetry rejected by the backend: {reason} ({count} events dropped)")
             }
             DiagnosticKind::TooLarge => {
-                write!(f, "Telemetry event too large for the backend: {why} ({count} events dropped)")
+                write!(f, "Telemetry event too large for the backend: {reason} ({count} events dropped)")
             }
             DiagnosticKind::Shutdown => {
                 write!(f, "Telemetry stopped before everything was sent ({count} events dropped)")
@@ -129,7 +132,7 @@ impl fmt::Display for Diagnostic<'_> {
                 write!(f, "Exception logged for session ID: {}", self.session_id)
             }
             DiagnosticKind::ScrubPanicked => {
-                write!(f, "Telemetry scrub hook panicked, dropping event ({count} refused): {why}")
+                write!(f, "Telemetry scrub hook panicked, dropping event ({count} refused): {reason}")
             }
             DiagnosticKind::LoggedAfterEnd => f.write_str(
                 "Telemetry events logged after a fatal exception ended the session; they are still sent",
@@ -138,7 +141,7 @@ impl fmt::Display for Diagnostic<'_> {
             | DiagnosticKind::BackendWarning
             | DiagnosticKind::BackendError
             | DiagnosticKind::QueuePaused
-            | DiagnosticKind::HeartbeatLost => f.write_str(why),
+            | DiagnosticKind::HeartbeatLost => f.write_str(reason),
         }
     }
 }
@@ -165,7 +168,7 @@ impl Observer {
             #[cfg(feature = "alloc")]
             Self::Boxed(observe) => observe(diagnostic),
         };
-        let _ = crate::panics::catch(tell);
+        let _ = crate::sys::panics::catch(tell);
     }
 }
 
@@ -173,7 +176,7 @@ impl Observer {
 pub(crate) struct Notice {
     pub(crate) kind: DiagnosticKind,
     pub(crate) count: u64,
-    pub(crate) why: Why,
+    pub(crate) reason: Reason,
 }
 
 /// What has happened and has not been told yet, by kind.
@@ -223,22 +226,22 @@ impl Quiet {
 #[cfg(feature = "alloc")]
 #[derive(Default)]
 struct Reasons {
-    unencodable: Why,
-    scrub: Why,
-    send: Why,
+    unencodable: Reason,
+    scrub: Reason,
+    send: Reason,
 }
 
 #[cfg(feature = "alloc")]
 impl Reasons {
-    fn set(&mut self, kind: DiagnosticKind, why: Why) {
+    fn set(&mut self, kind: DiagnosticKind, reason: Reason) {
         match kind {
-            DiagnosticKind::Unencodable => self.unencodable = why,
-            DiagnosticKind::ScrubPanicked => self.scrub = why,
-            _ => self.send = why,
+            DiagnosticKind::Unencodable => self.unencodable = reason,
+            DiagnosticKind::ScrubPanicked => self.scrub = reason,
+            _ => self.send = reason,
         }
     }
 
-    fn get(&self, kind: DiagnosticKind) -> Why {
+    fn get(&self, kind: DiagnosticKind) -> Reason {
         match kind {
             DiagnosticKind::Unencodable => self.unencodable.clone(),
             DiagnosticKind::ScrubPanicked => self.scrub.clone(),
@@ -251,22 +254,22 @@ impl Reasons {
 #[cfg(not(feature = "alloc"))]
 #[derive(Default)]
 struct Reasons {
-    why: Why,
+    reason: Reason,
     is_unencodable: bool,
 }
 
 #[cfg(not(feature = "alloc"))]
 impl Reasons {
-    fn set(&mut self, kind: DiagnosticKind, why: Why) {
+    fn set(&mut self, kind: DiagnosticKind, reason: Reason) {
         self.is_unencodable = kind == DiagnosticKind::Unencodable;
-        self.why = why;
+        self.reason = reason;
     }
 
-    fn get(&self, kind: DiagnosticKind) -> Why {
+    fn get(&self, kind: DiagnosticKind) -> Reason {
         if self.is_unencodable == (kind == DiagnosticKind::Unencodable) {
-            self.why.clone()
+            self.reason.clone()
         } else {
-            Why::default()
+            Reason::default()
         }
     }
 }
@@ -287,14 +290,19 @@ impl Notices {
 
     /// Counts something that has a reason. Of events that were refused the first keeps its reason until it is told; of
     /// what befell batches the last reason counts.
-    pub(crate) fn add_why(&mut self, kind: DiagnosticKind, count: u64, why: Why) -> bool {
+    pub(crate) fn add_with_reason(
+        &mut self,
+        kind: DiagnosticKind,
+        count: u64,
+        reason: Reason,
+    ) -> bool {
         let is_first = self.add(kind, count);
         let is_of_event = matches!(
             kind,
             DiagnosticKind::Unencodable | DiagnosticKind::ScrubPanicked
         );
         if is_first || !is_of_event {
-            self.reasons.set(kind, why);
+            self.reasons.set(kind, reason);
         }
         is_first
     }
@@ -311,14 +319,14 @@ impl Notices {
         Some(Notice {
             kind,
             count: core::mem::take(&mut self.counts[kind as usize]).into(),
-            why: match kind {
+            reason: match kind {
                 DiagnosticKind::Unencodable
                 | DiagnosticKind::ScrubPanicked
                 | DiagnosticKind::AttemptFailed
                 | DiagnosticKind::RetriesExhausted
                 | DiagnosticKind::Rejected
                 | DiagnosticKind::TooLarge => self.reasons.get(kind),
-                _ => Why::default(),
+                _ => Reason::default(),
             },
         })
     }
@@ -367,7 +375,7 @@ mod tests {
         let diagnostic = Diagnostic {
             kind: DiagnosticKind::RetriesExhausted,
             count: 100,
-            why: "connection refused",
+            reason: "connection refused",
             session_id: "s",
             limit: 3,
         };

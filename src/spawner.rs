@@ -48,7 +48,7 @@ pub trait LocalSpawner {
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Result<(), SpawnError>;
 }
 
-/// A clock and a spawner in one, set with [`Builder::runtime`](crate::Builder::runtime).
+/// A clock and a spawner in one, set with [`Builder::runtime`](crate::session::Builder::runtime).
 pub trait Runtime: Clock + Spawner + Clone {
     /// Ties this value to the executor of the calling thread, where that means something. Called once, when the
     /// session is started; the default does nothing.
@@ -74,20 +74,20 @@ pub enum Placement {
 /// A task could not be started; the message says what is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpawnError {
-    why: &'static str,
+    reason: &'static str,
 }
 
 impl SpawnError {
-    /// An error whose message is `why`.
+    /// An error whose message is `reason`.
     #[must_use]
-    pub const fn new(why: &'static str) -> Self {
-        Self { why }
+    pub const fn new(reason: &'static str) -> Self {
+        Self { reason }
     }
 }
 
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.why)
+        f.write_str(self.reason)
     }
 }
 

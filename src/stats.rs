@@ -111,7 +111,7 @@ pub enum Refusal {
     Disabled,
     /// The process is the child of a fork, and the session its parent's.
     Forked,
-    /// The [scrub hook](crate::Builder::scrub) has dropped it, or has logged it itself. No loss, and no index.
+    /// The [scrub hook](crate::session::Builder::scrub) has dropped it, or has logged it itself. No loss, and no index.
     Scrubbed,
     /// The scrub hook has panicked over it. Takes an index.
     ScrubPanicked,

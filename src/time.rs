@@ -6,7 +6,7 @@ use core::time::Duration;
 
 /// A point on a session's monotonic clock: microseconds since an origin of the clock's own choosing.
 ///
-/// Only differences mean anything, and only between instants of one [`Clock`](crate::Clock).
+/// Only differences mean anything, and only between instants of one [`Clock`](crate::runtime::Clock).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(NonZero<u64>);
 
@@ -68,7 +68,7 @@ pub(crate) fn micros(duration: Duration) -> Option<u64> {
 /// [`Display`](fmt::Display) is the form of the wire, RFC 3339 with six fractional digits:
 ///
 /// ```
-/// # use tinkex_telemetry::Timestamp;
+/// # use tinkex_telemetry::time::Timestamp;
 /// let timestamp = Timestamp::from_unix_micros(1_764_153_045_000_001);
 /// assert_eq!(timestamp.to_string(), "2025-11-26T10:30:45.000001Z");
 /// ```

@@ -1,8 +1,8 @@
 //! The seam to the network: what a transport is given, and what it answers.
 
-use crate::exception::Fault;
-use crate::retry::RetryAfter;
-use crate::text::Why;
+use crate::engine::retry::RetryAfter;
+use crate::event::exception::Blame;
+use crate::text::Reason;
 use core::fmt;
 use core::future::Future;
 use uuid::Uuid;
@@ -43,14 +43,14 @@ pub trait Transport: Send + 'static {
     /// Looks at the transport's own configuration, when a session that is not switched off is built with it.
     ///
     /// # Errors
-    /// What is missing or wrong; it becomes a [`BuildError`](crate::BuildError).
+    /// What is missing or wrong; it becomes a [`BuildError`](crate::session::BuildError).
     fn check(&self) -> Result<(), SetupError> {
         Ok(())
     }
 
     /// What the errors of the transport's client say of whose fault they were. The session asks it for every error on
     /// the chain of one that is logged, since the application is likely to use the same client. Default: nothing.
-    fn fault<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Fault<'a>>
+    fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>>
     where
         Self: Sized,
     {
@@ -77,8 +77,8 @@ pub trait LocalTransport {
         Ok(())
     }
 
-    /// See [`Transport::fault`].
-    fn fault<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Fault<'a>>
+    /// See [`Transport::blame`].
+    fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>>
     where
         Self: Sized,
     {
@@ -96,8 +96,8 @@ impl<T: Transport> LocalTransport for T {
         Transport::check(self)
     }
 
-    fn fault<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Fault<'a>> {
-        <T as Transport>::fault(error)
+    fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>> {
+        <T as Transport>::blame(error)
     }
 }
 
@@ -129,7 +129,7 @@ impl Receipt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendError {
     pub(crate) kind: SendErrorKind,
-    pub(crate) why: Why,
+    pub(crate) reason: Reason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,24 +141,24 @@ pub(crate) enum SendErrorKind {
 
 impl SendError {
     /// No answer, a broken connection, an overloaded server: worth another attempt.
-    pub fn retryable(why: impl fmt::Display) -> Self {
-        Self::new(SendErrorKind::Retryable(None), why)
+    pub fn retryable(reason: impl fmt::Display) -> Self {
+        Self::new(SendErrorKind::Retryable(None), reason)
     }
 
     /// The server refuses these events for good: they are dropped, with reason `rejected`.
-    pub fn rejected(why: impl fmt::Display) -> Self {
-        Self::new(SendErrorKind::Rejected, why)
+    pub fn rejected(reason: impl fmt::Display) -> Self {
+        Self::new(SendErrorKind::Rejected, reason)
     }
 
     /// The request is too large: the batch is halved; a single event is dropped, with reason `too_large`.
-    pub fn too_large(why: impl fmt::Display) -> Self {
-        Self::new(SendErrorKind::TooLarge, why)
+    pub fn too_large(reason: impl fmt::Display) -> Self {
+        Self::new(SendErrorKind::TooLarge, reason)
     }
 
-    fn new(kind: SendErrorKind, why: impl fmt::Display) -> Self {
+    fn new(kind: SendErrorKind, reason: impl fmt::Display) -> Self {
         Self {
             kind,
-            why: Why::new(why),
+            reason: Reason::new(reason),
         }
     }
 
@@ -180,7 +180,7 @@ impl SendError {
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.why.as_str())
+        f.write_str(self.reason.as_str())
     }
 }
 
@@ -188,12 +188,12 @@ impl core::error::Error for SendError {}
 
 /// What is wrong with the configuration of a transport. It names the setting; it must not contain a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetupError(Why);
+pub struct SetupError(Reason);
 
 impl SetupError {
-    /// An error whose message is `why`, cut at 160 bytes (64 without `alloc`).
-    pub fn new(why: impl fmt::Display) -> Self {
-        Self(Why::new(why))
+    /// An error whose message is `reason`, cut at 160 bytes (64 without `alloc`).
+    pub fn new(reason: impl fmt::Display) -> Self {
+        Self(Reason::new(reason))
     }
 }
 
@@ -209,12 +209,12 @@ impl core::error::Error for SetupError {}
 pub struct Batch<'a> {
     pub(crate) body: &'a mut Body,
     /// Elsewhere: a transport's future is often as large as what it is given, twice.
-    pub(crate) head: &'a BatchHead<'a>,
+    pub(crate) head: &'a BatchMeta<'a>,
 }
 
 /// What is known of a batch besides its bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchHead<'a> {
+pub(crate) struct BatchMeta<'a> {
     pub(crate) session: &'a str,
     pub(crate) first_index: u64,
     pub(crate) events: usize,
@@ -279,8 +279,8 @@ impl Batch<'_> {
     /// Its contents do not matter. Not giving it back (the future was dropped, the client keeps it) costs an
     /// allocation, nothing else.
     #[cfg(feature = "alloc")]
-    pub fn give_back(&mut self, buffer: Vec<u8>) {
-        self.body.give_back(buffer);
+    pub fn return_body(&mut self, buffer: Vec<u8>) {
+        self.body.return_body(buffer);
     }
 }
 
@@ -376,7 +376,7 @@ impl Body {
     }
 
     #[cfg(feature = "alloc")]
-    fn give_back(&mut self, buffer: Vec<u8>) {
+    fn return_body(&mut self, buffer: Vec<u8>) {
         if let Buffer::Owned(bytes) = &mut self.buffer
             && buffer.capacity() > bytes.capacity()
         {

@@ -12,11 +12,12 @@ use core::time::Duration;
 use serde_json::{Value as Json, json};
 use std::sync::Mutex;
 use std::thread;
-use tinkex_telemetry::bus::{AttachError, Bus, Event, Events, HANDLER_FAILURE};
-use tinkex_telemetry::{
-    Batch, BuildError, Builder, Clock, Driver, Instant, Memory, QueueState, QueueStateTracker,
-    Receipt, Reporter, SendError, Timestamp, Transport,
-};
+use tinkex_telemetry::bus::{AttachError, Bus, Event, EventNames, HANDLER_FAILURE};
+use tinkex_telemetry::bus::{QueueState, QueueStateTracker};
+use tinkex_telemetry::runtime::Clock;
+use tinkex_telemetry::session::{BuildError, Builder, Driver, Memory};
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
 
 /// What handlers were told, in order.
 #[derive(Clone, Default)]
@@ -412,7 +413,7 @@ fn a_change_of_a_requests_queue_state_reaches_the_session() {
 fn a_session_takes_the_events_that_it_was_told_to() {
     let bus = Bus::new();
     let (builder, kept) = session("s", &bus);
-    let events = Events::AUTOMATIC.into_iter().chain(["my.event"]);
+    let events = EventNames::AUTOMATIC.into_iter().chain(["my.event"]);
     let builder = builder.events(events).handler_id("mine");
     let (reporter, driver) = builder.build().expect("it can work");
     assert_eq!(ids(&bus), ["mine"]);
@@ -568,7 +569,7 @@ fn a_logger_is_attached_as_often_as_one_likes_and_ends_when_it_is_detached() {
     let first = bus.attach_logger(log::Level::Info).expect("not forked");
     let second = bus.attach_logger(log::Level::Debug).expect("not forked");
     assert_ne!(first, second);
-    assert_eq!(bus.list()[0].events, Events::AUTOMATIC);
+    assert_eq!(bus.list()[0].events, EventNames::AUTOMATIC);
     write_log();
     let event = |id| {
         let metadata = [("request_id", tinkex_telemetry::bus::Value::Str(id))];

@@ -24,10 +24,10 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::thread;
-use tinkex_telemetry::collector::{Answer, AnswerKind, Collector};
+use tinkex_telemetry::collector::{Collector, Reply, ResponseKind};
+use tinkex_telemetry::http::{HttpClient, HttpError};
 use tinkex_telemetry::{
-    Config, Drain, Handle, HttpClient, HttpError, HttpTransport, Options, Reporter, Reqwest,
-    Thread, Tokio, Ureq,
+    Config, Drain, Handle, HttpTransport, Options, Reporter, Reqwest, Thread, Tokio, Ureq,
 };
 
 /// Longer than anything here takes, shorter than a person waits.
@@ -188,7 +188,7 @@ fn a_request_is_what_the_wire_says() {
 #[test]
 fn retries_keep_the_idempotency_key_and_the_next_batch_has_another() {
     with_each_client(&options(), |collector, session| {
-        collector.script([500, 429, 408].map(Answer::status));
+        collector.script([500, 429, 408].map(Reply::status));
         assert!(session.drain().all_delivered());
         session.log(1);
         assert!(session.drain().all_delivered());
@@ -207,9 +207,9 @@ fn a_retry_after_is_honoured_up_to_the_cap_and_garbage_is_ignored() {
     options.retry_max_delay = cap;
     with_each_client(&options, |collector, session| {
         collector.script([
-            Answer::status(503).retry_after("3600"),
-            Answer::status(429).retry_after("Thu, 31 Dec 2099 23:59:59 GMT"),
-            Answer::status(503).retry_after("soon"),
+            Reply::status(503).retry_after("3600"),
+            Reply::status(429).retry_after("Thu, 31 Dec 2099 23:59:59 GMT"),
+            Reply::status(503).retry_after("soon"),
         ]);
         assert!(session.drain().all_delivered());
         let requests = collector.requests();
@@ -223,14 +223,14 @@ fn a_retry_after_is_honoured_up_to_the_cap_and_garbage_is_ignored() {
 fn a_batch_that_is_too_large_is_split_down_to_the_event_that_is() {
     with_each_client(&options(), |collector, session| {
         assert!(session.drain().all_delivered());
-        collector.script([413, 413].map(Answer::status));
+        collector.script([413, 413].map(Reply::status));
         session.log(4);
         assert!(session.drain().all_delivered());
         assert_eq!(collector.session(SESSION).map(|kept| kept.len()), Some(5));
         let keys = keys(collector);
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
 
-        collector.script([Answer::status(413)]);
+        collector.script([Reply::status(413)]);
         session.log(1);
         assert_eq!(session.drain().dropped, 1);
         assert_eq!(session.handle.stats().dropped.too_large, 1);
@@ -243,7 +243,7 @@ fn a_redirect_is_not_followed() {
     with_each_client(&options(), |collector, session| {
         let to = format!("{}/api/v1/telemetry", elsewhere.url());
         let redirects = [301, 302, 303, 307, 308];
-        collector.script(redirects.map(|status| Answer::status(status).header("location", &to)));
+        collector.script(redirects.map(|status| Reply::status(status).header("location", &to)));
         for _ in redirects {
             session.log(1);
             assert!(session.drain().dropped > 0);
@@ -258,10 +258,10 @@ fn a_redirect_is_not_followed() {
 fn a_connection_that_breaks_off_anywhere_costs_an_attempt() {
     with_each_client(&options(), |collector, session| {
         for broken in [
-            Answer::close_before_body(),
-            Answer::close_after_body(),
-            Answer::garbage(),
-            Answer::truncated(),
+            Reply::close_before_body(),
+            Reply::close_after_body(),
+            Reply::garbage(),
+            Reply::truncated(),
         ] {
             collector.script([broken]);
             session.log(2);
@@ -278,7 +278,7 @@ fn a_connection_that_breaks_off_anywhere_costs_an_attempt() {
 #[test]
 fn an_answer_that_is_lost_leaves_duplicates_that_the_backend_can_tell() {
     with_each_client(&options(), |collector, session| {
-        collector.script([Answer::lost()]);
+        collector.script([Reply::lost()]);
         session.log(3);
         assert!(session.drain().all_delivered());
         let kept = collector.session(SESSION).expect("it was kept");
@@ -293,15 +293,15 @@ fn a_stalled_server_costs_an_attempt_and_does_not_delay_the_next() {
     let mut options = options();
     options.http_timeout = Duration::from_millis(100);
     with_each_client(&options, |collector, session| {
-        collector.script([Answer::stall(), Answer::stall()]);
+        collector.script([Reply::stall(), Reply::stall()]);
         session.log(1);
         // ureq itself would give up after 30 s, beyond the bound of this wait.
         assert!(session.drain().all_delivered());
         let answers: Vec<_> = collector.requests().iter().map(|r| r.answer()).collect();
         let expected = [
-            AnswerKind::Stall,
-            AnswerKind::Stall,
-            AnswerKind::Status(200),
+            ResponseKind::Stall,
+            ResponseKind::Stall,
+            ResponseKind::Status(200),
         ];
         assert_eq!(answers, expected);
     });
@@ -324,7 +324,7 @@ fn a_server_that_is_not_there_is_tried_again_and_named_as_the_reason() {
 fn the_key_is_shown_nowhere_even_if_the_server_repeats_it() {
     with_each_client(&options(), |collector, session| {
         let echo = format!("you sent {KEY}, an-id");
-        let refuse = |status| Answer::status(status).body(echo.clone());
+        let refuse = |status| Reply::status(status).body(echo.clone());
         collector.script([401, 413].map(refuse));
         collector.always(refuse(500));
         for _ in 0..3 {
@@ -458,7 +458,7 @@ fn post(collector: &Collector) -> Request<Bytes> {
 #[test]
 fn calls_that_hang_are_bounded_in_number_and_end_by_themselves() {
     let collector = Collector::builder().lenient().start().expect("a collector");
-    collector.always(Answer::stall());
+    collector.always(Reply::stall());
     let mut client = Ureq::with_timeout(Duration::from_millis(500));
     for n in 1..=8 {
         assert!(poll_once(client.send(post(&collector))).is_pending());
@@ -472,7 +472,7 @@ fn calls_that_hang_are_bounded_in_number_and_end_by_themselves() {
         refused,
         Poll::Ready(HttpError::new("too many stalled requests"))
     );
-    collector.always(Answer::accept());
+    collector.always(Reply::accept());
     // The threads end in real time, after the agent's timeout.
     while format!("{client:?}").contains("threads: 8") {
         thread::yield_now();
@@ -520,7 +520,7 @@ fn a_future_that_is_dropped_half_way_leaves_a_client_that_works() {
 
 async fn survives_a_drop(mut client: impl HttpClient) {
     let collector = Collector::builder().lenient().start().expect("a collector");
-    collector.script([Answer::stall()]);
+    collector.script([Reply::stall()]);
     let mut sending = Box::pin(client.send(post(&collector)));
     poll_fn(|context| {
         assert!(sending.as_mut().poll(context).is_pending());

@@ -11,9 +11,8 @@
 
 use std::process::Command;
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{
-    BuildError, Config, HttpTransport, InitError, Reporter, Thread, Ureq, init,
-};
+use tinkex_telemetry::session::BuildError;
+use tinkex_telemetry::{Config, HttpTransport, InitError, Reporter, Thread, Ureq, init};
 
 const KEY: &str = "sk-sentinel-0123456789";
 const ASKED: &str = "TINKEX_TEST_CHILD";

@@ -19,9 +19,11 @@ use smol::{Executor, LocalExecutor};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 use tinkex_telemetry::collector::Collector;
+use tinkex_telemetry::runtime::{AsyncStd, Smol, WouldDeadlock};
+use tinkex_telemetry::session::{BuildError, Builder};
 use tinkex_telemetry::{
-    AsyncStd, Batch, BuildError, Builder, Config, Drain, Handle, HttpTransport, Receipt, Reporter,
-    SendError, Smol, Thread, Tokio, Transport, Ureq, WouldDeadlock,
+    Batch, Config, Drain, Handle, HttpTransport, Receipt, Reporter, SendError, Thread, Tokio,
+    Transport, Ureq,
 };
 use tokio::task::LocalSet;
 
@@ -115,8 +117,8 @@ fn an_executor_that_is_gone_is_an_error_at_the_start_and_ends_waits_afterwards()
     assert!(!reporter.stats().driver_alive);
     let error = start().expect_err("there is no executor");
     assert!(matches!(error, BuildError::Spawn(_)));
-    let why = error.source().expect("it says why").to_string();
-    assert_eq!(why, "the smol executor is gone");
+    let reason = error.source().expect("it says why").to_string();
+    assert_eq!(reason, "the smol executor is gone");
 }
 
 #[test]
@@ -180,8 +182,8 @@ fn a_local_set_takes_a_session_from_inside_and_from_outside() {
     });
     let nowhere = runtime.block_on(async { builder().runtime(Tokio).start_local() });
     let error = nowhere.expect_err("there is no LocalSet");
-    let why = error.source().expect("it says why").to_string();
-    assert!(why.contains("LocalSet"), "{why}");
+    let reason = error.source().expect("it says why").to_string();
+    assert!(reason.contains("LocalSet"), "{reason}");
 }
 
 // Threads.

@@ -11,7 +11,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 use tinkex_telemetry::collector::{Collector, EventKind};
-use tinkex_telemetry::{Builder, Config, HttpTransport, Reporter, Thread, Ureq, fields};
+use tinkex_telemetry::session::Builder;
+use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq, fields};
 
 /// Longer than anything here takes, shorter than a person waits.
 const BOUND: Duration = Duration::from_secs(120);

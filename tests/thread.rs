@@ -12,10 +12,10 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::sync::mpsc;
 use std::thread;
-use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::runtime::{Clock, Placement, Spawner, WouldDeadlock};
 use tinkex_telemetry::{
-    Batch, Clock, Config, HttpTransport, Placement, Receipt, Reporter, SendError, Spawner, Thread,
-    Transport, Ureq, WouldDeadlock,
+    Batch, Config, HttpTransport, Receipt, Reporter, SendError, Thread, Transport, Ureq,
 };
 
 /// Longer than anything here takes, shorter than a person waits.
@@ -89,7 +89,7 @@ fn waits_work_in_every_executor() {
 #[test]
 fn a_stalled_server_holds_up_the_drop_no_longer_than_its_timeout() {
     let collector = Collector::start().expect("a collector");
-    collector.always(Answer::stall());
+    collector.always(Reply::stall());
     let config = Config::new(&collector.url(), "key").expect("a config");
     let reporter = Reporter::builder("s")
         .transport(HttpTransport::new(config, Ureq::new()))
@@ -155,7 +155,7 @@ fn a_sleep_is_over_when_its_time_has_come_and_not_before() {
     assert_eq!(Thread.spawn(task), Ok(()));
     let woken = is_done.recv_timeout(BOUND).expect("it wakes");
     assert!(woken >= at);
-    let never = Thread.sleep_until(tinkex_telemetry::Instant::from_micros(u64::MAX));
+    let never = Thread.sleep_until(tinkex_telemetry::time::Instant::from_micros(u64::MAX));
     let mut context = Context::from_waker(Waker::noop());
     assert!(pin!(never).poll(&mut context).is_pending());
     assert_eq!(

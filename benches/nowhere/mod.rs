@@ -5,9 +5,10 @@ use core::hint::black_box;
 use core::pin::Pin;
 use core::task::{Context, Waker};
 use std::time::Instant;
-use tinkex_telemetry::{
-    Batch, Builder, Clock, Handle, Receipt, Reporter, SendError, Timestamp, Transport,
-};
+use tinkex_telemetry::runtime::Clock;
+use tinkex_telemetry::session::Builder;
+use tinkex_telemetry::time::Timestamp;
+use tinkex_telemetry::{Batch, Handle, Receipt, Reporter, SendError, Transport};
 
 /// Takes everything at once.
 pub(crate) struct Swallow;
@@ -23,15 +24,15 @@ impl Transport for Swallow {
 pub(crate) struct SystemClock(Instant);
 
 impl Clock for SystemClock {
-    fn now(&self) -> tinkex_telemetry::Instant {
-        tinkex_telemetry::Instant::from_micros(self.0.elapsed().as_micros() as u64)
+    fn now(&self) -> tinkex_telemetry::time::Instant {
+        tinkex_telemetry::time::Instant::from_micros(self.0.elapsed().as_micros() as u64)
     }
 
     fn utc(&self) -> Timestamp {
         std::time::SystemTime::now().into()
     }
 
-    async fn sleep_until(&self, _: tinkex_telemetry::Instant) {
+    async fn sleep_until(&self, _: tinkex_telemetry::time::Instant) {
         core::future::pending().await
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::SystemTime;
-use tinkex_telemetry::{Timestamp, Uuid};
+use tinkex_telemetry::session::Uuid;
+use tinkex_telemetry::time::Timestamp;
 
 #[derive(Serialize)]
 struct Event<'a> {

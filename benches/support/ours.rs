@@ -6,9 +6,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use http::{Request, Response};
 use std::sync::Arc;
+use tinkex_telemetry::http::{HttpClient, HttpError};
+use tinkex_telemetry::session::Builder;
 use tinkex_telemetry::{
-    Batch, Builder, Config, HttpClient, HttpError, HttpTransport, Receipt, Reporter, SendError,
-    Thread, Transport, Ureq,
+    Batch, Config, HttpTransport, Receipt, Reporter, SendError, Thread, Transport, Ureq,
 };
 
 /// Longer than any wait of a benchmark's.

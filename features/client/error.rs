@@ -1,7 +1,10 @@
 //! What calls fail with, and whose fault it was.
 
-use crate::text::Why;
-use crate::{BuildError, ConfigError, Fault, SpawnError};
+use crate::event::{Blame, StatusError, UserFault};
+use crate::features::http::ConfigError;
+use crate::session::BuildError;
+use crate::spawner::SpawnError;
+use crate::text::Reason;
 use alloc::string::String;
 use core::fmt;
 
@@ -27,25 +30,23 @@ pub enum ClientError {
         /// The call.
         call: &'static str,
         /// Why.
-        why: String,
+        reason: String,
     },
     /// The backend has refused the call, or did not take it in time, with an answer.
     #[non_exhaustive]
     Status {
         /// The call.
         call: &'static str,
-        /// The status of the last answer.
-        status: u16,
-        /// Its beginning.
-        body: String,
+        /// The status of the last response, and the beginning of its body.
+        error: StatusError,
     },
     /// There was no answer in time.
     #[non_exhaustive]
-    NoAnswer {
+    NoResponse {
         /// The call.
         call: &'static str,
         /// Why the last attempt had none.
-        why: String,
+        reason: String,
     },
     /// The request was taken, and failed.
     #[non_exhaustive]
@@ -69,11 +70,11 @@ pub enum ClientError {
     },
     /// The answer is not what it should be.
     #[non_exhaustive]
-    Answer {
+    InvalidResponse {
         /// The call.
         call: &'static str,
         /// What is wrong with it.
-        why: String,
+        reason: String,
     },
     /// The session was closed.
     Closed,
@@ -123,12 +124,12 @@ impl ClientError {
     pub const fn category(&self) -> Category {
         match self {
             Self::Failed { category, .. } => *category,
-            Self::Status { status, .. } => match Fault::status(*status).is_callers() {
+            Self::Status { error, .. } => match Blame::status(error.status()).is_callers() {
                 true => Category::User,
                 false => Category::Server,
             },
             Self::Config(_) | Self::Unencodable { .. } => Category::User,
-            Self::Expired { .. } | Self::Answer { .. } => Category::Server,
+            Self::Expired { .. } | Self::InvalidResponse { .. } => Category::Server,
             _ => Category::Unknown,
         }
     }
@@ -137,7 +138,7 @@ impl ClientError {
     #[must_use]
     pub const fn status(&self) -> Option<u16> {
         match self {
-            Self::Status { status, .. } => Some(*status),
+            Self::Status { error, .. } => Some(error.status()),
             _ => None,
         }
     }
@@ -155,32 +156,23 @@ impl ClientError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NoAnswer { .. } | Self::Expired { .. } => true,
-            Self::Status { status, .. } => {
-                matches!(status, 408 | 409 | 425 | 429 | 500..)
+            Self::NoResponse { .. } | Self::Expired { .. } => true,
+            Self::Status { error, .. } => {
+                matches!(error.status(), 408 | 409 | 425 | 429 | 500..)
             }
             Self::Failed { category, .. } => *category != Category::User,
             _ => false,
         }
     }
 
-    /// What a session is told of it.
-    pub(crate) fn fault(&self) -> Option<Fault<'_>> {
-        match self {
-            Self::Status { status, body, .. } => Some(Fault::status(*status).with_body(body)),
-            _ if self.category() == Category::User => Some(Fault::user()),
-            _ => None,
-        }
-    }
-
     pub(super) fn unencodable(call: &'static str, error: &serde_json::Error) -> Self {
-        let why = Why::new(error).as_str().into();
-        Self::Unencodable { call, why }
+        let reason = Reason::new(error).as_str().into();
+        Self::Unencodable { call, reason }
     }
 
-    pub(super) fn answer(call: &'static str, why: impl fmt::Display) -> Self {
-        let why = Why::new(why).as_str().into();
-        Self::Answer { call, why }
+    pub(super) fn answer(call: &'static str, reason: impl fmt::Display) -> Self {
+        let reason = Reason::new(reason).as_str().into();
+        Self::InvalidResponse { call, reason }
     }
 }
 
@@ -190,16 +182,21 @@ impl fmt::Display for ClientError {
             Self::Config(error) => error.fmt(f),
             Self::Telemetry(_) => f.write_str("telemetry cannot be started"),
             Self::Spawn(error) => error.fmt(f),
-            Self::Unencodable { call, why } => write!(f, "{call} cannot be written as JSON: {why}"),
-            Self::Status { call, status, body } => {
+            Self::Unencodable { call, reason } => {
+                write!(f, "{call} cannot be written as JSON: {reason}")
+            }
+            Self::Status { call, error } => {
+                let (status, body) = (error.status(), error.body().unwrap_or_default());
                 let gap = if body.is_empty() { "" } else { ": " };
                 write!(f, "{call} was answered with HTTP {status}{gap}{body}")
             }
-            Self::NoAnswer { call, why } => write!(f, "{call} got no answer: {why}"),
+            Self::NoResponse { call, reason } => write!(f, "{call} got no answer: {reason}"),
             Self::Failed { call, message, .. } if message.is_empty() => write!(f, "{call} failed"),
             Self::Failed { call, message, .. } => write!(f, "{call} failed: {message}"),
             Self::Expired { call, .. } => write!(f, "{call} was lost by the backend"),
-            Self::Answer { call, why } => write!(f, "the answer to {call} makes no sense: {why}"),
+            Self::InvalidResponse { call, reason } => {
+                write!(f, "the answer to {call} makes no sense: {reason}")
+            }
             Self::Closed => f.write_str("the session is closed"),
         }
     }
@@ -209,9 +206,12 @@ impl core::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             // Two of them speak for themselves.
-            Self::Config(error) => error.source(),
+            Self::Config(error) => error.source().or(Some(&UserFault)),
             Self::Spawn(error) => error.source(),
             Self::Telemetry(error) => Some(error),
+            // A session looks for whose fault it was on the chain of sources.
+            Self::Status { error, .. } if self.category() == Category::User => Some(error),
+            _ if self.category() == Category::User => Some(&UserFault),
             _ => None,
         }
     }
@@ -233,12 +233,12 @@ impl From<SpawnError> for ClientError {
 mod tests {
     use super::*;
     use alloc::string::ToString;
+    use core::error::Error;
 
     fn status(status: u16) -> ClientError {
         ClientError::Status {
             call: "sample",
-            status,
-            body: "why".into(),
+            error: StatusError::new(status).with_body("why"),
         }
     }
 
@@ -253,8 +253,15 @@ mod tests {
 
     #[test]
     fn the_callers_own_faults_are_faults_and_nothing_else_is() {
-        let is_callers =
-            |error: &ClientError| error.fault().is_some_and(|fault| fault.is_callers());
+        let is_callers = |error: &ClientError| {
+            error.source().is_some_and(|source| {
+                let status = source.downcast_ref().map(StatusError::status);
+                source.is::<UserFault>()
+                    || status
+                        .map(Blame::status)
+                        .is_some_and(|blame| blame.is_callers())
+            })
+        };
         for code in 300..600 {
             let expected = (400..500).contains(&code) && code != 408 && code != 429;
             assert_eq!(is_callers(&status(code)), expected, "{code}");

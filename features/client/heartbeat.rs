@@ -2,7 +2,9 @@
 
 use super::link::{Call, Link};
 use super::port::caught;
-use crate::{DiagnosticKind, Handle, Instant};
+use crate::diagnostic::DiagnosticKind;
+use crate::session::Handle;
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -33,7 +35,7 @@ pub(super) async fn beat(link: Arc<Link>, handle: Handle, session_id: Box<str>) 
     call.timeout = INTERVAL;
     call.key = None;
     call.is_urgent = true;
-    let tell = |why: &str| handle.tell(DiagnosticKind::HeartbeatLost, why, &session_id);
+    let tell = |reason: &str| handle.tell(DiagnosticKind::HeartbeatLost, reason, &session_id);
     let beats = async {
         let (mut heard, mut failures, mut has_warned) = (link.now(), 0, false);
         let mut begun = heard;

@@ -2,10 +2,12 @@
 
 use super::error::{ClientError, Result};
 use super::port::{Boxed, Port, until};
-use crate::entropy::Random;
 use crate::features::http::{Api, Failure, HttpEvents, printable};
-use crate::fork::Fork;
-use crate::{AnswerBounds, HttpError, Instant, RetryCount, SpawnError};
+use crate::features::http::{HttpError, ResponseBounds, RetryCount};
+use crate::spawner::SpawnError;
+use crate::sys::entropy::Random;
+use crate::sys::fork::Fork;
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -21,7 +23,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use uuid::Uuid;
 
 /// The most that is read of an answer.
-pub(super) const MOST_BYTES: usize = 64 << 20;
+pub(super) const MAX_BYTES: usize = 64 << 20;
 
 const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
 
@@ -77,13 +79,13 @@ pub(super) enum Headers {
 }
 
 /// Why there was no answer.
-pub(super) enum NoAnswer {
+pub(super) enum NoResponse {
     Late,
     Http(HttpError),
 }
 
 /// An answer, whatever its status.
-pub(super) type Answer = core::result::Result<Response<Bytes>, NoAnswer>;
+pub(super) type Reply = core::result::Result<Response<Bytes>, NoResponse>;
 
 impl Link {
     pub(super) fn new(port: Box<dyn Port>, api: Api, random: Random, most: usize) -> Self {
@@ -172,7 +174,7 @@ impl Link {
     /// One attempt. `before`: how many there were before it.
     ///
     /// Dropped half way it gives the exchange up.
-    pub(super) async fn exchange(&self, call: &Call, before: u32) -> Answer {
+    pub(super) async fn exchange(&self, call: &Call, before: u32) -> Reply {
         let _permit = match call.is_urgent {
             true => None,
             false => Some(self.permit().await),
@@ -191,8 +193,8 @@ impl Link {
             (_, None) => {}
         }
         match answer {
-            Some(answer) => answer.map_err(NoAnswer::Http),
-            None => Err(NoAnswer::Late),
+            Some(answer) => answer.map_err(NoResponse::Http),
+            None => Err(NoResponse::Late),
         }
     }
 
@@ -220,8 +222,8 @@ impl Link {
                 headers.insert("x-tinker-request-type", HeaderValue::from_static(kind));
             }
         }
-        let mut bounds = AnswerBounds::of(&request);
-        bounds.max_bytes = MOST_BYTES;
+        let mut bounds = ResponseBounds::of(&request);
+        bounds.max_bytes = MAX_BYTES;
         // A moment more than we wait ourselves.
         bounds.timeout = call.timeout.checked_add(Duration::from_secs(5));
         request.extensions_mut().insert(bounds);
@@ -234,10 +236,10 @@ impl Link {
     }
 
     /// Why there was no answer.
-    pub(super) fn why(&self, no_answer: &NoAnswer) -> String {
+    pub(super) fn reason(&self, no_answer: &NoResponse) -> String {
         match no_answer {
-            NoAnswer::Late => "timed out".into(),
-            NoAnswer::Http(error) => self.excerpt(error.message().as_bytes()),
+            NoResponse::Late => "timed out".into(),
+            NoResponse::Http(error) => self.excerpt(error.message().as_bytes()),
         }
     }
 }

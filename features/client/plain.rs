@@ -1,8 +1,9 @@
 //! Calls that are answered at once, and how often they are tried.
 
 use super::error::{ClientError, Result};
-use super::link::{Call, Headers, Link, NoAnswer};
-use crate::Instant;
+use super::link::{Call, Headers, Link, NoResponse};
+use crate::event::StatusError;
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -135,13 +136,13 @@ impl Link {
     }
 
     pub(super) fn refused(&self, call: &'static str, status: u16, body: &[u8]) -> ClientError {
-        let body = self.excerpt(body);
-        ClientError::Status { call, status, body }
+        let error = StatusError::new(status).with_body(self.excerpt(body));
+        ClientError::Status { call, error }
     }
 
-    pub(super) fn unanswered(&self, call: &'static str, no_answer: &NoAnswer) -> ClientError {
-        let why = self.why(no_answer);
-        ClientError::NoAnswer { call, why }
+    pub(super) fn unanswered(&self, call: &'static str, no_answer: &NoResponse) -> ClientError {
+        let reason = self.reason(no_answer);
+        ClientError::NoResponse { call, reason }
     }
 }
 
@@ -150,7 +151,7 @@ pub(super) fn read<T: DeserializeOwned>(call: &'static str, body: &[u8]) -> Resu
     serde_json::from_slice(body).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => "a key is missing, or has another type",
-            _ if body.len() >= super::link::MOST_BYTES => "it is longer than 64 MiB",
+            _ if body.len() >= super::link::MAX_BYTES => "it is longer than 64 MiB",
             _ => "it is not JSON",
         };
         let (line, column) = (error.line(), error.column());

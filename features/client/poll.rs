@@ -1,11 +1,11 @@
 //! Waiting for the result of a request that the backend has taken.
 
 use super::error::{ClientError, Result};
-use super::link::{Call, Headers, Link, MOST_BYTES};
+use super::link::{Call, Headers, Link, MAX_BYTES};
 use super::plain::{Backpressure, backoff, read};
 use super::queue::Queue;
 use super::verdict::{Verdict, judge};
-use crate::QueueState;
+use crate::bus::QueueState;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -18,9 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(45);
 /// How long to wait with a request that waits without the backend's saying so.
 const GAP: Duration = Duration::from_millis(100);
 /// How often an odd answer is taken for something that passes.
-const MOST_ODD: u32 = 3;
+const MAX_ODD: u32 = 3;
 /// How often a request is submitted again.
-const MOST_SUBMITS: u32 = 3;
+const MAX_SUBMITS: u32 = 3;
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl Submission {
                     watched.observe(QueueState::Active, None);
                     return read(self.kind.name(), &body[range]);
                 }
-                Kept::Expired if submits > MOST_SUBMITS => {
+                Kept::Expired if submits > MAX_SUBMITS => {
                     drop(watched);
                     let call = self.kind.name();
                     return Err(ClientError::Expired { call, request_id });
@@ -218,13 +218,13 @@ impl Submission {
                 }
                 Verdict::Expired => return Ok(Kept::Expired),
                 Verdict::Refused => return Err(link.refused(name, status, &body)),
-                Verdict::Odd if body.len() >= MOST_BYTES => {
+                Verdict::Odd if body.len() >= MAX_BYTES => {
                     return Err(ClientError::answer(name, "it is longer than 64 MiB"));
                 }
-                Verdict::Odd if odd >= MOST_ODD && status == 400 => {
+                Verdict::Odd if odd >= MAX_ODD && status == 400 => {
                     return Err(link.refused(name, status, &body));
                 }
-                Verdict::Odd if odd >= MOST_ODD => {
+                Verdict::Odd if odd >= MAX_ODD => {
                     return Err(ClientError::answer(name, "it is not a JSON object"));
                 }
                 Verdict::Odd => {

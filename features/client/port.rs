@@ -1,6 +1,8 @@
 //! HTTP client, clock and executor of a session, without their types.
 
-use crate::{HttpClient, HttpError, Instant, Placement, Runtime, SpawnError};
+use crate::features::http::{HttpClient, HttpError};
+use crate::spawner::{Placement, Runtime, SpawnError};
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -41,7 +43,7 @@ struct Idle<H> {
 }
 
 /// More that have nothing to do are not kept.
-const MOST_IDLE: usize = 8;
+const MAX_IDLE: usize = 8;
 
 impl<H: HttpClient + Clone> Clients<H> {
     fn with<T>(&self, work: impl FnOnce(&mut Idle<H>) -> T) -> T {
@@ -54,7 +56,7 @@ impl<H: HttpClient + Clone> Clients<H> {
         // One whose request is given up is not used again: it may still be at it.
         let answer = client.send(request).await;
         let superfluous = self.with(|clients| {
-            if clients.idle.len() < MOST_IDLE {
+            if clients.idle.len() < MAX_IDLE {
                 clients.idle.push(client);
                 None
             } else {

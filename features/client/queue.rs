@@ -2,7 +2,10 @@
 
 use super::link::Link;
 use super::poll::Kind;
-use crate::{DiagnosticKind, Handle, Instant, QueueState, QueueStateTracker};
+use crate::bus::{QueueState, QueueStateTracker};
+use crate::diagnostic::DiagnosticKind;
+use crate::session::Handle;
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -77,10 +80,10 @@ impl Watched<'_> {
             return;
         };
         if queue.may_tell() {
-            let why = reason.unwrap_or(text);
-            let why = format!("{} is paused: {why}", self.kind.name());
+            let reason = reason.unwrap_or(text);
+            let reason = format!("{} is paused: {reason}", self.kind.name());
             let kind = DiagnosticKind::QueuePaused;
-            queue.handle.tell(kind, &why, &queue.session_id);
+            queue.handle.tell(kind, &reason, &queue.session_id);
         }
     }
 }

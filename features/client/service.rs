@@ -9,12 +9,13 @@ use super::sampling::{SamplingClient, SamplingModel};
 use super::session::{Created, EndReason, NewSession, Session};
 use super::train::NewModel;
 use super::training::TrainingClient;
-use crate::entropy::Random;
-use crate::park::block_on;
-use crate::{
-    BuildError, Builder, Config, Drain, Entropy, Handle, HttpClient, HttpEvents, HttpTransport,
-    QueueStateChange, QueueStateObserver, QueueStateTracker, Reporter, Runtime,
-};
+use crate::bus::{QueueStateChange, QueueStateObserver, QueueStateTracker};
+use crate::features::http::{Config, HttpClient, HttpEvents, HttpTransport};
+use crate::session::{BuildError, Builder, Entropy, Handle, Reporter};
+use crate::spawner::Runtime;
+use crate::stats::Drain;
+use crate::sys::entropy::Random;
+use crate::sys::park::block_on;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;

@@ -4,7 +4,7 @@ use super::error::{ClientError, Result};
 use super::link::Link;
 use super::poll::{Kind, Submission};
 use super::port::{Boxed, caught};
-use crate::SpawnError;
+use crate::spawner::SpawnError;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -54,8 +54,8 @@ impl Ticket {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => {
-                let why = "the executor has dropped the task that submits requests";
-                Err(ClientError::Spawn(SpawnError::new(why)))
+                let reason = "the executor has dropped the task that submits requests";
+                Err(ClientError::Spawn(SpawnError::new(reason)))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What an answer to `retrieve_future` says. The whole table of answers is here.
 
 use super::error::Category;
-use crate::QueueState;
+use crate::bus::QueueState;
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use core::time::Duration;

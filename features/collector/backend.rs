@@ -16,7 +16,7 @@ use http::{HeaderMap, Method, Request};
 use serde_json::{Value, json};
 
 use super::results;
-use super::script::Answer;
+use super::script::Reply;
 
 const PREFIX: &str = "/api/v1/";
 
@@ -90,8 +90,8 @@ struct Books {
     /// What tells this backend's sessions from those of others.
     name: String,
     calls: Vec<CallRecord>,
-    scripts: BTreeMap<String, VecDeque<Answer>>,
-    always: BTreeMap<String, Answer>,
+    scripts: BTreeMap<String, VecDeque<Reply>>,
+    always: BTreeMap<String, Reply>,
     results: BTreeMap<String, VecDeque<Value>>,
     sessions: u64,
     samplers: u64,
@@ -118,14 +118,14 @@ impl Backend {
     /// Appends to the script of a call, by the last part of its path (`asample`, `retrieve_future`, `finish`): each takes
     /// one answer from its front. What is scripted does not change what the backend knows: a request that it answers
     /// with an error was not taken.
-    pub fn script(&self, call: &str, answers: impl IntoIterator<Item = Answer>) {
+    pub fn script(&self, call: &str, answers: impl IntoIterator<Item = Reply>) {
         let mut books = self.books();
         let script = books.scripts.entry(call.to_owned()).or_default();
         script.extend(answers);
     }
 
     /// Sets the answer that holds whenever the script of a call is empty; `None` is the backend's own again.
-    pub fn always(&self, call: &str, answer: impl Into<Option<Answer>>) {
+    pub fn always(&self, call: &str, answer: impl Into<Option<Reply>>) {
         let mut books = self.books();
         match answer.into() {
             Some(answer) => books.always.insert(call.to_owned(), answer),
@@ -171,7 +171,7 @@ impl Backend {
     }
 
     /// Answers a request to a URL whose path begins with `/api/v1/`.
-    pub fn answer(&self, request: &Request<Bytes>) -> Answer {
+    pub fn answer(&self, request: &Request<Bytes>) -> Reply {
         let path = request.uri().path().strip_prefix(PREFIX);
         let path = path.unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -204,7 +204,7 @@ impl Backend {
 }
 
 impl Books {
-    fn scripted(&mut self, name: &str) -> Option<Answer> {
+    fn scripted(&mut self, name: &str) -> Option<Reply> {
         let script = self.scripts.get_mut(name);
         script
             .and_then(VecDeque::pop_front)
@@ -218,7 +218,7 @@ impl Books {
         name: &str,
         kind: Option<&str>,
         body: &Value,
-    ) -> Answer {
+    ) -> Reply {
         let Some(needed) = needed(path, name) else {
             return refusal(404, "no such path");
         };
@@ -234,26 +234,26 @@ impl Books {
             return refusal(422, &format!("{key} is missing"));
         }
         match name {
-            "get_server_capabilities" => Answer::json(&results::capabilities()),
+            "get_server_capabilities" => Reply::json(&results::capabilities()),
             "create_session" => {
                 self.sessions += 1;
                 let id = format!("session-{}{}", self.name, self.sessions);
-                Answer::json(&json!({ "session_id": id }))
+                Reply::json(&json!({ "session_id": id }))
             }
             "create_sampling_session" => {
                 self.samplers += 1;
                 let id = format!("sampler-{}", self.samplers);
-                Answer::json(&json!({ "sampling_session_id": id }))
+                Reply::json(&json!({ "sampling_session_id": id }))
             }
-            "get_info" => Answer::json(&results::info(body)),
+            "get_info" => Reply::json(&results::info(body)),
             "retrieve_future" => self.retrieve(kind, body),
-            "session_heartbeat" | "finish" => Answer::json(&json!({})),
+            "session_heartbeat" | "finish" => Reply::json(&json!({})),
             _ => self.take(name, body),
         }
     }
 
     /// A request that is answered with a promise.
-    fn take(&mut self, name: &str, body: &Value) -> Answer {
+    fn take(&mut self, name: &str, body: &Value) -> Reply {
         if let (Some(model), Some(seq_id)) = (body["model_id"].as_str(), body["seq_id"].as_u64()) {
             let last = self.seq_ids.get(model).copied().unwrap_or_default();
             if seq_id > last + 1 {
@@ -264,10 +264,10 @@ impl Books {
         }
         // What comes again is what it was, unless it was lost.
         self.taken.push((name.to_owned(), body.clone()));
-        Answer::json(&json!({ "request_id": format!("request-{}", self.taken.len()) }))
+        Reply::json(&json!({ "request_id": format!("request-{}", self.taken.len()) }))
     }
 
-    fn retrieve(&mut self, kind: Option<&str>, body: &Value) -> Answer {
+    fn retrieve(&mut self, kind: Option<&str>, body: &Value) -> Reply {
         let id = body["request_id"].as_str().unwrap_or_default();
         let number = id.strip_prefix("request-");
         let at = number.and_then(|number| number.parse::<usize>().ok()?.checked_sub(1));
@@ -276,13 +276,13 @@ impl Books {
         };
         let scripted = kind.and_then(|kind| self.results.get_mut(kind)?.pop_front());
         if let Some(result) = scripted {
-            return Answer::json(&result);
+            return Reply::json(&result);
         }
         if name == "create_model" {
             self.models += 1;
         }
         let result = results::result(name, request, self.models, &mut self.samplers);
-        Answer::json(&result)
+        Reply::json(&result)
     }
 }
 
@@ -328,8 +328,8 @@ fn needed(path: &str, name: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-fn refusal(status: u16, error: &str) -> Answer {
-    Answer::status(status).body(json!({ "error": error }).to_string())
+fn refusal(status: u16, error: &str) -> Reply {
+    Reply::status(status).body(json!({ "error": error }).to_string())
 }
 
 impl fmt::Debug for Backend {

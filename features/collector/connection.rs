@@ -24,7 +24,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::super::wire::violation::Violation;
-use super::script::{Answer, AnswerKind};
+use super::script::{Reply, ResponseKind};
 use super::state::State;
 
 const ENDPOINT: &str = "/api/v1/telemetry";
@@ -69,7 +69,7 @@ async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Respons
     let arrived = Instant::now();
     let headers = request.headers().clone();
     let scripted = state.ledger().next_answer();
-    let answer = if scripted.kind == AnswerKind::CloseBeforeBody {
+    let answer = if scripted.kind == ResponseKind::CloseBeforeBody {
         state.note_unread(arrived, headers, scripted.kind);
         scripted
     } else {
@@ -111,30 +111,30 @@ async fn read(request: Request) -> Option<Result<Bytes, Violation>> {
     }
 }
 
-async fn give(answer: Answer) -> Response {
+async fn give(answer: Reply) -> Response {
     if !answer.delay.is_zero() {
         // Which takes a millisecond even for nothing.
         tokio::time::sleep(answer.delay).await;
     }
     match answer.kind {
-        AnswerKind::Status(status) => respond(status, answer),
-        AnswerKind::Stall => future::pending().await,
-        AnswerKind::CloseBeforeBody | AnswerKind::CloseAfterBody => Hangup::after(Bytes::new()),
-        AnswerKind::Garbage => Hangup::after(answer.body),
-        AnswerKind::Truncated => Hangup::after(half(&answer)),
+        ResponseKind::Status(status) => respond(status, answer),
+        ResponseKind::Stall => future::pending().await,
+        ResponseKind::CloseBeforeBody | ResponseKind::CloseAfterBody => Hangup::after(Bytes::new()),
+        ResponseKind::Garbage => Hangup::after(answer.body),
+        ResponseKind::Truncated => Hangup::after(half(&answer)),
     }
 }
 
-fn respond(status: u16, answer: Answer) -> Response {
+fn respond(status: u16, answer: Reply) -> Response {
     let mut response = Response::new(Body::from(answer.body));
-    // `Answer` lets in nothing else.
+    // `Reply` lets in nothing else.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
     *response.headers_mut() = answer.headers;
     response
 }
 
 /// A 200 cut short, written by hand since hyper does not let a length lie.
-fn half(answer: &Answer) -> Bytes {
+fn half(answer: &Reply) -> Bytes {
     let length = answer.body.len().max(1);
     let mut bytes = Vec::from(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n"));
     for (name, value) in &answer.headers {

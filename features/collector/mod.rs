@@ -2,7 +2,7 @@
 //!
 //! A [`Collector`] listens on 127.0.0.1 in a thread of its own, checks each request against the
 //! wire and keeps what it gets: events per [session](SessionRecord), with duplicates and gaps, and
-//! every [request](RequestRecord). Its [answers](Answer) can be scripted, from `503` with
+//! every [request](RequestRecord). Its [answers](Reply) can be scripted, from `503` with
 //! `retry-after` to connections that break off in the middle of an answer.
 //!
 //! ```
@@ -72,5 +72,5 @@ mod state;
 pub use super::wire::{Checked, CheckedEvent, EventKind, Mode, Violation, check};
 pub use backend::{Backend, CallRecord};
 pub use record::{EventRecord, RequestRecord, SessionRecord};
-pub use script::{Answer, AnswerKind};
+pub use script::{Reply, ResponseKind};
 pub use server::{Collector, CollectorBuilder};

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::wire::checked::{Checked, CheckedEvent, EventKind};
 use super::super::wire::violation::{Place, Violation};
-use super::script::AnswerKind;
+use super::script::ResponseKind;
 
 /// An event that was kept. Cloning it copies no text.
 #[derive(Clone, Debug, PartialEq)]
@@ -289,7 +289,7 @@ pub struct RequestRecord {
     pub(super) session: Option<String>,
     /// Id and index of each event; empty unless the body passed the check.
     pub(super) events: Vec<(Arc<str>, u64)>,
-    pub(super) answer: AnswerKind,
+    pub(super) answer: ResponseKind,
     pub(super) kept: bool,
     pub(super) violation: Option<Violation>,
 }
@@ -336,7 +336,7 @@ impl RequestRecord {
     }
 
     /// How it was answered.
-    pub fn answer(&self) -> AnswerKind {
+    pub fn answer(&self) -> ResponseKind {
         self.answer
     }
 

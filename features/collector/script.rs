@@ -29,8 +29,8 @@ use serde_json::Value;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Answer {
-    pub(super) kind: AnswerKind,
+pub struct Reply {
+    pub(super) kind: ResponseKind,
     pub(super) delay: Duration,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -40,7 +40,7 @@ pub struct Answer {
 /// How a request was answered, as a [`RequestRecord`](super::RequestRecord) has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum AnswerKind {
+pub enum ResponseKind {
     /// An answer with this status.
     Status(u16),
     /// The beginning of a 200, then the end of the connection.
@@ -55,10 +55,10 @@ pub enum AnswerKind {
     Garbage,
 }
 
-impl Answer {
+impl Reply {
     /// 200 with the body `{"status":"accepted"}`.
     pub fn accept() -> Self {
-        Self::new(AnswerKind::Status(200), r#"{"status":"accepted"}"#)
+        Self::new(ResponseKind::Status(200), r#"{"status":"accepted"}"#)
     }
 
     /// This status, with a small JSON body.
@@ -76,7 +76,7 @@ impl Answer {
         } else {
             r#"{"error":"scripted"}"#
         };
-        Self::new(AnswerKind::Status(status), body)
+        Self::new(ResponseKind::Status(status), body)
     }
 
     /// 200 with this body.
@@ -95,7 +95,7 @@ impl Answer {
 
     pub(super) fn status_code(&self) -> Option<u16> {
         match self.kind {
-            AnswerKind::Status(status) => Some(status),
+            ResponseKind::Status(status) => Some(status),
             _ => None,
         }
     }
@@ -103,18 +103,18 @@ impl Answer {
     /// Reads the request and never answers; the connection stays open until the client closes it or
     /// the collector stops.
     pub fn stall() -> Self {
-        Self::new(AnswerKind::Stall, "")
+        Self::new(ResponseKind::Stall, "")
     }
 
     /// Closes the connection as soon as the headers are read. The body is not looked at, so nothing
     /// of it can be kept or recorded.
     pub fn close_before_body() -> Self {
-        Self::new(AnswerKind::CloseBeforeBody, "")
+        Self::new(ResponseKind::CloseBeforeBody, "")
     }
 
     /// Reads the request and closes the connection without an answer.
     pub fn close_after_body() -> Self {
-        Self::new(AnswerKind::CloseAfterBody, "")
+        Self::new(ResponseKind::CloseAfterBody, "")
     }
 
     /// Keeps the events and closes the connection without an answer: the client must send them
@@ -126,7 +126,10 @@ impl Answer {
     /// Reads the request, answers with bytes that are not HTTP and closes the connection.
     /// [`body`](Self::body) sets other bytes.
     pub fn garbage() -> Self {
-        Self::new(AnswerKind::Garbage, "\x16\x03\x01 this is not HTTP\r\n\r\n")
+        Self::new(
+            ResponseKind::Garbage,
+            "\x16\x03\x01 this is not HTTP\r\n\r\n",
+        )
     }
 
     /// A 200 whose `content-length` is more than what follows: half of the [`body`](Self::body),
@@ -134,7 +137,7 @@ impl Answer {
     ///
     /// The events are not kept, though a client that looks at the status alone takes it for success.
     pub fn truncated() -> Self {
-        Self::new(AnswerKind::Truncated, r#"{"status":"accepted"}"#)
+        Self::new(ResponseKind::Truncated, r#"{"status":"accepted"}"#)
     }
 
     /// Keeps the events whatever is answered, provided that they pass the check.
@@ -184,10 +187,10 @@ impl Answer {
     }
 
     pub(super) fn is_success(&self) -> bool {
-        matches!(self.kind, AnswerKind::Status(status) if is_success(status))
+        matches!(self.kind, ResponseKind::Status(status) if is_success(status))
     }
 
-    fn new(kind: AnswerKind, body: &'static str) -> Self {
+    fn new(kind: ResponseKind, body: &'static str) -> Self {
         let json = HeaderValue::from_static("application/json");
         Self {
             kind,
@@ -199,8 +202,8 @@ impl Answer {
     }
 }
 
-/// [`Answer::accept`].
-impl Default for Answer {
+/// [`Reply::accept`].
+impl Default for Reply {
     fn default() -> Self {
         Self::accept()
     }

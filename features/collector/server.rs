@@ -34,7 +34,7 @@ use super::super::wire::violation::Violation;
 use super::backend::Backend;
 use super::connection;
 use super::record::{EventRecord, RequestRecord, SessionRecord};
-use super::script::Answer;
+use super::script::Reply;
 use super::state::{OnEvent, Rules, State};
 
 /// How long stopping waits for the collector's thread; only an observer that blocks can hold it up.
@@ -84,13 +84,13 @@ impl Collector {
 
     /// Appends to the script: each request to the endpoint takes one answer from its front, in the
     /// order in which their headers arrive.
-    pub fn script(&self, answers: impl IntoIterator<Item = Answer>) {
+    pub fn script(&self, answers: impl IntoIterator<Item = Reply>) {
         let answers: Vec<_> = answers.into_iter().collect();
         self.state.ledger().append(answers);
     }
 
-    /// Sets the answer that holds whenever the script is empty, [`Answer::accept`] until then.
-    pub fn always(&self, answer: Answer) {
+    /// Sets the answer that holds whenever the script is empty, [`Reply::accept`] until then.
+    pub fn always(&self, answer: Reply) {
         self.state.ledger().set_always(answer);
     }
 

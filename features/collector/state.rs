@@ -24,7 +24,7 @@ use super::super::wire::form;
 use super::super::wire::violation::Violation;
 use super::backend::Backend;
 use super::record::{EventRecord, Order, RequestRecord, Sender, SessionRecord};
-use super::script::{Answer, AnswerKind};
+use super::script::{Reply, ResponseKind};
 
 pub(super) type OnEvent = Box<dyn FnMut(&str, &EventRecord) + Send>;
 
@@ -143,8 +143,8 @@ pub(super) struct State {
 pub(super) struct Ledger {
     sessions: BTreeMap<String, Arc<SessionRecord>>,
     requests: Vec<RequestRecord>,
-    script: VecDeque<Answer>,
-    always: Answer,
+    script: VecDeque<Reply>,
+    always: Reply,
     /// Sessions of which a request was not kept.
     refused: HashSet<String>,
     /// A request was not kept and its session is not known: it may be any of them.
@@ -167,7 +167,7 @@ impl State {
     }
 
     /// Answers a call that has nothing to do with telemetry.
-    pub(super) fn call(&self, request: &Request<Bytes>) -> Answer {
+    pub(super) fn call(&self, request: &Request<Bytes>) -> Reply {
         match self.rules.check_api_key(request.headers()) {
             Ok(()) => self.backend.answer(request),
             Err(violation) => refusal(&violation),
@@ -192,7 +192,7 @@ impl State {
     }
 
     /// Notes a request whose body is not read.
-    pub(super) fn note_unread(&self, arrived: Instant, headers: HeaderMap, answer: AnswerKind) {
+    pub(super) fn note_unread(&self, arrived: Instant, headers: HeaderMap, answer: ResponseKind) {
         let mut ledger = self.ledger();
         ledger.refused_unread = true;
         ledger.requests.push(RequestRecord {
@@ -213,8 +213,8 @@ impl State {
         arrived: Instant,
         headers: HeaderMap,
         body: Result<&[u8], Violation>,
-        answer: Answer,
-    ) -> Answer {
+        answer: Reply,
+    ) -> Reply {
         let Read { session, batch } = self.read(&headers, body);
         let events = batch.as_ref().map(Batch::list).unwrap_or_default();
         let mut ledger = self.ledger();
@@ -286,15 +286,15 @@ impl State {
 }
 
 impl Ledger {
-    pub(super) fn append(&mut self, answers: impl IntoIterator<Item = Answer>) {
+    pub(super) fn append(&mut self, answers: impl IntoIterator<Item = Reply>) {
         self.script.extend(answers);
     }
 
-    pub(super) fn set_always(&mut self, answer: Answer) {
+    pub(super) fn set_always(&mut self, answer: Reply) {
         self.always = answer;
     }
 
-    pub(super) fn next_answer(&mut self) -> Answer {
+    pub(super) fn next_answer(&mut self) -> Reply {
         self.script
             .pop_front()
             .unwrap_or_else(|| self.always.clone())
@@ -353,9 +353,9 @@ impl Ledger {
     }
 }
 
-fn refusal(violation: &Violation) -> Answer {
+fn refusal(violation: &Violation) -> Reply {
     let body = serde_json::json!({ "error": violation.to_string(), "field": violation.field() });
-    Answer::status(violation.status()).body(body.to_string())
+    Reply::status(violation.status()).body(body.to_string())
 }
 
 fn hide_key(mut headers: HeaderMap) -> HeaderMap {

@@ -1,7 +1,8 @@
 //! A task that runs tasks.
 
-use crate::lock::Lock;
-use crate::{SpawnError, panics};
+use crate::spawner::SpawnError;
+use crate::sys::lock::Lock;
+use crate::sys::panics;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;

@@ -1,8 +1,8 @@
 //! The seam to an HTTP client.
 
 use super::reason::{Failure, of_error, of_text};
-use crate::Fault;
-use crate::text::Why;
+use crate::event::Blame;
+use crate::text::Reason;
 use bytes::Bytes;
 use core::error::Error;
 use core::fmt;
@@ -10,26 +10,26 @@ use core::future::Future;
 use core::time::Duration;
 use http::{Request, Response};
 
-/// The most that is wanted of an answer's body, in bytes, where [`AnswerBounds`] do not say otherwise.
-pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// The most that is wanted of an answer's body, in bytes, where [`ResponseBounds`] do not say otherwise.
+pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// How much of an answer is wanted and how long it may take, as an extension of the request. Without one it is
-/// [`MAX_ANSWER_BYTES`], and the client's own timeouts.
+/// [`MAX_RESPONSE_BYTES`], and the client's own timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct AnswerBounds {
+pub struct ResponseBounds {
     /// The most that is wanted of the body, in bytes.
     pub max_bytes: usize,
     /// How long the caller waits before it gives the request up: a backstop of the client's own should be no shorter.
     pub timeout: Option<Duration>,
 }
 
-impl AnswerBounds {
+impl ResponseBounds {
     /// What a request asks for.
     pub fn of<B>(request: &Request<B>) -> Self {
         let own = request.extensions().get().copied();
         own.unwrap_or(Self {
-            max_bytes: MAX_ANSWER_BYTES,
+            max_bytes: MAX_RESPONSE_BYTES,
             timeout: None,
         })
     }
@@ -44,9 +44,10 @@ impl AnswerBounds {
 /// ```
 /// use bytes::Bytes;
 /// use http::{Request, Response};
-/// use tinkex_telemetry::{Config, HttpError, HttpTransport};
+/// use tinkex_telemetry::{Config, HttpTransport};
+/// use tinkex_telemetry::http::HttpError;
 ///
-/// # fn example() -> Result<(), tinkex_telemetry::ConfigError> {
+/// # fn example() -> Result<(), tinkex_telemetry::http::ConfigError> {
 /// let transport = HttpTransport::new(Config::from_env()?, async |request: Request<Bytes>| {
 ///     println!("POST {} ({} bytes)", request.uri(), request.body().len());
 ///     Ok::<_, HttpError>(Response::new(Bytes::new()))
@@ -60,7 +61,7 @@ impl AnswerBounds {
 ///
 /// * **The answer as it is**, whatever its status: no redirects followed (credentials must not travel), no retries, no
 ///   error for a status. Nothing needs to be decompressed.
-/// * **The body**, at least its first [`MAX_ANSWER_BYTES`] (or what [`AnswerBounds`] among the request's extensions
+/// * **The body**, at least its first [`MAX_RESPONSE_BYTES`] (or what [`ResponseBounds`] among the request's extensions
 ///   say) and not much more; the rest may be left unread. An answer that breaks off is an [`HttpError`].
 /// * **The request as it is**: its headers are complete but for `host` and `content-length`. Let go of the body when
 ///   the answer is there: its buffer is then used again.
@@ -78,8 +79,8 @@ pub trait HttpClient: Send + 'static {
     ) -> impl Future<Output = Result<Response<Bytes>, HttpError>> + Send;
 
     /// What the client's own errors say of whose fault they were, where the application uses the same client; see
-    /// [`Transport::fault`](crate::Transport::fault). Default: nothing.
-    fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>>
+    /// [`Transport::blame`](crate::Transport::blame). Default: nothing.
+    fn blame<'a>(error: &'a (dyn Error + 'static)) -> Option<Blame<'a>>
     where
         Self: Sized,
     {
@@ -106,16 +107,16 @@ where
 /// The message goes into diagnostics. It is cut at 160 bytes and must not contain headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpError {
-    why: Why,
+    reason: Reason,
     /// What an event may tell of it, where more is known than the message.
     failure: Option<Failure>,
 }
 
 impl HttpError {
-    /// An error whose message is `why`.
-    pub fn new(why: impl fmt::Display) -> Self {
+    /// An error whose message is `reason`.
+    pub fn new(reason: impl fmt::Display) -> Self {
         Self {
-            why: Why::new(why),
+            reason: Reason::new(reason),
             failure: None,
         }
     }
@@ -124,7 +125,7 @@ impl HttpError {
     #[must_use]
     pub fn from_error(error: &(dyn Error + 'static)) -> Self {
         Self {
-            why: Why::new(Chain(error)),
+            reason: Reason::new(Chain(error)),
             failure: Some(of_error(error)),
         }
     }
@@ -134,7 +135,7 @@ impl HttpError {
     }
 
     pub(crate) fn message(&self) -> &str {
-        self.why.as_str()
+        self.reason.as_str()
     }
 }
 

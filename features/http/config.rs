@@ -1,6 +1,6 @@
 //! Where to send, and with which credentials.
 
-use crate::config::enabled_by_environment;
+use crate::session::options::enabled_by_environment;
 use crate::text::Text;
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -32,7 +32,7 @@ const RESERVED: [&str; 9] = [
 ];
 
 /// Values shorter than this are hardly secrets, and would be found everywhere.
-const LEAST_SECRET: usize = 6;
+const MIN_SECRET: usize = 6;
 
 /// Where telemetry is sent and what it shows there: base URL, API key, further headers.
 ///
@@ -44,7 +44,7 @@ const LEAST_SECRET: usize = 6;
 /// let config = Config::new("http://127.0.0.1:8080", "the key")?
 ///     .header("cf-access-client-id", "an id")?;
 /// # drop(config);
-/// # Ok::<_, tinkex_telemetry::ConfigError>(())
+/// # Ok::<_, tinkex_telemetry::http::ConfigError>(())
 /// ```
 #[derive(Clone)]
 pub struct Config {
@@ -185,8 +185,7 @@ impl Parts {
         let pieces = value.split([' ', '\t', ';', ',', '=']);
         for piece in core::iter::once(value.trim()).chain(pieces) {
             let secret = piece.as_bytes();
-            if secret.len() >= LEAST_SECRET && !self.secrets.iter().any(|known| **known == *secret)
-            {
+            if secret.len() >= MIN_SECRET && !self.secrets.iter().any(|known| **known == *secret) {
                 self.secrets.push(secret.into());
             }
         }

@@ -3,8 +3,9 @@
 use super::config::PATH;
 use super::reason::Failure;
 use super::{HttpClient, HttpError};
+use crate::bus::Bus;
 use crate::bus::{HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, Pair, Value};
-use crate::{Bus, Handle};
+use crate::session::Handle;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -35,7 +36,8 @@ use std::time::{Instant as SystemInstant, SystemTime, UNIX_EPOCH};
 /// that ends in `/api/v1/telemetry`.
 ///
 /// ```
-/// # use tinkex_telemetry::{Handle, HttpEvents};
+/// # use tinkex_telemetry::Handle;
+/// # use tinkex_telemetry::http::HttpEvents;
 /// fn fetch(telemetry: &Handle) {
 ///     let call = HttpEvents::new(telemetry).start("GET", "/weights");
 ///     // …
@@ -60,7 +62,7 @@ enum Time {
 
 #[derive(Clone, Copy)]
 enum Moment {
-    Session(crate::Instant),
+    Session(crate::time::Instant),
     System(SystemInstant),
 }
 
@@ -273,10 +275,10 @@ impl Inner {
     /// Now, and how long after the Unix epoch that is.
     fn begin(&self) -> (Moment, Duration) {
         if let Time::Session(handle) = &self.time
-            && let Some(sink) = handle.sink()
+            && let Some(session) = handle.session()
         {
-            let since_epoch = Duration::from_micros(sink.utc().as_unix_micros());
-            return (Moment::Session(sink.now()), since_epoch);
+            let since_epoch = Duration::from_micros(session.utc().as_unix_micros());
+            return (Moment::Session(session.now()), since_epoch);
         }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let begun = Moment::System(SystemInstant::now());
@@ -287,7 +289,7 @@ impl Inner {
         match (begun, &self.time) {
             (Moment::System(begun), _) => begun.elapsed(),
             (Moment::Session(begun), Time::Session(handle)) => {
-                let now = handle.sink().map(|sink| sink.now());
+                let now = handle.session().map(|session| session.now());
                 now.map_or(Duration::ZERO, |now| now.saturating_duration_since(begun))
             }
             (Moment::Session(_), Time::System) => Duration::ZERO,

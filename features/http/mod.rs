@@ -6,7 +6,7 @@ mod events;
 mod reason;
 mod transport;
 
-pub use client::{AnswerBounds, HttpClient, HttpError, MAX_ANSWER_BYTES};
+pub use client::{HttpClient, HttpError, MAX_RESPONSE_BYTES, ResponseBounds};
 pub use config::{Config, ConfigError, ConfigProblem};
 pub use events::{HttpCall, HttpEvents, Observed, RetryCount};
 pub use transport::HttpTransport;

@@ -95,7 +95,7 @@ pub(crate) fn of_io(error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::HttpError;
+    use crate::features::http::HttpError;
 
     #[test]
     fn an_error_is_known_by_its_kind_or_its_words_and_told_in_words_of_our_own() {

@@ -3,8 +3,10 @@
 use super::client::{HttpClient, HttpError};
 use super::config::{Config, ConfigError, Parts};
 use super::events::OwnRequest;
+use crate::engine::retry::RetryAfter;
+use crate::event::Blame;
 use crate::text::Text;
-use crate::{Batch, Fault, Receipt, RetryAfter, SendError, SetupError, Transport};
+use crate::transport::{Batch, Receipt, SendError, SetupError, Transport};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -52,7 +54,7 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
         let request = parts.request(batch.idempotency_key(), body.clone());
         let answer = self.client.send(request).await;
         if body.is_unique() {
-            batch.give_back(Vec::from(body));
+            batch.return_body(Vec::from(body));
         }
         match answer {
             Ok(answer) => outcome(&answer, &parts.secrets),
@@ -67,12 +69,8 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
         }
     }
 
-    fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
-        #[cfg(feature = "client")]
-        if let Some(error) = error.downcast_ref::<crate::client::ClientError>() {
-            return error.fault();
-        }
-        H::fault(error)
+    fn blame<'a>(error: &'a (dyn Error + 'static)) -> Option<Blame<'a>> {
+        H::blame(error)
     }
 }
 
@@ -112,19 +110,19 @@ fn outcome(answer: &Response<Bytes>, secrets: &[Box<[u8]>]) -> Result<Receipt, S
     }
     let text = printable::<80>(answer.body(), secrets);
     let gap = if text.as_str().is_empty() { "" } else { ": " };
-    let why = format_args!("HTTP {}{gap}{text}", status.as_u16());
+    let reason = format_args!("HTTP {}{gap}{text}", status.as_u16());
     Err(match status {
-        StatusCode::PAYLOAD_TOO_LARGE => SendError::too_large(why),
+        StatusCode::PAYLOAD_TOO_LARGE => SendError::too_large(reason),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            retryable(answer, why)
+            retryable(answer, reason)
         }
-        _ if status.is_server_error() => retryable(answer, why),
-        _ => SendError::rejected(why),
+        _ if status.is_server_error() => retryable(answer, reason),
+        _ => SendError::rejected(reason),
     })
 }
 
-fn retryable(answer: &Response<Bytes>, why: impl fmt::Display) -> SendError {
-    let error = SendError::retryable(why);
+fn retryable(answer: &Response<Bytes>, reason: impl fmt::Display) -> SendError {
+    let error = SendError::retryable(reason);
     match answer.headers().get(RETRY_AFTER).and_then(retry_after) {
         Some(after) => error.retry_after(after),
         None => error,
@@ -182,14 +180,14 @@ fn blot_out(mut bytes: &[u8], secrets: &[Box<[u8]>], len: usize) -> String {
 /// The length of the longest secret that `bytes` begin with, or of what is left of one at the end of a text that was
 /// cut.
 fn longest_secret(bytes: &[u8], secrets: &[Box<[u8]>]) -> Option<usize> {
-    const LEAST_PIECE: usize = 4;
+    const MIN_PIECE: usize = 4;
     let mut secrets = secrets.iter().map(|secret| &**secret);
     let longest = secrets
         .clone()
         .filter(|secret| bytes.starts_with(secret))
         .map(<[u8]>::len)
         .max();
-    if bytes.len() >= LEAST_PIECE && secrets.any(|secret| secret.starts_with(bytes)) {
+    if bytes.len() >= MIN_PIECE && secrets.any(|secret| secret.starts_with(bytes)) {
         return Some(bytes.len());
     }
     longest
@@ -198,7 +196,7 @@ fn longest_secret(bytes: &[u8], secrets: &[Box<[u8]>]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Timestamp;
+    use crate::time::Timestamp;
     use alloc::format;
     use alloc::string::ToString;
     use core::time::Duration;

@@ -4,7 +4,8 @@ use super::env::Env;
 use super::run::settling_bound;
 use super::server::Reply;
 use super::workload::{Session, Unencodable};
-use crate::{Options, Severity};
+use crate::event::Severity;
+use crate::session::Options;
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -198,7 +199,7 @@ impl Session {
     }
 
     /// So many events are sent, one by one at the worst.
-    fn was_quick(&self, start: crate::Instant, events: u64) {
+    fn was_quick(&self, start: crate::time::Instant, events: u64) {
         let took = self.env.now().saturating_duration_since(start);
         let bound = Duration::from_millis(30 * (events + 2));
         assert!(took <= bound, "in calm {events} events took {took:?}");

@@ -1,7 +1,8 @@
 //! Simulated time: it moves when it is told to.
 
 use super::timers::{OnClock, Sleep, Step, Timers};
-use crate::{Clock, Instant, Timestamp};
+use crate::clock::Clock;
+use crate::time::{Instant, Timestamp};
 use alloc::sync::Arc;
 use core::fmt;
 use core::future::Future;
@@ -14,7 +15,8 @@ use std::sync::{Mutex, PoisonError};
 ///
 /// ```
 /// use core::time::Duration;
-/// use tinkex_telemetry::{Clock as _, sim::SimClock};
+/// use tinkex_telemetry::runtime::Clock as _;
+/// use tinkex_telemetry::sim::SimClock;
 ///
 /// let clock = SimClock::new();
 /// let before = clock.now();

@@ -6,11 +6,12 @@ use super::rng::Rng;
 use super::server::Reply;
 use super::timers::{OnClock, Sleep, Timers};
 use super::{Fault, Faults, SimClock};
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::features::http::{Config, HttpTransport};
 use crate::local::LocalSpawner as _;
-use crate::{
-    Builder, Bus, Clock, Config, Entropy, Handle, HttpTransport, Instant, Options, Reporter,
-    Timestamp, Uuid,
-};
+use crate::session::{Builder, Entropy, Handle, Options, Reporter, Uuid};
+use crate::time::{Instant, Timestamp};
 use alloc::format;
 use alloc::rc::{Rc, Weak};
 use alloc::string::{String, ToString};
@@ -170,8 +171,8 @@ impl Env {
         let reporter = match change(builder).start() {
             Ok(reporter) => Rc::new(reporter),
             Err(error) => {
-                let why = core::error::Error::source(&error).map(ToString::to_string);
-                panic!("{error}: {}", why.unwrap_or_default())
+                let reason = core::error::Error::source(&error).map(ToString::to_string);
+                panic!("{error}: {}", reason.unwrap_or_default())
             }
         };
         self.0.world.note(format_args!("session {id} is opened"));
@@ -218,7 +219,7 @@ impl Env {
         self.0.world.clock.clone()
     }
 
-    /// Spawns tasks here; a [`Runtime`](crate::Runtime).
+    /// Spawns tasks here; a [`Runtime`](crate::runtime::Runtime).
     #[must_use]
     pub fn spawner(&self) -> SimSpawner {
         self.0.spawner.clone()

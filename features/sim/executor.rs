@@ -3,8 +3,10 @@
 use super::SimClock;
 use super::rng::Rng;
 use super::timers::{Step, Timers};
+use crate::clock::Clock;
 use crate::local::LocalSpawner;
-use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp};
+use crate::spawner::{Runtime, SpawnError, Spawner};
+use crate::time::{Instant, Timestamp};
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -59,7 +61,7 @@ pub struct SimSpawner {
 /// assert_eq!(reporter.stats().delivered, 0);
 /// executor.advance(Duration::from_secs(1)); // the flush interval
 /// assert_eq!(reporter.stats().delivered, 2);
-/// # Ok::<(), tinkex_telemetry::BuildError>(())
+/// # Ok::<(), tinkex_telemetry::session::BuildError>(())
 /// ```
 pub struct SimExecutor {
     spawner: SimSpawner,
@@ -221,7 +223,7 @@ impl SimExecutor {
         }
     }
 
-    /// Spawns on this executor, and is its clock: for [`Builder::runtime`](crate::Builder::runtime).
+    /// Spawns on this executor, and is its clock: for [`Builder::runtime`](crate::session::Builder::runtime).
     #[must_use]
     pub fn spawner(&self) -> SimSpawner {
         self.spawner.clone()

@@ -1,7 +1,9 @@
 //! What must hold after every step.
 
 use super::env::{Inner, Life, Session};
-use crate::{Clock, Instant, Stats, Timestamp};
+use crate::clock::Clock;
+use crate::stats::Stats;
+use crate::time::{Instant, Timestamp};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
@@ -164,8 +166,8 @@ fn check_all(inner: &Inner) -> Result<(), String> {
 /// The usual case, looked at where it is: no stop may have to give up now, and nothing is wrong.
 #[inline]
 fn is_clearly_well(session: &Session) -> bool {
-    session.handle.sink().is_some_and(|sink| {
-        let looked = sink.shared().with(|engine| {
+    session.handle.session().is_some_and(|core| {
+        let looked = core.shared().with(|engine| {
             engine.stop_deadline().is_none() && wrong(session, &engine.stats()).is_none()
         });
         looked == Ok(true)

@@ -1,6 +1,7 @@
 //! A transport whose sends a test answers one by one.
 
-use crate::{Batch, Receipt, SendError, Transport, Uuid};
+use crate::session::Uuid;
+use crate::transport::{Batch, Receipt, SendError, Transport};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -30,14 +31,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// send.answer(Err(SendError::rejected("no")));
 /// executor.run();
 /// assert_eq!(reporter.stats().dropped.rejected, 1);
-/// # Ok::<(), tinkex_telemetry::BuildError>(())
+/// # Ok::<(), tinkex_telemetry::session::BuildError>(())
 /// ```
 #[derive(Clone, Default)]
-pub struct ManualTransport(Arc<Mutex<VecDeque<Pending>>>);
+pub struct ManualTransport(Arc<Mutex<VecDeque<PendingSend>>>);
 
 /// A send that waits for its answer. Dropped without one, it never gets one: the session's timeout ends it.
 #[derive(Debug)]
-pub struct Pending {
+pub struct PendingSend {
     body: Vec<u8>,
     events: usize,
     first_index: u64,
@@ -47,16 +48,16 @@ pub struct Pending {
 }
 
 #[derive(Default)]
-struct Slot(Mutex<Answer>);
+struct Slot(Mutex<Reply>);
 
 #[derive(Default)]
-struct Answer {
+struct Reply {
     result: Option<Result<Receipt, SendError>>,
     waker: Option<Waker>,
 }
 
 impl Slot {
-    fn lock(&self) -> MutexGuard<'_, Answer> {
+    fn lock(&self) -> MutexGuard<'_, Reply> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,11 +78,11 @@ impl ManualTransport {
     /// The oldest send that was not taken yet. One that was given up meanwhile is among them: its answer changes
     /// nothing.
     #[must_use]
-    pub fn next(&self) -> Option<Pending> {
+    pub fn next(&self) -> Option<PendingSend> {
         self.queue().pop_front()
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Pending>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<PendingSend>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -92,7 +93,7 @@ impl Transport for ManualTransport {
         batch: Batch<'_>,
     ) -> impl Future<Output = Result<Receipt, SendError>> + Send {
         let slot = Arc::new(Slot::default());
-        self.queue().push_back(Pending {
+        self.queue().push_back(PendingSend {
             body: batch.body().to_vec(),
             events: batch.event_count(),
             first_index: batch.first_index(),
@@ -113,7 +114,7 @@ impl Transport for ManualTransport {
     }
 }
 
-impl Pending {
+impl PendingSend {
     /// Answers.
     pub fn answer(self, result: Result<Receipt, SendError>) {
         let mut state = self.slot.lock();

@@ -27,7 +27,7 @@ pub use env::{Env, SimBuilder, SimReporter, SimServer};
 pub use executor::{SimExecutor, SimLocalSpawner, SimSpawner};
 pub use faults::{Fault, Faults};
 pub use invariants::{Invariants, SessionView, View};
-pub use manual::{ManualTransport, Pending};
+pub use manual::{ManualTransport, PendingSend};
 pub use net::SimHttp;
 pub use run::{Failure, Report, Sim, seed_from_env};
 pub use server::Reply;

@@ -4,7 +4,8 @@ use super::SimClock;
 use super::faults::{Fault, Faults};
 use super::rng::Rng;
 use super::server::{Receipt, Reply, Server, mix, retry_after};
-use crate::{Clock, HttpClient, HttpError};
+use crate::clock::Clock;
+use crate::features::http::{HttpClient, HttpError};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -35,7 +36,7 @@ pub(super) struct State {
     pub(super) happened: [u32; Fault::ALL.len()],
     /// When wanted: what has happened, and when.
     pub(super) timeline: Option<Vec<(Duration, String)>>,
-    start: crate::Instant,
+    start: crate::time::Instant,
 }
 
 impl World {
@@ -223,8 +224,8 @@ impl SimHttp {
     }
 }
 
-fn broken(why: &'static str) -> HttpError {
-    HttpError::new(why)
+fn broken(reason: &'static str) -> HttpError {
+    HttpError::new(reason)
 }
 
 impl HttpClient for SimHttp {

@@ -9,7 +9,9 @@ use super::rng::Rng;
 use super::server::mix;
 use super::timers::Step;
 use super::{SimClock, Sweep};
-use crate::{Clock, Instant, Options, Timestamp};
+use crate::clock::Clock;
+use crate::session::Options;
+use crate::time::{Instant, Timestamp};
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -368,7 +370,7 @@ impl Run<'_> {
 
 /// A new driver takes over, unless the session has gone meanwhile.
 async fn replace_driver(env: Env, tag: u32, later: Duration) {
-    use crate::Spawner as _;
+    use crate::spawner::Spawner as _;
     env.advance(later).await;
     let reporter = {
         let sessions = env.0.sessions.borrow();

@@ -127,8 +127,8 @@ impl Server {
         let is_small = body.len() < SMALL;
         let is_sample = is_small || self.large_requests.is_multiple_of(SAMPLE);
         self.large_requests += u64::from(!is_small);
-        if is_sample && let Err(why) = check(body, &glances) {
-            self.wrong.push(why);
+        if is_sample && let Err(reason) = check(body, &glances) {
+            self.wrong.push(reason);
             return None;
         }
         let session = session_id(body)?.to_string();
@@ -173,10 +173,12 @@ impl Server {
             bodies.extend_from_slice(body);
         }
         for event in &receipt.events {
-            if let Err(why) = record.take(*event, is_replay) {
+            if let Err(reason) = record.take(*event, is_replay) {
                 let session = &receipt.session;
-                self.wrong
-                    .push(format!("session {session}, index {}: {why}", event.index));
+                self.wrong.push(format!(
+                    "session {session}, index {}: {reason}",
+                    event.index
+                ));
             }
         }
     }
@@ -403,7 +405,11 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// A `Retry-After` of the kind that a fault asks for.
-pub(super) fn retry_after(fault: super::Fault, rng: &mut Rng, utc: crate::Timestamp) -> String {
+pub(super) fn retry_after(
+    fault: super::Fault,
+    rng: &mut Rng,
+    utc: crate::time::Timestamp,
+) -> String {
     use super::Fault;
     let seconds = rng.below(120);
     match fault {

@@ -1,7 +1,8 @@
 //! Timers, and the future that waits for one.
 
 use super::SimClock;
-use crate::{Clock, Instant};
+use crate::clock::Clock;
+use crate::time::Instant;
 use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;

@@ -5,7 +5,10 @@ use super::calm::calm;
 use super::env::{Env, Life, SimReporter};
 use super::rng::Rng;
 use super::run::settling_bound;
-use crate::{Drain, Handle, Options, Severity, fields, sometimes};
+use crate::event::Severity;
+use crate::session::{Handle, Options};
+use crate::stats::Drain;
+use crate::{fields, sometimes};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::future::Future;
@@ -144,7 +147,7 @@ pub(super) struct Session {
     pub(super) reporter: Option<SimReporter>,
     pub(super) handle: Handle,
     /// That of the first stop.
-    stop_deadline: Option<crate::Instant>,
+    stop_deadline: Option<crate::time::Instant>,
 }
 
 impl Session {
@@ -400,7 +403,7 @@ impl Session {
     }
 
     /// A wait ends by its own deadline, whatever happens; a machine that slept through it ends it when it wakes.
-    fn ends_in_time(&self, start: crate::Instant, bound: Duration) {
+    fn ends_in_time(&self, start: crate::time::Instant, bound: Duration) {
         if self.env.0.world.state().faults.rate(Fault::Suspend) == 0 && !self.has_slept() {
             let took = self.env.now().saturating_duration_since(start);
             assert!(took <= bound, "a wait of {bound:?} took {took:?}");
@@ -440,7 +443,7 @@ impl Session {
         sometimes!(stats.delivered > 200, "a session delivers many events");
         sometimes!(self.number > 1, "a process has several sessions");
         sometimes!(
-            crate::Clock::utc(&self.env.clock()).as_unix_micros() < 86_400_000_000,
+            crate::clock::Clock::utc(&self.env.clock()).as_unix_micros() < 86_400_000_000,
             "it is 1970"
         );
         sometimes!(

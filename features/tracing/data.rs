@@ -1,8 +1,8 @@
 //! What an event or a span has to tell, as JSON, written straight into the encoder.
 
 use super::filter::LOG;
-use crate::encode::WriteJson;
-use crate::scratch::{Failed, Scratch};
+use crate::event::encode::WriteJson;
+use crate::event::writer::{EventWriter, Failed};
 use alloc::string::{String, ToString};
 use core::error::Error;
 use core::fmt;
@@ -87,7 +87,7 @@ impl Serialize for Fields<'_> {
 
 /// The same JSON, without what serde costs.
 impl WriteJson for EventData<'_> {
-    fn write_json(&self, out: &mut Scratch<'_>) -> Result<(), Failed> {
+    fn write_json(&self, out: &mut EventWriter<'_>) -> Result<(), Failed> {
         out.raw(b"{\"target\":");
         out.text(self.target)?;
         let mut before: &[u8] = b",\"spans\":[";
@@ -155,7 +155,7 @@ impl<M: SerializeMap> Object for M {
 
 /// Straight into the encoder's buffer.
 struct Direct<'a, 'b> {
-    out: &'a mut Scratch<'b>,
+    out: &'a mut EventWriter<'b>,
     /// Of the next key.
     before: u8,
 }
@@ -304,7 +304,7 @@ impl Keeper<'_> {
     }
 
     fn keep_text(&mut self, field: &Field, text: &dyn fmt::Display) {
-        let text = crate::encode::Cut::new(text, self.room).to_string();
+        let text = crate::event::encode::Cut::new(text, self.room).to_string();
         self.keep(field, text);
     }
 }

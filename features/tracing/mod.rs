@@ -3,8 +3,10 @@
 mod data;
 mod filter;
 
-use crate::origin::{self, OwnWork};
-use crate::{Handle, Severity, panics};
+use crate::event::Severity;
+use crate::session::Handle;
+use crate::sys::origin::{self, OwnWork};
+use crate::sys::panics;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -22,7 +24,8 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 ///
 /// ```
 /// # use tracing_core as tracing;
-/// use tinkex_telemetry::{Handle, TelemetryLayer};
+/// use tinkex_telemetry::Handle;
+/// use tinkex_telemetry::tracing::TelemetryLayer;
 /// use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 ///
 /// fn install(telemetry: &Handle) {
@@ -141,13 +144,15 @@ impl TelemetryLayer {
 
     /// The session's monotonic time, in microseconds.
     fn now(&self) -> u64 {
-        self.handle.sink().map_or(0, |sink| sink.now().as_micros())
+        self.handle
+            .session()
+            .map_or(0, |session| session.now().as_micros())
     }
 
     /// The longest text that is worth keeping.
     fn room(&self) -> usize {
-        let sink = self.handle.sink();
-        sink.map_or(0, |sink| sink.shared().max_event_bytes)
+        let session = self.handle.session();
+        session.map_or(0, |session| session.shared().max_event_bytes)
     }
 
     /// Keeps the values of a span. The application's own `Debug` must not take it down from here.
@@ -200,9 +205,9 @@ where
         };
         let _own = OwnWork::enter();
         // Refused or not, it is counted.
-        if let Some(sink) = self.handle.sink() {
-            let shared = sink.shared();
-            let _ = shared.log_written(|| sink.utc(), name, &data, severity(level));
+        if let Some(session) = self.handle.session() {
+            let shared = session.shared();
+            let _ = shared.log_written(|| session.utc(), name, &data, severity(level));
         }
     }
 

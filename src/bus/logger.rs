@@ -1,13 +1,13 @@
 //! Events in the program's own log, for people to read.
 
-use super::{AttachError, Bus, Event, Events, HandlerId, Value, Values};
+use super::{AttachError, Bus, Event, EventNames, HandlerId, Value, Values};
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
 
 impl Bus {
-    /// Attaches a handler that writes each of the [automatic events](Events::AUTOMATIC) to the `log` facade at this
+    /// Attaches a handler that writes each of the [automatic events](EventNames::AUTOMATIC) to the `log` facade at this
     /// level, target `tinkex_telemetry`, in one line. Answers its id, with which [`detach`](Self::detach) ends it.
     ///
     /// # Errors
@@ -17,7 +17,7 @@ impl Bus {
             log::log!(target: "tinkex_telemetry", level, "{}", Line(event));
         };
         let id = HandlerId::Like("tinkex-logger");
-        let handler = self.add(id, Events::AUTOMATIC, Box::new(write))?;
+        let handler = self.add(id, EventNames::AUTOMATIC, Box::new(write))?;
         Ok(handler.id().into())
     }
 }

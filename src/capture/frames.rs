@@ -12,9 +12,9 @@ use std::hash::DefaultHasher;
 
 /// What a failure is recognized by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Print(u64);
+pub(crate) struct Fingerprint(u64);
 
-impl Print {
+impl Fingerprint {
     /// An error is known by its message: its address and its type change on the way.
     pub(crate) fn of_error(session: &str, error: &(dyn Error + 'static)) -> Self {
         Self::new(session, format_args!("{error}"), 0)
@@ -59,7 +59,7 @@ std::thread_local! {
         }
     };
     /// What was logged inside the captures that are under way, with their depth.
-    static LOGGED: RefCell<Vec<(usize, Print)>> = const { RefCell::new(Vec::new()) };
+    static LOGGED: RefCell<Vec<(usize, Fingerprint)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// As many failures are remembered, the latest: one that is on its way was logged just now.
@@ -82,7 +82,7 @@ impl Frame {
     }
 
     /// Ends it before it is dropped; gives back what was logged inside.
-    pub(super) fn leave(&self) -> Vec<Print> {
+    pub(super) fn leave(&self) -> Vec<Fingerprint> {
         NOW.with(|now| {
             now.depth.set(self.depth - 1);
             if now.has_logged.get() {
@@ -94,13 +94,13 @@ impl Frame {
     }
 
     #[cold]
-    fn collect(&self) -> Vec<Print> {
+    fn collect(&self) -> Vec<Fingerprint> {
         let mut logged = Vec::new();
         with_logged(|all| {
-            all.retain(|&(depth, print)| {
+            all.retain(|&(depth, fingerprint)| {
                 let is_inside = depth >= self.depth;
                 if is_inside {
-                    logged.push(print);
+                    logged.push(fingerprint);
                 }
                 !is_inside
             });
@@ -123,19 +123,19 @@ impl Drop for Frame {
 }
 
 /// Tells the capture that is around here, if there is one, that a failure has been logged.
-pub(crate) fn tell(print: Print) {
+pub(crate) fn mark_logged(fingerprint: Fingerprint) {
     let depth = NOW.with(|now| now.depth.get());
     if depth > 0 {
         with_logged(|all| {
             if all.len() >= MOST {
                 all.remove(0);
             }
-            all.push((depth, print));
+            all.push((depth, fingerprint));
         });
     }
 }
 
-fn with_logged(work: impl FnOnce(&mut Vec<(usize, Print)>)) {
+fn with_logged(work: impl FnOnce(&mut Vec<(usize, Fingerprint)>)) {
     // A thread that shuts down remembers nothing.
     let _ = LOGGED.try_with(|all| {
         if let Ok(mut all) = all.try_borrow_mut() {

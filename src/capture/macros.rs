@@ -11,7 +11,7 @@
 /// waited for until it is sent, at most `flush_timeout`. With `async` before the block it is a future to be awaited in
 /// place, and nothing is logged when that is dropped half way.
 ///
-/// What is logged, and what it costs: [`Capture`](crate::Capture), which is the same without macros.
+/// What is logged, and what it costs: [`Capture`](crate::capture::Capture), which is the same without macros.
 ///
 /// ```
 /// # fn example(telemetry: &tinkex_telemetry::Handle) -> Result<(), std::num::ParseIntError> {
@@ -30,14 +30,14 @@
 #[macro_export]
 macro_rules! capture {
     ($($options_and_block:tt)+) => {
-        $crate::__capture!([$crate::Capture::new()] $($options_and_block)+)
+        $crate::__capture!([$crate::capture::Capture::new()] $($options_and_block)+)
     };
 }
 
 /// Starts an `async` block as a task on the session's executor, and logs it when it panics or comes to an `Err`.
 ///
-/// It becomes a [`Task`](crate::Task) to be awaited, in which a panic goes on. The block is an `async move` one; the
-/// options are those of [`capture!`](crate::capture). See [`Capture::spawn`](crate::Capture::spawn).
+/// It becomes a [`Task`](crate::capture::Task) to be awaited, in which a panic goes on. The block is an `async move` one; the
+/// options are those of [`capture!`](crate::capture). See [`Capture::spawn`](crate::capture::Capture::spawn).
 ///
 /// ```
 /// # async fn example(telemetry: &tinkex_telemetry::Handle) -> Result<(), Box<dyn std::error::Error>> {
@@ -49,7 +49,7 @@ macro_rules! capture {
 #[macro_export]
 macro_rules! async_capture {
     ($($options_and_block:tt)+) => {
-        $crate::__async_capture!([$crate::Capture::new()] $($options_and_block)+)
+        $crate::__async_capture!([$crate::capture::Capture::new()] $($options_and_block)+)
     };
 }
 
@@ -58,7 +58,7 @@ macro_rules! async_capture {
 #[macro_export]
 macro_rules! async_capture_local {
     (spawner = $spawner:expr, $($options_and_block:tt)+) => {
-        $crate::__async_capture_local!([$crate::Capture::new()] $spawner, $($options_and_block)+)
+        $crate::__async_capture_local!([$crate::capture::Capture::new()] $spawner, $($options_and_block)+)
     };
 }
 
@@ -72,13 +72,13 @@ macro_rules! __capture {
         $crate::__capture!([$capture.$option($value)] $($rest)+)
     };
     ([$capture:expr] async move $block:block) => {
-        $capture.future_with(async move $block, $crate::__look!())
+        $capture.future_with(async move $block, $crate::__inspect!())
     };
     ([$capture:expr] async $block:block) => {
-        $capture.future_with(async $block, $crate::__look!())
+        $capture.future_with(async $block, $crate::__inspect!())
     };
     ([$capture:expr] $block:block) => {
-        $capture.run_with(|| $block, $crate::__look!())
+        $capture.run_with(|| $block, $crate::__inspect!())
     };
 }
 
@@ -92,7 +92,7 @@ macro_rules! __async_capture {
         $crate::__async_capture!([$capture.$option($value)] $($rest)+)
     };
     ([$capture:expr] $block:block) => {
-        $capture.spawn_with(async move $block, $crate::__look!())
+        $capture.spawn_with(async move $block, $crate::__inspect!())
     };
 }
 
@@ -106,14 +106,14 @@ macro_rules! __async_capture_local {
         $crate::__async_capture_local!([$capture.$option($value)] $spawner, $($rest)+)
     };
     ([$capture:expr] $spawner:expr, $block:block) => {
-        $capture.spawn_local_with($spawner, async move $block, $crate::__look!())
+        $capture.spawn_local_with($spawner, async move $block, $crate::__inspect!())
     };
 }
 
 /// Looks into a value of any type for an error.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __look {
+macro_rules! __inspect {
     () => {
         |value, found| {
             #[allow(unused_imports, reason = "one of them is needed")]

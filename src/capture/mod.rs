@@ -1,32 +1,33 @@
 //! Capture: what a block or a future fails with is logged, and goes on as if nobody had looked.
 
-use crate::handle::Handle;
-use crate::reporter::Reporter;
-use crate::severity::Severity;
+use crate::event::severity::Severity;
+use crate::session::{AsHandle, Handle};
 
 #[cfg(feature = "std")]
 mod frames;
 mod macros;
-mod outcome;
+pub(crate) mod outcome;
+#[cfg(feature = "std")]
+mod panic_hook;
 #[cfg(feature = "std")]
 mod panicked;
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg(has_arc)]
 mod task;
+#[cfg(feature = "std")]
+mod unclaimed;
 mod watch;
 
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg(has_arc)]
 use crate::spawner::LocalSpawner;
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 #[cfg(feature = "alloc")]
 use core::future::Future;
 
+pub use outcome::{ByBox, ByError, ByNever, NoOutcome, OnError, Outcome, Probe, SomeOutcome};
 #[cfg(feature = "std")]
-pub(crate) use frames::Print;
-pub use outcome::{ByBox, ByError, ByNever, Found, NoOutcome, Outcome, Probe, SomeOutcome};
-#[cfg(feature = "std")]
-pub(crate) use panicked::{Panicked, message};
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+pub use panic_hook::{PanicHook, install_panic_hook};
+#[cfg(has_arc)]
 pub use task::{LocalTask, Task};
 #[cfg(feature = "alloc")]
 use watch::Ended;
@@ -132,11 +133,11 @@ impl<'a> Capture<'a> {
 
     #[doc(hidden)]
     #[inline]
-    pub fn run_with<R>(self, work: impl FnOnce() -> R, look: impl FnOnce(&R, Found<'_>)) -> R {
+    pub fn run_with<R>(self, work: impl FnOnce() -> R, inspect: impl FnOnce(&R, OnError<'_>)) -> R {
         if !self.handle.is_enabled() {
             return work();
         }
-        watch::run(self.handle, work, look, |failure, is_logged| {
+        watch::run(self.handle, work, inspect, |failure, is_logged| {
             self.fail(failure, is_logged);
         })
     }
@@ -193,12 +194,12 @@ impl Capture<'_> {
     pub fn future_with<F: Future, L>(
         self,
         future: F,
-        look: L,
+        inspect: L,
     ) -> impl Future<Output = F::Output> + use<F, L>
     where
-        L: FnOnce(&F::Output, Found<'_>),
+        L: FnOnce(&F::Output, OnError<'_>),
     {
-        let watched = self.watch(future, look);
+        let watched = self.watch(future, inspect);
         async { watched.await.resume() }
     }
 
@@ -206,10 +207,10 @@ impl Capture<'_> {
     fn watch<F: Future, L>(
         self,
         future: F,
-        look: L,
+        inspect: L,
     ) -> impl Future<Output = Ended<F::Output>> + use<F, L>
     where
-        L: FnOnce(&F::Output, Found<'_>),
+        L: FnOnce(&F::Output, OnError<'_>),
     {
         let (handle, severity, is_fatal) = (self.handle.clone(), self.severity, self.is_fatal);
         async move {
@@ -225,7 +226,7 @@ impl Capture<'_> {
                 (true, false) => wait = handle.begin_fatal(failure, severity),
                 (true, true) => wait = handle.begin_end(),
             };
-            let ended = watch::watch(&handle, future, look, fail).await;
+            let ended = watch::watch(&handle, future, inspect, fail).await;
             if wait.is_some() {
                 let _ = handle.clone().finish(wait).await;
             }
@@ -235,7 +236,7 @@ impl Capture<'_> {
 }
 
 /// # Tasks
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg(has_arc)]
 impl Capture<'_> {
     /// Starts a future that comes to a `Result` on the session's executor; see [`Task`].
     ///
@@ -261,13 +262,13 @@ impl Capture<'_> {
     pub fn spawn_with<F>(
         self,
         future: F,
-        look: impl FnOnce(&F::Output, Found<'_>) + Send + 'static,
+        inspect: impl FnOnce(&F::Output, OnError<'_>) + Send + 'static,
     ) -> Task<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        Task::start(Box::pin(self.watch(future, look)), |task| {
+        Task::start(Box::pin(self.watch(future, inspect)), |task| {
             self.handle.spawn_boxed(task)
         })
     }
@@ -287,63 +288,17 @@ impl Capture<'_> {
         self,
         spawner: &impl LocalSpawner,
         future: F,
-        look: impl FnOnce(&F::Output, Found<'_>) + 'static,
+        inspect: impl FnOnce(&F::Output, OnError<'_>) + 'static,
     ) -> LocalTask<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
     {
-        LocalTask::start(Box::pin(self.watch(future, look)), |task| {
+        LocalTask::start(Box::pin(self.watch(future, inspect)), |task| {
             spawner.spawn_local(task)
         })
     }
 }
-
-/// What leads to a [`Handle`]: itself, a [`Reporter`]; an `Option`, a reference, a `Box`, an `Rc` or an `Arc` of one.
-pub trait AsHandle {
-    /// The handle, if there is one.
-    fn as_handle(&self) -> Option<&Handle>;
-}
-
-impl AsHandle for Handle {
-    fn as_handle(&self) -> Option<&Handle> {
-        Some(self)
-    }
-}
-
-impl<T, C, S> AsHandle for Reporter<T, C, S> {
-    fn as_handle(&self) -> Option<&Handle> {
-        Some(self)
-    }
-}
-
-impl<H: AsHandle> AsHandle for Option<H> {
-    fn as_handle(&self) -> Option<&Handle> {
-        self.as_ref()?.as_handle()
-    }
-}
-
-impl<H: AsHandle + ?Sized> AsHandle for &H {
-    fn as_handle(&self) -> Option<&Handle> {
-        (**self).as_handle()
-    }
-}
-
-#[cfg(feature = "alloc")]
-macro_rules! as_handle_in {
-    ($($owner:ty),*) => {$(
-        impl<H: AsHandle + ?Sized> AsHandle for $owner {
-            fn as_handle(&self) -> Option<&Handle> {
-                (**self).as_handle()
-            }
-        }
-    )*};
-}
-
-#[cfg(feature = "alloc")]
-as_handle_in!(Box<H>, alloc::rc::Rc<H>);
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-as_handle_in!(alloc::sync::Arc<H>);
 
 impl Handle {
     /// Captures what blocks and futures fail with, for this session.

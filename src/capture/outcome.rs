@@ -1,8 +1,8 @@
 //! What capture sees in the value that a block or a future comes to.
 
-use crate::exception::AnyError;
+use crate::event::exception::AnyError;
 #[cfg(feature = "alloc")]
-use crate::exception::Dynamic;
+use crate::event::exception::DynamicError;
 use core::error::Error;
 
 #[cfg(feature = "alloc")]
@@ -20,18 +20,18 @@ use alloc::boxed::Box;
 pub trait Outcome<By> {
     /// Gives the error, if there is one, to `found`.
     #[doc(hidden)]
-    fn error(&self, found: Found<'_>);
+    fn error(&self, found: OnError<'_>);
 }
 
 /// Takes an error.
-pub type Found<'a> = &'a mut dyn FnMut(&dyn AnyError);
+pub type OnError<'a> = &'a mut dyn FnMut(&dyn AnyError);
 
 /// The errors that are [`Error`]s.
 #[derive(Debug)]
 pub enum ByError {}
 
 impl<T, E: Error + 'static> Outcome<ByError> for Result<T, E> {
-    fn error(&self, found: Found<'_>) {
+    fn error(&self, found: OnError<'_>) {
         if let Err(error) = self {
             found(error);
         }
@@ -46,9 +46,9 @@ macro_rules! outcome_of_boxes {
     ($($object:ty),*) => {$(
         #[cfg(feature = "alloc")]
         impl<T> Outcome<ByBox> for Result<T, Box<$object>> {
-            fn error(&self, found: Found<'_>) {
+            fn error(&self, found: OnError<'_>) {
                 if let Err(error) = self {
-                    found(&Dynamic::new(&**error));
+                    found(&DynamicError::new(&**error));
                 }
             }
         }
@@ -67,7 +67,7 @@ pub enum ByNever {}
 
 /// A block that never ends normally has this type where nothing is expected of it.
 impl Outcome<ByNever> for () {
-    fn error(&self, _: Found<'_>) {}
+    fn error(&self, _: OnError<'_>) {}
 }
 
 /// Names the never type, which has no name of its own yet where a trait is implemented for it.
@@ -81,7 +81,7 @@ impl<R> Returns for fn() -> R {
 }
 
 impl Outcome<ByNever> for <fn() -> ! as Returns>::Output {
-    fn error(&self, _: Found<'_>) {
+    fn error(&self, _: OnError<'_>) {
         match *self {}
     }
 }
@@ -93,11 +93,11 @@ pub struct Probe<'a, R>(pub &'a R);
 /// It is one.
 pub trait SomeOutcome<By> {
     /// See [`Outcome::error`].
-    fn error(&self, found: Found<'_>);
+    fn error(&self, found: OnError<'_>);
 }
 
 impl<R: Outcome<By>, By> SomeOutcome<By> for Probe<'_, R> {
-    fn error(&self, found: Found<'_>) {
+    fn error(&self, found: OnError<'_>) {
         self.0.error(found);
     }
 }
@@ -105,7 +105,7 @@ impl<R: Outcome<By>, By> SomeOutcome<By> for Probe<'_, R> {
 /// It is a plain value. As this is a trait of the reference, it comes second when a method is looked for.
 pub trait NoOutcome {
     /// Finds nothing.
-    fn error(&self, _: Found<'_>) {}
+    fn error(&self, _: OnError<'_>) {}
 }
 
 impl<R> NoOutcome for &Probe<'_, R> {}

@@ -1,7 +1,7 @@
 //! Running what is captured, and looking at how it ended.
 
-use super::Found;
-use crate::exception::AnyError;
+use super::OnError;
+use crate::event::exception::AnyError;
 
 #[cfg(feature = "std")]
 pub(super) use with_panics::*;
@@ -13,12 +13,13 @@ pub(super) type Failure<'a> = dyn AnyError + 'a;
 
 #[cfg(feature = "std")]
 mod with_panics {
-    use super::{Failure, Found};
-    use crate::capture::frames::{Frame, MOST, Print, tell};
+    use super::{Failure, OnError};
+    use crate::capture::frames::{Fingerprint, Frame, MOST, mark_logged};
     use crate::capture::panicked::{Panicked, message};
-    use crate::exception::chain;
-    use crate::handle::Handle;
-    use crate::{panic_hook, panics};
+    use crate::capture::unclaimed;
+    use crate::event::exception::chain;
+    use crate::session::handle::Handle;
+    use crate::sys::panics;
     use alloc::vec::Vec;
     use core::future::{Future, poll_fn};
     use core::panic::AssertUnwindSafe;
@@ -31,21 +32,21 @@ mod with_panics {
     pub(in crate::capture) struct Ended<R> {
         result: thread::Result<R>,
         /// What was logged of it, for the captures around.
-        print: Option<Print>,
+        fingerprint: Option<Fingerprint>,
     }
 
     impl<R> Ended<R> {
         pub(in crate::capture) const fn value(value: R) -> Self {
             Self {
                 result: Ok(value),
-                print: None,
+                fingerprint: None,
             }
         }
 
         /// Goes on as if nobody had looked.
         #[inline]
         pub(in crate::capture) fn resume(self) -> R {
-            self.print.into_iter().for_each(tell);
+            self.fingerprint.into_iter().for_each(mark_logged);
             match self.result {
                 Ok(value) => value,
                 Err(payload) => resume_unwind(payload),
@@ -59,23 +60,23 @@ mod with_panics {
     pub(in crate::capture) fn run<R>(
         handle: &Handle,
         work: impl FnOnce() -> R,
-        look: impl FnOnce(&R, Found<'_>),
+        inspect: impl FnOnce(&R, OnError<'_>),
         mut fail: impl FnMut(&Failure<'_>, bool),
     ) -> R {
         let frame = Frame::enter();
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(value) => {
-                look(&value, &mut |error| {
+                inspect(&value, &mut |error| {
                     let logged = frame.leave();
                     error_ended(handle, error, &logged, &mut fail)
                         .into_iter()
-                        .for_each(tell);
+                        .for_each(mark_logged);
                 });
                 value
             }
             Err(payload) => {
                 let logged = frame.leave();
-                tell(panic_ended(handle, &*payload, &logged, &mut fail));
+                mark_logged(panic_ended(handle, &*payload, &logged, &mut fail));
                 resume_unwind(payload)
             }
         }
@@ -85,7 +86,7 @@ mod with_panics {
     pub(in crate::capture) async fn watch<F: Future>(
         handle: &Handle,
         future: F,
-        look: impl FnOnce(&F::Output, Found<'_>),
+        inspect: impl FnOnce(&F::Output, OnError<'_>),
         mut fail: impl FnMut(&Failure<'_>, bool),
     ) -> Ended<F::Output> {
         let mut future = pin!(future);
@@ -101,14 +102,17 @@ mod with_panics {
             }
         });
         let result = result.await;
-        let mut print = None;
+        let mut fingerprint = None;
         match &result {
-            Ok(value) => look(value, &mut |error| {
-                print = error_ended(handle, error, &logged, &mut fail);
+            Ok(value) => inspect(value, &mut |error| {
+                fingerprint = error_ended(handle, error, &logged, &mut fail);
             }),
-            Err(payload) => print = Some(panic_ended(handle, &**payload, &logged, &mut fail)),
+            Err(payload) => fingerprint = Some(panic_ended(handle, &**payload, &logged, &mut fail)),
         }
-        Ended { result, print }
+        Ended {
+            result,
+            fingerprint,
+        }
     }
 
     /// What the captures around will know the error by. `None` when it cannot be looked at.
@@ -116,44 +120,44 @@ mod with_panics {
     fn error_ended(
         handle: &Handle,
         error: &Failure<'_>,
-        logged: &[Print],
+        logged: &[Fingerprint],
         fail: &mut dyn FnMut(&Failure<'_>, bool),
-    ) -> Option<Print> {
+    ) -> Option<Fingerprint> {
         let session = handle.session_id().unwrap_or_default();
-        let print = |error| panics::catch(|| Print::of_error(session, error));
+        let fingerprint = |error| panics::catch(|| Fingerprint::of_error(session, error));
         let is_logged = !logged.is_empty()
             && chain(error.as_error())
-                .filter_map(print)
-                .any(|print| logged.contains(&print));
+                .filter_map(fingerprint)
+                .any(|fingerprint| logged.contains(&fingerprint));
         fail(error, is_logged);
-        print(error.as_error())
+        fingerprint(error.as_error())
     }
 
     #[cold]
     fn panic_ended(
         handle: &Handle,
         payload: &(dyn core::any::Any + Send),
-        logged: &[Print],
+        logged: &[Fingerprint],
         fail: &mut dyn FnMut(&Failure<'_>, bool),
-    ) -> Print {
+    ) -> Fingerprint {
         let session = handle.session_id().unwrap_or_default();
         let message = message(payload);
         let address = core::ptr::from_ref(payload).cast::<()>().addr();
-        let print = Print::of_panic(session, message, address);
+        let fingerprint = Fingerprint::of_panic(session, message, address);
         // The hook's note is taken in any case.
-        let is_hooked = panic_hook::claim(session, message);
+        let is_hooked = unclaimed::claim(session, message);
         fail(
             &Panicked::new(message, None),
-            is_hooked || logged.contains(&print),
+            is_hooked || logged.contains(&fingerprint),
         );
-        print
+        fingerprint
     }
 }
 
 #[cfg(not(feature = "std"))]
 mod without_panics {
-    use super::{Failure, Found};
-    use crate::handle::Handle;
+    use super::{Failure, OnError};
+    use crate::session::handle::Handle;
 
     /// How something captured has ended.
     #[cfg(feature = "alloc")]
@@ -174,11 +178,11 @@ mod without_panics {
     pub(in crate::capture) fn run<R>(
         _: &Handle,
         work: impl FnOnce() -> R,
-        look: impl FnOnce(&R, Found<'_>),
+        inspect: impl FnOnce(&R, OnError<'_>),
         mut fail: impl FnMut(&Failure<'_>, bool),
     ) -> R {
         let value = work();
-        look(&value, &mut |error| fail(error, false));
+        inspect(&value, &mut |error| fail(error, false));
         value
     }
 
@@ -187,11 +191,11 @@ mod without_panics {
     pub(in crate::capture) async fn watch<F: core::future::Future>(
         _: &Handle,
         future: F,
-        look: impl FnOnce(&F::Output, Found<'_>),
+        inspect: impl FnOnce(&F::Output, OnError<'_>),
         mut fail: impl FnMut(&Failure<'_>, bool),
     ) -> Ended<F::Output> {
         let value = future.await;
-        look(&value, &mut |error| fail(error, false));
+        inspect(&value, &mut |error| fail(error, false));
         Ended(value)
     }
 }

@@ -1,15 +1,15 @@
 //! Batches: what goes into one, its attempts, its way out of the ring, its halves.
 
 use super::stopping::End;
-use super::{Engine, SendId, Step, earliest};
-use crate::ring::HEADER;
+use super::{AttemptId, Engine, Step, earliest};
+use crate::engine::ring::HEADER;
 use crate::time::Instant;
 use core::num::NonZero;
 use uuid::Uuid;
 
 /// Which events a batch has: those at the head of the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct BatchExtent {
     pub(super) records: usize,
     /// With headers, as the ring counts.
     pub(super) ring_bytes: usize,
@@ -19,7 +19,7 @@ pub(super) struct Shape {
     pub(super) with_end: bool,
 }
 
-impl Shape {
+impl BatchExtent {
     pub(super) const fn events(&self) -> u64 {
         self.records as u64 + self.with_end as u64
     }
@@ -34,7 +34,7 @@ impl Shape {
 /// A batch that is not settled.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub(super) shape: Shape,
+    pub(super) extent: BatchExtent,
     pub(super) key: Uuid,
     pub(super) attempt: u32,
     pub(super) phase: Phase,
@@ -43,17 +43,17 @@ pub(super) struct InFlight {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {
     Sending {
-        id: SendId,
+        id: AttemptId,
         deadline: Instant,
     },
     Retry {
         until: Instant,
-        is_servers_wish: bool,
+        is_retry_after: bool,
     },
 }
 
 impl InFlight {
-    pub(super) fn is_sending(&self, send: SendId) -> bool {
+    pub(super) fn is_sending(&self, send: AttemptId) -> bool {
         matches!(self.phase, Phase::Sending { id, .. } if id == send)
     }
 }
@@ -67,8 +67,8 @@ pub(super) struct Split {
 
 /// One attempt at one batch, for the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    pub(crate) id: SendId,
+pub(crate) struct Attempt {
+    pub(crate) id: AttemptId,
     pub(crate) key: Uuid,
     pub(crate) first_index: u64,
     pub(crate) events: usize,
@@ -77,7 +77,7 @@ pub(crate) struct Ticket {
     pub(crate) attempt: u32,
 }
 
-impl Ticket {
+impl Attempt {
     /// Where copying this batch begins.
     pub(crate) const fn cursor(&self) -> Cursor {
         Cursor {
@@ -93,7 +93,7 @@ impl Ticket {
 /// How far a batch has been copied.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    send: SendId,
+    send: AttemptId,
     /// Records begun, the place in the ring, and what is left there of the record that was begun last.
     records: usize,
     ring_at: usize,
@@ -111,60 +111,60 @@ impl Engine {
     pub(super) fn form(&mut self, now: Instant) -> Step {
         let cap = self.batch_cap();
         let before_end = self.records_before_end();
-        let mut shape = self.forming;
+        let mut extent = self.forming;
         for _ in 0..Self::FORM_STEP {
-            let event = if shape.events() >= cap || shape.with_end {
+            let event = if extent.events() >= cap || extent.with_end {
                 None
-            } else if before_end == Some(shape.records as u64) {
+            } else if before_end == Some(extent.records as u64) {
                 Some(self.end_json().len())
             } else {
                 self.ring
-                    .record(shape.ring_bytes)
+                    .record(extent.ring_bytes)
                     .filter(|record| record.is_finished)
                     .map(|record| record.len)
             };
-            match event.filter(|len| shape.with_event(*len) <= self.batch_budget) {
-                None if shape.events() == 0 => return self.wait_for_event(),
-                None => return self.send_formed(shape, now),
+            match event.filter(|len| extent.with_event(*len) <= self.options.batch_budget) {
+                None if extent.events() == 0 => return self.wait_for_event(),
+                None => return self.send_formed(extent, now),
                 Some(len) => {
-                    shape.json_bytes = shape.with_event(len);
-                    if before_end == Some(shape.records as u64) {
-                        shape.with_end = true;
+                    extent.json_bytes = extent.with_event(len);
+                    if before_end == Some(extent.records as u64) {
+                        extent.with_end = true;
                     } else {
-                        shape.records += 1;
-                        shape.ring_bytes += HEADER + len;
+                        extent.records += 1;
+                        extent.ring_bytes += HEADER + len;
                     }
                 }
             }
         }
-        self.forming = shape;
+        self.forming = extent;
         Step::Again
     }
 
     /// The next event is still being written, by somebody whom the driver has interrupted.
     fn wait_for_event(&mut self) -> Step {
-        self.is_held_up = true;
+        self.awaits_writer = true;
         Step::Wait(earliest([self.stop_deadline(), self.notices.due()]))
     }
 
-    fn send_formed(&mut self, shape: Shape, now: Instant) -> Step {
-        self.forming = Shape::default();
+    fn send_formed(&mut self, extent: BatchExtent, now: Instant) -> Step {
+        self.forming = BatchExtent::default();
         #[cfg(feature = "alloc")]
         {
             self.idle_since = None;
         }
-        if shape.events() == self.queued() {
+        if extent.events() == self.queued() {
             self.flush_at = None;
-            self.fresh_bytes = 0;
+            self.bytes_since_flush = 0;
             self.emptied_at = Some(now);
         }
         self.in_flight = Some(InFlight {
-            shape,
+            extent,
             key: self.random.uuid(),
             attempt: 0,
             phase: Phase::Retry {
                 until: now,
-                is_servers_wish: false,
+                is_retry_after: false,
             },
         });
         self.begin_attempt(now)
@@ -192,22 +192,22 @@ impl Engine {
         let Some(in_flight) = &mut self.in_flight else {
             return Step::Again;
         };
-        let id = SendId(self.next_send);
+        let id = AttemptId(self.next_send);
         self.next_send = self.next_send.wrapping_add(1);
         let deadline = now.after(self.options.http_timeout);
         in_flight.phase = Phase::Sending {
             id,
             deadline: deadline.unwrap_or(Instant::END),
         };
-        Step::Send(Ticket {
+        Step::Send(Attempt {
             id,
             key: in_flight.key,
             first_index: match self.ring.record(0) {
-                Some(record) if in_flight.shape.records > 0 => record.tag,
+                Some(record) if in_flight.extent.records > 0 => record.tag,
                 _ => self.end.index(),
             },
-            events: in_flight.shape.events() as usize,
-            json_bytes: in_flight.shape.json_bytes,
+            events: in_flight.extent.events() as usize,
+            json_bytes: in_flight.extent.json_bytes,
             attempt: in_flight.attempt,
         })
     }
@@ -232,14 +232,14 @@ impl Engine {
             let out = &mut out[written..];
             let step = if at.left > 0 {
                 self.copy_record(at, out)
-            } else if at.records < in_flight.shape.records {
+            } else if at.records < in_flight.extent.records {
                 self.begin_record(at, out)
-            } else if in_flight.shape.with_end {
+            } else if in_flight.extent.with_end {
                 self.copy_end(at, out)
             } else {
                 0
             };
-            if step == 0 && at.left == 0 && at.records == in_flight.shape.records {
+            if step == 0 && at.left == 0 && at.records == in_flight.extent.records {
                 break;
             }
             written += step;
@@ -280,14 +280,14 @@ impl Engine {
     }
 
     /// The batch was too large: it goes back to the queue, to be sent in halves.
-    pub(super) fn split(&mut self, shape: &Shape) {
+    pub(super) fn split(&mut self, extent: &BatchExtent) {
         let end = self
             .split
-            .map_or(self.ledger.settled() + shape.events(), |split| split.end);
-        let half = NonZero::new(shape.events().div_ceil(2)).unwrap_or(NonZero::<u64>::MIN);
+            .map_or(self.ledger.settled() + extent.events(), |split| split.end);
+        let half = NonZero::new(extent.events().div_ceil(2)).unwrap_or(NonZero::<u64>::MIN);
         self.split = Some(Split { cap: half, end });
         // Whatever made the batch due has been answered by it; its pieces are due for that very reason.
-        self.flush_target.0 = self.flush_target.0.max(end);
+        self.flush_watermark.0 = self.flush_watermark.0.max(end);
     }
 }
 

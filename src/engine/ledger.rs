@@ -32,8 +32,8 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    pub(super) fn of(&mut self, reason: Refusal) -> &mut u64 {
-        match reason {
+    pub(super) fn of(&mut self, refusal: Refusal) -> &mut u64 {
+        match refusal {
             Refusal::QueueFull => &mut self.queue_full,
             Refusal::EventTooLarge => &mut self.event_too_large,
             Refusal::Unencodable => &mut self.unencodable,

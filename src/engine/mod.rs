@@ -8,10 +8,13 @@ mod batch;
 mod ending_tests;
 mod intake;
 mod ledger;
+mod options;
 #[cfg(any(test, not(feature = "std")))]
 mod pieces;
 #[cfg(all(test, feature = "std"))]
 mod properties;
+pub(crate) mod retry;
+pub(crate) mod ring;
 mod stopping;
 #[cfg(all(test, feature = "std"))]
 mod testing;
@@ -19,19 +22,18 @@ mod testing;
 mod tests;
 mod wakers;
 
-pub(crate) use batch::Ticket;
+pub(crate) use batch::Attempt;
+pub(crate) use options::EngineOptions;
 pub(crate) use wakers::{Registered, WaiterId, Wakers, wake};
 
-use crate::config::Options;
 use crate::diagnostic::{DiagnosticKind, Notice, Notices};
-use crate::encode::SessionEnd;
-use crate::entropy::Random;
-use crate::retry;
-use crate::ring::Ring;
+use crate::engine::ring::Ring;
+use crate::event::encode::SessionEnd;
 use crate::stats::{DropReason, Stats};
-use crate::text::Why;
+use crate::sys::entropy::Random;
+use crate::text::Reason;
 use crate::time::{self, Instant};
-use batch::{InFlight, Phase, Shape, Split};
+use batch::{BatchExtent, InFlight, Phase, Split};
 use core::task::Waker;
 use core::time::Duration;
 use ledger::Ledger;
@@ -41,15 +43,15 @@ use wakers::{DriverSlot, Waiters};
 
 /// A position in the sequence of accepted events: everything before it is settled when that many are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Target(pub(crate) u64);
+pub(crate) struct Watermark(pub(crate) u64);
 
 /// Names one attempt. A result that comes with an old one is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SendId(u32);
+pub(crate) struct AttemptId(u32);
 
 /// What an event is to the queue.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind<'a> {
+pub(crate) enum Priority<'a> {
     /// Waits for its flush.
     Ordinary,
     /// Asks for one.
@@ -60,20 +62,20 @@ pub(crate) enum Kind<'a> {
 
 /// How an attempt ended.
 #[derive(Clone, Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum SendOutcome {
     Delivered,
     HandedOver,
     /// Worth another attempt, after the time that the server asked for.
-    Retryable(Option<Duration>, Why),
-    Rejected(Why),
-    TooLarge(Why),
+    Retryable(Option<Duration>, Reason),
+    Rejected(Reason),
+    TooLarge(Reason),
 }
 
 /// What the driver is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Send this batch, then settle it.
-    Send(Ticket),
+    Send(Attempt),
     /// Poll again at once: a large batch is put together in steps, so that no step holds the lock for long.
     Again,
     /// Poll again at this time, or when woken.
@@ -96,9 +98,7 @@ impl core::error::Error for AlreadyDriven {}
 
 /// The state of one session.
 pub(crate) struct Engine {
-    options: Rules,
-    /// What a request's body may spend on events.
-    batch_budget: usize,
+    options: EngineOptions,
     ring: Ring,
     random: Random,
     ledger: Ledger,
@@ -111,13 +111,13 @@ pub(crate) struct Engine {
     stop_deadline: Option<Instant>,
     in_flight: Option<InFlight>,
     /// A batch that is being put together, and one that was too large.
-    forming: Shape,
+    forming: BatchExtent,
     split: Option<Split>,
     /// Everything before it is due now, and what has come in since it was set.
-    flush_target: Target,
-    fresh_bytes: usize,
+    flush_watermark: Watermark,
+    bytes_since_flush: usize,
     /// The next event is due and unfinished: whoever finishes it is to wake the driver.
-    is_held_up: bool,
+    awaits_writer: bool,
     /// When what is queued is due at the latest.
     flush_at: Option<Instant>,
     /// When the last batch took all that was queued: what is queued now came later.
@@ -128,39 +128,7 @@ pub(crate) struct Engine {
     driver: DriverSlot,
     waiters: Waiters,
     notices: Notices,
-    is_after_end_told: bool,
-}
-
-/// The options that the engine goes by. Times are microseconds, which take half the memory.
-struct Rules {
-    flush_interval: u64,
-    http_timeout: u64,
-    retry_base_delay: u64,
-    retry_max_delay: u64,
-    flush_threshold: usize,
-    max_queue_size: usize,
-    max_queue_bytes: usize,
-    max_batch_size: usize,
-    max_event_bytes: usize,
-    max_retries: u32,
-}
-
-impl Rules {
-    fn new(options: &Options) -> Self {
-        let micros = |duration| time::micros(duration).unwrap_or(u64::MAX);
-        Self {
-            flush_interval: micros(options.flush_interval),
-            http_timeout: micros(options.http_timeout),
-            retry_base_delay: micros(options.retry_base_delay),
-            retry_max_delay: micros(options.retry_max_delay),
-            flush_threshold: options.flush_threshold,
-            max_queue_size: options.max_queue_size,
-            max_queue_bytes: options.max_queue_bytes,
-            max_batch_size: options.max_batch_size,
-            max_event_bytes: options.max_event_bytes,
-            max_retries: options.max_retries,
-        }
-    }
+    logged_after_end_reported: bool,
 }
 
 impl Engine {
@@ -168,17 +136,15 @@ impl Engine {
     #[cfg(feature = "alloc")]
     const IDLE_GRACE: Duration = Duration::from_secs(1);
 
-    /// An engine for checked options; a request's body spends `overhead` bytes beside its events.
+    /// An engine for checked options.
     pub(crate) fn new(
-        options: &Options,
-        overhead: usize,
+        options: EngineOptions,
         ring: Ring,
         end_slot: EndSlot,
         random: Random,
     ) -> Self {
         Self {
-            batch_budget: options.max_batch_bytes - overhead,
-            options: Rules::new(options),
+            options,
             ring,
             random,
             ledger: Ledger::default(),
@@ -189,11 +155,11 @@ impl Engine {
             is_stopping: false,
             stop_deadline: None,
             in_flight: None,
-            forming: Shape::default(),
+            forming: BatchExtent::default(),
             split: None,
-            flush_target: Target(0),
-            fresh_bytes: 0,
-            is_held_up: false,
+            flush_watermark: Watermark(0),
+            bytes_since_flush: 0,
+            awaits_writer: false,
             flush_at: None,
             emptied_at: None,
             #[cfg(feature = "alloc")]
@@ -201,13 +167,13 @@ impl Engine {
             driver: DriverSlot::default(),
             waiters: Waiters::default(),
             notices: Notices::default(),
-            is_after_end_told: false,
+            logged_after_end_reported: false,
         }
     }
 
     /// Says what to do now. Call [`expire`](Self::expire) with the same `now` first.
     pub(crate) fn poll(&mut self, now: Instant) -> Step {
-        self.driver.look();
+        self.driver.begin_poll();
         let until = match &self.in_flight {
             Some(in_flight) => match in_flight.phase {
                 Phase::Sending { .. } => self.send_deadline(),
@@ -223,7 +189,7 @@ impl Engine {
 
     fn is_due(&self, now: Instant) -> bool {
         self.queued() > 0
-            && (self.settled() < self.flush_target
+            && (self.settled() < self.flush_watermark
                 || self.is_stopping
                 || self.flush_at.is_some_and(|at| at <= now))
     }
@@ -272,97 +238,104 @@ impl Engine {
     }
 
     /// Ends an attempt. The wakers are to be woken; an old id changes nothing.
-    pub(crate) fn settle(&mut self, id: SendId, outcome: Outcome, now: Instant) -> Wakers {
+    pub(crate) fn settle(&mut self, id: AttemptId, outcome: SendOutcome, now: Instant) -> Wakers {
         let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_sending(id)) else {
             return Wakers::default();
         };
         match outcome {
-            Outcome::Delivered => self.ledger.delivered += in_flight.shape.events(),
-            Outcome::HandedOver => self.ledger.handed_over += in_flight.shape.events(),
+            SendOutcome::Delivered => self.ledger.delivered += in_flight.extent.events(),
+            SendOutcome::HandedOver => self.ledger.handed_over += in_flight.extent.events(),
             // What a stop's deadline has caught is dropped by the stop, whoever notices first.
-            Outcome::Retryable(..) if self.stop_is_over(now) => return self.abandon(),
-            Outcome::Retryable(wish, why) if in_flight.attempt < self.options.max_retries => {
-                return self.retry(in_flight, wish, why, now);
+            SendOutcome::Retryable(..) if self.stop_deadline_passed(now) => {
+                return self.drop_remaining();
             }
-            Outcome::Retryable(_, why) => {
-                self.drop_batch(&in_flight.shape, DropReason::RetriesExhausted, why);
+            SendOutcome::Retryable(retry_after, reason)
+                if in_flight.attempt < self.options.max_retries =>
+            {
+                return self.retry(in_flight, retry_after, reason, now);
             }
-            Outcome::Rejected(why) => self.drop_batch(&in_flight.shape, DropReason::Rejected, why),
-            Outcome::TooLarge(why) if in_flight.shape.events() == 1 => {
-                self.drop_batch(&in_flight.shape, DropReason::TooLarge, why);
+            SendOutcome::Retryable(_, reason) => {
+                self.drop_batch(&in_flight.extent, DropReason::RetriesExhausted, reason);
             }
-            Outcome::TooLarge(_) => {
-                self.split(&in_flight.shape);
+            SendOutcome::Rejected(reason) => {
+                self.drop_batch(&in_flight.extent, DropReason::Rejected, reason)
+            }
+            SendOutcome::TooLarge(reason) if in_flight.extent.events() == 1 => {
+                self.drop_batch(&in_flight.extent, DropReason::TooLarge, reason);
+            }
+            SendOutcome::TooLarge(_) => {
+                self.split(&in_flight.extent);
                 return Wakers::default();
             }
         }
-        self.release(&in_flight.shape);
+        self.release(&in_flight.extent);
         self.waiters.take()
     }
 
     fn retry(
         &mut self,
         mut in_flight: InFlight,
-        wish: Option<Duration>,
-        why: Why,
+        retry_after: Option<Duration>,
+        reason: Reason,
         now: Instant,
     ) -> Wakers {
-        let Rules {
+        let EngineOptions {
             retry_base_delay: base,
             retry_max_delay: cap,
             ..
         } = self.options;
         let random = &mut self.random;
-        let delay = match wish {
-            Some(wish) => time::micros(wish).unwrap_or(u64::MAX).min(cap),
+        let delay = match retry_after {
+            Some(retry_after) => time::micros(retry_after).unwrap_or(u64::MAX).min(cap),
             None => retry::backoff(base, cap, in_flight.attempt, |bound| random.below(bound)),
         };
         let until = now.after(delay).unwrap_or(Instant::END);
         in_flight.attempt += 1;
         in_flight.phase = Phase::Retry {
             until,
-            is_servers_wish: wish.is_some(),
+            is_retry_after: retry_after.is_some(),
         };
         self.in_flight = Some(in_flight);
-        self.notices.add_why(DiagnosticKind::AttemptFailed, 1, why);
+        self.notices
+            .add_with_reason(DiagnosticKind::AttemptFailed, 1, reason);
         if self.stop_ends_before(until) {
-            return self.abandon();
+            return self.drop_remaining();
         }
         Wakers::default()
     }
 
-    fn drop_batch(&mut self, shape: &Shape, reason: DropReason, why: Why) {
-        let kind = match reason {
+    fn drop_batch(&mut self, extent: &BatchExtent, drop_reason: DropReason, reason: Reason) {
+        let kind = match drop_reason {
             DropReason::RetriesExhausted => DiagnosticKind::RetriesExhausted,
             DropReason::Rejected => DiagnosticKind::Rejected,
             DropReason::TooLarge => DiagnosticKind::TooLarge,
             DropReason::Shutdown => DiagnosticKind::Shutdown,
         };
-        self.ledger.dropped.add(reason, shape.events());
-        self.notices.add_why(kind, shape.events(), why);
+        self.ledger.dropped.add(drop_reason, extent.events());
+        self.notices.add_with_reason(kind, extent.events(), reason);
     }
 
     /// The events of a settled batch leave the queue.
-    fn release(&mut self, shape: &Shape) {
-        self.ring.release(shape.records, shape.ring_bytes);
-        if shape.with_end {
+    fn release(&mut self, extent: &BatchExtent) {
+        self.ring.release(extent.records, extent.ring_bytes);
+        if extent.with_end {
             self.end = End::Settled;
         }
     }
 
     /// Makes everything accepted so far due. The waker, if any, is to be woken.
-    pub(crate) fn request_flush(&mut self) -> (Target, Option<Waker>) {
+    pub(crate) fn request_flush(&mut self) -> (Watermark, Option<Waker>) {
         self.make_all_due();
-        (self.flush_target, self.driver.wake())
+        (self.flush_watermark, self.driver.wake())
     }
 
-    /// Whether a wait for `target` has nothing left to wait for.
-    pub(crate) fn is_over(&self, target: Target) -> bool {
-        self.settled() >= target || !self.driver.is_attached
+    /// Whether a wait for `watermark` has nothing left to wait for.
+    pub(crate) fn is_over(&self, watermark: Watermark) -> bool {
+        self.settled() >= watermark || !self.driver.is_attached
     }
 
-    fn settled(&self) -> Target {
-        Target(self.ledger.settled())
+    fn settled(&self) -> Watermark {
+        Watermark(self.ledger.settled())
     }
 
     fn queued(&self) -> u64 {
@@ -386,7 +359,7 @@ impl Engine {
             in_flight.attempt = in_flight.attempt.saturating_add(1);
             in_flight.phase = Phase::Retry {
                 until: Instant::ORIGIN,
-                is_servers_wish: false,
+                is_retry_after: false,
             };
         }
         let mut wakers = self.waiters.take();

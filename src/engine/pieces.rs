@@ -3,9 +3,9 @@
 //! An event has its place from the first on, and is accepted; what comes behind it waits for it. Where nobody can be
 //! interrupted while he logs, the driver never sees such an event.
 
-use super::{Engine, Kind};
-use crate::encode::Front;
-use crate::ring::Reserved;
+use super::{Engine, Priority};
+use crate::engine::ring::Reserved;
+use crate::event::encode::EventPrefix;
 use crate::stats::Refusal;
 use core::task::Waker;
 
@@ -15,9 +15,9 @@ impl Engine {
     pub(crate) fn reserve(
         &mut self,
         body_len: usize,
-        kind: Kind<'_>,
-    ) -> (Result<(Reserved, Front), Refusal>, Option<Waker>) {
-        self.take(body_len, kind, |ring, front| {
+        priority: Priority<'_>,
+    ) -> (Result<(Reserved, EventPrefix), Refusal>, Option<Waker>) {
+        self.take(body_len, priority, |ring, front| {
             let reserved = ring.reserve(front.index, front.len() + body_len)?;
             Ok((reserved, front))
         })
@@ -31,8 +31,8 @@ impl Engine {
     /// Nothing is left to be written. The waker, if any, is to be woken.
     pub(crate) fn finish(&mut self, event: &Reserved) -> Option<Waker> {
         self.ring.finish(event);
-        let was_held_up = core::mem::take(&mut self.is_held_up);
-        if was_held_up {
+        let was_awaited = core::mem::take(&mut self.awaits_writer);
+        if was_awaited {
             self.driver.wake()
         } else {
             None
@@ -42,8 +42,8 @@ impl Engine {
 
 #[cfg(all(test, feature = "std"))]
 mod tests {
-    use super::super::testing::World;
-    use super::super::{Kind, Step};
+    use super::super::testing::Harness;
+    use super::super::{Priority, Step};
     use super::*;
     use alloc::sync::Arc;
     use alloc::task::Wake;
@@ -60,12 +60,12 @@ mod tests {
     }
 
     impl Event {
-        fn begin(world: &mut World, name: &str) -> Self {
+        fn begin(harness: &mut Harness, name: &str) -> Self {
             let text = "x".repeat(700);
             let body = alloc::format!(
                 r#","event":"GENERIC_EVENT","event_name":"{name}","event_data":{{"text":"{text}"}}}}"#
             );
-            let (reserved, _) = world.engine.reserve(body.len(), Kind::Ordinary);
+            let (reserved, _) = harness.engine.reserve(body.len(), Priority::Ordinary);
             let (reserved, front) = reserved.expect("there is room");
             let mut json = alloc::vec![0; front.len()];
             front.write(&mut json);
@@ -75,36 +75,39 @@ mod tests {
         }
 
         /// Writes a piece, if there is one left.
-        fn write(&mut self, world: &mut World) -> bool {
+        fn write(&mut self, harness: &mut Harness) -> bool {
             let piece = self.pieces.pop();
             let is_some = piece.is_some();
-            world
+            harness
                 .engine
                 .fill(&mut self.reserved, &piece.unwrap_or_default());
             is_some
         }
 
-        fn end(mut self, world: &mut World) -> Option<Waker> {
-            while self.write(world) {}
-            world.engine.finish(&self.reserved)
+        fn end(mut self, harness: &mut Harness) -> Option<Waker> {
+            while self.write(harness) {}
+            harness.engine.finish(&self.reserved)
         }
     }
 
     #[test]
     fn an_interrupt_logs_while_an_event_is_written_and_both_are_sent_in_order() {
-        let mut world = World::new(|_| {});
+        let mut harness = Harness::new(|_| {});
         for _ in 0..200 {
-            let mut outer = Event::begin(&mut world, "thread");
-            outer.write(&mut world);
-            let mut inner = Event::begin(&mut world, "interrupt");
-            inner.write(&mut world);
-            world.log("another");
-            inner.end(&mut world);
-            outer.end(&mut world);
-            world.engine.request_flush();
-            assert_eq!(world.deliver().names(), ["thread", "interrupt", "another"]);
+            let mut outer = Event::begin(&mut harness, "thread");
+            outer.write(&mut harness);
+            let mut inner = Event::begin(&mut harness, "interrupt");
+            inner.write(&mut harness);
+            harness.log("another");
+            inner.end(&mut harness);
+            outer.end(&mut harness);
+            harness.engine.request_flush();
+            assert_eq!(
+                harness.deliver().names(),
+                ["thread", "interrupt", "another"]
+            );
         }
-        let stats = world.engine.stats();
+        let stats = harness.engine.stats();
         assert_eq!((stats.accepted, stats.delivered), (600, 600));
     }
 
@@ -118,33 +121,33 @@ mod tests {
         }
         let woken = Arc::new(Woken(AtomicBool::new(false)));
 
-        let mut world = World::new(|_| {});
-        world.log("before");
-        let event = Event::begin(&mut world, "unfinished");
-        world.log("behind");
-        world.engine.request_flush();
-        assert_eq!(world.deliver().names(), ["before"]);
-        assert_eq!(world.poll(), Step::Wait(None));
-        assert!(world.engine.park(Arc::clone(&woken).into()).is_ok());
+        let mut harness = Harness::new(|_| {});
+        harness.log("before");
+        let event = Event::begin(&mut harness, "unfinished");
+        harness.log("behind");
+        harness.engine.request_flush();
+        assert_eq!(harness.deliver().names(), ["before"]);
+        assert_eq!(harness.poll(), Step::Wait(None));
+        assert!(harness.engine.park(Arc::clone(&woken).into()).is_ok());
         event
-            .end(&mut world)
+            .end(&mut harness)
             .expect("the driver waits for it")
             .wake();
         assert!(woken.0.load(Ordering::Relaxed));
-        assert_eq!(world.deliver().names(), ["unfinished", "behind"]);
+        assert_eq!(harness.deliver().names(), ["unfinished", "behind"]);
     }
 
     #[test]
     fn what_is_unfinished_at_a_stops_deadline_is_dropped_and_what_comes_late_is_not_written() {
-        let mut world = World::new(|_| {});
-        let mut event = Event::begin(&mut world, "unfinished");
-        event.write(&mut world);
-        world.stop(LONG);
-        assert_eq!(world.poll(), Step::Wait(Some(world.after(LONG))));
-        world.advance(LONG);
-        assert_eq!(world.poll(), Step::Done);
-        assert!(event.end(&mut world).is_none());
-        let stats = world.engine.stats();
+        let mut harness = Harness::new(|_| {});
+        let mut event = Event::begin(&mut harness, "unfinished");
+        event.write(&mut harness);
+        harness.stop(LONG);
+        assert_eq!(harness.poll(), Step::Wait(Some(harness.after(LONG))));
+        harness.advance(LONG);
+        assert_eq!(harness.poll(), Step::Done);
+        assert!(event.end(&mut harness).is_none());
+        let stats = harness.engine.stats();
         assert_eq!(
             (stats.accepted, stats.dropped.shutdown, stats.queued),
             (2, 2, 0)

@@ -1,10 +1,10 @@
 //! Whatever is done to an engine, and whatever the network does: what must hold after every step.
 
-use super::testing::{Attempt, World, retryable};
-use super::{Kind, Outcome, Step, Ticket};
+use super::testing::{Harness, Sent, retryable};
+use super::{Attempt, Priority, SendOutcome, Step};
 use crate::diagnostic::DiagnosticKind;
 use crate::stats::Refusal;
-use crate::text::Why;
+use crate::text::Reason;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -79,12 +79,12 @@ fn op(u: &mut Unstructured<'_>) -> arbitrary::Result<Op> {
 
 /// A world, and what is known about it from outside.
 struct Run {
-    world: World,
+    harness: Harness,
     /// Every event the server has seen, by id, and in order.
     seen: BTreeMap<String, Value>,
     order: Vec<Value>,
-    attempts: Vec<Attempt>,
-    hanging: Option<Attempt>,
+    attempts: Vec<Sent>,
+    hanging: Option<Sent>,
     /// Some answer was lost, or a driver was.
     is_ambiguous: bool,
     survived_fatal: bool,
@@ -96,7 +96,7 @@ struct Run {
 impl Run {
     fn new() -> Self {
         Self {
-            world: World::new(|options| {
+            harness: Harness::new(|options| {
                 options.max_queue_size = MAX_QUEUE;
                 options.max_event_bytes = MAX_EVENT;
                 options.max_queue_bytes = MAX_QUEUE_BYTES;
@@ -118,40 +118,43 @@ impl Run {
 
     fn step(&mut self, op: Op) {
         match op {
-            Op::Log(size) => self.log(size, Kind::Ordinary),
-            Op::LogUrgent => self.log(10, Kind::Urgent),
+            Op::Log(size) => self.log(size, Priority::Ordinary),
+            Op::LogUrgent => self.log(10, Priority::Urgent),
             Op::LogFatal(size) => {
-                let was_ended = self.world.engine.stats().session_ended;
-                let tail = crate::encode::session_end(
+                let was_ended = self.harness.engine.stats().session_ended;
+                let tail = crate::event::encode::session_end(
                     crate::time::Timestamp::from_unix_micros(0),
                     Duration::from_secs(1),
                 );
-                self.log(size, Kind::Fatal(&tail));
+                self.log(size, Priority::Fatal(&tail));
                 if !was_ended && !self.is_stopped {
                     self.logged += 1;
                     self.survived_fatal = true;
                 }
             }
             Op::Unencodable => {
-                let why = Some(Why::new("no"));
-                let (result, _) = self.world.engine.refuse_because(Refusal::Unencodable, why);
+                let reason = Some(Reason::new("no"));
+                let (result, _) = self
+                    .harness
+                    .engine
+                    .refuse_with_reason(Refusal::Unencodable, reason);
                 assert!(result.is_err());
                 self.logged += 1;
                 self.refused += 1;
             }
             Op::Flush => {
-                self.world.engine.request_flush();
+                self.harness.engine.request_flush();
             }
             Op::Stop(millis) => {
-                let was_ended = self.world.engine.stats().session_ended;
-                self.world.stop(Duration::from_millis(millis));
+                let was_ended = self.harness.engine.stats().session_ended;
+                self.harness.stop(Duration::from_millis(millis));
                 self.logged += u64::from(!was_ended);
                 self.is_stopped = true;
             }
-            Op::Advance(millis) => self.world.advance(Duration::from_millis(millis)),
+            Op::Advance(millis) => self.harness.advance(Duration::from_millis(millis)),
             Op::Poll(end, piece) => {
-                if let Step::Send(ticket) = self.world.poll() {
-                    self.send(ticket, &end, piece);
+                if let Step::Send(attempt) = self.harness.poll() {
+                    self.send(attempt, &end, piece);
                 }
                 self.time_out();
             }
@@ -159,17 +162,17 @@ impl Run {
                 if let Some(attempt) = self.attempts.get(which).cloned()
                     && self.hanging.is_none()
                 {
-                    let before = self.world.engine.stats();
-                    self.world.settle(&attempt, Outcome::Delivered);
-                    assert_eq!(self.world.engine.stats(), before);
+                    let before = self.harness.engine.stats();
+                    self.harness.settle(&attempt, SendOutcome::Delivered);
+                    assert_eq!(self.harness.engine.stats(), before);
                 }
             }
         }
     }
 
-    fn log(&mut self, size: usize, kind: Kind<'_>) {
+    fn log(&mut self, size: usize, kind: Priority<'_>) {
         self.logged += 1;
-        let result = self.world.push(&"x".repeat(size), kind);
+        let result = self.harness.push(&"x".repeat(size), kind);
         self.refused += u64::from(result.is_err());
         assert!(
             !self.is_stopped || result == Err(Refusal::SessionEnded),
@@ -177,8 +180,8 @@ impl Run {
         );
     }
 
-    fn send(&mut self, ticket: Ticket, end: &End, piece: usize) {
-        let attempt = self.world.read(ticket, piece);
+    fn send(&mut self, attempt: Attempt, end: &End, piece: usize) {
+        let attempt = self.harness.read(attempt, piece);
         self.check_attempt(&attempt);
         self.attempts.push(attempt.clone());
         let reaches_server = matches!(
@@ -189,22 +192,22 @@ impl Run {
             self.receive(&attempt);
         }
         let outcome = match end {
-            End::Delivered => Outcome::Delivered,
-            End::HandedOver => Outcome::HandedOver,
+            End::Delivered => SendOutcome::Delivered,
+            End::HandedOver => SendOutcome::HandedOver,
             End::Failed => retryable(),
             End::AnswerLost => {
                 self.is_ambiguous = true;
                 retryable()
             }
             End::RetryAfter(seconds) => {
-                Outcome::Retryable(Some(Duration::from_secs(*seconds)), Why::default())
+                SendOutcome::Retryable(Some(Duration::from_secs(*seconds)), Reason::default())
             }
-            End::Rejected => Outcome::Rejected(Why::new("HTTP status 400")),
-            End::TooLarge => Outcome::TooLarge(Why::new("HTTP status 413")),
+            End::Rejected => SendOutcome::Rejected(Reason::new("HTTP status 400")),
+            End::TooLarge => SendOutcome::TooLarge(Reason::new("HTTP status 413")),
             End::DriverDropped => {
                 self.is_ambiguous = true;
-                self.world.engine.detach().wake();
-                assert_eq!(self.world.engine.attach(), Ok(()));
+                self.harness.engine.detach().wake();
+                assert_eq!(self.harness.engine.attach(), Ok(()));
                 return;
             }
             End::Hangs => {
@@ -212,40 +215,40 @@ impl Run {
                 return;
             }
         };
-        self.world.settle(&attempt, outcome);
+        self.harness.settle(&attempt, outcome);
     }
 
     /// What the driver does when an attempt's deadline has passed.
     fn time_out(&mut self) {
-        match self.world.engine.send_deadline() {
-            Some(deadline) if deadline > self.world.now => {}
+        match self.harness.engine.send_deadline() {
+            Some(deadline) if deadline > self.harness.now => {}
             _ => {
                 if let Some(attempt) = self.hanging.take() {
-                    self.world.settle(&attempt, retryable());
+                    self.harness.settle(&attempt, retryable());
                 }
             }
         }
     }
 
-    fn check_attempt(&self, attempt: &Attempt) {
+    fn check_attempt(&self, attempt: &Sent) {
         assert!(attempt.events.len() <= 7);
-        let is_repeat = |other: &&Attempt| other.ticket.key == attempt.ticket.key;
+        let is_repeat = |other: &&Sent| other.attempt.key == attempt.attempt.key;
         match self.attempts.iter().rev().find(is_repeat) {
             Some(other) => {
                 assert_eq!(
                     other.events, attempt.events,
                     "another body for the same key"
                 );
-                assert!(other.ticket.attempt < attempt.ticket.attempt);
+                assert!(other.attempt.attempt < attempt.attempt.attempt);
             }
-            None => assert_eq!(attempt.ticket.attempt, 0),
+            None => assert_eq!(attempt.attempt.attempt, 0),
         }
         for pair in attempt.events.windows(2) {
             assert!(index(&pair[0]) < index(&pair[1]));
         }
     }
 
-    fn receive(&mut self, attempt: &Attempt) {
+    fn receive(&mut self, attempt: &Sent) {
         for event in &attempt.events {
             let id = String::from(event["event_id"].as_str().unwrap());
             if let Some(known) = self.seen.insert(id, event.clone()) {
@@ -266,7 +269,7 @@ impl Run {
     }
 
     fn check(&self) {
-        let stats = self.world.engine.stats();
+        let stats = self.harness.engine.stats();
         assert!(stats.is_balanced(), "{stats:?}");
         assert_eq!(
             stats.accepted + stats.refused.total(),
@@ -274,7 +277,7 @@ impl Run {
             "{stats:?}"
         );
         assert_eq!(stats.refused.total(), self.refused);
-        let ring = &self.world.engine.ring;
+        let ring = &self.harness.engine.ring;
         assert!(ring.records() <= MAX_QUEUE + 1);
         assert!(ring.used() <= MAX_QUEUE_BYTES + MAX_EVENT + 12);
         let confirmed = stats.delivered + stats.handed_over;
@@ -295,33 +298,33 @@ impl Run {
     /// The network is well again: everything must settle.
     fn finish(mut self) {
         self.hanging = None;
-        self.world.engine.detach().wake();
-        assert_eq!(self.world.engine.attach(), Ok(()));
+        self.harness.engine.detach().wake();
+        assert_eq!(self.harness.engine.attach(), Ok(()));
         self.is_ambiguous = true;
         self.step(Op::Stop(3_600_000));
         for _ in 0..1_000 {
-            match self.world.poll() {
-                Step::Send(ticket) => self.send(ticket, &End::Delivered, 64),
-                Step::Wait(Some(until)) => self.world.now = until.max(self.world.now),
+            match self.harness.poll() {
+                Step::Send(attempt) => self.send(attempt, &End::Delivered, 64),
+                Step::Wait(Some(until)) => self.harness.now = until.max(self.harness.now),
                 Step::Done => break,
                 other => panic!("{other:?}"),
             }
             self.check();
         }
-        let stats = self.world.engine.stats();
+        let stats = self.harness.engine.stats();
         assert_eq!(stats.queued, 0);
-        assert_eq!(self.world.poll(), Step::Done);
-        self.world.tell(true);
+        assert_eq!(self.harness.poll(), Step::Done);
+        self.harness.tell(true);
         let refusals = [DiagnosticKind::QueueFull, DiagnosticKind::EventTooLarge];
-        let told: u64 = self
-            .world
-            .told
+        let reported: u64 = self
+            .harness
+            .reported
             .iter()
             .filter(|(kind, _)| refusals.contains(kind))
             .map(|(_, count)| count)
             .sum();
         assert_eq!(
-            told,
+            reported,
             stats.refused.queue_full + stats.refused.event_too_large
         );
     }

@@ -1,8 +1,8 @@
 //! The end of a session: `SESSION_END` and its place, a stop and its deadline.
 
-use super::{Engine, Phase, Shape, Target, Wakers};
+use super::{BatchExtent, Engine, Phase, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
-use crate::encode::{Front, SessionEnd};
+use crate::event::encode::{EventPrefix, SessionEnd};
 use crate::stats::DropReason;
 use crate::time::Instant;
 use core::task::Waker;
@@ -72,7 +72,7 @@ impl EndSlot {
 }
 
 impl EndSlot {
-    fn write(&mut self, front: Front, tail: &SessionEnd) {
+    fn write(&mut self, front: EventPrefix, tail: &SessionEnd) {
         let (front_len, len) = (front.len(), front.len() + tail.len());
         // It is as large as the longest of them.
         if let Some(json) = self.bytes.get_mut(..len)
@@ -94,7 +94,7 @@ impl Engine {
         let index = self.next_index;
         self.next_index += 1;
         self.end_slot
-            .write(Front::new(self.random.uuid(), index), tail);
+            .write(EventPrefix::new(self.random.uuid(), index), tail);
         self.end = End::Queued {
             position: self.ledger.accepted,
             index,
@@ -109,7 +109,7 @@ impl Engine {
         if self.end.is_queued() { json } else { &[] }
     }
 
-    /// What [`Kind::Fatal`](super::Kind) does, for an exception that is queued already. The waker, if any, is to be
+    /// What [`Priority::Fatal`](super::Priority) does, for an exception that is queued already. The waker, if any, is to be
     /// woken.
     pub(crate) fn end(&mut self, tail: &SessionEnd) -> Option<Waker> {
         if self.is_stopping {
@@ -127,17 +127,17 @@ impl Engine {
         &mut self,
         deadline: Option<Instant>,
         tail: &SessionEnd,
-    ) -> (Target, Wakers) {
+    ) -> (Watermark, Wakers) {
         let mut wakers = Wakers::default();
         if !self.is_stopping {
             self.queue_end(tail);
             self.is_stopping = true;
             self.stop_deadline = deadline;
             self.make_all_due();
-            wakers = self.hurry();
+            wakers = self.cut_backoff_short();
         }
         wakers.driver = wakers.driver.take().or_else(|| self.driver.wake());
-        (Target(self.ledger.accepted), wakers)
+        (Watermark(self.ledger.accepted), wakers)
     }
 
     /// Whether a stop has begun.
@@ -147,7 +147,7 @@ impl Engine {
     }
 
     /// A backoff is cut short by a stop. What the server asked for is not, so it may be too late already.
-    fn hurry(&mut self) -> Wakers {
+    fn cut_backoff_short(&mut self) -> Wakers {
         let Some(in_flight) = &mut self.in_flight else {
             return Wakers::default();
         };
@@ -155,7 +155,7 @@ impl Engine {
             Phase::Sending { .. } => Wakers::default(),
             Phase::Retry {
                 until,
-                is_servers_wish: false,
+                is_retry_after: false,
             } => {
                 *until = Instant::ORIGIN;
                 Wakers::default()
@@ -163,7 +163,7 @@ impl Engine {
             Phase::Retry { until, .. } => {
                 let until = *until;
                 if self.stop_ends_before(until) {
-                    self.abandon()
+                    self.drop_remaining()
                 } else {
                     Wakers::default()
                 }
@@ -176,7 +176,7 @@ impl Engine {
         self.stop_deadline
     }
 
-    pub(super) fn stop_is_over(&self, now: Instant) -> bool {
+    pub(super) fn stop_deadline_passed(&self, now: Instant) -> bool {
         self.stop_deadline().is_some_and(|deadline| deadline <= now)
     }
 
@@ -187,17 +187,17 @@ impl Engine {
 
     /// Drops what is left once a stop's deadline has come. Waiters call it too. The wakers, if any, are to be woken.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Wakers> {
-        (self.stop_is_over(now) && self.queued() > 0).then(|| self.abandon())
+        (self.stop_deadline_passed(now) && self.queued() > 0).then(|| self.drop_remaining())
     }
 
-    pub(super) fn abandon(&mut self) -> Wakers {
+    pub(super) fn drop_remaining(&mut self) -> Wakers {
         let left = self.queued();
         self.ledger.dropped.add(DropReason::Shutdown, left);
         self.notices.add(DiagnosticKind::Shutdown, left);
         self.ring.clear();
         self.end = End::Settled;
         self.in_flight = None;
-        self.forming = Shape::default();
+        self.forming = BatchExtent::default();
         self.split = None;
         let mut wakers = self.waiters.take();
         wakers.driver = self.driver.wake();

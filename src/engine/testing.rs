@@ -1,13 +1,13 @@
 //! An engine with hand-moved time and a server that remembers what it saw, for the tests beside it.
 
-use super::{EndSlot, Engine, Kind, Outcome, Step, Ticket, Wakers};
-use crate::config::Options;
+use super::{Attempt, EndSlot, Engine, Priority, SendOutcome, Step, Wakers};
 use crate::diagnostic::DiagnosticKind;
-use crate::encode::session_end;
-use crate::entropy::{Entropy, Random};
-use crate::ring::{Ring, Storage};
+use crate::engine::ring::{Ring, Storage};
+use crate::event::encode::session_end;
+use crate::session::options::Options;
 use crate::stats::Refusal;
-use crate::text::Why;
+use crate::sys::entropy::{Entropy, Random};
+use crate::text::Reason;
 use crate::time::{Instant, Timestamp};
 use alloc::string::String;
 use alloc::vec;
@@ -18,21 +18,21 @@ use serde_json::Value;
 /// What a request's body spends beside its events, in these tests.
 pub(super) const OVERHEAD: usize = 100;
 
-pub(super) struct World {
+pub(super) struct Harness {
     pub(super) engine: Engine,
     pub(super) now: Instant,
     /// What the observer was told.
-    pub(super) told: Vec<(DiagnosticKind, u64)>,
+    pub(super) reported: Vec<(DiagnosticKind, u64)>,
 }
 
 /// One attempt, as the network saw it.
 #[derive(Clone, Debug)]
-pub(super) struct Attempt {
-    pub(super) ticket: Ticket,
+pub(super) struct Sent {
+    pub(super) attempt: Attempt,
     pub(super) events: Vec<Value>,
 }
 
-impl Attempt {
+impl Sent {
     pub(super) fn names(&self) -> Vec<&str> {
         let name = |event: &'_ Value| match event["event_name"].as_str() {
             Some(_) => "event_name",
@@ -45,25 +45,25 @@ impl Attempt {
     }
 }
 
-pub(super) fn retryable() -> Outcome {
-    Outcome::Retryable(None, Why::new("HTTP status 503"))
+pub(super) fn retryable() -> SendOutcome {
+    SendOutcome::Retryable(None, Reason::new("HTTP status 503"))
 }
 
-impl World {
+impl Harness {
     pub(super) fn new(change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options::default();
         change(&mut options);
         assert_eq!(options.check(OVERHEAD), Ok(()));
         let limit = options.max_queue_bytes;
-        let reserve = options.max_event_bytes + crate::ring::HEADER;
+        let reserve = options.max_event_bytes + crate::engine::ring::HEADER;
         let ring = Ring::new(Storage::growing(limit).with_reserve(reserve));
         let random = Random::new(Entropy::new([7; 32]));
-        let mut engine = Engine::new(&options, OVERHEAD, ring, EndSlot::new(), random);
+        let mut engine = Engine::new(options.for_engine(OVERHEAD), ring, EndSlot::new(), random);
         assert_eq!(engine.attach(), Ok(()));
         Self {
             engine,
             now: Instant::from_micros(1_000_000_000),
-            told: Vec::new(),
+            reported: Vec::new(),
         }
     }
 
@@ -76,7 +76,7 @@ impl World {
     }
 
     pub(super) fn log(&mut self, name: &str) -> bool {
-        self.push(name, Kind::Ordinary).is_ok()
+        self.push(name, Priority::Ordinary).is_ok()
     }
 
     pub(super) fn log_many(&mut self, count: usize) {
@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    pub(super) fn push(&mut self, name: &str, kind: Kind<'_>) -> Result<(), Refusal> {
+    pub(super) fn push(&mut self, name: &str, kind: Priority<'_>) -> Result<(), Refusal> {
         let body =
             alloc::format!(r#","event":"GENERIC_EVENT","event_name":"{name}","event_data":{{}}}}"#);
         self.engine.push(body.as_bytes(), kind).0
@@ -93,7 +93,7 @@ impl World {
 
     pub(super) fn fatal(&mut self, name: &str) -> Result<(), Refusal> {
         let tail = session_end(Timestamp::from_unix_micros(0), Duration::from_secs(1));
-        self.push(name, Kind::Fatal(&tail))
+        self.push(name, Priority::Fatal(&tail))
     }
 
     pub(super) fn stop(&mut self, timeout: Duration) {
@@ -116,21 +116,21 @@ impl World {
 
     pub(super) fn tell(&mut self, all: bool) {
         while let Some((notice, _)) = self.engine.next_notice(self.now, all) {
-            self.told.push((notice.kind, notice.count));
+            self.reported.push((notice.kind, notice.count));
         }
     }
 
     /// The attempt that the engine wants made now.
-    pub(super) fn attempt(&mut self) -> Attempt {
+    pub(super) fn attempt(&mut self) -> Sent {
         match self.poll() {
-            Step::Send(ticket) => self.read(ticket, 4096),
+            Step::Send(attempt) => self.read(attempt, 4096),
             other => panic!("nothing to send: {other:?}"),
         }
     }
 
     /// Copies an attempt's events out in pieces and parses them.
-    pub(super) fn read(&self, ticket: Ticket, piece: usize) -> Attempt {
-        let (mut cursor, mut json) = (ticket.cursor(), vec![b'[']);
+    pub(super) fn read(&self, attempt: Attempt, piece: usize) -> Sent {
+        let (mut cursor, mut json) = (attempt.cursor(), vec![b'[']);
         loop {
             let mut out = vec![0; piece];
             let copied = self.engine.copy(&mut cursor, &mut out);
@@ -139,25 +139,25 @@ impl World {
                 break;
             }
         }
-        assert_eq!(json.len() - 1, ticket.json_bytes);
-        assert!(json.len() - 1 <= self.engine.batch_budget);
+        assert_eq!(json.len() - 1, attempt.json_bytes);
+        assert!(json.len() - 1 <= self.engine.options.batch_budget);
         json.push(b']');
         let events: Vec<Value> = serde_json::from_slice(&json)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&json)));
-        assert_eq!(events.len(), ticket.events);
-        assert_eq!(events[0]["event_session_index"], ticket.first_index);
-        Attempt { ticket, events }
+        assert_eq!(events.len(), attempt.events);
+        assert_eq!(events[0]["event_session_index"], attempt.first_index);
+        Sent { attempt, events }
     }
 
-    pub(super) fn settle(&mut self, attempt: &Attempt, outcome: Outcome) {
+    pub(super) fn settle(&mut self, attempt: &Sent, outcome: SendOutcome) {
         self.engine
-            .settle(attempt.ticket.id, outcome, self.now)
+            .settle(attempt.attempt.id, outcome, self.now)
             .wake();
     }
 
-    pub(super) fn deliver(&mut self) -> Attempt {
+    pub(super) fn deliver(&mut self) -> Sent {
         let attempt = self.attempt();
-        self.settle(&attempt, Outcome::Delivered);
+        self.settle(&attempt, SendOutcome::Delivered);
         attempt
     }
 }

@@ -1,6 +1,6 @@
 //! Who wants to know: the driver, and those who wait. Wakers are noted here and woken by the caller, outside the lock.
 
-use crate::panics;
+use crate::sys::panics;
 use core::task::Waker;
 
 #[cfg(feature = "alloc")]
@@ -51,7 +51,7 @@ pub(super) struct DriverSlot {
 
 impl DriverSlot {
     /// The driver looks at everything there is.
-    pub(super) fn look(&mut self) {
+    pub(super) fn begin_poll(&mut self) {
         self.is_dirty = false;
         self.is_parked = false;
     }

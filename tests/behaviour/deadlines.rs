@@ -12,10 +12,12 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
-use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::http::HttpClient;
+use tinkex_telemetry::runtime::Runtime;
 use tinkex_telemetry::{
-    Batch, Config, Drain, Handle, HttpClient, HttpTransport, Receipt, Reporter, Reqwest, Runtime,
-    SendError, Severity, Thread, Tokio, Transport, Ureq,
+    Batch, Config, Drain, Handle, HttpTransport, Receipt, Reporter, Reqwest, SendError, Severity,
+    Thread, Tokio, Transport, Ureq,
 };
 
 /// How long everything here may take, by promise.
@@ -90,8 +92,8 @@ impl Server {
             }
         };
         match self {
-            Self::Silent => collector(Answer::stall()),
-            Self::Failing => collector(Answer::status(500)),
+            Self::Silent => collector(Reply::stall()),
+            Self::Failing => collector(Reply::status(500)),
             Self::Refusing => {
                 let refusing = Refusing::new().expect("a port");
                 Place {

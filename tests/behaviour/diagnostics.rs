@@ -8,7 +8,8 @@ use core::time::Duration;
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread::{self, ThreadId};
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{Diagnostic, DiagnosticKind, Handle, Severity, fields};
+use tinkex_telemetry::diagnostic::{Diagnostic, DiagnosticKind};
+use tinkex_telemetry::{Handle, Severity, fields};
 
 type Told = Arc<Mutex<Vec<(DiagnosticKind, u64, String)>>>;
 

@@ -5,7 +5,9 @@ use crate::support::{DAY, Failure};
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::task::Poll;
 use core::time::Duration;
-use tinkex_telemetry::{AlreadyDriven, Builder, DiagnosticKind, Handle, Severity, Stats, fields};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
+use tinkex_telemetry::session::{AlreadyDriven, Builder};
+use tinkex_telemetry::{Handle, Severity, Stats, fields};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -172,7 +174,7 @@ fn a_transport_that_panics_costs_an_attempt() {
     let wire = Wire::new([Reply::PanicInCall, Reply::PanicInPoll], Reply::Accept);
     let builder = session(&hand, wire.clone()).on_diagnostic(|diagnostic| {
         assert_eq!(diagnostic.kind, DiagnosticKind::AttemptFailed);
-        assert_eq!(diagnostic.why, "the transport panicked");
+        assert_eq!(diagnostic.reason, "the transport panicked");
     });
     let (reporter, driver) = builder.build().expect("it can work");
     log(&reporter, 2);

@@ -4,8 +4,9 @@ use crate::support::{BOUND, Failure, SESSION, Session, events, names, session, s
 use core::time::Duration;
 use std::sync::{Barrier, mpsc};
 use std::thread;
-use tinkex_telemetry::collector::{Answer, Collector};
-use tinkex_telemetry::{DiagnosticKind, Handle, Severity};
+use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
+use tinkex_telemetry::{Handle, Severity};
 
 const MINUTES: Duration = Duration::from_secs(10 * 60);
 
@@ -21,7 +22,7 @@ fn stopped(handle: &Handle) -> tinkex_telemetry::Drain {
 
 /// A session whose first attempt has failed, and whose next one is minutes away.
 fn backing_off(collector: &Collector) -> Session {
-    collector.always(Answer::status(503));
+    collector.always(Reply::status(503));
     let (tell, hear) = mpsc::channel();
     let session = session(&collector.url())
         .retry_base_delay(MINUTES)
@@ -48,7 +49,7 @@ fn what_is_dropped_is_counted_as_dropped_and_never_as_delivered() {
     assert_eq!(drained(&session).delivered, 1);
     for (status, requests) in [(401, 1), (500, 3)] {
         let before = collector.requests().len();
-        collector.always(Answer::status(status));
+        collector.always(Reply::status(status));
         session.log("lost", ());
         session.log("lost", ());
         let drain = drained(&session);
@@ -56,7 +57,7 @@ fn what_is_dropped_is_counted_as_dropped_and_never_as_delivered() {
         assert!(drain.is_drained() && !drain.all_delivered());
         assert_eq!(collector.requests().len() - before, requests);
     }
-    collector.always(Answer::accept());
+    collector.always(Reply::accept());
     session.log("kept", ());
     assert!(stopped(&session).all_delivered());
     let stats = session.stats();
@@ -104,7 +105,7 @@ fn log_returns_while_the_next_attempt_is_minutes_away() {
     });
     assert_eq!(is_done.recv_timeout(BOUND), Ok((1000, 1001)));
     assert_eq!(collector.requests().len(), 1, "the backoff goes on");
-    collector.always(Answer::accept());
+    collector.always(Reply::accept());
     // The stop cuts it short.
     assert!(stopped(&session).all_delivered());
     assert_eq!(events(&collector).len(), 1002);
@@ -131,7 +132,7 @@ fn a_fatal_error_right_after_the_start_is_sent() {
 fn a_full_queue_has_room_for_the_fatal_error_and_the_end() {
     for is_fatal in [true, false] {
         let collector = Collector::start().expect("a collector");
-        collector.always(Answer::status(503));
+        collector.always(Reply::status(503));
         let session = session(&collector.url())
             .max_queue_size(10)
             .flush_threshold(10)
@@ -148,7 +149,7 @@ fn a_full_queue_has_room_for_the_fatal_error_and_the_end() {
             drop(session.log_fatal_exception(&error, Severity::Critical));
             assert!(session.stats().session_ended);
         }
-        collector.always(Answer::accept());
+        collector.always(Reply::accept());
         assert!(stopped(&session).all_delivered());
         let expected: &[_] = if is_fatal {
             &["UNHANDLED_EXCEPTION", "SESSION_END"]
@@ -203,7 +204,7 @@ fn what_is_refused_for_good_is_sent_once() {
     assert!(drained(&session).all_delivered());
     for (before, status) in permanent.into_iter().enumerate() {
         // It says when to come back, which changes nothing.
-        collector.always(Answer::status(status).retry_after("0"));
+        collector.always(Reply::status(status).retry_after("0"));
         session.log("x", ());
         let drain = drained(&session);
         assert_eq!((drain.dropped, drain.remaining), (1, 0), "{status}");

@@ -7,10 +7,12 @@ use core::time::Duration;
 use serde_json::Value;
 use std::process::Output;
 use std::time::Instant;
-use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::capture::PanicHook;
+use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::event::Verdict;
 use tinkex_telemetry::{
-    Batch, Config, HttpTransport, PanicHook, Receipt, Reporter, Reqwest, SendError, Severity,
-    Thread, Tokio, Transport, Ureq, Verdict, capture, init, install_panic_hook,
+    Batch, Config, HttpTransport, Receipt, Reporter, Reqwest, SendError, Severity, Thread, Tokio,
+    Transport, Ureq, capture, init, install_panic_hook,
 };
 
 fn run(test: &str, collector: &Collector, variables: &[(&str, &str)]) -> Output {
@@ -195,7 +197,7 @@ fn child_panics_in_a_destructor() {
 #[test]
 fn a_panic_while_the_backend_stalls_waits_no_longer_than_its_bound() {
     let collector = collector();
-    collector.always(Answer::stall());
+    collector.always(Reply::stall());
     let output = run("child_meets_a_stall", &collector, &[]);
     assert!(output.status.success(), "{output:?}");
 }

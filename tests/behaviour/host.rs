@@ -12,10 +12,10 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::panic::resume_unwind;
 use std::sync::{Mutex, MutexGuard};
-use tinkex_telemetry::{
-    Batch, Builder, Clock, Entropy, Instant, Receipt, Reporter, SendError, Timestamp, Transport,
-    Uuid,
-};
+use tinkex_telemetry::runtime::Clock;
+use tinkex_telemetry::session::{Builder, Entropy, Uuid};
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
 
 /// Time that passes when it is told to.
 #[derive(Clone, Default)]

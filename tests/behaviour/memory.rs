@@ -6,10 +6,8 @@ use alloc::rc::Rc;
 use core::cell::RefCell;
 use core::future::Future;
 use tinkex_telemetry::local::LocalTransport;
-use tinkex_telemetry::{
-    Batch, BuildError, Builder, Driver, Handle, Memory, Receipt, Reporter, SendError, Severity,
-    Transport, fields,
-};
+use tinkex_telemetry::session::{BuildError, Builder, Driver, Memory};
+use tinkex_telemetry::{Batch, Handle, Receipt, Reporter, SendError, Severity, Transport, fields};
 
 const EVENT: usize = 600;
 const HEAD: &str = r#"{"session_id":"s","platform":"unix/linux","sdk_version":"0.1.0","events":["#;

@@ -6,11 +6,11 @@ use core::error::Error;
 use core::future::{Future, pending};
 use core::task::Poll;
 use core::time::Duration;
-use tinkex_telemetry::{
-    Batch, BuildError, Builder, Clock, Drain, Handle, IdentityError, Instant, Options, Receipt,
-    Reporter, Runtime, SendError, SessionId, SetupError, SpawnError, Spawner, Timestamp, Transport,
-    WouldDeadlock,
-};
+use tinkex_telemetry::runtime::{Clock, Runtime, SpawnError, Spawner, WouldDeadlock};
+use tinkex_telemetry::session::{BuildError, Builder, IdentityError, SessionId};
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::transport::SetupError;
+use tinkex_telemetry::{Batch, Drain, Handle, Options, Receipt, Reporter, SendError, Transport};
 
 type Host = Builder<Wire, Hand, ()>;
 
@@ -157,7 +157,7 @@ fn a_session_may_have_any_other_name_and_none() {
     let id = reporter.session_id().expect("it has one");
     let uuid = id.strip_prefix("sessionless-").expect(id);
     assert_eq!(
-        uuid.parse::<tinkex_telemetry::Uuid>()
+        uuid.parse::<tinkex_telemetry::session::Uuid>()
             .map(|id| id.get_version_num()),
         Ok(4)
     );

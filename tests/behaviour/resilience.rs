@@ -8,9 +8,10 @@ use core::pin::Pin;
 use core::task::{Context, Waker};
 use core::time::Duration;
 use std::sync::Mutex;
+use tinkex_telemetry::runtime::Clock;
+use tinkex_telemetry::time::{Instant, Timestamp};
 use tinkex_telemetry::{
-    Batch, Clock, Drain, Instant, Receipt, Reporter, SendError, Severity, Thread, Timestamp, Tokio,
-    Transport,
+    Batch, Drain, Receipt, Reporter, SendError, Severity, Thread, Tokio, Transport,
 };
 
 /// Longer than anything here takes.

@@ -8,7 +8,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use std::sync::{Mutex, OnceLock};
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{DiagnosticKind, Draft, Handle, Severity, StatusError, Verdict, fields};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
+use tinkex_telemetry::event::{Draft, StatusError, Verdict};
+use tinkex_telemetry::{Handle, Severity, fields};
 
 /// A collector, and what a session with this hook has sent to it when `work` is done and it has ended.
 fn sent(

@@ -3,10 +3,13 @@
 use crate::support::{BOUND, Failure, KEY, child, is_child};
 use core::fmt::Debug;
 use core::time::Duration;
-use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::http::HttpClient;
+use tinkex_telemetry::runtime::Runtime;
+use tinkex_telemetry::session::BuildError;
 use tinkex_telemetry::{
-    Batch, BuildError, Config, Handle, HttpClient, HttpTransport, Receipt, Reporter, Reqwest,
-    Runtime, SendError, Severity, Thread, Tokio, Transport, Ureq, fields,
+    Batch, Config, Handle, HttpTransport, Receipt, Reporter, Reqwest, SendError, Severity, Thread,
+    Tokio, Transport, Ureq, fields,
 };
 
 /// Whether a text has a part of the key in it. A third would be too much.
@@ -26,10 +29,10 @@ fn the_api_key_is_in_one_header_and_nowhere_else() {
         .api_key(KEY)
         .start()
         .expect("a collector");
-    let answers = [401, 413, 500, 301].map(Answer::status);
+    let answers = [401, 413, 500, 301].map(Reply::status);
     let others = answers
         .into_iter()
-        .chain([Answer::garbage(), Answer::close_after_body()])
+        .chain([Reply::garbage(), Reply::close_after_body()])
         .map(|answer| {
             let collector = Collector::start().expect("a collector");
             collector.always(answer);

@@ -6,7 +6,8 @@ use core::time::Duration;
 use serde_json::Value;
 use std::process::{Command, Stdio};
 use tinkex_telemetry::collector::{Collector, EventRecord};
-use tinkex_telemetry::{Builder, Config, HttpTransport, Reporter, Thread, Ureq};
+use tinkex_telemetry::session::Builder;
+use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq};
 
 /// Longer than anything here takes, shorter than a person waits.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);

@@ -10,7 +10,8 @@ use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::json;
 use std::sync::Mutex;
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{DiagnosticKind, Handle, fields};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
+use tinkex_telemetry::{Handle, fields};
 
 fn stopped(session: &Session) -> bool {
     let drain = session.stop_blocking(BOUND).expect("no executor here");
@@ -67,7 +68,11 @@ fn a_value_that_cannot_be_encoded_harms_only_itself() {
     let session = session(&collector.url())
         .on_diagnostic(move |diagnostic| {
             let mut told = ear.lock().expect("no panic");
-            told.push((diagnostic.kind, diagnostic.count, diagnostic.why.to_owned()));
+            told.push((
+                diagnostic.kind,
+                diagnostic.count,
+                diagnostic.reason.to_owned(),
+            ));
         })
         .start()
         .expect("it starts");
@@ -130,8 +135,8 @@ fn a_value_that_cannot_be_encoded_harms_only_itself() {
     let first = told
         .iter()
         .find(|(kind, _, _)| *kind == DiagnosticKind::Unencodable);
-    let why = "event \"failing\": it has no other half";
-    assert_eq!(first.map(|(_, _, why)| why.as_str()), Some(why));
+    let reason = "event \"failing\": it has no other half";
+    assert_eq!(first.map(|(_, _, reason)| reason.as_str()), Some(reason));
     let count = |kind| {
         let of_kind = told.iter().filter(|(other, _, _)| *other == kind);
         of_kind.map(|(_, count, _)| count).sum::<u64>()

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::{io::Write, net::TcpStream, sync::mpsc, time::Instant};
 
 use serde_json::json;
-use tinkex_telemetry::collector::{Answer, Collector, EventKind};
+use tinkex_telemetry::collector::{Collector, EventKind, Reply};
 
 use crate::client::*;
 
@@ -126,7 +126,7 @@ fn the_observer_sees_each_new_event_once_and_may_look_at_the_collector() {
 fn a_request_is_recorded_with_what_a_test_asks_for() {
     let before = Instant::now();
     let collector = Collector::start().expect("starts");
-    collector.script([Answer::status(503)]);
+    collector.script([Reply::status(503)]);
     assert_eq!(send(&collector, &batch("s", &[start(), generic(4)])), 503);
     let request = collector.requests().pop().expect("recorded");
     assert!(request.arrived() >= before);
@@ -174,7 +174,7 @@ fn a_wait_ends_with_the_event_or_with_its_timeout() {
 #[test]
 fn dropping_a_collector_ends_stalled_requests_and_frees_its_port() {
     let collector = Collector::start().expect("starts");
-    collector.always(Answer::stall());
+    collector.always(Reply::stall());
     let streams = [(); 3].map(|()| post(&collector, &batch("s", &[start()])));
     let mut half_sent = connect(collector.addr());
     half_sent.write_all(b"POST /api/v1/tel").expect("written");

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, io::Write, net::Shutdown};
 
 use serde_json::{Value, json};
-use tinkex_telemetry::collector::{Answer, Collector, Mode, check};
+use tinkex_telemetry::collector::{Collector, Mode, Reply, check};
 
 use crate::client::*;
 
@@ -237,7 +237,7 @@ fn a_session_begins_with_its_start_unless_that_was_refused() {
     );
 
     let collector = Collector::start().expect("starts");
-    collector.script([Answer::status(400)]);
+    collector.script([Reply::status(400)]);
     assert_eq!(send(&collector, &batch("s", &[start()])), 400);
     assert_eq!(send(&collector, &batch("s", &[generic(1)])), 200);
     assert_eq!(
@@ -246,7 +246,7 @@ fn a_session_begins_with_its_start_unless_that_was_refused() {
     );
 
     let collector = Collector::start().expect("starts");
-    collector.script([Answer::close_before_body()]);
+    collector.script([Reply::close_before_body()]);
     assert_eq!(read(post(&collector, &batch("s", &[start()]))), "");
     assert_eq!(send(&collector, &batch("s", &[generic(1)])), 200);
 }

@@ -8,11 +8,12 @@ use core::cell::Cell;
 use core::time::Duration;
 use http::{Request, Uri};
 use std::sync::Mutex;
-use tinkex_telemetry::bus::{Event, Events, HTTP_REQUEST_START};
+use tinkex_telemetry::bus::Bus;
+use tinkex_telemetry::bus::{Event, EventNames, HTTP_REQUEST_START};
+use tinkex_telemetry::http::{HttpClient as _, HttpEvents};
+use tinkex_telemetry::session::Entropy;
 use tinkex_telemetry::sim::{Env, Faults, Sim};
-use tinkex_telemetry::{
-    Bus, Config, Entropy, HttpClient as _, HttpEvents, HttpTransport, Options, Reporter,
-};
+use tinkex_telemetry::{Config, HttpTransport, Options, Reporter};
 
 /// What is known of the requests of a run.
 #[derive(Default)]
@@ -63,7 +64,7 @@ async fn requests(env: &Env, events: &HttpEvents) {
 async fn scenario(env: Env, total: Arc<Mutex<BTreeSet<String>>>) {
     let book = Arc::new(Mutex::new(Book::default()));
     let note = Arc::clone(&book);
-    let attached = env.bus().attach_many("book", Events::AUTOMATIC, {
+    let attached = env.bus().attach_many("book", EventNames::AUTOMATIC, {
         move |event: &Event<'_>| {
             let mut book = note.lock().expect("it is sound");
             if event.name() == HTTP_REQUEST_START {

@@ -5,11 +5,11 @@ use core::future::Future as _;
 use core::task::{Context, Waker};
 use core::time::Duration;
 use http::{Request, Response};
+use tinkex_telemetry::http::{HttpClient, HttpError};
+use tinkex_telemetry::runtime::Clock as _;
 use tinkex_telemetry::sim::{ManualTransport, Sim, SimClock, SimExecutor, SimHttp};
-use tinkex_telemetry::{
-    Clock as _, Config, HttpClient, HttpError, HttpTransport, Instant, Receipt, Reporter,
-    SendError, Timestamp,
-};
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Config, HttpTransport, Receipt, Reporter, SendError};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)

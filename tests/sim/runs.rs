@@ -3,8 +3,9 @@
 use alloc::rc::Rc;
 use core::cell::Cell;
 use core::time::Duration;
+use tinkex_telemetry::runtime::Clock as _;
 use tinkex_telemetry::sim::{Failure, Fault, Faults, Invariants, Reply, Sim};
-use tinkex_telemetry::{Clock as _, Options, fields, sometimes};
+use tinkex_telemetry::{Options, fields, sometimes};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)

@@ -3,8 +3,9 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
+use tinkex_telemetry::event::{Draft, Verdict};
 use tinkex_telemetry::sim::{Env, Faults, Sim};
-use tinkex_telemetry::{Draft, Options, Severity, Verdict, fields};
+use tinkex_telemetry::{Options, Severity, fields};
 
 /// What became of the events that the hook has seen.
 #[derive(Default)]

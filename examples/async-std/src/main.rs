@@ -4,7 +4,9 @@
 
 use core::time::Duration;
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{AsyncStd, Config, HttpTransport, Reporter, Surf, fields};
+use tinkex_telemetry::http::Surf;
+use tinkex_telemetry::runtime::AsyncStd;
+use tinkex_telemetry::{Config, HttpTransport, Reporter, fields};
 
 fn main() -> Result<(), Box<dyn core::error::Error>> {
     // A backend for this example; an application has `Config::from_env()?`.

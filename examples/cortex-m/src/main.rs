@@ -12,7 +12,9 @@ use cortex_m_rt::{entry, exception};
 use embassy_executor::Spawner;
 use scenario::{ANSWERS, Printer, SessionMemory, executor, section, time};
 use static_cell::ConstStaticCell;
-use tinkex_telemetry::{Driver, Embassy, Handle, Memory};
+use tinkex_telemetry::Handle;
+use tinkex_telemetry::runtime::Embassy;
+use tinkex_telemetry::session::{Driver, Memory};
 
 /// Where the interrupt of the button finds its session.
 static TELEMETRY: Slot = Slot::new();

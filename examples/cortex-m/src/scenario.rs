@@ -18,9 +18,13 @@ use embassy_time::Timer;
 use serde::Serialize;
 use tinkex_telemetry::local::LocalTransport;
 use tinkex_telemetry::{
-    Batch, Builder, Embassy, Entropy, Handle, Memory, Options, Receipt, Reporter, RetryAfter,
-    SendError, Severity, Stats, StatusError, Timestamp, fields,
+    Batch, Handle, Options, Receipt, Reporter, SendError, Severity, Stats, fields,
 };
+use tinkex_telemetry::event::StatusError;
+use tinkex_telemetry::runtime::Embassy;
+use tinkex_telemetry::session::{Builder, Entropy, Memory};
+use tinkex_telemetry::time::Timestamp;
+use tinkex_telemetry::transport::RetryAfter;
 
 /// Bytes of the queue and of the buffer for a request.
 pub const QUEUE: usize = 8 * 1024;
@@ -53,7 +57,7 @@ pub fn print(console: &impl Console, text: fmt::Arguments<'_>) {
 
 /// The backend's answers, one for each attempt; then all goes well.
 #[derive(Clone, Copy, Debug)]
-pub enum Answer {
+pub enum Reply {
     /// 200.
     Ok,
     /// No connection.
@@ -67,22 +71,22 @@ pub enum Answer {
 }
 
 /// What the backend answers to the scenario.
-pub const ANSWERS: &[Answer] = &[
-    Answer::Refused,
-    Answer::Ok,
-    Answer::Silence,
-    Answer::Status(503),
-    Answer::Ok,
-    Answer::Later,
-    Answer::Ok,
-    Answer::Status(400),
-    Answer::Status(413),
-    Answer::Status(413),
-    Answer::Ok,
-    Answer::Status(503),
+pub const ANSWERS: &[Reply] = &[
+    Reply::Refused,
+    Reply::Ok,
+    Reply::Silence,
+    Reply::Status(503),
+    Reply::Ok,
+    Reply::Later,
+    Reply::Ok,
+    Reply::Status(400),
+    Reply::Status(413),
+    Reply::Status(413),
+    Reply::Ok,
+    Reply::Status(503),
 ];
 
-impl fmt::Display for Answer {
+impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ok => f.write_str("200"),
@@ -97,13 +101,13 @@ impl fmt::Display for Answer {
 /// Prints each request, and answers as it was told. It is not `Send`, like most drivers of devices.
 pub struct Printer<C: 'static> {
     console: &'static C,
-    answers: &'static [Answer],
+    answers: &'static [Reply],
     not_send: PhantomData<*const ()>,
 }
 
 impl<C: Console> Printer<C> {
     /// Gives these answers, then `200` for ever.
-    pub fn new(console: &'static C, answers: &'static [Answer]) -> Self {
+    pub fn new(console: &'static C, answers: &'static [Reply]) -> Self {
         Self {
             console,
             answers,
@@ -111,13 +115,13 @@ impl<C: Console> Printer<C> {
         }
     }
 
-    fn next_answer(&mut self) -> Answer {
+    fn next_answer(&mut self) -> Reply {
         match self.answers.split_first() {
             Some((first, rest)) => {
                 self.answers = rest;
                 *first
             }
-            None => Answer::Ok,
+            None => Reply::Ok,
         }
     }
 }
@@ -131,18 +135,18 @@ impl<C: Console> LocalTransport for Printer<C> {
         self.console.print(batch.body());
         self.console.print(b"\n");
         match answer {
-            Answer::Ok => Ok(Receipt::delivered()),
-            Answer::Refused => Err(SendError::retryable("connection refused")),
-            Answer::Silence => pending().await,
-            Answer::Later => {
+            Reply::Ok => Ok(Receipt::delivered()),
+            Reply::Refused => Err(SendError::retryable("connection refused")),
+            Reply::Silence => pending().await,
+            Reply::Later => {
                 let wish = RetryAfter::Delay(Duration::from_secs(3));
                 Err(SendError::retryable("status 429").retry_after(wish))
             }
-            Answer::Status(413) => Err(SendError::too_large("status 413")),
-            Answer::Status(status @ 500..) => {
+            Reply::Status(413) => Err(SendError::too_large("status 413")),
+            Reply::Status(status @ 500..) => {
                 Err(SendError::retryable(format_args!("status {status}")))
             }
-            Answer::Status(status) => Err(SendError::rejected(format_args!("status {status}"))),
+            Reply::Status(status) => Err(SendError::rejected(format_args!("status {status}"))),
         }
     }
 }

@@ -7,7 +7,8 @@ use embassy_executor::Spawner;
 use embassy_futures::yield_now;
 use scenario::{Printer, SessionMemory, ensure, print_ledger};
 use static_cell::ConstStaticCell;
-use tinkex_telemetry::{Memory, fields};
+use tinkex_telemetry::fields;
+use tinkex_telemetry::session::Memory;
 
 /// How many events of each of them are to be accepted.
 const EVENTS: u32 = 200;

@@ -10,9 +10,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{
-    Config, HttpError, HttpTransport, MAX_ANSWER_BYTES, Reporter, Smol, fields,
-};
+use tinkex_telemetry::http::{HttpError, MAX_RESPONSE_BYTES};
+use tinkex_telemetry::runtime::Smol;
+use tinkex_telemetry::{Config, HttpTransport, Reporter, fields};
 
 type Error = Box<dyn core::error::Error + Send + Sync>;
 
@@ -30,7 +30,7 @@ async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
         .insert(HOST, HeaderValue::from_str(host.as_str())?);
     let request = Request::from_parts(parts, Full::new(body));
     let (parts, body) = sender.send_request(request).await?.into_parts();
-    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?;
+    let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?;
     Ok(Response::from_parts(parts, body.to_bytes()))
 }
 

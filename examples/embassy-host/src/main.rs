@@ -4,9 +4,8 @@
 
 use core::time::Duration;
 use embassy_executor::{Executor, Spawner};
-use tinkex_telemetry::{
-    Batch, Embassy, EmbassyPool, Receipt, Reporter, SendError, Transport, fields,
-};
+use tinkex_telemetry::runtime::{Embassy, EmbassyPool};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport, fields};
 
 static POOL: EmbassyPool = EmbassyPool::new();
 

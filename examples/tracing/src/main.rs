@@ -4,7 +4,8 @@
 
 use core::time::Duration;
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{Config, HttpTransport, Reporter, TelemetryLayer, Thread, Ureq};
+use tinkex_telemetry::tracing::TelemetryLayer;
+use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq};
 use tracing::{Level, debug, info, info_span, warn};
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 

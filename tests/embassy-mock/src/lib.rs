@@ -9,7 +9,9 @@ use core::time::Duration;
 use std::rc::Rc;
 use tinkex_telemetry::local::LocalTransport;
 use tinkex_telemetry::sim::ManualTransport;
-use tinkex_telemetry::{Batch, Clock, Embassy, Instant, Receipt, Reporter, SendError, fields};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, fields};
+use tinkex_telemetry::runtime::{Clock, Embassy};
+use tinkex_telemetry::time::Instant;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 

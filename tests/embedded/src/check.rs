@@ -103,7 +103,7 @@ impl<'a> Session<'a> {
             }
             session
                 .take(&request, &mut ids)
-                .map_err(|why| problem(&why))?;
+                .map_err(|reason| problem(&reason))?;
             before = Some(request);
         }
         session.check_ends()?;
@@ -213,7 +213,7 @@ impl<'a> Session<'a> {
     }
 
     /// All of these answers were given, in this order.
-    pub(crate) fn expect_answers(&self, answers: &[scenario::Answer]) -> Result<(), String> {
+    pub(crate) fn expect_answers(&self, answers: &[scenario::Reply]) -> Result<(), String> {
         let answers: Vec<_> = answers.iter().map(ToString::to_string).collect();
         let given = self.answers.get(..answers.len());
         if self.name == "scenario" && given.is_some_and(|given| given == answers) {

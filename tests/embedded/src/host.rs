@@ -7,7 +7,9 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::Poll;
-use tinkex_telemetry::{Driver, Embassy, Handle};
+use tinkex_telemetry::Handle;
+use tinkex_telemetry::runtime::Embassy;
+use tinkex_telemetry::session::Driver;
 
 struct Kept(Mutex<Vec<u8>>);
 

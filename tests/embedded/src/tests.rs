@@ -23,8 +23,8 @@ fn the_scenario_passes_on_this_host() {
 
 #[test]
 fn a_request_that_is_not_as_the_wire_wants_it_is_noticed() {
-    let why = changed(|printed| printed.replacen("\"INFO\"", "\"LOUD\"", 1));
-    assert!(why.unwrap_err().contains("severity"));
+    let reason = changed(|printed| printed.replacen("\"INFO\"", "\"LOUD\"", 1));
+    assert!(reason.unwrap_err().contains("severity"));
 }
 
 #[test]
@@ -39,16 +39,16 @@ fn a_request_that_is_missing_is_noticed() {
 
 #[test]
 fn an_event_that_changes_between_two_attempts_is_noticed() {
-    let why = changed(|printed| printed.replacen("power on", "power 0n", 1));
-    assert!(why.unwrap_err().contains("two batches"));
+    let reason = changed(|printed| printed.replacen("power on", "power 0n", 1));
+    assert!(reason.unwrap_err().contains("two batches"));
 }
 
 #[test]
 fn a_ledger_that_counts_otherwise_is_noticed() {
-    let why = changed(|printed| printed.replacen("rejected=12", "rejected=11", 1));
-    assert!(why.unwrap_err().contains("rejected"));
-    let why = changed(|printed| printed.replacen("queue_full=", "queue_full=1", 1));
-    assert!(why.unwrap_err().contains("refusals"));
+    let reason = changed(|printed| printed.replacen("rejected=12", "rejected=11", 1));
+    assert!(reason.unwrap_err().contains("rejected"));
+    let reason = changed(|printed| printed.replacen("queue_full=", "queue_full=1", 1));
+    assert!(reason.unwrap_err().contains("refusals"));
 }
 
 #[test]

@@ -6,10 +6,10 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::sync::{Mutex, mpsc};
-use tinkex_telemetry::{
-    Batch, Bus, Clock, Instant, Receipt, Reporter, SendError, Severity, Timestamp, Transport,
-    fields,
-};
+use tinkex_telemetry::bus::Bus;
+use tinkex_telemetry::runtime::Clock;
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Severity, Transport, fields};
 
 /// Time that stands still.
 struct Still;
@@ -209,7 +209,7 @@ fn executing_an_event_allocates_nothing_with_no_handler_with_others_and_with_a_s
 
 #[test]
 fn a_request_allocates_for_its_events_only_if_somebody_listens() {
-    use tinkex_telemetry::HttpEvents;
+    use tinkex_telemetry::http::HttpEvents;
     let bus = Bus::new();
     let events = HttpEvents::on(&bus, "s");
     let requests = || measure(|| (0..100).for_each(|_| events.start("GET", "/a").stop(200)));

@@ -17,10 +17,10 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::SystemTime;
 use tinkex_telemetry::local::LocalTransport;
-use tinkex_telemetry::{
-    Batch, BuildError, Clock, Driver, Embassy, EmbassyPool, Instant, Placement, Receipt, Reporter,
-    SendError, Spawner, Timestamp, Transport, WouldDeadlock, fields,
-};
+use tinkex_telemetry::runtime::{Clock, Embassy, EmbassyPool, Placement, Spawner, WouldDeadlock};
+use tinkex_telemetry::session::{BuildError, Driver};
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport, fields};
 
 /// Longer than anything here takes, shorter than a person waits.
 const BOUND: Duration = Duration::from_secs(20);
@@ -288,8 +288,8 @@ fn a_session_without_a_pool_cannot_be_started() {
     let Err(error @ BuildError::Spawn(_)) = refused else {
         panic!("it was started");
     };
-    let why = error.source().expect("it says why").to_string();
-    assert!(why.contains("Embassy::on(&POOL)"), "{why}");
+    let reason = error.source().expect("it says why").to_string();
+    assert!(reason.contains("Embassy::on(&POOL)"), "{reason}");
     assert!(Embassy.spawn(async {}).is_err());
 }
 

@@ -12,10 +12,12 @@ use core::time::Duration;
 use std::sync::Mutex;
 use std::thread;
 use tinkex_telemetry::collector::Collector;
+use tinkex_telemetry::runtime::{Clock, Placement, Runtime as _, Spawner, WouldDeadlock};
+use tinkex_telemetry::session::BuildError;
 use tinkex_telemetry::sim::ManualTransport;
 use tinkex_telemetry::{
-    Batch, BuildError, Clock, Config, Handle, HttpTransport, Placement, Receipt, Reporter, Reqwest,
-    Runtime as _, SendError, Spawner, Tokio, Transport, WouldDeadlock, fields,
+    Batch, Config, Handle, HttpTransport, Receipt, Reporter, Reqwest, SendError, Tokio, Transport,
+    fields,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{LocalSet, spawn_blocking};
@@ -253,7 +255,7 @@ fn a_clock_that_was_never_bound_works_with_any_runtime_and_with_none() {
 #[test]
 fn a_sleep_until_the_end_of_time_does_not_overflow() {
     let runtime = current_thread();
-    let end = tinkex_telemetry::Instant::from_micros(u64::MAX);
+    let end = tinkex_telemetry::time::Instant::from_micros(u64::MAX);
     for tokio in [Tokio, Tokio::on(runtime.handle().clone())] {
         assert!(poll(pin!(tokio.sleep_until(end))).is_pending());
         let now = tokio.now();

@@ -7,10 +7,10 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{
-    Config, Handle, HttpClient, HttpTransport, Reporter, Reqwest, Runtime, Smol, Surf,
-    TelemetryLayer, Thread, Tokio, Ureq,
-};
+use tinkex_telemetry::http::{HttpClient, Surf};
+use tinkex_telemetry::runtime::{Runtime, Smol};
+use tinkex_telemetry::tracing::TelemetryLayer;
+use tinkex_telemetry::{Config, Handle, HttpTransport, Reporter, Reqwest, Thread, Tokio, Ureq};
 use tracing::{Level, Subscriber, error, trace};
 use tracing_log::NormalizeEvent;
 use tracing_subscriber::Layer;

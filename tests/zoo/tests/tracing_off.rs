@@ -1,7 +1,8 @@
 //! What a traced event costs when nobody wants it. In a process of its own: whether an event is wanted is asked once for
 //! the whole process, and other tests want theirs.
 
-use tinkex_telemetry::{Handle, TelemetryLayer};
+use tinkex_telemetry::Handle;
+use tinkex_telemetry::tracing::TelemetryLayer;
 use tracing::{Level, error};
 use tracing_subscriber::{Registry, layer::SubscriberExt};
 

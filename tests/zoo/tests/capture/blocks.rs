@@ -4,7 +4,9 @@ use crate::support::{BOUND, Failed, builder, finish, pair, payload, thread};
 use core::error::Error;
 use core::num::ParseIntError;
 use std::panic::panic_any;
-use tinkex_telemetry::{AsHandle, Capture, Handle, Severity, Thread, capture};
+use tinkex_telemetry::capture::Capture;
+use tinkex_telemetry::session::AsHandle;
+use tinkex_telemetry::{Handle, Severity, Thread, capture};
 
 #[test]
 fn values_of_any_type_pass_and_nothing_is_logged() {

@@ -2,10 +2,9 @@
 
 use crate::support::{Kept, thread};
 use serde_json::json;
-use tinkex_telemetry::{
-    Config, Handle, HttpClient, HttpTransport, Reporter, Reqwest, StatusError, Thread, Ureq,
-    capture,
-};
+use tinkex_telemetry::event::StatusError;
+use tinkex_telemetry::http::HttpClient;
+use tinkex_telemetry::{Config, Handle, HttpTransport, Reporter, Reqwest, Thread, Ureq, capture};
 
 fn reqwest_error(status: u16) -> reqwest::Error {
     let answer = http::Response::builder().status(status).body("");
@@ -15,7 +14,10 @@ fn reqwest_error(status: u16) -> reqwest::Error {
 }
 
 /// What a session with this way to look at errors makes of one.
-fn judged(classify: tinkex_telemetry::Classify, work: impl FnOnce(&Handle)) -> serde_json::Value {
+fn judged(
+    classify: tinkex_telemetry::event::Classify,
+    work: impl FnOnce(&Handle),
+) -> serde_json::Value {
     let kept = Kept::default();
     let session = Reporter::builder("s")
         .transport(kept.clone())
@@ -32,12 +34,12 @@ fn judged(classify: tinkex_telemetry::Classify, work: impl FnOnce(&Handle)) -> s
 #[test]
 fn the_statuses_of_each_client_tell_user_errors_from_exceptions() {
     for (status, is_users) in [(404, true), (429, false), (500, false)] {
-        let reqwest = judged(Reqwest::fault, |session| {
+        let reqwest = judged(Reqwest::blame, |session| {
             let _ = session
                 .capture()
                 .run(|| Err::<(), _>(reqwest_error(status)));
         });
-        let ureq = judged(Ureq::fault, |session| {
+        let ureq = judged(Ureq::blame, |session| {
             let _ = session
                 .capture()
                 .run(|| Err::<(), _>(ureq::Error::StatusCode(status)));
@@ -84,7 +86,7 @@ fn a_session_knows_the_errors_of_its_transports_client() {
         _: &T,
         error: &(dyn core::error::Error + 'static),
     ) -> Option<u16> {
-        T::fault(error)?.status
+        T::blame(error)?.status
     }
     let config = || Config::new("http://127.0.0.1:1", "key").expect("a config");
     let over_ureq = HttpTransport::new(config(), Ureq::new());

@@ -5,9 +5,9 @@ use core::fmt;
 use core::time::Duration;
 use serde_json::Value;
 use std::sync::Mutex;
-use tinkex_telemetry::{
-    Batch, Builder, Receipt, Reporter, Runtime, SendError, Smol, Thread, Tokio, Transport,
-};
+use tinkex_telemetry::runtime::{Runtime, Smol};
+use tinkex_telemetry::session::Builder;
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Thread, Tokio, Transport};
 
 /// Longer than anything here takes.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);

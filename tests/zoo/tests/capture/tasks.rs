@@ -8,10 +8,10 @@ use core::panic::AssertUnwindSafe;
 use core::pin::pin;
 use core::task::{Context, Waker};
 use std::sync::mpsc;
+use tinkex_telemetry::capture::Capture;
 use tinkex_telemetry::local::LocalSpawner;
-use tinkex_telemetry::{
-    Capture, Handle, SpawnError, Thread, Tokio, async_capture, async_capture_local,
-};
+use tinkex_telemetry::runtime::SpawnError;
+use tinkex_telemetry::{Handle, Thread, Tokio, async_capture, async_capture_local};
 
 /// What every runtime is to do. Needs a panic to be caught by the caller, as the test's own.
 async fn check_tasks(session: &Handle) {

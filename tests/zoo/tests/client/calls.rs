@@ -9,7 +9,7 @@ use tinkex_telemetry::client::{
     AdamParams, ClientError, Datum, EndReason, LoraConfig, Loss, LossFn, ModelInput, NewModel,
     SampleRequest, SamplingModel, SamplingParams, ServiceClient, StopReason,
 };
-use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::collector::{Collector, Reply};
 
 in_each_world! {
     a_session_is_created_with_tags_metadata_version_and_project,
@@ -64,9 +64,9 @@ fn a_session_is_created_with_tags_metadata_version_and_project<W: World>() {
 fn the_heart_beats_every_ten_seconds_and_ends_with_a_410<W: World>() {
     let collector = Collector::start().unwrap();
     let name = "session_heartbeat";
-    let answers = [Answer::status(503), Answer::json(&json!({}))];
+    let answers = [Reply::status(503), Reply::json(&json!({}))];
     collector.backend().script(name, answers);
-    collector.backend().script(name, [Answer::status(410)]);
+    collector.backend().script(name, [Reply::status(410)]);
     let world = W::default();
     let service = world.wait(builder::<W>(&collector).connect()).unwrap();
     assert!(
@@ -99,7 +99,7 @@ fn a_session_is_finished_with_its_reason<W: World>() {
 
 fn an_older_server_without_finish_is_no_obstacle<W: World>() {
     let site = site::<W>();
-    site.backend.always("finish", Answer::status(404));
+    site.backend.always("finish", Reply::status(404));
     assert!(site.close().has_ended());
     site.only("finish");
 }
@@ -171,7 +171,7 @@ fn a_sample_is_submitted_and_its_result_is_typed<W: World>() {
 fn a_busy_backend_gets_the_same_sample_again<W: World>() {
     let site = site::<W>();
     let sampler = site.sampler();
-    let busy = [Answer::status(429), Answer::status(429)];
+    let busy = [Reply::status(429), Reply::status(429)];
     site.backend.script("asample", busy);
     site.wait(sampler.sample(prompt(), 1, SamplingParams::new()))
         .unwrap();
@@ -201,7 +201,10 @@ fn logprobs_are_those_of_the_prompt<W: World>() {
     assert_eq!(body["topk_prompt_logprobs"], 3);
     site.backend.result("Sample", json!({ "sequences": [] }));
     let error = site.wait(sampler.compute_logprobs(prompt())).unwrap_err();
-    assert!(matches!(error, ClientError::Answer { .. }), "{error}");
+    assert!(
+        matches!(error, ClientError::InvalidResponse { .. }),
+        "{error}"
+    );
 }
 
 fn a_model_is_made_with_its_adapter<W: World>() {
@@ -327,12 +330,12 @@ fn plain_calls_are_tried_again_where_that_makes_sense<W: World>() {
     let site = site::<W>();
     let name = "get_server_capabilities";
     for answer in [
-        Answer::status(408),
-        Answer::status(409),
-        Answer::status(429),
-        Answer::status(500),
-        Answer::status(503),
-        Answer::close_after_body(),
+        Reply::status(408),
+        Reply::status(409),
+        Reply::status(429),
+        Reply::status(500),
+        Reply::status(503),
+        Reply::close_after_body(),
     ] {
         let before = site.backend.calls_of(name).len();
         site.backend.script(name, [answer]);
@@ -348,7 +351,7 @@ fn plain_calls_fail_at_once_where_it_does_not<W: World>() {
     for status in [302, 400, 401, 403, 404, 410, 422] {
         let before = site.backend.calls_of(name).len();
         let body = format!("{{\"error\":\"no, {KEY}\"}}");
-        let answer = Answer::status(status).body(body);
+        let answer = Reply::status(status).body(body);
         site.backend.script(name, [answer]);
         let result = site.wait(site.service.get_server_capabilities());
         let error = result.expect_err(&status.to_string());
@@ -392,7 +395,7 @@ fn a_long_result_is_read_to_its_end<W: World>() {
     let sampler = site.sampler();
     let tokens: Vec<u32> = (0..200_000).collect();
     let result = json!({ "sequences": [{ "tokens": tokens, "stop_reason": "stop" }] });
-    assert!(result.to_string().len() > 16 * tinkex_telemetry::MAX_ANSWER_BYTES);
+    assert!(result.to_string().len() > 16 * tinkex_telemetry::http::MAX_RESPONSE_BYTES);
     site.backend.result("Sample", result);
     let sampled = site
         .wait(sampler.sample(prompt(), 1, SamplingParams::new()))

@@ -5,7 +5,7 @@ use crate::worlds::{KEY, ThreadUreq, World, builder, site, site_with};
 use std::thread;
 use std::time::Duration;
 use tinkex_telemetry::client::{ClientError, SamplingParams, ServiceClient};
-use tinkex_telemetry::collector::{Answer, Collector};
+use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::{Config, Reqwest, Tokio};
 
 in_each_world! {
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn a_close_ends_the_calls_under_way_at_once<W: World + Sync>() {
     let site = site::<W>();
     let sampler = site.sampler();
-    site.backend.always("retrieve_future", Answer::stall());
+    site.backend.always("retrieve_future", Reply::stall());
     let call = sampler.sample(vec![1], 1, SamplingParams::new());
     thread::scope(|scope| {
         let waits = scope.spawn(|| site.wait(call));
@@ -109,8 +109,8 @@ fn a_close_keeps_its_deadline_whatever_the_backend_does<W: World>() {
     let short = Duration::from_secs(4);
     let collector = Collector::start().unwrap();
     let site = site_with::<W>(collector, |builder| builder.close_timeout(short));
-    site.collector.always(Answer::stall());
-    site.backend.always("finish", Answer::stall());
+    site.collector.always(Reply::stall());
+    site.backend.always("finish", Reply::stall());
     let drain = site.world.block_on(site.service.close());
     // That it comes back at all is the point: neither answer ever does.
     assert!(!drain.is_drained());

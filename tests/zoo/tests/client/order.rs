@@ -6,9 +6,10 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use tinkex_telemetry::Config;
 use tinkex_telemetry::client::{AdamParams, LoraConfig, ServiceClient};
-use tinkex_telemetry::collector::{Answer, Collector};
-use tinkex_telemetry::{Config, HttpClient as _};
+use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::http::HttpClient as _;
 
 in_each_world! {
     requests_are_submitted_in_the_order_of_the_calls_and_awaited_in_any,
@@ -21,7 +22,7 @@ fn requests_are_submitted_in_the_order_of_the_calls_and_awaited_in_any<W: World>
     let site = site::<W>();
     let training = site.trainer();
     // The first needs three attempts, and all the others wait for it.
-    let unable = [Answer::status(503), Answer::status(503)];
+    let unable = [Reply::status(503), Reply::status(503)];
     site.backend.script("save_weights", unable);
     let calls: Vec<_> = (0..5)
         .map(|n| training.save_weights(&n.to_string()))
@@ -64,12 +65,11 @@ fn nobody_need_wait_for_a_request_to_be_submitted<W: World>() {
 fn a_refused_request_keeps_none_behind_it<W: World>() {
     let site = site::<W>();
     let training = site.trainer();
-    let refusal = Answer::status(422).body(r#"{"error":"no"}"#);
+    let refusal = Reply::status(422).body(r#"{"error":"no"}"#);
     site.backend.script("load_weights", [refusal]);
     // The number of the refused one is used up, so this backend would not take what comes behind it.
     let promise = json!({ "request_id": "request-1" });
-    site.backend
-        .script("save_weights", [Answer::json(&promise)]);
+    site.backend.script("save_weights", [Reply::json(&promise)]);
     site.backend.result("SaveWeights", json!({ "path": "x" }));
     let refused = training.load_weights("tinker://x", false);
     let behind = training.save_weights("b");

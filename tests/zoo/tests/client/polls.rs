@@ -5,7 +5,7 @@ use crate::worlds::{KEY, Site, World, data_of, site, try_again};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tinkex_telemetry::client::{Category, ClientError, Result, Sampled, SamplingParams};
-use tinkex_telemetry::collector::Answer;
+use tinkex_telemetry::collector::Reply;
 
 in_each_world! {
     a_bare_result_or_a_completed_one_is_the_end,
@@ -25,7 +25,7 @@ const POLL: &str = "retrieve_future";
 /// Samples once while polls are answered like this; and how many polls there were.
 fn sample<W: World>(
     site: &Site<W>,
-    answers: impl IntoIterator<Item = Answer>,
+    answers: impl IntoIterator<Item = Reply>,
 ) -> (Result<Sampled>, usize) {
     let sampler = site.sampler();
     let before = site.backend.calls_of(POLL).len();
@@ -43,19 +43,19 @@ fn a_bare_result_or_a_completed_one_is_the_end<W: World>() {
     let bare = json!({ "sequences": [{ "tokens": [7], "stop_reason": "stop" }] });
     let wrapped = json!({ "status": "completed", "result": bare });
     for body in [bare, wrapped] {
-        let (result, polls) = sample(&site, [Answer::json(&body)]);
+        let (result, polls) = sample(&site, [Reply::json(&body)]);
         assert_eq!((tokens(result), polls), (vec![7], 1));
     }
-    let (result, _) = sample(&site, [Answer::json(&json!({ "sequences": 5 }))]);
+    let (result, _) = sample(&site, [Reply::json(&json!({ "sequences": 5 }))]);
     assert!(
-        matches!(result, Err(ClientError::Answer { .. })),
+        matches!(result, Err(ClientError::InvalidResponse { .. })),
         "{result:?}"
     );
 }
 
 fn a_request_that_waits_is_polled_again_and_its_state_is_told<W: World>() {
     let site = site::<W>();
-    let late = Answer::status(408)
+    let late = Reply::status(408)
         .body(json!({ "type": "try_again", "queue_state": "paused_rate_limit" }).to_string());
     let reason = json!({ "queue_state_reason": "no room", "retry_after_ms": 20 });
     let answers = [
@@ -101,7 +101,7 @@ fn a_request_that_waits_is_polled_again_and_its_state_is_told<W: World>() {
 
 fn a_pending_one_is_polled_again<W: World>() {
     let site = site::<W>();
-    let pending = Answer::json(&json!({ "status": "pending" }));
+    let pending = Reply::json(&json!({ "status": "pending" }));
     let (result, polls) = sample(&site, [pending.clone(), pending]);
     assert_eq!((tokens(result), polls), (vec![1, 2], 3));
 }
@@ -109,7 +109,7 @@ fn a_pending_one_is_polled_again<W: World>() {
 fn metadata_alone_are_not_enough<W: World>() {
     let site = site::<W>();
     let metadata = json!({ "status": "complete_metadata", "response_payload_size": 7 });
-    let (result, polls) = sample(&site, [Answer::json(&metadata)]);
+    let (result, polls) = sample(&site, [Reply::json(&metadata)]);
     assert_eq!((tokens(result), polls), (vec![1, 2], 2));
     let bodies: Vec<_> = site
         .backend
@@ -138,7 +138,7 @@ fn a_failed_request_says_whose_fault_it_was<W: World>() {
             "status": "failed", "error": { "category": word, "message": format!("no {KEY}") },
         });
         for body in [flat, nested] {
-            let (result, polls) = sample(&site, [Answer::json(&body)]);
+            let (result, polls) = sample(&site, [Reply::json(&body)]);
             let error = result.expect_err("it has failed");
             assert_eq!((error.category(), polls), (category, 1));
             assert_eq!(error.to_string(), "sample failed: no [redacted]");
@@ -150,7 +150,7 @@ fn a_failed_request_says_whose_fault_it_was<W: World>() {
 
 fn a_lost_request_is_submitted_again_and_not_for_ever<W: World>() {
     let site = site::<W>();
-    let (result, polls) = sample(&site, [Answer::status(410), Answer::status(410)]);
+    let (result, polls) = sample(&site, [Reply::status(410), Reply::status(410)]);
     assert_eq!((tokens(result), polls), (vec![1, 2], 3));
     let submitted = site.backend.calls_of("asample");
     assert_eq!(submitted.len(), 3);
@@ -171,7 +171,7 @@ fn a_lost_request_is_submitted_again_and_not_for_ever<W: World>() {
         .collect();
     assert_eq!(ids, ["request-1", "request-2", "request-3"]);
 
-    site.backend.always(POLL, Answer::status(410));
+    site.backend.always(POLL, Reply::status(410));
     let (result, polls) = sample(&site, []);
     assert!(
         matches!(result, Err(ClientError::Expired { .. })),
@@ -183,14 +183,14 @@ fn a_lost_request_is_submitted_again_and_not_for_ever<W: World>() {
 fn a_backend_that_cannot_answer_is_asked_again<W: World>() {
     let site = site::<W>();
     for status in [408, 429, 500, 503] {
-        let (result, polls) = sample(&site, [Answer::status(status)]);
+        let (result, polls) = sample(&site, [Reply::status(status)]);
         assert_eq!((tokens(result), polls), (vec![1, 2], 2), "{status}");
     }
 }
 
 fn a_broken_connection_is_no_answer<W: World>() {
     let site = site::<W>();
-    for answer in [Answer::close_after_body(), Answer::garbage()] {
+    for answer in [Reply::close_after_body(), Reply::garbage()] {
         let (result, polls) = sample(&site, [answer]);
         assert_eq!(tokens(result), [1, 2]);
         assert!(polls >= 2);
@@ -199,7 +199,7 @@ fn a_broken_connection_is_no_answer<W: World>() {
 
 fn a_wrong_poll_is_tried_three_times_more<W: World>() {
     let site = site::<W>();
-    let wrong = || Answer::status(400);
+    let wrong = || Reply::status(400);
     let (result, polls) = sample(&site, [wrong(), wrong(), wrong()]);
     assert_eq!((tokens(result), polls), (vec![1, 2], 4));
     let (result, polls) = sample(&site, [wrong(), wrong(), wrong(), wrong()]);
@@ -207,11 +207,11 @@ fn a_wrong_poll_is_tried_three_times_more<W: World>() {
     assert_eq!((error.status(), polls), (Some(400), 4));
     assert_eq!(error.category(), Category::User);
     // An answer that is none is as good as a wrong poll.
-    let nonsense = || Answer::status(200).body("nonsense");
+    let nonsense = || Reply::status(200).body("nonsense");
     let answers = [nonsense(), nonsense(), nonsense(), nonsense()];
     let (result, polls) = sample(&site, answers);
     assert!(
-        matches!(result, Err(ClientError::Answer { .. })),
+        matches!(result, Err(ClientError::InvalidResponse { .. })),
         "{result:?}"
     );
     assert_eq!(polls, 4);
@@ -220,7 +220,7 @@ fn a_wrong_poll_is_tried_three_times_more<W: World>() {
 fn a_refused_poll_is_the_end<W: World>() {
     let site = site::<W>();
     for status in [401, 403, 404, 422] {
-        let (result, polls) = sample(&site, [Answer::status(status)]);
+        let (result, polls) = sample(&site, [Reply::status(status)]);
         let error = result.expect_err("it is refused");
         assert_eq!((error.status(), polls), (Some(status), 1));
     }

@@ -5,9 +5,10 @@ use crate::worlds::{KEY, World, data_of, names, site, site_with};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tinkex_telemetry::bus::QueueStateChange;
 use tinkex_telemetry::client::{AdamParams, ClientError, SamplingParams};
-use tinkex_telemetry::collector::{Answer, Collector};
-use tinkex_telemetry::{DiagnosticKind, QueueStateChange};
+use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
 
 in_each_world! {
     a_users_own_error_is_a_user_error_and_the_session_lives_on,
@@ -22,11 +23,11 @@ in_each_world! {
 fn a_users_own_error_is_a_user_error_and_the_session_lives_on<W: World>() {
     let site = site::<W>();
     let sampler = site.sampler();
-    site.backend.script("asample", [Answer::status(404)]);
+    site.backend.script("asample", [Reply::status(404)]);
     let sample = || sampler.sample(vec![1], 1, SamplingParams::new());
     assert_eq!(site.wait(sample()).unwrap_err().status(), Some(404));
     let failed = json!({ "error": "your fault", "category": "user" });
-    let failed = Answer::json(&failed);
+    let failed = Reply::json(&failed);
     site.backend.script("retrieve_future", [failed]);
     assert!(site.wait(sample()).is_err());
     assert!(site.wait(sample()).is_ok());
@@ -49,7 +50,7 @@ fn any_other_error_is_an_exception_and_the_session_lives_on<W: World>() {
     let site = site::<W>();
     let training = site.trainer();
     let failed = json!({ "error": "out of memory", "category": "server" });
-    let failed = Answer::json(&failed);
+    let failed = Reply::json(&failed);
     site.backend.script("retrieve_future", [failed]);
     let step = site.wait(training.optim_step(AdamParams::default()));
     assert!(matches!(step, Err(ClientError::Failed { .. })));
@@ -67,7 +68,7 @@ fn any_other_error_is_an_exception_and_the_session_lives_on<W: World>() {
 
 fn a_telemetry_endpoint_that_stalls_for_ever_delays_no_error<W: World>() {
     let collector = Collector::start().unwrap();
-    collector.always(Answer::stall());
+    collector.always(Reply::stall());
     // Whoever waited for telemetry would wait for half an hour and more.
     let long = Duration::from_secs(50_000);
     let site = site_with::<W>(collector, |builder| {
@@ -83,7 +84,7 @@ fn a_telemetry_endpoint_that_stalls_for_ever_delays_no_error<W: World>() {
     });
     let name = "get_server_capabilities";
     for status in [404, 422] {
-        site.backend.script(name, [Answer::status(status)]);
+        site.backend.script(name, [Reply::status(status)]);
         let call = site.service.get_server_capabilities();
         assert_eq!(site.wait(call).unwrap_err().status(), Some(status));
     }
@@ -97,14 +98,14 @@ fn what_the_backend_says_of_the_session_reaches_the_diagnostics<W: World>() {
         "session_id": "s", "info_message": "hello", "warning_message": format!("old {KEY}"),
         "error_message": "",
     });
-    let created = Answer::json(&created);
+    let created = Reply::json(&created);
     collector.backend().script("create_session", [created]);
     let told = Arc::new(Mutex::new(Vec::new()));
     let note = Arc::clone(&told);
     let site = site_with::<W>(collector, |builder| {
         builder.telemetry(move |telemetry| {
             telemetry.enabled(true).on_diagnostic(move |diagnostic| {
-                let what = (diagnostic.kind, diagnostic.why.to_owned());
+                let what = (diagnostic.kind, diagnostic.reason.to_owned());
                 note.lock().unwrap().push(what);
             })
         })
@@ -154,11 +155,11 @@ fn no_event_has_a_secret_in_it<W: World>() {
     let site = site::<W>();
     let sampler = site.sampler();
     let sample = || sampler.sample(vec![1], 1, SamplingParams::new());
-    let echo = || Answer::status(422).body(format!("{{\"error\":\"x-api-key: {KEY}\"}}"));
+    let echo = || Reply::status(422).body(format!("{{\"error\":\"x-api-key: {KEY}\"}}"));
     site.backend.script("asample", [echo()]);
     assert!(site.wait(sample()).is_err());
     for status in [400, 404] {
-        let echo = Answer::status(status).body(format!("{KEY} {KEY}"));
+        let echo = Reply::status(status).body(format!("{KEY} {KEY}"));
         let echoes = core::iter::repeat_n(echo, 4);
         let before = site.backend.calls_of("retrieve_future").len();
         site.backend.script("retrieve_future", echoes);
@@ -170,7 +171,7 @@ fn no_event_has_a_secret_in_it<W: World>() {
         }
     }
     let failed = json!({ "error": format!("no {KEY}"), "category": "server" });
-    let failed = Answer::json(&failed);
+    let failed = Reply::json(&failed);
     site.backend.script("retrieve_future", [failed]);
     assert!(site.wait(sample()).is_err());
     let reason = json!({ "queue_state_reason": format!("for {KEY}"), "retry_after_ms": 1 });

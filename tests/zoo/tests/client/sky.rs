@@ -6,12 +6,15 @@ use serde_json::Value;
 use std::future::{Future, pending};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tinkex_telemetry::Config;
+use tinkex_telemetry::bus::Bus;
 use tinkex_telemetry::client::{Pending, ServiceBuilder, ServiceClient};
 use tinkex_telemetry::collector::Backend;
+use tinkex_telemetry::diagnostic::{Diagnostic, DiagnosticKind};
+use tinkex_telemetry::http::{HttpClient, HttpError};
+use tinkex_telemetry::runtime::Clock as _;
+use tinkex_telemetry::session::{Entropy, Uuid};
 use tinkex_telemetry::sim::{SimClock, SimExecutor, SimSpawner};
-use tinkex_telemetry::{
-    Bus, Clock as _, Config, Diagnostic, DiagnosticKind, Entropy, HttpClient, HttpError, Uuid,
-};
 
 /// How long a request is under way, and its answer.
 pub(crate) const PING: Duration = Duration::from_millis(5);
@@ -21,7 +24,7 @@ pub(crate) const PING: Duration = Duration::from_millis(5);
 pub(crate) struct Sky {
     pub(crate) backend: Backend,
     pub(crate) clock: SimClock,
-    start: tinkex_telemetry::Instant,
+    start: tinkex_telemetry::time::Instant,
     state: Arc<Mutex<State>>,
 }
 
@@ -107,7 +110,7 @@ impl Sky {
     pub(crate) fn told(&self, kind: DiagnosticKind) -> Vec<(u64, String)> {
         self.with(|state| {
             let told = state.told.iter().filter(|told| told.1 == kind);
-            told.map(|(at, _, why)| (*at, why.clone())).collect()
+            told.map(|(at, _, reason)| (*at, reason.clone())).collect()
         })
     }
 
@@ -118,8 +121,8 @@ impl Sky {
 
     fn note_diagnostic(&self, diagnostic: &Diagnostic<'_>) {
         let at = self.passed().as_secs();
-        let why = diagnostic.why.to_owned();
-        self.with(|state| state.told.push((at, diagnostic.kind, why)));
+        let reason = diagnostic.reason.to_owned();
+        self.with(|state| state.told.push((at, diagnostic.kind, reason)));
     }
 
     fn strikes(&self) -> Option<u64> {

@@ -7,12 +7,13 @@ use serde_json::json;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tinkex_telemetry::bus::QueueState;
 use tinkex_telemetry::client::{
     AdamParams, ClientError, LoraConfig, ModelInput, SamplingClient, SamplingParams, ServiceClient,
 };
-use tinkex_telemetry::collector::Answer;
+use tinkex_telemetry::collector::Reply;
+use tinkex_telemetry::diagnostic::DiagnosticKind;
 use tinkex_telemetry::sim::SimSpawner;
-use tinkex_telemetry::{DiagnosticKind, QueueState};
 
 const POLL: &str = "retrieve_future";
 
@@ -34,7 +35,7 @@ fn one() -> SamplingParams {
 fn an_outage_is_polled_through_with_a_backoff_up_to_half_a_minute() {
     under(1, |sky, spawner| async move {
         let (service, sampler) = sampler(&sky, &spawner).await;
-        let pending = Answer::json(&json!({ "status": "pending" }));
+        let pending = Reply::json(&json!({ "status": "pending" }));
         sky.backend.script(POLL, [pending]);
         let sample = sampler.sample(vec![1], 1, one());
         let weather = async {
@@ -85,7 +86,7 @@ fn a_request_that_waits_is_polled_as_its_state_says() {
 fn a_long_poll_is_given_forty_five_seconds() {
     under(3, |sky, spawner| async move {
         let (_service, sampler) = sampler(&sky, &spawner).await;
-        sky.backend.script(POLL, [Answer::stall()]);
+        sky.backend.script(POLL, [Reply::stall()]);
         sampler.sample(vec![1], 1, one()).await.unwrap();
         // And one for the backoff.
         assert_eq!(sky.attempts(POLL), [0, 46]);
@@ -99,7 +100,7 @@ fn a_plain_call_is_tried_for_five_minutes() {
         let name = "get_server_capabilities";
         sky.outage(secs(100_000));
         let error = service.get_server_capabilities().await.unwrap_err();
-        assert!(matches!(error, ClientError::NoAnswer { .. }), "{error}");
+        assert!(matches!(error, ClientError::NoResponse { .. }), "{error}");
         assert!(error.is_retryable());
         let attempts = sky.attempts(name);
         assert_eq!(attempts[..7], [0, 1, 3, 7, 15, 31, 61]);
@@ -117,7 +118,7 @@ fn the_heart_beats_every_ten_seconds_whatever_comes_of_it() {
         sky.sleep(secs(35)).await;
         assert_eq!(sky.attempts(name), [10, 20, 30]);
         // One that gets no answer is given up when the next is due.
-        sky.backend.script(name, [Answer::stall()]);
+        sky.backend.script(name, [Reply::stall()]);
         sky.sleep(secs(30)).await;
         assert_eq!(sky.attempts(name), [10, 20, 30, 40, 50, 60]);
         assert!(sky.told(DiagnosticKind::HeartbeatLost).is_empty());
@@ -149,7 +150,7 @@ fn a_heart_that_the_backend_has_given_up_stops() {
     under(7, |sky, spawner| async move {
         let name = "session_heartbeat";
         let service = sky.connect(&spawner).await.unwrap();
-        sky.backend.script(name, [Answer::status(410)]);
+        sky.backend.script(name, [Reply::status(410)]);
         sky.sleep(secs(100)).await;
         assert_eq!(sky.attempts(name), [10]);
         assert_eq!(sky.told(DiagnosticKind::HeartbeatLost).len(), 1);
@@ -163,7 +164,7 @@ fn a_heart_that_the_backend_has_given_up_stops() {
 fn a_busy_backend_holds_all_samples_of_a_client_back() {
     under(8, |sky, spawner| async move {
         let (service, sampler) = sampler(&sky, &spawner).await;
-        sky.backend.script("asample", [Answer::status(429)]);
+        sky.backend.script("asample", [Reply::status(429)]);
         let first = sampler.sample(vec![1], 1, one());
         let late = async {
             sky.sleep(Duration::from_millis(500)).await;
@@ -175,12 +176,12 @@ fn a_busy_backend_holds_all_samples_of_a_client_back() {
         // What is large waits for longer.
         let begun = sky.passed();
         let large = ModelInput::from_tokens(vec![1_000_000; 20_000]);
-        sky.backend.script("asample", [Answer::status(429)]);
+        sky.backend.script("asample", [Reply::status(429)]);
         sampler.sample(large, 1, one()).await.unwrap();
         assert_eq!((sky.passed() - begun).as_secs(), 5);
         // It is no failure, and nothing is given up for it.
         let begun = sky.passed();
-        let busy = (0..400).map(|_| Answer::status(429));
+        let busy = (0..400).map(|_| Reply::status(429));
         sky.backend.script("asample", busy);
         sampler.sample(vec![1], 1, one()).await.unwrap();
         assert!(sky.passed() - begun >= secs(400));
@@ -198,8 +199,8 @@ fn a_busy_backend_holds_all_samples_of_a_client_back() {
 fn a_close_during_a_poll_ends_it_and_keeps_its_own_deadline() {
     under(9, |sky, spawner| async move {
         let (service, sampler) = sampler(&sky, &spawner).await;
-        sky.backend.always(POLL, Answer::stall());
-        sky.backend.always("finish", Answer::stall());
+        sky.backend.always(POLL, Reply::stall());
+        sky.backend.always("finish", Reply::stall());
         let sample = async {
             let sampled = sampler.sample(vec![1], 1, one()).await;
             (sampled, sky.passed())
@@ -225,13 +226,13 @@ fn telemetry_that_stalls_for_ever_delays_neither_errors_nor_a_close_beyond_its_t
     under(10, |sky, spawner| async move {
         let (service, sampler) = sampler(&sky, &spawner).await;
         sky.stall_telemetry();
-        sky.backend.script("asample", [Answer::status(404)]);
+        sky.backend.script("asample", [Reply::status(404)]);
         let begun = sky.passed();
         let error = sampler.sample(vec![1], 1, one()).await.unwrap_err();
         assert_eq!(error.status(), Some(404));
         assert_eq!(sky.passed() - begun, PING * 2);
         let failed = json!({ "error": "no", "category": "server" });
-        sky.backend.script(POLL, [Answer::json(&failed)]);
+        sky.backend.script(POLL, [Reply::json(&failed)]);
         assert!(sampler.sample(vec![1], 1, one()).await.is_err());
         assert_eq!(sky.passed() - begun, PING * 6);
         let begun = sky.passed();
@@ -267,7 +268,7 @@ fn a_pause_is_told_in_words_once_a_minute() {
         sky.backend.script(POLL, [reasoned]);
         step().await.unwrap();
         let told = sky.told(DiagnosticKind::QueuePaused);
-        let texts: Vec<_> = told[2..].iter().map(|(_, why)| &**why).collect();
+        let texts: Vec<_> = told[2..].iter().map(|(_, reason)| &**reason).collect();
         assert_eq!(
             texts,
             [
@@ -285,7 +286,7 @@ fn a_pause_is_told_in_words_once_a_minute() {
 fn a_call_that_is_dropped_polls_no_more_and_is_no_failure() {
     under(12, |sky, spawner| async move {
         let (service, sampler) = sampler(&sky, &spawner).await;
-        sky.backend.script(POLL, [Answer::stall()]);
+        sky.backend.script(POLL, [Reply::stall()]);
         let sample = sampler.sample(vec![1], 1, one());
         let patience = pin!(sky.sleep(secs(20)));
         assert!(matches!(select(sample, patience).await, Either::Right(_)));
@@ -337,7 +338,7 @@ fn no_more_requests_are_under_way_than_may_be_and_the_heart_beats_all_the_same()
         let service = sky.connect_with(&spawner, |builder| builder.max_requests(3));
         let service = service.await.unwrap();
         let sampler = service.create_sampling_client("small").await.unwrap();
-        sky.backend.script(POLL, (0..3).map(|_| Answer::stall()));
+        sky.backend.script(POLL, (0..3).map(|_| Reply::stall()));
         let samples = (0..10).map(|n| sampler.sample(vec![n], 1, one()));
         let sampled = join_all(samples).await;
         assert!(sampled.iter().all(Result::is_ok));

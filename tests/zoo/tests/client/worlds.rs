@@ -7,11 +7,13 @@ use std::time::Duration;
 use tinkex_telemetry::client::{
     LoraConfig, Pending, SamplingClient, ServiceBuilder, ServiceClient, TrainingClient,
 };
-use tinkex_telemetry::collector::{Answer, Backend, CallRecord, Collector, SessionRecord};
-use tinkex_telemetry::{
-    Clock, Config, HttpClient, Instant, Placement, Reqwest, Runtime, Smol, SpawnError, Spawner,
-    Surf, Thread, Timestamp, Tokio, Ureq, WouldDeadlock,
+use tinkex_telemetry::collector::{Backend, CallRecord, Collector, Reply, SessionRecord};
+use tinkex_telemetry::http::{HttpClient, Surf};
+use tinkex_telemetry::runtime::{
+    Clock, Placement, Runtime, Smol, SpawnError, Spawner, WouldDeadlock,
 };
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Config, Reqwest, Thread, Tokio, Ureq};
 
 pub(crate) const KEY: &str = "sk-sentinel-0123456789";
 const SPEED: u32 = 20;
@@ -243,10 +245,10 @@ pub(crate) fn data_of(session: &SessionRecord, name: &str) -> Vec<Value> {
 }
 
 /// `{"type": "try_again", …}`.
-pub(crate) fn try_again(state: &str, more: &Value) -> Answer {
+pub(crate) fn try_again(state: &str, more: &Value) -> Reply {
     let mut body = json!({ "type": "try_again", "request_id": "r", "queue_state": state });
     for (key, value) in more.as_object().into_iter().flatten() {
         body[key] = value.clone();
     }
-    Answer::json(&body)
+    Reply::json(&body)
 }

@@ -6,7 +6,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
-use tinkex_telemetry::{HttpClient, HttpError, MAX_ANSWER_BYTES, Reqwest, Surf, Ureq};
+use tinkex_telemetry::http::{HttpClient, HttpError, MAX_RESPONSE_BYTES, Surf};
+use tinkex_telemetry::{Reqwest, Ureq};
 
 /// Longer than any test takes: what bounds an attempt is the session's own timeout.
 const NEVER: Duration = Duration::from_secs(600);
@@ -50,7 +51,7 @@ async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError>
         .await
         .map_err(|error| HttpError::from_error(&error))?;
     let (parts, body) = answer.into_parts();
-    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+    let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await;
     let body = body.map_err(|error| HttpError::from_error(&*error))?;
     Ok(Response::from_parts(parts, body.to_bytes()))
 }

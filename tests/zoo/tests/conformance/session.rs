@@ -7,9 +7,9 @@ use core::time::Duration;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use tinkex_telemetry::collector::{Collector, SessionRecord};
-use tinkex_telemetry::{
-    Builder, Config, Drain, Handle, HttpClient, HttpTransport, Options, Reporter, fields,
-};
+use tinkex_telemetry::http::HttpClient;
+use tinkex_telemetry::session::Builder;
+use tinkex_telemetry::{Config, Drain, Handle, HttpTransport, Options, Reporter, fields};
 
 /// Longer than anything here takes, shorter than a person waits.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);

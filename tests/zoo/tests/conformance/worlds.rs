@@ -11,11 +11,11 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::{Executor, LocalExecutor};
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
+use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::local::LocalSpawner;
-use tinkex_telemetry::{
-    AsyncStd, Builder, Clock, Embassy, EmbassyPool, HttpClient, HttpTransport, Runtime, Smol,
-    Spawner, Thread, Tokio, Transport,
-};
+use tinkex_telemetry::runtime::{AsyncStd, Clock, Embassy, EmbassyPool, Runtime, Smol, Spawner};
+use tinkex_telemetry::session::Builder;
+use tinkex_telemetry::{HttpTransport, Thread, Tokio, Transport};
 use tokio::runtime::{Builder as TokioBuilder, Handle, Runtime as TokioRuntime};
 use tokio::task::LocalSet;
 

@@ -22,9 +22,9 @@ use std::process::id;
 use std::sync::mpsc;
 use std::thread;
 use tinkex_telemetry::bus::{AttachError, Bus};
-use tinkex_telemetry::{
-    AlreadyDriven, Batch, Drain, Receipt, SendError, Severity, StatusError, Transport, fields,
-};
+use tinkex_telemetry::event::StatusError;
+use tinkex_telemetry::session::AlreadyDriven;
+use tinkex_telemetry::{Batch, Drain, Receipt, SendError, Severity, Transport, fields};
 
 mod program;
 

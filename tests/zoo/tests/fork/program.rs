@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit, id};
 use std::thread;
 use std::time::Instant;
-use tinkex_telemetry::{Batch, Builder, Receipt, Reporter, SendError, Thread, Transport};
+use tinkex_telemetry::session::Builder;
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Thread, Transport};
 
 /// What no child takes.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);

@@ -12,7 +12,8 @@ use http_body_util::{BodyExt as _, Full};
 use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
 use std::thread;
-use tinkex_telemetry::{HttpClient, HttpError, HttpEvents, Reqwest, RetryCount, Surf, Ureq};
+use tinkex_telemetry::http::{HttpClient, HttpError, HttpEvents, RetryCount, Surf};
+use tinkex_telemetry::{Reqwest, Ureq};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
@@ -331,7 +332,7 @@ fn by_hand_the_end_is_what_one_says() {
 
 #[test]
 fn a_handler_that_comes_half_way_is_told_of_no_end_without_its_start() {
-    let bus = tinkex_telemetry::Bus::new();
+    let bus = tinkex_telemetry::bus::Bus::new();
     let events = HttpEvents::on(&bus, "s");
     let call = events.start("GET", "/a");
     let attached = bus.attach("late", tinkex_telemetry::bus::HTTP_REQUEST_STOP, |_| {

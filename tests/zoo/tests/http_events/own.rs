@@ -6,11 +6,11 @@ use bytes::Bytes;
 use core::time::Duration;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
+use tinkex_telemetry::bus::Bus;
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{
-    Bus, Config, HttpClient, HttpError, HttpEvents, HttpTransport, Reporter, Runtime, Smol, Surf,
-    Thread, Tokio, Ureq, fields,
-};
+use tinkex_telemetry::http::{HttpClient, HttpError, HttpEvents, Surf};
+use tinkex_telemetry::runtime::{Runtime, Smol};
+use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Tokio, Ureq, fields};
 use tower_layer::Layer as _;
 use tower_service::Service as _;
 

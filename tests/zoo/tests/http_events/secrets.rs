@@ -9,9 +9,8 @@ use core::time::Duration;
 use http::{Request, Response};
 use std::sync::Mutex;
 use tinkex_telemetry::collector::Collector;
-use tinkex_telemetry::{
-    Config, HttpClient, HttpError, HttpEvents, HttpTransport, Reporter, Thread, Ureq,
-};
+use tinkex_telemetry::http::{HttpClient, HttpError, HttpEvents};
+use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq};
 
 /// Also as userinfo is encoded.
 const ENCODED: &str = "Wm05eVltbGtaR1Z1";

@@ -14,7 +14,7 @@ use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::io::{Read, Write};
-use tinkex_telemetry::{HttpEvents, ObservedBody};
+use tinkex_telemetry::http::{HttpEvents, ObservedBody};
 use tower_layer::Layer as _;
 use tower_service::Service;
 

@@ -3,8 +3,9 @@
 use alloc::sync::Arc;
 use serde_json::{Value, json};
 use std::sync::Mutex;
-use tinkex_telemetry::bus::{Event, Events};
-use tinkex_telemetry::{Bus, HttpEvents};
+use tinkex_telemetry::bus::Bus;
+use tinkex_telemetry::bus::{Event, EventNames};
+use tinkex_telemetry::http::HttpEvents;
 
 pub(crate) const SESSION: &str = "told";
 
@@ -26,7 +27,7 @@ impl Told {
             let event = json!([event.name(), event.measurements(), event.metadata()]);
             all.lock().expect("it is sound").push(event);
         };
-        let attached = told.bus.attach_many("test", Events::AUTOMATIC, note);
+        let attached = told.bus.attach_many("test", EventNames::AUTOMATIC, note);
         attached.expect("it is free");
         told
     }

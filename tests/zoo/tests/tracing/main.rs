@@ -8,10 +8,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
-use tinkex_telemetry::{
-    Batch, Clock, Handle, Instant, Receipt, Reporter, SendError, TelemetryLayer, Timestamp,
-    Transport,
-};
+use tinkex_telemetry::runtime::Clock;
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::tracing::TelemetryLayer;
+use tinkex_telemetry::{Batch, Handle, Receipt, Reporter, SendError, Transport};
 use tracing::{Level, debug, error, info, info_span, trace, warn};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
@@ -211,15 +211,15 @@ fn with_limits_or_a_hook_the_data_are_the_same() {
             .enabled(true);
         change(builder).build().expect("they can work")
     };
-    type Plain = tinkex_telemetry::Builder<Keep, Time, ()>;
+    type Plain = tinkex_telemetry::session::Builder<Keep, Time, ()>;
     let changes: [fn(Plain) -> Plain; 4] = [
         |plain| plain,
         |plain| plain.max_fields(1_000),
-        |plain| plain.scrub(|_| tinkex_telemetry::Verdict::Keep),
+        |plain| plain.scrub(|_| tinkex_telemetry::event::Verdict::Keep),
         |plain| {
             plain.scrub(|event| {
                 event.data_mut();
-                tinkex_telemetry::Verdict::Keep
+                tinkex_telemetry::event::Verdict::Keep
             })
         },
     ];

@@ -7,7 +7,8 @@ use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use tinkex_telemetry::collector::{Collector, EventKind, RequestRecord};
-use tinkex_telemetry::{HttpClient, Severity, fields};
+use tinkex_telemetry::http::HttpClient;
+use tinkex_telemetry::{Severity, fields};
 
 pub(crate) fn events_arrive_as_they_were_logged<W: World, H: HttpClient>(
     client: fn() -> H,

@@ -7,8 +7,9 @@ use core::task::{Context, Waker};
 use core::time::Duration;
 use std::io;
 use std::time::Instant;
-use tinkex_telemetry::collector::{Answer, EventKind};
-use tinkex_telemetry::{HttpClient, Severity};
+use tinkex_telemetry::Severity;
+use tinkex_telemetry::collector::{EventKind, Reply};
+use tinkex_telemetry::http::HttpClient;
 
 pub(crate) fn a_fatal_exception_is_sent_with_the_end<W: World, H: HttpClient>(
     client: fn() -> H,
@@ -39,7 +40,7 @@ pub(crate) fn a_drain_in_a_task_ends_when_all_is_settled<W: World, H: HttpClient
     let drain = session.run(session.handle.wait_until_drained(BOUND));
     assert!(drain.all_delivered());
     assert_eq!(drain.delivered, 151);
-    session.collector.script([Answer::status(400)]);
+    session.collector.script([Reply::status(400)]);
     session.log(7);
     let drain = session.run(session.handle.wait_until_drained(BOUND));
     assert!(drain.is_drained() && !drain.all_delivered());
@@ -73,7 +74,7 @@ pub(crate) fn a_stop_ends_at_its_deadline_though_the_server_never_answers<
 ) -> Verdict {
     const DEADLINE: Duration = Duration::from_millis(100);
     let session = open::<W, H>(client, options());
-    session.collector.always(Answer::stall());
+    session.collector.always(Reply::stall());
     session.log(250);
     let start = Instant::now();
     let drain = session.run(session.handle.stop(DEADLINE));
@@ -146,7 +147,7 @@ pub(crate) fn a_runtime_that_is_shut_down_ends_every_wait<W: World, H: HttpClien
 ) -> Verdict {
     let mut session = open::<W, H>(client, options());
     session.deliver();
-    session.collector.always(Answer::stall());
+    session.collector.always(Reply::stall());
     session.log(5);
     session.handle.flush();
     assert!(session.collector.wait_for_requests(2, BOUND));
@@ -155,7 +156,7 @@ pub(crate) fn a_runtime_that_is_shut_down_ends_every_wait<W: World, H: HttpClien
     let mut context = Context::from_waker(Waker::noop());
     assert!(waiting.as_mut().poll(&mut context).is_pending());
     if !session.world.shut_down() {
-        session.collector.always(Answer::accept());
+        session.collector.always(Reply::accept());
         session.collector.stop();
         drop(waiting);
         return DoesNotApply;

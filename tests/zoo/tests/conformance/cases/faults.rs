@@ -5,8 +5,9 @@ use crate::table::Verdict::{self, Passed};
 use crate::worlds::World;
 use core::time::Duration;
 use std::collections::HashSet;
-use tinkex_telemetry::collector::{Answer, AnswerKind};
-use tinkex_telemetry::{HttpClient, HttpTransport};
+use tinkex_telemetry::HttpTransport;
+use tinkex_telemetry::collector::{Reply, ResponseKind};
+use tinkex_telemetry::http::HttpClient;
 
 fn keys<W: World>(session: &Session<W>) -> Vec<String> {
     let requests = session.collector.requests();
@@ -19,9 +20,7 @@ pub(crate) fn a_retry_keeps_the_idempotency_key<W: World, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
-    session
-        .collector
-        .script([500, 429, 408].map(Answer::status));
+    session.collector.script([500, 429, 408].map(Reply::status));
     session.log(1);
     session.deliver();
     session.log(1);
@@ -41,9 +40,9 @@ pub(crate) fn a_retry_after_is_honoured<W: World, H: HttpClient>(client: fn() ->
     options.retry_max_delay = cap;
     let session = open::<W, H>(client, options);
     session.collector.script([
-        Answer::status(503).retry_after("3600"),
-        Answer::status(429).retry_after("Thu, 31 Dec 2099 23:59:59 GMT"),
-        Answer::status(503).retry_after("soon"),
+        Reply::status(503).retry_after("3600"),
+        Reply::status(429).retry_after("Thu, 31 Dec 2099 23:59:59 GMT"),
+        Reply::status(503).retry_after("soon"),
     ]);
     session.deliver();
     let requests = session.collector.requests();
@@ -60,13 +59,13 @@ pub(crate) fn a_batch_that_is_too_large_is_split<W: World, H: HttpClient>(
 ) -> Verdict {
     let session = open::<W, H>(client, options());
     session.deliver();
-    session.collector.script([413, 413].map(Answer::status));
+    session.collector.script([413, 413].map(Reply::status));
     session.log(4);
     session.deliver();
     assert_eq!(session.kept().len(), 5);
     let keys = keys(&session);
     assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
-    session.collector.script([Answer::status(413)]);
+    session.collector.script([Reply::status(413)]);
     session.log(1);
     assert_eq!(session.drain().dropped, 1);
     assert_eq!(session.handle.stats().dropped.too_large, 1);
@@ -80,7 +79,7 @@ pub(crate) fn a_permanent_refusal_drops_the_batch_and_nothing_behind_it<W: World
     session.deliver();
     for status in [400, 401, 403, 404, 307] {
         let before = session.collector.requests().len();
-        let answer = Answer::status(status).header("location", &session.collector.url());
+        let answer = Reply::status(status).header("location", &session.collector.url());
         session.collector.script([answer]);
         session.log(2);
         assert_eq!(session.drain().dropped, 2, "{status}");
@@ -104,12 +103,12 @@ pub(crate) fn a_stalled_server_costs_one_attempt_after_the_timeout<W: World, H: 
     // A slow machine may need a third one for what is meant to succeed.
     options.max_retries = 20;
     let session = open::<W, H>(client, options);
-    session.collector.script([Answer::stall(), Answer::stall()]);
+    session.collector.script([Reply::stall(), Reply::stall()]);
     session.log(1);
     session.deliver();
     let requests = session.collector.requests();
     let answers: Vec<_> = requests.iter().map(|request| request.answer()).collect();
-    assert_eq!(answers[..2], [AnswerKind::Stall, AnswerKind::Stall]);
+    assert_eq!(answers[..2], [ResponseKind::Stall, ResponseKind::Stall]);
     assert_eq!(session.kept().len(), 2);
     assert!(keys(&session).windows(2).all(|two| two[0] == two[1]));
     Passed
@@ -124,10 +123,10 @@ pub(crate) fn a_late_answer_is_not_taken_for_that_of_the_next_attempt<W: World, 
     options.max_retries = 20;
     let session = open::<W, H>(client, options.clone());
     session.deliver();
-    let late = Answer::status(400).delay(2 * options.http_timeout);
+    let late = Reply::status(400).delay(2 * options.http_timeout);
     session
         .collector
-        .script([late, Answer::accept().delay(options.http_timeout / 2)]);
+        .script([late, Reply::accept().delay(options.http_timeout / 2)]);
     session.log(1);
     session.deliver();
     assert_eq!(session.kept().len(), 2);
@@ -139,10 +138,10 @@ pub(crate) fn a_connection_that_breaks_off_anywhere_costs_one_attempt<W: World, 
 ) -> Verdict {
     let session = open::<W, H>(client, options());
     let broken = [
-        Answer::close_before_body(),
-        Answer::close_after_body(),
-        Answer::garbage(),
-        Answer::truncated(),
+        Reply::close_before_body(),
+        Reply::close_after_body(),
+        Reply::garbage(),
+        Reply::truncated(),
     ];
     for broken in broken {
         session.collector.script([broken]);
@@ -161,7 +160,7 @@ pub(crate) fn an_answer_that_is_lost_leaves_duplicates_that_can_be_told<W: World
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
-    session.collector.script([Answer::lost()]);
+    session.collector.script([Reply::lost()]);
     session.log(3);
     session.deliver();
     let kept = session.kept();
@@ -183,7 +182,7 @@ fn first_answer(first: Vec<u8>) -> (core::net::SocketAddr, std::thread::JoinHand
     let is_first = alloc::sync::Arc::new(core::sync::atomic::AtomicBool::new(true));
     let thread = std::thread::spawn(move || {
         // More than any client needs here; the test takes the rest.
-        for stream in listener.incoming().take(MOST_CONNECTIONS) {
+        for stream in listener.incoming().take(MAX_CONNECTIONS) {
             let mut stream = stream.expect("a connection");
             let (first, is_first) = (first.clone(), alloc::sync::Arc::clone(&is_first));
             std::thread::spawn(move || {
@@ -210,7 +209,7 @@ fn first_answer(first: Vec<u8>) -> (core::net::SocketAddr, std::thread::JoinHand
     (address, thread)
 }
 
-const MOST_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 
 /// The first batch is taken, the second is not: whatever the first answer leaves on its connection, none is counted as
 /// delivered that was not.
@@ -234,7 +233,7 @@ fn only_the_first_is_delivered<W: World, H: HttpClient>(client: fn() -> H, first
     }
     drop(opened);
     drop(world);
-    for _ in 0..MOST_CONNECTIONS {
+    for _ in 0..MAX_CONNECTIONS {
         let _ = std::net::TcpStream::connect(address);
     }
     server.join().expect("no panic");
