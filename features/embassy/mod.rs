@@ -80,23 +80,7 @@ impl Embassy {
     /// an interrupt that logs. It must not block or panic. It may jump, when the program learns the time late: events
     /// that are logged before keep the timestamp they got.
     ///
-    /// ```
-    /// use core::sync::atomic::{AtomicU32, Ordering};
-    /// use tinkex_telemetry::runtime::Embassy;
-    /// use tinkex_telemetry::time::Timestamp;
-    ///
-    /// /// When the device was started, in seconds since the Unix epoch; set when the network has told.
-    /// static STARTED: AtomicU32 = AtomicU32::new(0);
-    ///
-    /// fn utc() -> Timestamp {
-    ///     let started = u64::from(STARTED.load(Ordering::Relaxed));
-    ///     Timestamp::from_unix_micros(started * 1_000_000 + embassy_time::Instant::now().as_micros())
-    /// }
-    ///
-    /// let clock = Embassy.with_utc(utc);
-    /// # use tinkex_telemetry::runtime::Clock;
-    /// # assert!(clock.utc() < Timestamp::from_unix_micros(60_000_000));
-    /// ```
+    #[cfg_attr(not(doctest), doc = include_str!("utc.md"))]
     #[must_use]
     pub const fn with_utc(mut self, utc: fn() -> Timestamp) -> Self {
         self.utc = Some(utc);

@@ -17,6 +17,7 @@ pages! {
     readme: "../../../README.md",
     embassy: "../../../features/embassy/example.md",
     embassy_pool: "../../../features/embassy/pool.md",
+    embassy_utc: "../../../features/embassy/utc.md",
     sim: "../../../features/sim/guide.md",
     surf: "../../../features/surf.md",
 }
