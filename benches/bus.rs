@@ -1,6 +1,6 @@
 //! The cost of executing a bus event, compared in one run with `log` of the same data.
 //!
-//! `cargo bench --bench bus --features http` prints nanoseconds and a ratio for each row: the median over many rounds
+//! `cargo bench -p benches --bench bus` prints nanoseconds and a ratio for each row: the median over many rounds
 //! that interleave all rows. A bus without handlers is the cost for programs that do not use events.
 
 mod nowhere;

@@ -1,6 +1,6 @@
 //! The cost of capture, on success and on failure.
 //!
-//! `cargo bench --bench capture` prints how much longer a captured block takes than the same block without capture: the
+//! `cargo bench -p benches --bench capture` prints how much longer a captured block takes than the same block without capture: the
 //! median over many rounds that interleave all rows.
 
 mod nowhere;
@@ -10,6 +10,8 @@ use core::hint::black_box;
 use core::num::ParseIntError;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
+use std::env;
+use std::process::{Command, exit};
 use std::time::Instant;
 use tinkex_telemetry::{Handle, Severity, capture};
 
@@ -51,12 +53,26 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
+fn asks_for_stacks(variable: &str) -> bool {
+    env::var_os(variable).is_some_and(|wish| wish != "0")
+}
+
+/// Runs this program once more: a stack in each exception would be most of what it costs, and a process is asked once
+/// whether it wants them.
+fn without_stacks() {
+    let program = env::current_exe().expect("it has a path");
+    let status = Command::new(program)
+        .args(env::args_os().skip(1))
+        .env("RUST_BACKTRACE", "0")
+        .env("RUST_LIB_BACKTRACE", "0")
+        .status();
+    exit(status.expect("it runs").code().unwrap_or(1));
+}
+
 fn main() {
-    // Otherwise the stack would be most of an exception's cost.
-    assert!(
-        std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0"),
-        "run this with RUST_BACKTRACE=0"
-    );
+    if asks_for_stacks("RUST_BACKTRACE") || asks_for_stacks("RUST_LIB_BACKTRACE") {
+        return without_stacks();
+    }
     let (reporter, driver) = nowhere::session("capture")
         .build()
         .expect("the defaults are valid");
@@ -64,8 +80,8 @@ fn main() {
     let mut drain = |handle: &Handle| nowhere::drain(handle, driver.as_mut());
     let handle = reporter.handle();
     let off = Handle::off();
-    if let Some(row) = std::env::var_os("CAPTURE_ROW") {
-        // For profilers that count instructions: a thousand calls of one row, where row 0 is the block without capture.
+    if let Some(row) = env::var_os("CAPTURE_ROW") {
+        // For a profiler, which counts instructions: a thousand calls, of which the plain ones are row 0.
         let row = row.to_str().and_then(|row| row.parse().ok());
         return for n in 0..1_000 {
             match row {

@@ -1,6 +1,6 @@
 //! The cost of sending, compared in one run with a minimal hand-written client.
 //!
-//! `cargo bench --bench send_path --features thread,ureq` runs everything; a word after `--` (`throughput`, `shutdown`,
+//! `cargo bench -p benches --bench send_path` runs everything; a word after `--` (`throughput`, `shutdown`,
 //! `latency`, `threads`) runs only that part. The backend is a separate process on loopback, so that CPU time is only
 //! the client's. Rounds interleave all contestants.
 

@@ -1,7 +1,7 @@
 //! The simulator's speed on one thread, with the real encoder, engine and driver, compared with the same hour in
 //! tokio's paused time, with a transport that accepts everything and without checks.
 //!
-//! `cargo bench --bench simulation --features sim,tokio`
+//! `cargo bench -p benches --bench simulation`
 
 use core::time::Duration;
 use std::time::Instant;

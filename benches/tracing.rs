@@ -1,6 +1,6 @@
 //! The cost of an event through `TelemetryLayer`, compared in one run with a direct `log` of the same fields.
 //!
-//! `cargo bench --bench tracing --features tracing` prints a ratio for each row: the median over many rounds that
+//! `cargo bench -p benches --bench tracing` prints a ratio for each row: the median over many rounds that
 //! interleave all rows.
 
 mod nowhere;

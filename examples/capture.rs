@@ -42,7 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // A task on the session's executor, which can be awaited anywhere; nested captures log once.
     let task = async_capture!(reporter = telemetry, { "x".parse::<u8>() });
-    assert!(smol::block_on(task)?.is_err());
+    let executor = tokio::runtime::Builder::new_current_thread().build()?; // or any other
+    assert!(executor.block_on(task)?.is_err());
 
     let drain = telemetry.stop_blocking(Duration::from_secs(5))?;
     assert!(drain.all_delivered());

@@ -9,8 +9,12 @@ use tinkex_telemetry::client::{
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::{Config, Reqwest, Tokio, async_capture, capture, fields};
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn core::error::Error>> {
+fn main() -> Result<(), Box<dyn core::error::Error>> {
+    // What `#[tokio::main]` does, without its macro.
+    tokio::runtime::Runtime::new()?.block_on(run())
+}
+
+async fn run() -> Result<(), Box<dyn core::error::Error>> {
     // A backend for this example, with requests that queue; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
     let paused =

@@ -9,7 +9,7 @@
 use core::error::Error;
 use core::fmt::{self, Display};
 use core::time::Duration;
-use serde::Serialize;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -62,17 +62,12 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-#[derive(Serialize)]
-struct Sampled<'a> {
-    model: &'a str,
-    tokens: u32,
-}
-
 /// What an application logs. Nothing here waits for the network.
 fn work(telemetry: &Handle) {
     let (model, tokens) = ("small", 512);
     telemetry.log("app.started", fields! { version: "1.0.0", dry_run: true });
-    telemetry.log("sampled", Sampled { model, tokens });
+    // Whatever is `Serialize`.
+    telemetry.log("sampled", json!({ "model": model, "tokens": tokens }));
     telemetry.log_with("cache.miss", fields! { key: "prompt" }, Severity::Debug);
     telemetry.log_with("queue.slow", fields! { depth: 12 }, Severity::Warning);
     telemetry.log_with("disk.full", (), Severity::Critical);

@@ -11,8 +11,12 @@ async fn work(telemetry: Handle, step: u32) {
     tokio::task::yield_now().await;
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn core::error::Error>> {
+fn main() -> Result<(), Box<dyn core::error::Error>> {
+    // What `#[tokio::main]` does, without its macro.
+    tokio::runtime::Runtime::new()?.block_on(run())
+}
+
+async fn run() -> Result<(), Box<dyn core::error::Error>> {
     // A backend for this example; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
     let config = Config::new(&collector.url(), "any key")?;

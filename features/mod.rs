@@ -45,16 +45,3 @@ pub mod tracing;
 pub(crate) mod ureq;
 #[cfg(any(feature = "collector", feature = "sim"))]
 pub mod wire;
-
-/// The README's snippets, compiled as tests of the documentation.
-#[cfg(all(
-    doctest,
-    feature = "thread",
-    feature = "tokio",
-    feature = "ureq",
-    feature = "reqwest",
-    feature = "tracing",
-    feature = "collector"
-))]
-#[doc = include_str!("../README.md")]
-mod readme {}

@@ -22,11 +22,7 @@ use surf::{Client, Url};
 /// An [`HttpClient`] over the application's own `surf::Client`, on any executor that the client's backend supports.
 /// surf is unmaintained: this is for programs that already use it.
 ///
-/// ```
-/// # use tinkex_telemetry::http::Surf;
-/// let client = Surf::new(surf::Client::new);
-/// # drop(client);
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("surf.md"))]
 ///
 /// This crate enables none of surf's backends: the application chooses one, and with it TLS, through surf's own
 /// features. The client should have no middleware that follows redirects. Its own timeout (60 s) is only a backstop:

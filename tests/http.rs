@@ -455,8 +455,8 @@ fn post(collector: &Collector) -> Request<Bytes> {
     request.body(Bytes::from_static(b"{}")).expect("a request")
 }
 
-#[tokio::test]
-async fn calls_that_hang_are_bounded_in_number_and_end_by_themselves() {
+#[test]
+fn calls_that_hang_are_bounded_in_number_and_end_by_themselves() {
     let collector = Collector::builder().lenient().start().expect("a collector");
     collector.always(Reply::stall());
     let mut client = Ureq::with_timeout(Duration::from_millis(500));
@@ -477,7 +477,8 @@ async fn calls_that_hang_are_bounded_in_number_and_end_by_themselves() {
     while format!("{client:?}").contains("threads: 8") {
         thread::yield_now();
     }
-    let answer = client.send(post(&collector)).await.expect("an answer");
+    let answer = runtime().block_on(client.send(post(&collector)));
+    let answer = answer.expect("an answer");
     // The body is no batch, and lenient is not that lenient.
     assert!(answer.status().is_client_error());
 }
@@ -509,10 +510,12 @@ fn https_works_without_a_default_provider_of_the_process() {
     }
 }
 
-#[tokio::test]
-async fn a_future_that_is_dropped_half_way_leaves_a_client_that_works() {
-    survives_a_drop(Reqwest::new().expect("a client")).await;
-    survives_a_drop(Ureq::new()).await;
+#[test]
+fn a_future_that_is_dropped_half_way_leaves_a_client_that_works() {
+    runtime().block_on(async {
+        survives_a_drop(Reqwest::new().expect("a client")).await;
+        survives_a_drop(Ureq::new()).await;
+    });
 }
 
 async fn survives_a_drop(mut client: impl HttpClient) {

@@ -29,36 +29,7 @@ pub use self::pool::EmbassyPool;
 /// * **The driver itself**, with or without `alloc`: [`build`](crate::session::Builder::build) or
 ///   [`build_in`](crate::session::Builder::build_in) returns it. Use this for transports that are not `Send`, too:
 ///
-/// ```no_run
-/// # #[cfg(feature = "std")] {
-/// use tinkex_telemetry::{Batch, Receipt, Reporter, SendError};
-/// use tinkex_telemetry::local::LocalTransport;
-/// use tinkex_telemetry::runtime::Embassy;
-/// use tinkex_telemetry::session::Driver;
-///
-/// struct Uart(*mut u8); // not Send
-///
-/// impl LocalTransport for Uart {
-///     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-///         // ...
-/// #       let _ = batch;
-///         Ok(Receipt::delivered())
-///     }
-/// }
-///
-/// #[embassy_executor::task]
-/// async fn telemetry(driver: Driver<Uart, Embassy>) {
-///     driver.run_local().await;
-/// }
-///
-/// # fn start(spawner: embassy_executor::Spawner, uart: Uart) -> Result<(), Box<dyn core::error::Error>> {
-/// let builder = Reporter::builder("session-123").transport(uart).clock(Embassy);
-/// let (reporter, driver) = builder.build()?;
-/// spawner.spawn(telemetry(driver)?);
-/// # Ok(())
-/// # }
-/// # }
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("example.md"))]
 ///
 /// # Time
 ///
@@ -108,23 +79,7 @@ impl Embassy {
     /// logs. It must not block or panic. It may jump, when the program learns the time late: events logged before that
     /// keep their timestamps.
     ///
-    /// ```
-    /// use core::sync::atomic::{AtomicU32, Ordering};
-    /// use tinkex_telemetry::runtime::Embassy;
-    /// use tinkex_telemetry::time::Timestamp;
-    ///
-    /// /// When the device started, in seconds since the Unix epoch; set once the network has reported it.
-    /// static STARTED: AtomicU32 = AtomicU32::new(0);
-    ///
-    /// fn utc() -> Timestamp {
-    ///     let started = u64::from(STARTED.load(Ordering::Relaxed));
-    ///     Timestamp::from_unix_micros(started * 1_000_000 + embassy_time::Instant::now().as_micros())
-    /// }
-    ///
-    /// let clock = Embassy.with_utc(utc);
-    /// # use tinkex_telemetry::runtime::Clock;
-    /// # assert!(clock.utc() < Timestamp::from_unix_micros(60_000_000));
-    /// ```
+    #[cfg_attr(not(doctest), doc = include_str!("utc.md"))]
     #[must_use]
     pub const fn with_utc(mut self, utc: fn() -> Timestamp) -> Self {
         self.utc = Some(utc);

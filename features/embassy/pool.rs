@@ -22,34 +22,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A pool that runs the drivers of sessions inside one of the program's tasks.
 ///
-/// ```no_run
-/// # #[cfg(feature = "std")] {
-/// use tinkex_telemetry::{Reporter, fields};
-/// use tinkex_telemetry::runtime::{Embassy, EmbassyPool};
-/// # use tinkex_telemetry::{Batch, Receipt, SendError, Transport};
-/// # struct Stdout;
-/// # impl Transport for Stdout {
-/// #     async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> { Ok(Receipt::delivered()) }
-/// # }
-///
-/// static POOL: EmbassyPool = EmbassyPool::new();
-///
-/// #[embassy_executor::task]
-/// async fn telemetry() {
-///     POOL.run().await
-/// }
-///
-/// # fn start(spawner: embassy_executor::Spawner) -> Result<(), Box<dyn core::error::Error>> {
-/// spawner.spawn(telemetry()?);
-/// let reporter = Reporter::builder("session-123")
-///     .transport(Stdout)
-///     .runtime(Embassy::on(&POOL))
-///     .start()?;
-/// reporter.log("app.started", fields! { version: "1.0.0" });
-/// # Ok(())
-/// # }
-/// # }
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("pool.md"))]
 ///
 /// Tasks may be spawned from any thread, and before the pool runs: it keeps them until then. Whenever one is woken, the
 /// pool polls all of them with the waker of its own task, since embassy's timers work with no other. That suits the few

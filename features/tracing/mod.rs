@@ -23,6 +23,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 /// A `tracing-subscriber` layer that logs what a program traces as events of a session.
 ///
 /// ```
+/// # use tracing_core as tracing;
 /// use tinkex_telemetry::Handle;
 /// use tinkex_telemetry::tracing::TelemetryLayer;
 /// use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};

@@ -393,7 +393,8 @@ mod tests {
     use alloc::boxed::Box;
     use alloc::collections::VecDeque;
     use alloc::vec;
-    use proptest::prelude::*;
+    use arbtest::arbitrary::{self, Unstructured};
+    use arbtest::arbtest;
 
     fn payloads(ring: &Ring) -> Vec<(u64, Vec<u8>)> {
         let (mut offset, mut found) = (0, Vec::new());
@@ -415,18 +416,28 @@ mod tests {
         Shrink,
     }
 
-    fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![
-            4 => (prop::collection::vec(any::<u8>(), 0..90), 0..90usize)
-                .prop_map(|(payload, split)| Op::Push(payload, split)),
-            4 => (prop::collection::vec(any::<u8>(), 0..90), 1..90usize)
-                .prop_map(|(payload, piece)| Op::Reserve(payload, piece)),
-            2 => (0..6usize).prop_map(Op::Release),
-            1 => Just(Op::Shrink),
-        ]
+    fn op(u: &mut Unstructured<'_>) -> arbitrary::Result<Op> {
+        let kind = u.int_in_range(0..=10)?;
+        Ok(match kind {
+            0..=7 => {
+                let len = u.int_in_range(0..=89)?.min(u.len());
+                let payload = u.bytes(len)?.to_vec();
+                if kind < 4 {
+                    Op::Push(payload, u.int_in_range(0..=89)?)
+                } else {
+                    Op::Reserve(payload, u.int_in_range(1..=89)?)
+                }
+            }
+            8..=9 => Op::Release(u.int_in_range(0..=5)?),
+            _ => Op::Shrink,
+        })
     }
 
-    fn agrees_with_a_plain_queue(mut ring: Ring, limit: usize, ops: Vec<Op>) {
+    fn agrees_with_a_plain_queue(
+        mut ring: Ring,
+        limit: usize,
+        u: &mut Unstructured<'_>,
+    ) -> arbitrary::Result<()> {
         let mut model: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
         let size = |model: &VecDeque<(u64, Vec<u8>)>| -> usize {
             model
@@ -434,8 +445,10 @@ mod tests {
                 .map(|(_, payload)| HEADER + payload.len())
                 .sum()
         };
-        for (tag, op) in (0..).zip(ops) {
-            match op {
+        let mut tags = 0..;
+        while !u.is_empty() {
+            let tag = tags.next().expect("it has no end");
+            match op(u)? {
                 Op::Push(payload, split) => {
                     let (front, back) = payload.split_at(split.min(payload.len()));
                     let fits = size(&model) + HEADER + payload.len() <= limit;
@@ -470,25 +483,31 @@ mod tests {
             assert_eq!(ring.records(), model.len());
             assert_eq!(payloads(&ring), Vec::from(model.clone()));
         }
+        Ok(())
     }
 
-    proptest! {
-        #[test]
-        fn a_static_ring_is_a_queue_within_its_bounds(
-            ops in prop::collection::vec(op(), 1..80),
-            len in 0..400usize,
-        ) {
-            let storage = Storage::Static(Box::leak(vec![0; len].into_boxed_slice()));
-            agrees_with_a_plain_queue(Ring::new(storage), len, ops);
-        }
+    /// 80 steps take some 3000 bytes.
+    const STEPS: u32 = 3_000;
 
-        #[test]
-        fn a_growing_ring_is_a_queue_within_its_limit(
-            ops in prop::collection::vec(op(), 1..80),
-            limit in 0..2000usize,
-        ) {
-            agrees_with_a_plain_queue(Ring::new(Storage::growing(limit)), limit, ops);
-        }
+    #[test]
+    fn a_static_ring_is_a_queue_within_its_bounds() {
+        arbtest(|u| {
+            let len = u.int_in_range(0..=399)?;
+            let storage = Storage::Static(Box::leak(vec![0; len].into_boxed_slice()));
+            agrees_with_a_plain_queue(Ring::new(storage), len, u)
+        })
+        .size_max(STEPS)
+        .budget_ms(500);
+    }
+
+    #[test]
+    fn a_growing_ring_is_a_queue_within_its_limit() {
+        arbtest(|u| {
+            let limit = u.int_in_range(0..=1_999)?;
+            agrees_with_a_plain_queue(Ring::new(Storage::growing(limit)), limit, u)
+        })
+        .size_max(STEPS)
+        .budget_ms(500);
     }
 
     #[test]

@@ -17,7 +17,7 @@
 //! | 10. a new idempotency key for each retry | `retries_keep_the_idempotency_key_and_the_next_batch_has_another` in `tests/http.rs`, `driver::wherever_the_driver_is_dropped_another_one_loses_nothing` |
 //! | 11. each flush leaves a timer behind | `driver::threshold_flushes_leave_no_timer_behind` |
 //! | 12. `log` after the end says true | `failures::after_a_stop_log_says_no_and_nothing_more_is_sent` |
-//! | 13. after a fork the child's `log` says true, and its fatal error blocks | `in_the_child_every_call_ends_at_once_and_the_parents_events_are_the_parents_to_send` in `tests/fork/main.rs` |
+//! | 13. after a fork the child's `log` says true, and its fatal error blocks | `in_the_child_every_call_ends_at_once_and_the_parents_events_are_the_parents_to_send` in `tests/zoo/tests/fork/main.rs` |
 //! | 14. the API key leaks | `secrets::the_api_key_is_in_one_header_and_nowhere_else` |
 //! | 15. an outage delays the application's own error | `failures::an_outage_delays_neither_log_exception_nor_the_drop` |
 //! | 16. JSON types arrive as strings | `values::json_types_arrive_as_they_were` |
@@ -26,6 +26,8 @@
 //! | 19. a later change of a value changes what is sent | `values::a_value_that_changes_after_log_is_sent_as_it_was` |
 //! | 20. a short program sends nothing | `exit::a_short_program_sends_everything_before_it_exits` |
 #![cfg(all(
+    // For serde's derive macros.
+    feature = "client",
     feature = "collector",
     feature = "reqwest",
     feature = "thread",

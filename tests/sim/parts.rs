@@ -159,29 +159,3 @@ fn a_client_of_ones_own_stands_before_the_simulated_server() {
         })
         .assert_ok();
 }
-
-/// tokio's own paused time moves the session; the test answers.
-#[cfg(feature = "tokio")]
-#[tokio::test(start_paused = true)]
-async fn sends_are_answered_by_hand_in_tokios_paused_time() {
-    use tinkex_telemetry::Tokio;
-    let transport = ManualTransport::new();
-    let reporter = Reporter::builder("s")
-        .transport(transport.clone())
-        .runtime(Tokio)
-        .enabled(true)
-        .start()
-        .expect("it starts");
-    let begin = tokio::time::Instant::now();
-    let send = loop {
-        match transport.next() {
-            Some(send) => break send,
-            None => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    };
-    let waited = begin.elapsed();
-    assert!(waited >= secs(10) && waited < secs(11), "{waited:?}");
-    send.answer(Ok(Receipt::delivered()));
-    assert!(reporter.wait_until_drained(secs(5)).await.is_drained());
-    assert_eq!(reporter.stats().delivered, 1);
-}

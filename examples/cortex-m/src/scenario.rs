@@ -16,15 +16,15 @@ use core::marker::PhantomData;
 use core::time::Duration;
 use embassy_time::Timer;
 use serde::Serialize;
-use tinkex_telemetry::local::LocalTransport;
-use tinkex_telemetry::{
-    Batch, Handle, Options, Receipt, Reporter, SendError, Severity, Stats, fields,
-};
 use tinkex_telemetry::event::StatusError;
+use tinkex_telemetry::local::LocalTransport;
 use tinkex_telemetry::runtime::Embassy;
 use tinkex_telemetry::session::{Builder, Entropy, Memory};
 use tinkex_telemetry::time::Timestamp;
 use tinkex_telemetry::transport::RetryAfter;
+use tinkex_telemetry::{
+    Batch, Handle, Options, Receipt, Reporter, SendError, Severity, Stats, fields,
+};
 
 /// The sizes of the queue and of the request buffer, in bytes.
 pub const QUEUE: usize = 8 * 1024;

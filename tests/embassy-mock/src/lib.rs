@@ -8,10 +8,10 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::rc::Rc;
 use tinkex_telemetry::local::LocalTransport;
-use tinkex_telemetry::sim::ManualTransport;
-use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, fields};
 use tinkex_telemetry::runtime::{Clock, Embassy};
+use tinkex_telemetry::sim::ManualTransport;
 use tinkex_telemetry::time::Instant;
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, fields};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 

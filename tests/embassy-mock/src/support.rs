@@ -9,9 +9,9 @@ use embassy_executor::{Executor, Spawner};
 use embassy_time::MockDriver;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
 use tinkex_telemetry::runtime::{Clock, Embassy, EmbassyPool};
 use tinkex_telemetry::time::Instant;
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 

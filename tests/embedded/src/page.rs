@@ -7,9 +7,9 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use embedded_io_async::{ErrorType, Read, Write};
 use tinkex_telemetry::local::LocalTransport;
-use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Stats, wire};
 use tinkex_telemetry::runtime::Clock;
 use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Stats, wire};
 
 /// A connection with a backend that gives one answer, whatever it is sent.
 pub struct Connection {

@@ -78,9 +78,9 @@ mod telemetry {
     use embassy_executor::Spawner;
     use static_cell::ConstStaticCell;
     use tinkex_telemetry::local::LocalTransport;
-    use tinkex_telemetry::{Batch, Handle, Receipt, Reporter, SendError, Severity, fields};
     use tinkex_telemetry::runtime::Embassy;
     use tinkex_telemetry::session::{Driver, Entropy, Memory};
+    use tinkex_telemetry::{Batch, Handle, Receipt, Reporter, SendError, Severity, fields};
 
     /// Keep in sync with `ci/embedded`.
     const QUEUE: usize = 8 * 1024;

@@ -1,0 +1,220 @@
+//! In the steady state logging allocates nothing, and neither does executing events.
+
+use allocation_counter::measure;
+use core::future::{Future, pending};
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::sync::{Mutex, mpsc};
+use tinkex_telemetry::bus::Bus;
+use tinkex_telemetry::runtime::Clock;
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Severity, Transport, fields};
+
+/// Time that stands still.
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Instant {
+        Instant::ORIGIN
+    }
+
+    fn utc(&self) -> Timestamp {
+        Timestamp::from_unix_micros(1_764_151_845_000_000)
+    }
+
+    fn sleep_until(&self, _: Instant) -> impl Future<Output = ()> + Send {
+        pending()
+    }
+}
+
+/// A network that answers when it is told to.
+struct Wire(Mutex<mpsc::Receiver<()>>);
+
+impl Transport for Wire {
+    async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
+        core::future::poll_fn(|context| match self.0.lock().map(|wire| wire.try_recv()) {
+            Ok(Ok(())) => Poll::Ready(()),
+            _ => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        })
+        .await;
+        Ok(Receipt::delivered())
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Step<'a> {
+    model: &'a str,
+    step: u64,
+    loss: f64,
+    is_last: bool,
+    tags: [Option<&'a str>; 3],
+}
+
+/// Logs in every way, so many events of each; how often that allocated.
+fn allocations(reporter: &tinkex_telemetry::Handle, events: u64) -> u64 {
+    let model = String::from("a \"small\" model");
+    let info = measure(|| {
+        for step in 0..events {
+            let data = Step {
+                model: &model,
+                step,
+                loss: 0.1 * step as f64,
+                is_last: false,
+                tags: [Some("a\nb"), None, Some("é")],
+            };
+            assert!(reporter.log("a struct", &data));
+            let inner = fields! { loss: data.loss, at: None::<u8> };
+            assert!(reporter.log("fields", fields! { model: model, step: step, inner: inner }));
+            assert!(reporter.log_with("nothing", (), Severity::Debug));
+            assert!(reporter.log_with("a \"quoted\" name", &data, Severity::Critical));
+        }
+    });
+    info.count_total
+}
+
+fn poll(driver: Pin<&mut impl Future<Output = ()>>) {
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(driver.poll(&mut context).is_pending());
+}
+
+/// A network that takes everything at once.
+struct Swallow;
+
+impl Transport for Swallow {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        assert!(!batch.body().is_empty());
+        Ok(Receipt::delivered())
+    }
+}
+
+#[test]
+fn a_session_that_was_idle_sends_its_next_batch_from_the_same_memory() {
+    let (reporter, driver) = Reporter::builder("s")
+        .transport(Swallow)
+        .clock(Still)
+        .enabled(true)
+        .build()
+        .expect("it can work");
+    let mut driver = pin!(driver.run());
+    let mut send = || {
+        for _ in 0..20 {
+            assert!(reporter.log("step", fields! { text: "some hundred bytes each" }));
+        }
+        reporter.flush();
+        let info = measure(|| poll(driver.as_mut()));
+        assert_eq!(reporter.stats().queued, 0);
+        info.count_total
+    };
+    assert!(send() > 0);
+    assert_eq!(send(), 0);
+}
+
+#[test]
+fn in_the_steady_state_logging_allocates_nothing() {
+    let (answer, answers) = mpsc::channel();
+    let (reporter, driver) = Reporter::builder("s")
+        .transport(Wire(Mutex::new(answers)))
+        .clock(Still)
+        .enabled(true)
+        .flush_interval(Duration::from_secs(1))
+        .build()
+        .expect("it can work");
+    let mut driver = pin!(driver.run());
+    let mut drain = || {
+        while reporter.stats().queued > 0 {
+            answer.send(()).expect("it listens");
+            reporter.flush();
+            poll(driver.as_mut());
+        }
+    };
+
+    // The first events make room: for the ring, and for this thread's scratch buffer.
+    assert!(allocations(&reporter, 500) > 0);
+    drain();
+    assert_eq!(allocations(&reporter, 500), 0, "the queue was empty");
+    drain();
+    assert_eq!(allocations(&reporter, 1), 0);
+
+    reporter.flush();
+    poll(driver.as_mut());
+    assert_eq!(reporter.stats().queued, 4, "a batch is in flight");
+    assert_eq!(allocations(&reporter, 400), 0, "while it is");
+    poll(driver.as_mut());
+    assert_eq!(reporter.stats().queued, 1604, "it still is");
+    // The ring's end and beginning are passed, too.
+    for _ in 0..50 {
+        answer.send(()).expect("it listens");
+        poll(driver.as_mut());
+        assert_eq!(allocations(&reporter, 10), 0);
+    }
+
+    let info = measure(|| {
+        // No more than what is refused for lack of room.
+        while reporter.log("x", ()) {}
+        assert!(!reporter.log("x", ()));
+    });
+    assert_eq!(reporter.stats().refused.queue_full, 2);
+    assert!(info.count_total < 8, "the ring may have grown: {info:?}");
+}
+
+/// Executes so many events; how often that allocated.
+fn executions(bus: &Bus, session: &str, events: u64) -> u64 {
+    let info = measure(|| {
+        for step in 0..events {
+            bus.execute(
+                "tinkex.http.request.stop",
+                &[("duration", step.into()), ("share", 0.5.into())],
+                &[
+                    ("method", "GET".into()),
+                    ("path", "/a \"quoted\" path".into()),
+                    ("session_id", session.into()),
+                ],
+            );
+        }
+    });
+    info.count_total
+}
+
+#[test]
+fn executing_an_event_allocates_nothing_with_no_handler_with_others_and_with_a_session() {
+    let bus = Bus::new();
+    assert_eq!(executions(&bus, "s", 100), 0, "nobody listens");
+    bus.attach("other", "another.event", |_| {})
+        .expect("it is free");
+    bus.attach("own", "tinkex.http.request.stop", |event| {
+        assert!(event.measurements().u64("duration").is_some());
+    })
+    .expect("it is free");
+    assert_eq!(executions(&bus, "s", 100), 0, "handlers listen");
+
+    let (_answer, answers) = mpsc::channel();
+    let (reporter, _driver) = Reporter::builder("s")
+        .transport(Wire(Mutex::new(answers)))
+        .clock(Still)
+        .bus(bus.clone())
+        .enabled(true)
+        .build()
+        .expect("it can work");
+    assert!(executions(&bus, "s", 200) > 0, "the queue makes room");
+    let before = reporter.stats().accepted;
+    assert_eq!(executions(&bus, "s", 50), 0, "the session takes them");
+    assert_eq!(reporter.stats().accepted, before + 50);
+    assert_eq!(executions(&bus, "t", 50), 0, "it leaves others'");
+    assert_eq!(reporter.stats().accepted, before + 50);
+}
+
+#[test]
+fn a_request_allocates_for_its_events_only_if_somebody_listens() {
+    use tinkex_telemetry::http::HttpEvents;
+    let bus = Bus::new();
+    let events = HttpEvents::on(&bus, "s");
+    let requests = || measure(|| (0..100).for_each(|_| events.start("GET", "/a").stop(200)));
+    assert_eq!(requests().count_total, 0);
+    bus.attach("one", "tinkex.http.request.stop", |_| {})
+        .expect("it is free");
+    assert_eq!(requests().count_total, 100, "what its end has to say");
+}

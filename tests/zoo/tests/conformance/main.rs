@@ -1,0 +1,92 @@
+//! One suite for every runtime with every HTTP client that works on it, over the scripted collector.
+//!
+//! A pair is a line in `conformance!` below: it gets all the cases, and a row in the table that is printed at the end
+//! and shown in the README.
+
+extern crate alloc;
+
+mod cases;
+mod clients;
+mod local;
+mod session;
+mod table;
+mod worlds;
+
+use clients::{hyper, reqwest, surf, ureq};
+
+/// Tests of a pair: every case there is.
+macro_rules! pair {
+    ($pair:expr, $world:ty, $client:expr) => {
+        pair! { @ $pair, $world, $client;
+            delivery::events_arrive_as_they_were_logged,
+            delivery::events_of_many_threads_arrive_in_order_once_and_without_gaps,
+            delivery::batches_have_at_most_a_hundred_events,
+            delivery::the_threshold_sends_without_being_asked,
+            delivery::the_interval_sends_without_being_asked,
+            delivery::a_disabled_session_touches_nothing,
+            delivery::a_thousand_sessions_live_side_by_side,
+            faults::a_retry_keeps_the_idempotency_key,
+            faults::a_retry_after_is_honoured,
+            faults::a_batch_that_is_too_large_is_split,
+            faults::a_permanent_refusal_drops_the_batch_and_nothing_behind_it,
+            faults::a_stalled_server_costs_one_attempt_after_the_timeout,
+            faults::a_late_answer_is_not_taken_for_that_of_the_next_attempt,
+            faults::a_connection_that_breaks_off_anywhere_costs_one_attempt,
+            faults::an_interim_answer_is_not_taken_for_the_answer,
+            faults::the_rest_of_a_long_answer_is_not_taken_for_the_next,
+            faults::an_answer_that_is_lost_leaves_duplicates_that_can_be_told,
+            ends::a_fatal_exception_is_sent_with_the_end,
+            ends::a_drain_in_a_task_ends_when_all_is_settled,
+            ends::a_stop_in_a_task_ends_the_session,
+            ends::a_stop_ends_at_its_deadline_though_the_server_never_answers,
+            ends::a_dropped_reporter_still_sends_its_end,
+            ends::blocking_waits_work_outside_and_never_hang_inside,
+            ends::a_session_that_has_ended_answers_at_once,
+            ends::a_runtime_that_is_shut_down_ends_every_wait,
+        }
+    };
+    (@ $pair:expr, $world:ty, $client:expr; $($group:ident::$case:ident,)*) => {
+        $(
+            #[test]
+            fn $case() {
+                let case = crate::cases::$group::$case::<$world, _>;
+                crate::table::record($pair, stringify!($case), || case($client));
+            }
+        )*
+        pub(crate) const CASES: usize = [$(stringify!($case)),*].len();
+    };
+}
+
+macro_rules! conformance {
+    ($($name:ident: $world:ident, $client:ident, $runtime:literal, $http:literal;)*) => {
+        $(
+            mod $name {
+                const PAIR: crate::table::Pair = crate::table::Pair { runtime: $runtime, http: $http };
+                pair! { PAIR, crate::worlds::$world, crate::$client }
+            }
+        )*
+        /// Every pair, with the number of its cases.
+        const PAIRS: &[(table::Pair, usize)] =
+            &[$((table::Pair { runtime: $runtime, http: $http }, $name::CASES)),*];
+    };
+}
+
+conformance! {
+    thread_ureq: OnThreads, ureq, "`Thread`", "`Ureq`";
+    tokio_multi_thread_reqwest: TokioMultiThread, reqwest, "`Tokio`, multi-thread", "`Reqwest`";
+    tokio_multi_thread_surf: TokioMultiThread, surf, "`Tokio`, multi-thread", "`Surf`";
+    tokio_multi_thread_ureq: TokioMultiThread, ureq, "`Tokio`, multi-thread", "`Ureq`";
+    tokio_current_thread_reqwest: TokioCurrentThread, reqwest, "`Tokio`, current-thread", "`Reqwest`";
+    tokio_current_thread_ureq: TokioCurrentThread, ureq, "`Tokio`, current-thread", "`Ureq`";
+    tokio_local_set_reqwest: TokioLocalSet, reqwest, "`Tokio`, `LocalSet`, not `Send`", "`Reqwest`";
+    smol_surf: SmolGlobal, surf, "`Smol`, global executor", "`Surf`";
+    smol_ureq: SmolGlobal, ureq, "`Smol`, global executor", "`Ureq`";
+    smol_hyper: SmolGlobal, hyper, "`Smol`, global executor", "hyper, a closure";
+    smol_executor_hyper: SmolExecutor, hyper, "`Smol`, `Executor`", "hyper, a closure";
+    smol_local_surf: SmolLocal, surf, "`Smol`, `LocalExecutor`, not `Send`", "`Surf`";
+    async_std_surf: AsyncStdGlobal, surf, "`AsyncStd`", "`Surf`";
+    async_std_ureq: AsyncStdGlobal, ureq, "`AsyncStd`", "`Ureq`";
+    embassy_surf: OnEmbassy, surf, "`Embassy`, a pool", "`Surf`";
+    embassy_ureq: OnEmbassy, ureq, "`Embassy`, a pool", "`Ureq`";
+    block_on_ureq: AnyBlockOn, ureq, "`build()` and any `block_on`", "`Ureq`";
+}

@@ -1,0 +1,540 @@
+//! What is traced becomes events of a session, and nothing else does.
+#![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
+
+use core::fmt;
+use core::future::{Future, pending};
+use core::pin::pin;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::{Context, Poll, Waker};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, PoisonError};
+use tinkex_telemetry::runtime::Clock;
+use tinkex_telemetry::time::{Instant, Timestamp};
+use tinkex_telemetry::tracing::TelemetryLayer;
+use tinkex_telemetry::{Batch, Handle, Receipt, Reporter, SendError, Transport};
+use tracing::{Level, debug, error, info, info_span, trace, warn};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry};
+
+/// Keeps the events that it is given. It traces while it does, as a client of the application's own might.
+#[derive(Clone, Default)]
+struct Keep(Arc<Mutex<Vec<Value>>>);
+
+impl Transport for Keep {
+    async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+        error!(target: "my_client", "this must not be sent");
+        let body: Value = serde_json::from_slice(batch.body()).expect("it is JSON");
+        let events = body["events"].as_array().expect("events").clone();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(events);
+        Ok(Receipt::delivered())
+    }
+}
+
+/// Time that passes when it is told to.
+#[derive(Clone, Default)]
+struct Time(Arc<AtomicU64>);
+
+impl Time {
+    fn pass(&self, micros: u64) {
+        self.0.fetch_add(micros, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Time {
+    fn now(&self) -> Instant {
+        Instant::from_micros(self.0.load(Ordering::SeqCst))
+    }
+
+    fn utc(&self) -> Timestamp {
+        Timestamp::from_unix_micros(0)
+    }
+
+    fn sleep_until(&self, _: Instant) -> impl Future<Output = ()> + Send {
+        pending()
+    }
+}
+
+/// What a session sends of what `work` traces, its own two events left out.
+fn sent<L>(layer: impl FnOnce(&Handle, &Time) -> L, work: impl FnOnce(&Handle, &Time)) -> Vec<Value>
+where
+    L: Layer<Registry> + Send + Sync,
+{
+    let (keep, time) = (Keep::default(), Time::default());
+    let (reporter, driver) = Reporter::builder("s")
+        .transport(keep.clone())
+        .clock(time.clone())
+        .enabled(true)
+        .build()
+        .expect("the defaults can work");
+    let subscriber = Registry::default().with(layer(&reporter, &time));
+    tracing::subscriber::with_default(subscriber, || {
+        work(&reporter, &time);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut driver = pin!(driver.run());
+        reporter.flush();
+        assert!(driver.as_mut().poll(&mut context).is_pending());
+        let mut stop = pin!(reporter.stop(core::time::Duration::MAX));
+        assert!(driver.as_mut().poll(&mut context).is_ready());
+        let Poll::Ready(drain) = stop.as_mut().poll(&mut context) else {
+            panic!("the driver has ended");
+        };
+        assert!(drain.all_delivered());
+    });
+    let mut events = keep.0.lock().expect("no panic").split_off(1);
+    assert_eq!(events.pop().expect("an end")["event"], "SESSION_END");
+    events
+}
+
+fn everything(handle: &Handle, _: &Time) -> TelemetryLayer {
+    TelemetryLayer::new(handle.clone()).level(Level::TRACE)
+}
+
+fn data(events: &[Value]) -> Vec<&Value> {
+    events.iter().map(|event| &event["event_data"]).collect()
+}
+
+fn messages(events: &[Value]) -> Vec<&str> {
+    let messages = data(events).into_iter();
+    messages
+        .map(|data| data["fields"]["message"].as_str().expect("a message"))
+        .collect()
+}
+
+#[derive(Debug)]
+struct Failed(&'static str, Option<Box<Failed>>);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl core::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.1.as_ref().map(|source| &**source as _)
+    }
+}
+
+struct Panics;
+
+impl fmt::Debug for Panics {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::panic::resume_unwind(Box::new("in Debug"));
+    }
+}
+
+#[test]
+fn an_event_has_its_target_its_level_and_its_message() {
+    let events = sent(everything, |_, _| {
+        trace!("one {}", 1);
+        debug!(target: "app::db", "two");
+        info!("three");
+        warn!("four");
+        error!("five");
+    });
+    let severities: Vec<_> = events.iter().map(|event| &event["severity"]).collect();
+    assert_eq!(severities, ["DEBUG", "DEBUG", "INFO", "WARNING", "ERROR"]);
+    assert_eq!(messages(&events), ["one 1", "two", "three", "four", "five"]);
+    assert_eq!(events[0]["event_name"], "tracing");
+    assert_eq!(events[1]["event_name"], "app::db");
+    let expected = json!({"target": "app::db", "fields": {"message": "two"}});
+    assert_eq!(events[1]["event_data"], expected);
+}
+
+#[test]
+fn an_event_with_a_name_keeps_it() {
+    let events = sent(everything, |_, _| {
+        info!(name: "cache.miss", key = 7);
+        tracing::event!(name: "plain", target: "app", Level::INFO, a = 1);
+    });
+    assert_eq!(events[0]["event_name"], "cache.miss");
+    assert_eq!(events[1]["event_name"], "plain");
+    assert_eq!(events[1]["event_data"]["target"], "app");
+}
+
+#[test]
+fn fields_keep_their_types() {
+    let events = sent(everything, |_, _| {
+        let error = Failed("outer", Some(Box::new(Failed("inner", None))));
+        let error: &(dyn core::error::Error + 'static) = &error;
+        info!(
+            yes = true,
+            small = -1_i64,
+            large = u64::MAX,
+            least = i64::MIN,
+            zero = 0_u64,
+            huge = u128::MAX,
+            low = i128::MIN,
+            float = 0.5,
+            nan = f64::NAN,
+            infinite = f64::INFINITY,
+            text = "a \"quoted\"\ntext",
+            error,
+            debug = ?vec![Some(1)],
+            display = %"shown",
+            "the.path" = 1,
+            nothing = tracing::field::Empty,
+            "a message"
+        );
+    });
+    let text = serde_json::to_string(&events[0]["event_data"]["fields"]);
+    let fields: Value = serde_json::from_str(&text.expect("JSON")).expect("JSON");
+    let expected = json!({
+        "message": "a message",
+        "yes": true,
+        "small": -1,
+        "large": u64::MAX,
+        "least": i64::MIN,
+        "zero": 0,
+        "huge": u128::MAX as f64,
+        "low": i128::MIN as f64,
+        "float": 0.5,
+        "nan": null,
+        "infinite": null,
+        "text": "a \"quoted\"\ntext",
+        "error": "outer: inner",
+        "debug": "[Some(1)]",
+        "display": "shown",
+        "the.path": 1,
+    });
+    assert_eq!(fields, expected);
+}
+
+#[test]
+fn with_limits_or_a_hook_the_data_are_the_same() {
+    let build = |keep: &Keep, change: fn(Plain) -> Plain| {
+        let builder = Reporter::builder("s")
+            .transport(keep.clone())
+            .clock(Time::default())
+            .enabled(true);
+        change(builder).build().expect("they can work")
+    };
+    type Plain = tinkex_telemetry::session::Builder<Keep, Time, ()>;
+    let changes: [fn(Plain) -> Plain; 4] = [
+        |plain| plain,
+        |plain| plain.max_fields(1_000),
+        |plain| plain.scrub(|_| tinkex_telemetry::event::Verdict::Keep),
+        |plain| {
+            plain.scrub(|event| {
+                event.data_mut();
+                tinkex_telemetry::event::Verdict::Keep
+            })
+        },
+    ];
+    let sent = changes.map(|change| {
+        let keep = Keep::default();
+        let (reporter, driver) = build(&keep, change);
+        let layer = TelemetryLayer::new(reporter.handle());
+        tracing::subscriber::with_default(Registry::default().with(layer), || {
+            info!(a = 1, b = -2, c = true, d = "text \"quoted\"", e = ?Some(1), f = 1.5);
+            info_span!("span \"quoted\"").in_scope(|| info!("nothing else"));
+            info!(nothing = tracing::field::Empty);
+            info!(a = 1, b = 2, a = 3);
+        });
+        reporter.flush();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(driver.run()).poll(&mut context).is_pending());
+        let events = keep.0.lock().expect("no panic");
+        events[1..]
+            .iter()
+            .map(|event| event["event_data"].clone())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(sent[0].len(), 4);
+    assert!(sent.iter().all(|other| *other == sent[0]), "{sent:?}");
+}
+
+#[test]
+fn a_field_that_is_named_twice_is_one_key() {
+    struct Raw(Arc<Mutex<String>>);
+    impl Transport for Raw {
+        async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
+            let text = String::from_utf8_lossy(batch.body());
+            self.0.lock().expect("no panic").push_str(&text);
+            Ok(Receipt::delivered())
+        }
+    }
+    let sent = Arc::new(Mutex::new(String::new()));
+    let (reporter, driver) = Reporter::builder("s")
+        .transport(Raw(Arc::clone(&sent)))
+        .clock(Time::default())
+        .enabled(true)
+        .build()
+        .expect("the defaults can work");
+    let layer = TelemetryLayer::new(reporter.handle());
+    tracing::subscriber::with_default(Registry::default().with(layer), || {
+        info!(a = 1, b = 2, a = 3);
+    });
+    reporter.flush();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pin!(driver.run()).poll(&mut context).is_pending());
+    let sent = sent.lock().expect("no panic");
+    assert!(sent.contains(r#""fields":{"a":1,"b":2}"#), "{sent}");
+}
+
+#[test]
+fn spans_are_named_outermost_first() {
+    let events = sent(everything, |_, _| {
+        info!("none");
+        let outer = info_span!("outer", a = 1);
+        outer.in_scope(|| {
+            info!("one");
+            info_span!("inner").in_scope(|| info!("two"));
+            info!(parent: None, "none again");
+        });
+        info!(parent: &outer, "one by hand");
+    });
+    let spans: Vec<_> = data(&events).iter().map(|data| data.get("spans")).collect();
+    let (one, two) = (json!(["outer"]), json!(["outer", "inner"]));
+    assert_eq!(spans, [None, Some(&one), Some(&two), None, Some(&one)]);
+}
+
+#[test]
+fn of_very_many_spans_the_innermost_are_named() {
+    fn nest(depth: usize) {
+        if depth == 0 {
+            info!("at the bottom");
+        } else {
+            info_span!("deeper").in_scope(|| nest(depth - 1));
+        }
+    }
+    let events = sent(everything, |_, _| {
+        info_span!("outermost").in_scope(|| nest(100));
+    });
+    let spans = events[0]["event_data"]["spans"].as_array().expect("spans");
+    assert_eq!(spans.len(), 32);
+    assert!(spans.iter().all(|span| span == "deeper"));
+}
+
+#[test]
+fn a_span_that_closes_is_an_event_if_asked_for() {
+    let work = |_: &Handle, time: &Time| {
+        let outer = info_span!(target: "app", "outer");
+        let inner = info_span!(
+            target: "app",
+            parent: &outer,
+            "inner",
+            n = 1,
+            text = "x",
+            error = &Failed("bad", None) as &(dyn core::error::Error + 'static),
+            later = tracing::field::Empty,
+        );
+        time.pass(10);
+        inner.in_scope(|| time.pass(200));
+        inner.record("later", 2.5);
+        inner.record("n", 3);
+        time.pass(3_000);
+        inner.in_scope(|| inner.in_scope(|| time.pass(40_000)));
+        tracing::debug_span!("not wanted").in_scope(|| {});
+        drop(inner);
+        drop(outer);
+    };
+    let layer = |handle: &Handle, _: &Time| TelemetryLayer::new(handle.clone()).span_closings(true);
+    let events = sent(layer, work);
+    let names: Vec<_> = events.iter().map(|event| &event["event_name"]).collect();
+    assert_eq!(names, ["inner", "outer"]);
+    let expected = json!({
+        "target": "app",
+        "spans": ["outer"],
+        "fields": {"n": 3, "text": "x", "error": "bad", "later": 2.5},
+        "busy_us": 40_200,
+        "idle_us": 3_010,
+    });
+    assert_eq!(events[0]["event_data"], expected);
+    let expected = json!({"target": "app", "fields": {}, "busy_us": 0, "idle_us": 43_210});
+    assert_eq!(events[1]["event_data"], expected);
+    assert_eq!(sent(everything, work), Vec::<Value>::new());
+}
+
+#[test]
+fn two_sessions_follow_the_same_spans() {
+    let other = Keep::default();
+    let (second, _driver) = Reporter::builder("other")
+        .transport(other)
+        .clock(Time::default())
+        .enabled(true)
+        .build()
+        .expect("the defaults can work");
+    let layer = |handle: &Handle, _: &Time| {
+        let first = TelemetryLayer::new(handle.clone()).span_closings(true);
+        let second = TelemetryLayer::new(second.handle()).span_closings(true);
+        first.and_then(second)
+    };
+    let events = sent(layer, |_, time| {
+        info_span!("shared").in_scope(|| time.pass(5));
+    });
+    assert_eq!(events[0]["event_data"]["busy_us"], 5);
+    assert_eq!(second.stats().accepted, 2);
+}
+
+#[test]
+fn levels_and_targets_filter_events() {
+    let layer = |handle: &Handle, _: &Time| {
+        TelemetryLayer::new(handle.clone())
+            .level(Level::WARN)
+            .target("app", LevelFilter::DEBUG)
+            .target("app::noisy", LevelFilter::OFF)
+            .exclude("secret")
+    };
+    let work = |_: &Handle, _: &Time| {
+        info!("no");
+        warn!("one");
+        debug!(target: "app", "two");
+        trace!(target: "app", "no");
+        error!(target: "app::noisy::more", "no");
+        debug!(target: "application", "no");
+        error!(target: "secret::key", "no");
+        error!(target: "reqwest::connect", "no");
+        error!(target: "tinkex_telemetry", "no");
+    };
+    assert_eq!(messages(&sent(layer, work)), ["one", "two"]);
+    let filtered = |handle: &Handle, time: &Time| layer(handle, time).filtered();
+    assert_eq!(messages(&sent(filtered, work)), ["one", "two"]);
+}
+
+#[test]
+fn the_default_is_info_and_above() {
+    let layer = |handle: &Handle, _: &Time| TelemetryLayer::new(handle.clone());
+    let events = sent(layer, |_, _| {
+        debug!("no");
+        info!("yes");
+    });
+    assert_eq!(messages(&events), ["yes"]);
+}
+
+#[test]
+fn filters_of_the_subscribers_own_count_too() {
+    let work = |_: &Handle, _: &Time| {
+        debug!(target: "app", "debug");
+        info!(target: "app", "info");
+        error!(target: "other", "error");
+    };
+    let with_env_filter = |handle: &Handle, time: &Time| {
+        everything(handle, time).with_filter(EnvFilter::new("app=info"))
+    };
+    assert_eq!(messages(&sent(with_env_filter, work)), ["info"]);
+    // Another layer's filter is its own affair, and so is this one's.
+    let with_others = |handle: &Handle, time: &Time| {
+        let others = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::sink)
+            .with_filter(LevelFilter::TRACE);
+        let quiet = TelemetryLayer::new(Handle::off()).filtered();
+        quiet.and_then(others).and_then(everything(handle, time))
+    };
+    assert_eq!(
+        messages(&sent(with_others, work)),
+        ["debug", "info", "error"]
+    );
+}
+
+#[test]
+fn a_layer_does_not_keep_events_from_other_layers() {
+    #[derive(Clone, Default)]
+    struct Count(Arc<AtomicU64>);
+    impl<S: tracing::Subscriber> Layer<S> for Count {
+        fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let work = || {
+        trace!("one");
+        error!(target: "hyper", "two");
+    };
+    let count = Count::default();
+    let plain = TelemetryLayer::new(Handle::off()).and_then(count.clone());
+    tracing::subscriber::with_default(Registry::default().with(plain), work);
+    assert_eq!(count.0.swap(0, Ordering::SeqCst), 2);
+    let subscriber = Registry::default()
+        .with(TelemetryLayer::new(Handle::off()).filtered())
+        .with(count.clone());
+    tracing::subscriber::with_default(subscriber, work);
+    assert_eq!(count.0.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn on_a_session_that_is_switched_off_nothing_is_looked_at() {
+    let (reporter, _driver) = Reporter::builder("s")
+        .transport(Keep::default())
+        .clock(Time::default())
+        .enabled(false)
+        .build()
+        .expect("the defaults can work");
+    let layer = TelemetryLayer::new(reporter.handle()).span_closings(true);
+    tracing::subscriber::with_default(Registry::default().with(layer), || {
+        info_span!("span", field = ?Panics).in_scope(|| error!(field = ?Panics));
+    });
+    assert_eq!(reporter.stats().refused.total(), 0);
+}
+
+#[test]
+fn a_field_that_panics_harms_its_own_event_only() {
+    let layer = |handle: &Handle, _: &Time| TelemetryLayer::new(handle.clone()).span_closings(true);
+    let events = sent(layer, |handle, _| {
+        info!("before");
+        info!(field = ?Panics, "lost");
+        info!("after");
+        assert_eq!(handle.stats().refused.unencodable, 1);
+        info_span!("span", field = ?Panics).in_scope(|| info!("inside"));
+        assert_eq!(handle.stats().refused.unencodable, 2);
+        let span = info_span!("span", field = tracing::field::Empty);
+        span.record("field", tracing::field::debug(Panics));
+        drop(span);
+        assert_eq!(handle.stats().refused.unencodable, 3);
+    });
+    assert_eq!(messages(&events), ["before", "after", "inside"]);
+}
+
+#[test]
+fn what_a_transport_traces_while_it_is_driven_is_left_out() {
+    // `Keep` traces at each batch, under a target that nothing excludes.
+    let events = sent(everything, |_, _| info!("one"));
+    assert_eq!(messages(&events), ["one"]);
+}
+
+#[test]
+fn what_an_observer_traces_is_left_out() {
+    let (reporter, driver) = Reporter::builder("s")
+        .transport(Keep::default())
+        .clock(Time::default())
+        .enabled(true)
+        .on_diagnostic(|diagnostic| error!(target: "app", "{diagnostic}"))
+        .build()
+        .expect("the defaults can work");
+    let layer = everything(&reporter, &Time::default());
+    tracing::subscriber::with_default(Registry::default().with(layer), || {
+        assert!(!reporter.log("unencodable", [1]));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(driver.run()).poll(&mut context).is_pending());
+    });
+    assert_eq!(reporter.stats().refused.unencodable, 1);
+    assert_eq!(reporter.stats().accepted, 1);
+}
+
+#[test]
+fn in_the_steady_state_an_event_allocates_nothing() {
+    let (reporter, driver) = Reporter::builder("s")
+        .transport(Keep::default())
+        .clock(Time::default())
+        .enabled(true)
+        .build()
+        .expect("the defaults can work");
+    let layer = TelemetryLayer::new(reporter.handle());
+    tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+        let outer = info_span!("outer");
+        let _outer = outer.enter();
+        let inner = info_span!("inner");
+        let _inner = inner.enter();
+        let work = || {
+            for step in 0..50_u64 {
+                info!(step, loss = 0.1, last = false, text = "a\nb", debug = ?Some(1), "step {step}");
+            }
+        };
+        work();
+        let info = allocation_counter::measure(work);
+        assert_eq!(info.count_total, 0);
+    });
+    assert_eq!(reporter.stats().accepted, 101);
+    drop(driver);
+}
