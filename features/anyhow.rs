@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use crate::capture::Found;
-use crate::exception::Dynamic;
+use crate::event::exception::Dynamic;
 use core::fmt;
 use std::backtrace::BacktraceStatus;
 

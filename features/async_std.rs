@@ -1,6 +1,6 @@
 //! The async-std runtime: its global executor and its timers.
 
-use super::system;
+use super::common::std_clock;
 use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp, WouldDeadlock};
 use async_std::task;
 use core::future::{Future, pending};
@@ -20,15 +20,15 @@ pub struct AsyncStd;
 
 impl Clock for AsyncStd {
     fn now(&self) -> Instant {
-        system::now()
+        std_clock::now()
     }
 
     fn utc(&self) -> Timestamp {
-        system::utc()
+        std_clock::utc()
     }
 
     async fn sleep_until(&self, at: Instant) {
-        let Some(at) = system::instant(at) else {
+        let Some(at) = std_clock::instant(at) else {
             return pending().await;
         };
         loop {

@@ -11,6 +11,13 @@ pub mod collector;
 mod anyhow;
 #[cfg(feature = "async-std")]
 mod async_std;
+#[cfg(any(
+    feature = "async-std",
+    feature = "smol",
+    feature = "thread",
+    feature = "tokio"
+))]
+mod common;
 #[cfg(feature = "embassy")]
 mod embassy;
 #[cfg(feature = "eyre")]
@@ -19,8 +26,6 @@ mod eyre;
 mod http;
 #[cfg(all(feature = "thread", feature = "ureq"))]
 mod init;
-#[cfg(feature = "thread")]
-mod relay;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 #[cfg(feature = "reqwest-middleware")]
@@ -29,17 +34,8 @@ mod reqwest_middleware;
 mod smol;
 #[cfg(feature = "surf")]
 mod surf;
-#[cfg(any(
-    feature = "async-std",
-    feature = "smol",
-    feature = "thread",
-    feature = "tokio"
-))]
-mod system;
 #[cfg(feature = "thread")]
 mod thread;
-#[cfg(any(feature = "thread", feature = "tokio"))]
-mod timer;
 #[cfg(feature = "tokio")]
 mod tokio;
 #[cfg(feature = "tower")]

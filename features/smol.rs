@@ -1,6 +1,6 @@
 //! The smol runtime: its global executor, executors of the application's own, and its timers.
 
-use super::system;
+use super::common::std_clock;
 use crate::local::LocalSpawner;
 use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp, WouldDeadlock};
 use alloc::rc::Rc;
@@ -53,15 +53,15 @@ pub struct Smol;
 
 impl Clock for Smol {
     fn now(&self) -> Instant {
-        system::now()
+        std_clock::now()
     }
 
     fn utc(&self) -> Timestamp {
-        system::utc()
+        std_clock::utc()
     }
 
     async fn sleep_until(&self, at: Instant) {
-        match system::instant(at) {
+        match std_clock::instant(at) {
             Some(at) => drop(Timer::at(at).await),
             None => pending().await,
         }

@@ -5,7 +5,7 @@ use super::http::{
     of_text,
 };
 use crate::capture::Found;
-use crate::exception::Dynamic;
+use crate::event::exception::Dynamic;
 use crate::{Fault, Outcome};
 use alloc::boxed::Box;
 use alloc::string::ToString as _;

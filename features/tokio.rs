@@ -1,6 +1,6 @@
 //! The tokio runtime: its tasks, and its clock, which tests can pause.
 
-use super::{system, timer};
+use super::common::{std_clock, timer};
 use crate::local::LocalSpawner;
 use crate::{Clock, Instant, Runtime, SpawnError, Spawner, Timestamp, WouldDeadlock};
 use alloc::rc::Rc;
@@ -69,7 +69,7 @@ impl Tokio {
     fn origin(&self) -> TokioInstant {
         match &self.bound {
             Some(bound) => bound.origin,
-            None => TokioInstant::from_std(system::origin()),
+            None => TokioInstant::from_std(std_clock::origin()),
         }
     }
 }
@@ -98,7 +98,7 @@ impl Clock for Tokio {
     }
 
     fn utc(&self) -> Timestamp {
-        system::utc()
+        std_clock::utc()
     }
 
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {

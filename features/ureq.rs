@@ -1,7 +1,7 @@
 //! ureq: a blocking HTTP client, on a thread that may block.
 
 use super::http::{AnswerBounds, Failure, HttpClient, HttpError, HttpEvents, of_error, of_io};
-use crate::{Fault, origin};
+use crate::{Fault, sys::origin};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -152,14 +152,14 @@ async fn call_here(call: Call) -> Result<(), Call> {
     core::future::poll_fn(|context| {
         let call = call
             .take()
-            .map(|call| super::relay::call_here(context.waker(), call));
+            .map(|call| super::thread::call_here(context.waker(), call));
         core::task::Poll::Ready(call.unwrap_or(Ok(())))
     })
     .await
 }
 
 #[cfg(feature = "thread")]
-use super::relay::end_call;
+use super::thread::end_call;
 
 #[cfg(not(feature = "thread"))]
 fn end_call(wake: impl FnOnce()) {

@@ -165,7 +165,7 @@ impl Observer {
             #[cfg(feature = "alloc")]
             Self::Boxed(observe) => observe(diagnostic),
         };
-        let _ = crate::panics::catch(tell);
+        let _ = crate::sys::panics::catch(tell);
     }
 }
 

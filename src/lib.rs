@@ -152,7 +152,7 @@
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    all(feature = "alloc", not(target_has_atomic = "ptr")),
+    all(feature = "alloc", not(has_arc)),
     allow(
         dead_code,
         reason = "without shared handles a session lives in memory that is given"
@@ -164,48 +164,22 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
-mod builder;
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg(has_arc)]
 #[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
 pub mod bus;
 mod capture;
 mod clock;
-mod config;
 mod diagnostic;
 mod driver;
-mod encode;
 mod engine;
-mod entropy;
-mod exception;
-mod fields;
-mod fork;
-mod handle;
-mod limits;
-mod lock;
-#[cfg(feature = "std")]
-mod origin;
-#[cfg(feature = "std")]
-mod panic_hook;
-mod panics;
-#[cfg(feature = "std")]
-mod park;
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-mod queue_state;
-mod reporter;
-mod retry;
-mod ring;
-mod scratch;
-#[cfg(feature = "std")]
-mod scrub;
+mod event;
 mod session;
-mod severity;
-mod shared;
 mod spawner;
 mod stats;
+mod sys;
 mod text;
 mod time;
 mod transport;
-mod wait;
 
 #[path = "../features/mod.rs"]
 mod features;
@@ -217,45 +191,36 @@ pub mod docs {
     pub mod bare_metal {}
 }
 
-pub use builder::{BuildError, Builder, Memory};
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg(has_arc)]
 #[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
-pub use bus::Bus;
-pub use capture::{AsHandle, Capture, Outcome};
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+pub use bus::{Bus, QueueState, QueueStateChange, QueueStateObserver, QueueStateTracker};
+pub use capture::{Capture, Outcome};
+#[cfg(has_arc)]
 pub use capture::{LocalTask, Task};
+#[cfg(feature = "std")]
+pub use capture::{PanicHook, install_panic_hook};
 pub use clock::Clock;
-pub use config::{OptionError, Options};
 pub use diagnostic::{Diagnostic, DiagnosticKind};
-pub use driver::Driver;
-pub use engine::AlreadyDriven;
-pub use entropy::Entropy;
-pub use exception::{AnyError, Classify, Fault, StatusError};
+pub use engine::retry::RetryAfter;
+pub use event::{AnyError, Classify, Fault, Fields, ParseSeverityError, Severity, StatusError};
+#[cfg(feature = "std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
+pub use event::{Draft, UserFault, Verdict};
 #[allow(
     unused_imports,
     unreachable_pub,
     reason = "there may be no feature that is switched on"
 )]
 pub use features::*;
-pub use fields::Fields;
-pub use handle::Handle;
-#[cfg(feature = "std")]
-pub use panic_hook::{PanicHook, install_panic_hook};
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
-pub use queue_state::{QueueState, QueueStateChange, QueueStateObserver, QueueStateTracker};
-pub use reporter::Reporter;
-pub use retry::RetryAfter;
-#[cfg(feature = "std")]
-#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
-pub use scrub::{Draft, Verdict};
-pub use session::{IdentityError, SessionId, Str};
-pub use severity::{ParseSeverityError, Severity};
+pub use session::{
+    AlreadyDriven, AsHandle, BuildError, Builder, Driver, Entropy, Handle, IdentityError, Memory,
+    OptionError, Options, Reporter, SessionId, Uuid,
+};
 pub use spawner::{Placement, Runtime, SpawnError, Spawner, WouldDeadlock};
 pub use stats::{Drain, DropReason, Dropped, Refusal, Refused, Stats};
+pub use text::Str;
 pub use time::{Instant, Timestamp};
 pub use transport::{Batch, Receipt, SendError, SetupError, Transport};
-pub use uuid::Uuid;
 
 /// The twins of [`Transport`] and [`Spawner`] without `Send`.
 ///
@@ -268,6 +233,6 @@ pub mod local {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::capture::{ByBox, ByError, ByNever, Found, NoOutcome, Probe, SomeOutcome};
-    pub use crate::exception::Stack;
-    pub use crate::fields::{Field, FieldList};
+    pub use crate::event::exception::Stack;
+    pub use crate::event::fields::{Field, FieldList};
 }

@@ -1,6 +1,99 @@
-//! Text of bounded length, for the reasons that diagnostics give.
+//! Text: what programs give, and what diagnostics say in bounded length.
 
 use core::fmt::{self, Write};
+use core::ops::Deref;
+
+#[cfg(feature = "alloc")]
+use alloc::{borrow::Cow, string::String};
+
+/// A string that the program gives: any string with `alloc`, a `&'static str` without.
+///
+/// It is made with `into()`, or with [`new`](Self::new) in a constant, and derefs to `str`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Str(Inner);
+
+#[cfg(feature = "alloc")]
+type Inner = Cow<'static, str>;
+#[cfg(not(feature = "alloc"))]
+type Inner = &'static str;
+
+impl Str {
+    /// A string that is part of the program. Allocates nothing.
+    #[must_use]
+    pub const fn new(text: &'static str) -> Self {
+        #[cfg(feature = "alloc")]
+        return Self(Cow::Borrowed(text));
+        #[cfg(not(feature = "alloc"))]
+        return Self(text);
+    }
+
+    /// The string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        #[cfg(feature = "alloc")]
+        return &self.0;
+        #[cfg(not(feature = "alloc"))]
+        return self.0;
+    }
+}
+
+impl From<&'static str> for Str {
+    fn from(text: &'static str) -> Self {
+        Self::new(text)
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl From<String> for Str {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text))
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl From<Cow<'static, str>> for Str {
+    fn from(text: Cow<'static, str>) -> Self {
+        Self(text)
+    }
+}
+
+impl Deref for Str {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for Str {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+impl PartialEq<str> for Str {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Str {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl fmt::Display for Str {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self)
+    }
+}
+
+impl fmt::Debug for Str {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
 
 /// At most `N` bytes of UTF-8; what does not fit is cut off at a character boundary.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The seam to the network: what a transport is given, and what it answers.
 
-use crate::exception::Fault;
-use crate::retry::RetryAfter;
+use crate::engine::retry::RetryAfter;
+use crate::event::exception::Fault;
 use crate::text::Why;
 use core::fmt;
 use core::future::Future;

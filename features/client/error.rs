@@ -1,7 +1,7 @@
 //! What calls fail with, and whose fault it was.
 
 use crate::text::Why;
-use crate::{BuildError, ConfigError, Fault, SpawnError};
+use crate::{BuildError, ConfigError, Fault, SpawnError, StatusError, UserFault};
 use alloc::string::String;
 use core::fmt;
 
@@ -34,10 +34,8 @@ pub enum ClientError {
     Status {
         /// The call.
         call: &'static str,
-        /// The status of the last answer.
-        status: u16,
-        /// Its beginning.
-        body: String,
+        /// The status of the last response, and the beginning of its body.
+        error: StatusError,
     },
     /// There was no answer in time.
     #[non_exhaustive]
@@ -123,7 +121,7 @@ impl ClientError {
     pub const fn category(&self) -> Category {
         match self {
             Self::Failed { category, .. } => *category,
-            Self::Status { status, .. } => match Fault::status(*status).is_callers() {
+            Self::Status { error, .. } => match Fault::status(error.status()).is_callers() {
                 true => Category::User,
                 false => Category::Server,
             },
@@ -137,7 +135,7 @@ impl ClientError {
     #[must_use]
     pub const fn status(&self) -> Option<u16> {
         match self {
-            Self::Status { status, .. } => Some(*status),
+            Self::Status { error, .. } => Some(error.status()),
             _ => None,
         }
     }
@@ -156,20 +154,11 @@ impl ClientError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoAnswer { .. } | Self::Expired { .. } => true,
-            Self::Status { status, .. } => {
-                matches!(status, 408 | 409 | 425 | 429 | 500..)
+            Self::Status { error, .. } => {
+                matches!(error.status(), 408 | 409 | 425 | 429 | 500..)
             }
             Self::Failed { category, .. } => *category != Category::User,
             _ => false,
-        }
-    }
-
-    /// What a session is told of it.
-    pub(crate) fn fault(&self) -> Option<Fault<'_>> {
-        match self {
-            Self::Status { status, body, .. } => Some(Fault::status(*status).with_body(body)),
-            _ if self.category() == Category::User => Some(Fault::user()),
-            _ => None,
         }
     }
 
@@ -191,7 +180,8 @@ impl fmt::Display for ClientError {
             Self::Telemetry(_) => f.write_str("telemetry cannot be started"),
             Self::Spawn(error) => error.fmt(f),
             Self::Unencodable { call, why } => write!(f, "{call} cannot be written as JSON: {why}"),
-            Self::Status { call, status, body } => {
+            Self::Status { call, error } => {
+                let (status, body) = (error.status(), error.body().unwrap_or_default());
                 let gap = if body.is_empty() { "" } else { ": " };
                 write!(f, "{call} was answered with HTTP {status}{gap}{body}")
             }
@@ -209,9 +199,12 @@ impl core::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             // Two of them speak for themselves.
-            Self::Config(error) => error.source(),
+            Self::Config(error) => error.source().or(Some(&UserFault)),
             Self::Spawn(error) => error.source(),
             Self::Telemetry(error) => Some(error),
+            // A session looks for whose fault it was on the chain of sources.
+            Self::Status { error, .. } if self.category() == Category::User => Some(error),
+            _ if self.category() == Category::User => Some(&UserFault),
             _ => None,
         }
     }
@@ -233,12 +226,12 @@ impl From<SpawnError> for ClientError {
 mod tests {
     use super::*;
     use alloc::string::ToString;
+    use core::error::Error;
 
     fn status(status: u16) -> ClientError {
         ClientError::Status {
             call: "sample",
-            status,
-            body: "why".into(),
+            error: StatusError::new(status).with_body("why"),
         }
     }
 
@@ -253,8 +246,15 @@ mod tests {
 
     #[test]
     fn the_callers_own_faults_are_faults_and_nothing_else_is() {
-        let is_callers =
-            |error: &ClientError| error.fault().is_some_and(|fault| fault.is_callers());
+        let is_callers = |error: &ClientError| {
+            error.source().is_some_and(|source| {
+                let status = source.downcast_ref().map(StatusError::status);
+                source.is::<UserFault>()
+                    || status
+                        .map(Fault::status)
+                        .is_some_and(|fault| fault.is_callers())
+            })
+        };
         for code in 300..600 {
             let expected = (400..500).contains(&code) && code != 408 && code != 429;
             assert_eq!(is_callers(&status(code)), expected, "{code}");

@@ -2,9 +2,9 @@
 
 use super::error::{ClientError, Result};
 use super::port::{Boxed, Port, until};
-use crate::entropy::Random;
 use crate::features::http::{Api, Failure, HttpEvents, printable};
-use crate::fork::Fork;
+use crate::sys::entropy::Random;
+use crate::sys::fork::Fork;
 use crate::{AnswerBounds, HttpError, Instant, RetryCount, SpawnError};
 use alloc::boxed::Box;
 use alloc::format;

@@ -2,7 +2,7 @@
 
 use super::error::Result;
 use super::port::Boxed;
-use crate::park::block_on;
+use crate::sys::park::block_on;
 use alloc::boxed::Box;
 use core::fmt;
 use core::future::Future;

@@ -2,7 +2,7 @@
 
 use super::error::{ClientError, Result};
 use super::link::{Call, Headers, Link, NoAnswer};
-use crate::Instant;
+use crate::{Instant, StatusError};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -135,8 +135,8 @@ impl Link {
     }
 
     pub(super) fn refused(&self, call: &'static str, status: u16, body: &[u8]) -> ClientError {
-        let body = self.excerpt(body);
-        ClientError::Status { call, status, body }
+        let error = StatusError::new(status).with_body(self.excerpt(body));
+        ClientError::Status { call, error }
     }
 
     pub(super) fn unanswered(&self, call: &'static str, no_answer: &NoAnswer) -> ClientError {

@@ -9,8 +9,8 @@ use super::sampling::{SamplingClient, SamplingModel};
 use super::session::{Created, EndReason, NewSession, Session};
 use super::train::NewModel;
 use super::training::TrainingClient;
-use crate::entropy::Random;
-use crate::park::block_on;
+use crate::sys::entropy::Random;
+use crate::sys::park::block_on;
 use crate::{
     BuildError, Builder, Config, Drain, Entropy, Handle, HttpClient, HttpEvents, HttpTransport,
     QueueStateChange, QueueStateObserver, QueueStateTracker, Reporter, Runtime,

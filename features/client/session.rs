@@ -6,7 +6,7 @@ use super::link::{Call, Link};
 use super::pending::Pending;
 use super::port::{caught, until};
 use super::queue::Queue;
-use crate::park::block_on;
+use crate::sys::park::block_on;
 use crate::{DiagnosticKind, Drain, Handle, QueueStateTracker};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;

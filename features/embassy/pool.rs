@@ -1,7 +1,7 @@
 //! A task that runs tasks.
 
-use crate::lock::Lock;
-use crate::{SpawnError, panics};
+use crate::sys::lock::Lock;
+use crate::{SpawnError, sys::panics};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;

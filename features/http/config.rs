@@ -1,6 +1,6 @@
 //! Where to send, and with which credentials.
 
-use crate::config::enabled_by_environment;
+use crate::session::options::enabled_by_environment;
 use crate::text::Text;
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;

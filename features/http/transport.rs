@@ -68,10 +68,6 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
     }
 
     fn fault<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
-        #[cfg(feature = "client")]
-        if let Some(error) = error.downcast_ref::<crate::client::ClientError>() {
-            return error.fault();
-        }
         H::fault(error)
     }
 }

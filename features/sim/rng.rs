@@ -1,7 +1,7 @@
 //! Numbers that a seed decides.
 
 use crate::Entropy;
-use crate::entropy::Random;
+use crate::sys::entropy::Random;
 
 /// A generator. Streams of one seed are independent, so that what one part draws moves nothing elsewhere.
 pub(super) struct Rng(Random);

@@ -1,8 +1,8 @@
 //! What an event or a span has to tell, as JSON, written straight into the encoder.
 
 use super::filter::LOG;
-use crate::encode::WriteJson;
-use crate::scratch::{Failed, Scratch};
+use crate::event::encode::WriteJson;
+use crate::event::writer::{Failed, Scratch};
 use alloc::string::{String, ToString};
 use core::error::Error;
 use core::fmt;
@@ -304,7 +304,7 @@ impl Keeper<'_> {
     }
 
     fn keep_text(&mut self, field: &Field, text: &dyn fmt::Display) {
-        let text = crate::encode::Cut::new(text, self.room).to_string();
+        let text = crate::event::encode::Cut::new(text, self.room).to_string();
         self.keep(field, text);
     }
 }

@@ -3,8 +3,8 @@
 mod data;
 mod filter;
 
-use crate::origin::{self, OwnWork};
-use crate::{Handle, Severity, panics};
+use crate::sys::origin::{self, OwnWork};
+use crate::{Handle, Severity, sys::panics};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;

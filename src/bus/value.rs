@@ -96,7 +96,7 @@ impl fmt::Debug for Values<'_> {
 }
 
 /// Values but for those of one name.
-pub(super) struct Without<'a>(pub(super) Values<'a>, pub(super) Option<&'a str>);
+pub(crate) struct Without<'a>(pub(crate) Values<'a>, pub(crate) Option<&'a str>);
 
 impl Serialize for Without<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,32 +1,33 @@
 //! Capture: what a block or a future fails with is logged, and goes on as if nobody had looked.
 
-use crate::handle::Handle;
-use crate::reporter::Reporter;
-use crate::severity::Severity;
+use crate::event::severity::Severity;
+use crate::session::{AsHandle, Handle};
 
 #[cfg(feature = "std")]
 mod frames;
 mod macros;
 mod outcome;
 #[cfg(feature = "std")]
+mod panic_hook;
+#[cfg(feature = "std")]
 mod panicked;
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg(has_arc)]
 mod task;
+#[cfg(feature = "std")]
+mod unclaimed;
 mod watch;
 
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg(has_arc)]
 use crate::spawner::LocalSpawner;
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 #[cfg(feature = "alloc")]
 use core::future::Future;
 
-#[cfg(feature = "std")]
-pub(crate) use frames::Print;
 pub use outcome::{ByBox, ByError, ByNever, Found, NoOutcome, Outcome, Probe, SomeOutcome};
 #[cfg(feature = "std")]
-pub(crate) use panicked::{Panicked, message};
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+pub use panic_hook::{PanicHook, install_panic_hook};
+#[cfg(has_arc)]
 pub use task::{LocalTask, Task};
 #[cfg(feature = "alloc")]
 use watch::Ended;
@@ -235,7 +236,7 @@ impl Capture<'_> {
 }
 
 /// # Tasks
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
+#[cfg(has_arc)]
 impl Capture<'_> {
     /// Starts a future that comes to a `Result` on the session's executor; see [`Task`].
     ///
@@ -298,52 +299,6 @@ impl Capture<'_> {
         })
     }
 }
-
-/// What leads to a [`Handle`]: itself, a [`Reporter`]; an `Option`, a reference, a `Box`, an `Rc` or an `Arc` of one.
-pub trait AsHandle {
-    /// The handle, if there is one.
-    fn as_handle(&self) -> Option<&Handle>;
-}
-
-impl AsHandle for Handle {
-    fn as_handle(&self) -> Option<&Handle> {
-        Some(self)
-    }
-}
-
-impl<T, C, S> AsHandle for Reporter<T, C, S> {
-    fn as_handle(&self) -> Option<&Handle> {
-        Some(self)
-    }
-}
-
-impl<H: AsHandle> AsHandle for Option<H> {
-    fn as_handle(&self) -> Option<&Handle> {
-        self.as_ref()?.as_handle()
-    }
-}
-
-impl<H: AsHandle + ?Sized> AsHandle for &H {
-    fn as_handle(&self) -> Option<&Handle> {
-        (**self).as_handle()
-    }
-}
-
-#[cfg(feature = "alloc")]
-macro_rules! as_handle_in {
-    ($($owner:ty),*) => {$(
-        impl<H: AsHandle + ?Sized> AsHandle for $owner {
-            fn as_handle(&self) -> Option<&Handle> {
-                (**self).as_handle()
-            }
-        }
-    )*};
-}
-
-#[cfg(feature = "alloc")]
-as_handle_in!(Box<H>, alloc::rc::Rc<H>);
-#[cfg(all(feature = "alloc", target_has_atomic = "ptr"))]
-as_handle_in!(alloc::sync::Arc<H>);
 
 impl Handle {
     /// Captures what blocks and futures fail with, for this session.

@@ -1,8 +1,8 @@
 //! What capture sees in the value that a block or a future comes to.
 
-use crate::exception::AnyError;
+use crate::event::exception::AnyError;
 #[cfg(feature = "alloc")]
-use crate::exception::Dynamic;
+use crate::event::exception::Dynamic;
 use core::error::Error;
 
 #[cfg(feature = "alloc")]

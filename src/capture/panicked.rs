@@ -1,6 +1,6 @@
 //! A panic, as an error to be logged.
 
-use crate::exception::{AnyError, Stack, sealed::Sealed};
+use crate::event::exception::{AnyError, Stack, sealed::Sealed};
 use alloc::string::String;
 use core::any::Any;
 use core::error::Error;

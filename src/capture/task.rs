@@ -1,8 +1,8 @@
 //! Captured tasks: started on the session's executor, awaited by the application.
 
 use crate::engine::wake;
-use crate::lock::Lock;
 use crate::spawner::SpawnError;
+use crate::sys::lock::Lock;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -52,7 +52,7 @@ impl<T: Send + 'static> Task<T> {
     /// Has `spawn` start it.
     pub(super) fn start(
         future: SendFuture<T>,
-        spawn: impl FnOnce(crate::shared::BoxFuture<'static>) -> Result<(), SpawnError>,
+        spawn: impl FnOnce(crate::session::shared::BoxFuture<'static>) -> Result<(), SpawnError>,
     ) -> Self {
         let state = Arc::new(Lock::new(State::Given(future, None)));
         // A task that cannot be started is dropped, and is an orphan then.

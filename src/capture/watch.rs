@@ -1,7 +1,7 @@
 //! Running what is captured, and looking at how it ended.
 
 use super::Found;
-use crate::exception::AnyError;
+use crate::event::exception::AnyError;
 
 #[cfg(feature = "std")]
 pub(super) use with_panics::*;
@@ -16,9 +16,10 @@ mod with_panics {
     use super::{Failure, Found};
     use crate::capture::frames::{Frame, MOST, Print, tell};
     use crate::capture::panicked::{Panicked, message};
-    use crate::exception::chain;
-    use crate::handle::Handle;
-    use crate::{panic_hook, panics};
+    use crate::capture::unclaimed;
+    use crate::event::exception::chain;
+    use crate::session::handle::Handle;
+    use crate::sys::panics;
     use alloc::vec::Vec;
     use core::future::{Future, poll_fn};
     use core::panic::AssertUnwindSafe;
@@ -141,7 +142,7 @@ mod with_panics {
         let address = core::ptr::from_ref(payload).cast::<()>().addr();
         let print = Print::of_panic(session, message, address);
         // The hook's note is taken in any case.
-        let is_hooked = panic_hook::claim(session, message);
+        let is_hooked = unclaimed::claim(session, message);
         fail(
             &Panicked::new(message, None),
             is_hooked || logged.contains(&print),
@@ -153,7 +154,7 @@ mod with_panics {
 #[cfg(not(feature = "std"))]
 mod without_panics {
     use super::{Failure, Found};
-    use crate::handle::Handle;
+    use crate::session::handle::Handle;
 
     /// How something captured has ended.
     #[cfg(feature = "alloc")]

@@ -2,7 +2,7 @@
 
 use super::stopping::End;
 use super::{Engine, SendId, Step, earliest};
-use crate::ring::HEADER;
+use crate::engine::ring::HEADER;
 use crate::time::Instant;
 use core::num::NonZero;
 use uuid::Uuid;
@@ -123,7 +123,7 @@ impl Engine {
                     .filter(|record| record.is_finished)
                     .map(|record| record.len)
             };
-            match event.filter(|len| shape.with_event(*len) <= self.batch_budget) {
+            match event.filter(|len| shape.with_event(*len) <= self.options.batch_budget) {
                 None if shape.events() == 0 => return self.wait_for_event(),
                 None => return self.send_formed(shape, now),
                 Some(len) => {

@@ -3,11 +3,11 @@
 use super::testing::{World, retryable};
 use super::{Kind, Outcome, Step};
 use crate::diagnostic::DiagnosticKind;
-use crate::ring::HEADER;
+use crate::engine::ring::HEADER;
 use crate::stats::Refusal;
 use crate::text::Why;
 #[cfg(feature = "std")]
-use crate::{encode::session_end, time::Timestamp};
+use crate::{event::encode::session_end, time::Timestamp};
 use alloc::format;
 #[cfg(feature = "std")]
 use core::task::Waker;

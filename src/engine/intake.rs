@@ -2,10 +2,10 @@
 
 use super::{Engine, Kind, Target};
 use crate::diagnostic::DiagnosticKind;
-use crate::encode::Front;
+use crate::engine::ring::{HEADER, NoRoom, Ring};
+use crate::event::encode::Front;
 #[cfg(feature = "std")]
-use crate::encode::SessionEnd;
-use crate::ring::{HEADER, NoRoom, Ring};
+use crate::event::encode::SessionEnd;
 use crate::stats::Refusal;
 use crate::text::Why;
 use core::task::Waker;
@@ -133,8 +133,8 @@ impl Engine {
             self.notices.add(DiagnosticKind::LoggedAfterEnd, 1);
         }
         let fresh = self.ledger.accepted - self.flush_target.0.max(self.ledger.settled());
-        let is_due =
-            fresh >= self.options.flush_threshold as u64 || self.fresh_bytes >= self.batch_budget;
+        let is_due = fresh >= self.options.flush_threshold as u64
+            || self.fresh_bytes >= self.options.batch_budget;
         if is_due {
             self.make_all_due();
         }

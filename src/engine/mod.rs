@@ -8,10 +8,13 @@ mod batch;
 mod ending_tests;
 mod intake;
 mod ledger;
+mod options;
 #[cfg(any(test, not(feature = "std")))]
 mod pieces;
 #[cfg(all(test, feature = "std"))]
 mod properties;
+pub(crate) mod retry;
+pub(crate) mod ring;
 mod stopping;
 #[cfg(all(test, feature = "std"))]
 mod testing;
@@ -20,15 +23,14 @@ mod tests;
 mod wakers;
 
 pub(crate) use batch::Ticket;
+pub(crate) use options::EngineOptions;
 pub(crate) use wakers::{Registered, WaiterId, Wakers, wake};
 
-use crate::config::Options;
 use crate::diagnostic::{DiagnosticKind, Notice, Notices};
-use crate::encode::SessionEnd;
-use crate::entropy::Random;
-use crate::retry;
-use crate::ring::Ring;
+use crate::engine::ring::Ring;
+use crate::event::encode::SessionEnd;
 use crate::stats::{DropReason, Stats};
+use crate::sys::entropy::Random;
 use crate::text::Why;
 use crate::time::{self, Instant};
 use batch::{InFlight, Phase, Shape, Split};
@@ -96,9 +98,7 @@ impl core::error::Error for AlreadyDriven {}
 
 /// The state of one session.
 pub(crate) struct Engine {
-    options: Rules,
-    /// What a request's body may spend on events.
-    batch_budget: usize,
+    options: EngineOptions,
     ring: Ring,
     random: Random,
     ledger: Ledger,
@@ -131,54 +131,20 @@ pub(crate) struct Engine {
     is_after_end_told: bool,
 }
 
-/// The options that the engine goes by. Times are microseconds, which take half the memory.
-struct Rules {
-    flush_interval: u64,
-    http_timeout: u64,
-    retry_base_delay: u64,
-    retry_max_delay: u64,
-    flush_threshold: usize,
-    max_queue_size: usize,
-    max_queue_bytes: usize,
-    max_batch_size: usize,
-    max_event_bytes: usize,
-    max_retries: u32,
-}
-
-impl Rules {
-    fn new(options: &Options) -> Self {
-        let micros = |duration| time::micros(duration).unwrap_or(u64::MAX);
-        Self {
-            flush_interval: micros(options.flush_interval),
-            http_timeout: micros(options.http_timeout),
-            retry_base_delay: micros(options.retry_base_delay),
-            retry_max_delay: micros(options.retry_max_delay),
-            flush_threshold: options.flush_threshold,
-            max_queue_size: options.max_queue_size,
-            max_queue_bytes: options.max_queue_bytes,
-            max_batch_size: options.max_batch_size,
-            max_event_bytes: options.max_event_bytes,
-            max_retries: options.max_retries,
-        }
-    }
-}
-
 impl Engine {
     /// How long an oversized ring stays empty before its memory is given back.
     #[cfg(feature = "alloc")]
     const IDLE_GRACE: Duration = Duration::from_secs(1);
 
-    /// An engine for checked options; a request's body spends `overhead` bytes beside its events.
+    /// An engine for checked options.
     pub(crate) fn new(
-        options: &Options,
-        overhead: usize,
+        options: EngineOptions,
         ring: Ring,
         end_slot: EndSlot,
         random: Random,
     ) -> Self {
         Self {
-            batch_budget: options.max_batch_bytes - overhead,
-            options: Rules::new(options),
+            options,
             ring,
             random,
             ledger: Ledger::default(),
@@ -307,7 +273,7 @@ impl Engine {
         why: Why,
         now: Instant,
     ) -> Wakers {
-        let Rules {
+        let EngineOptions {
             retry_base_delay: base,
             retry_max_delay: cap,
             ..

@@ -4,8 +4,8 @@
 //! interrupted while he logs, the driver never sees such an event.
 
 use super::{Engine, Kind};
-use crate::encode::Front;
-use crate::ring::Reserved;
+use crate::engine::ring::Reserved;
+use crate::event::encode::Front;
 use crate::stats::Refusal;
 use core::task::Waker;
 

@@ -121,7 +121,7 @@ impl Run {
             Op::LogUrgent => self.log(10, Kind::Urgent),
             Op::LogFatal(size) => {
                 let was_ended = self.world.engine.stats().session_ended;
-                let tail = crate::encode::session_end(
+                let tail = crate::event::encode::session_end(
                     crate::time::Timestamp::from_unix_micros(0),
                     Duration::from_secs(1),
                 );

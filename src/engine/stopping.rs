@@ -2,7 +2,7 @@
 
 use super::{Engine, Phase, Shape, Target, Wakers};
 use crate::diagnostic::DiagnosticKind;
-use crate::encode::{Front, SessionEnd};
+use crate::event::encode::{Front, SessionEnd};
 use crate::stats::DropReason;
 use crate::time::Instant;
 use core::task::Waker;

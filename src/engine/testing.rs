@@ -1,12 +1,12 @@
 //! An engine with hand-moved time and a server that remembers what it saw, for the tests beside it.
 
 use super::{EndSlot, Engine, Kind, Outcome, Step, Ticket, Wakers};
-use crate::config::Options;
 use crate::diagnostic::DiagnosticKind;
-use crate::encode::session_end;
-use crate::entropy::{Entropy, Random};
-use crate::ring::{Ring, Storage};
+use crate::engine::ring::{Ring, Storage};
+use crate::event::encode::session_end;
+use crate::session::options::Options;
 use crate::stats::Refusal;
+use crate::sys::entropy::{Entropy, Random};
 use crate::text::Why;
 use crate::time::{Instant, Timestamp};
 use alloc::string::String;
@@ -55,10 +55,10 @@ impl World {
         change(&mut options);
         assert_eq!(options.check(OVERHEAD), Ok(()));
         let limit = options.max_queue_bytes;
-        let reserve = options.max_event_bytes + crate::ring::HEADER;
+        let reserve = options.max_event_bytes + crate::engine::ring::HEADER;
         let ring = Ring::new(Storage::growing(limit).with_reserve(reserve));
         let random = Random::new(Entropy::new([7; 32]));
-        let mut engine = Engine::new(&options, OVERHEAD, ring, EndSlot::new(), random);
+        let mut engine = Engine::new(options.for_engine(OVERHEAD), ring, EndSlot::new(), random);
         assert_eq!(engine.attach(), Ok(()));
         Self {
             engine,
@@ -140,7 +140,7 @@ impl World {
             }
         }
         assert_eq!(json.len() - 1, ticket.json_bytes);
-        assert!(json.len() - 1 <= self.engine.batch_budget);
+        assert!(json.len() - 1 <= self.engine.options.batch_budget);
         json.push(b']');
         let events: Vec<Value> = serde_json::from_slice(&json)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&json)));

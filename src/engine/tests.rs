@@ -339,7 +339,7 @@ fn an_event_is_too_large_by_its_own_json_alone() {
         body.extend_from_slice(b"\"}");
         body
     };
-    let fits = 512 - crate::encode::Front::MIN;
+    let fits = 512 - crate::event::encode::Front::MIN;
     assert_eq!(world.engine.push(&body(fits), Kind::Ordinary).0, Ok(()));
     let (result, _) = world.engine.push(&body(fits + 1), Kind::Ordinary);
     assert_eq!(result, Err(Refusal::EventTooLarge));

@@ -1,6 +1,6 @@
 //! Who wants to know: the driver, and those who wait. Wakers are noted here and woken by the caller, outside the lock.
 
-use crate::panics;
+use crate::sys::panics;
 use core::task::Waker;
 
 #[cfg(feature = "alloc")]

@@ -1,0 +1,376 @@
+//! How requests wait in the backend's queue: a change is told when state or reason is another one than before.
+
+use super::{Bus, QUEUE_STATE_CHANGE, Value};
+use crate::sys::lock::Lock;
+use crate::sys::panics;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use core::fmt;
+
+/// How a request waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum QueueState {
+    /// `active`: it moves on.
+    Active,
+    /// `paused_rate_limit`: the caller has asked for too much.
+    PausedRateLimit,
+    /// `paused_capacity`: the backend has no room.
+    PausedCapacity,
+    /// `unknown`: the backend has not said, or not in words that are known here.
+    #[default]
+    Unknown,
+}
+
+impl QueueState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [
+        Self::Active,
+        Self::PausedRateLimit,
+        Self::PausedCapacity,
+        Self::Unknown,
+    ];
+
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::PausedRateLimit => "paused_rate_limit",
+            Self::PausedCapacity => "paused_capacity",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// What the backend's word means. Case and surrounding white space do not matter, and any other word is
+    /// [`Unknown`](Self::Unknown): backends learn new ones before their clients do.
+    #[must_use]
+    pub fn parse(word: &str) -> Self {
+        let word = word.trim();
+        let mut all = Self::ALL.into_iter();
+        all.find(|state| state.as_str().eq_ignore_ascii_case(word))
+            .unwrap_or_default()
+    }
+}
+
+impl fmt::Display for QueueState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A request that waits in another way than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueStateChange<'a> {
+    /// Which request.
+    pub request_id: &'a str,
+    /// How it waited before; [`QueueState::Unknown`] where nothing was known.
+    pub from: QueueState,
+    /// How it waits now.
+    pub to: QueueState,
+    /// Why, in the backend's words, if it has said.
+    pub reason: Option<&'a str>,
+    /// How many requests wait, if the backend has said.
+    pub queue_depth: Option<u64>,
+}
+
+/// Who is told of changes, on the thread of whoever noticed. It should not take long; a panic of its own harms nobody.
+///
+/// A closure over `&QueueStateChange` is one.
+pub trait QueueStateObserver: Send + Sync + 'static {
+    /// A request waits in another way.
+    fn on_queue_state_change(&self, change: &QueueStateChange<'_>);
+}
+
+impl<F: Fn(&QueueStateChange<'_>) + Send + Sync + 'static> QueueStateObserver for F {
+    fn on_queue_state_change(&self, change: &QueueStateChange<'_>) {
+        self(change);
+    }
+}
+
+/// Remembers how each request waits, and tells of changes: as the event
+/// [`tinkex.queue.state_change`](QUEUE_STATE_CHANGE) on a bus, and to an observer.
+///
+/// ```
+/// # use tinkex_telemetry::{Bus, QueueState, QueueStateTracker};
+/// let tracker = QueueStateTracker::on(&Bus::new(), "session-123");
+/// assert!(tracker.observe("request-1", QueueState::PausedCapacity, Some("no room"), Some(7)));
+/// assert!(!tracker.observe("request-1", QueueState::PausedCapacity, Some("no room"), Some(6)));
+/// tracker.finish("request-1");
+/// ```
+pub struct QueueStateTracker {
+    bus: Option<Bus>,
+    session_id: Box<str>,
+    observer: Option<Box<dyn QueueStateObserver>>,
+    capacity: usize,
+    seen: Lock<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    requests: BTreeMap<Box<str>, Last>,
+    /// Counts what was seen.
+    now: u64,
+}
+
+/// What was seen last of a request.
+struct Last {
+    state: QueueState,
+    reason: Option<Box<str>>,
+    at: u64,
+}
+
+impl QueueStateTracker {
+    /// How many requests are remembered unless [`capacity`](Self::capacity) says otherwise.
+    pub const CAPACITY: usize = 1_024;
+
+    /// A tracker that executes its events on this bus, with this `session_id` in their metadata.
+    #[must_use]
+    pub fn on(bus: &Bus, session_id: &str) -> Self {
+        Self::with(Some(bus.clone()), session_id)
+    }
+
+    pub(crate) fn with(bus: Option<Bus>, session_id: &str) -> Self {
+        Self {
+            bus,
+            session_id: session_id.into(),
+            observer: None,
+            capacity: Self::CAPACITY,
+            seen: Lock::new(Seen::default()),
+        }
+    }
+
+    /// Tells this observer, too.
+    #[must_use]
+    pub fn observer(mut self, observer: impl QueueStateObserver) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Remembers at most so many requests, at least one. Beyond that the one that was not seen for the longest time is
+    /// forgotten, which looks through all of them.
+    #[must_use]
+    pub fn capacity(mut self, requests: usize) -> Self {
+        self.capacity = requests.max(1);
+        self
+    }
+
+    /// Tells what the backend has said of a request. True when that is a change: state or reason is not what was last
+    /// seen of it. A request that was not seen yet was [`Unknown`](QueueState::Unknown), without a reason.
+    pub fn observe(
+        &self,
+        request_id: &str,
+        state: QueueState,
+        reason: Option<&str>,
+        queue_depth: Option<u64>,
+    ) -> bool {
+        let from = self
+            .seen
+            .with(|seen| seen.change(request_id, state, reason, self.capacity));
+        let Some(from) = from else {
+            return false;
+        };
+        self.tell(&QueueStateChange {
+            request_id,
+            from,
+            to: state,
+            reason,
+            queue_depth,
+        });
+        true
+    }
+
+    /// The request is over and can be forgotten.
+    pub fn finish(&self, request_id: &str) {
+        self.seen.with(|seen| seen.requests.remove(request_id));
+    }
+
+    fn tell(&self, change: &QueueStateChange<'_>) {
+        if let Some(bus) = &self.bus {
+            let measurements = [("queue_depth", change.queue_depth.into())];
+            let metadata = [
+                ("from", Value::Str(change.from.as_str())),
+                ("to", Value::Str(change.to.as_str())),
+                ("reason", change.reason.into()),
+                ("request_id", change.request_id.into()),
+                ("session_id", Value::Str(&self.session_id)),
+            ];
+            bus.execute(QUEUE_STATE_CHANGE, &measurements, &metadata);
+        }
+        if let Some(observer) = &self.observer
+            && panics::catch(|| observer.on_queue_state_change(change)).is_none()
+        {
+            let report = || {
+                log::error!(target: "tinkex_telemetry", "the observer of queue states panicked");
+            };
+            let _ = panics::catch(report);
+        }
+    }
+}
+
+impl Seen {
+    /// Remembers it. The state before, if this is a change.
+    fn change(
+        &mut self,
+        request_id: &str,
+        state: QueueState,
+        reason: Option<&str>,
+        capacity: usize,
+    ) -> Option<QueueState> {
+        self.now += 1;
+        let at = self.now;
+        if let Some(last) = self.requests.get_mut(request_id) {
+            last.at = at;
+            if last.state == state && last.reason.as_deref() == reason {
+                return None;
+            }
+            if last.reason.as_deref() != reason {
+                last.reason = reason.map(Into::into);
+            }
+            return Some(core::mem::replace(&mut last.state, state));
+        }
+        if self.requests.len() >= capacity {
+            self.forget_oldest();
+        }
+        let is_change = state != QueueState::Unknown || reason.is_some();
+        let reason = reason.map(Into::into);
+        self.requests
+            .insert(request_id.into(), Last { state, reason, at });
+        is_change.then_some(QueueState::Unknown)
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.requests.iter().min_by_key(|(_, last)| last.at);
+        if let Some(id) = oldest.map(|(id, _)| id.clone()) {
+            self.requests.remove(&id);
+        }
+    }
+}
+
+impl fmt::Debug for QueueStateTracker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueStateTracker")
+            .field("session_id", &self.session_id)
+            .field("requests", &self.seen.with(|seen| seen.requests.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use QueueState::{Active, PausedCapacity, PausedRateLimit, Unknown};
+    use alloc::string::{String, ToString};
+    use alloc::sync::Arc;
+    use alloc::{format, vec::Vec};
+    use std::sync::Mutex;
+
+    #[test]
+    fn every_state_is_read_back_and_any_other_word_is_unknown() {
+        for state in QueueState::ALL {
+            assert_eq!(QueueState::parse(&state.to_string()), state);
+        }
+        for other in ["", "paused", "PAUSED-CAPACITY", "nope"] {
+            assert_eq!(QueueState::parse(other), Unknown);
+        }
+        assert_eq!(QueueState::parse(" Paused_Rate_Limit\n"), PausedRateLimit);
+    }
+
+    type Lines = Arc<Mutex<Vec<String>>>;
+
+    fn tracker() -> (QueueStateTracker, Lines) {
+        let (bus, lines) = (Bus::new(), Lines::default());
+        let told = Arc::clone(&lines);
+        bus.attach("test", QUEUE_STATE_CHANGE, move |event| {
+            let json = serde_json::to_string(&(event.measurements(), event.metadata()));
+            told.lock().unwrap().push(json.unwrap());
+        })
+        .unwrap();
+        (QueueStateTracker::on(&bus, "s"), lines)
+    }
+
+    #[test]
+    fn a_change_of_state_or_reason_is_told_once_and_nothing_else_is() {
+        let (tracker, lines) = tracker();
+        let observed = Lines::default();
+        let note = Arc::clone(&observed);
+        let tracker = tracker.observer(move |change: &QueueStateChange<'_>| {
+            let line = format!("{}: {} to {}", change.request_id, change.from, change.to);
+            note.lock().unwrap().push(line);
+        });
+        let steps = [
+            (Unknown, None, false),
+            (Active, None, true),
+            (Active, None, false),
+            (PausedCapacity, None, true),
+            (PausedCapacity, Some("full"), true),
+            (PausedCapacity, Some("full"), false),
+            (PausedRateLimit, Some("full"), true),
+            (Active, None, true),
+            (Unknown, None, true),
+        ];
+        for (at, (state, reason, is_change)) in steps.into_iter().enumerate() {
+            assert_eq!(
+                tracker.observe("r", state, reason, Some(3)),
+                is_change,
+                "{at}"
+            );
+        }
+        let lines = lines.lock().unwrap();
+        assert_eq!(lines.len(), 6);
+        assert_eq!(
+            lines[2],
+            r#"[{"queue_depth":3},{"from":"paused_capacity","to":"paused_capacity","reason":"full","request_id":"r","session_id":"s"}]"#
+        );
+        let observed = observed.lock().unwrap();
+        assert_eq!(observed[0], "r: unknown to active");
+        assert_eq!(observed.len(), 6);
+    }
+
+    #[test]
+    fn each_request_has_a_state_of_its_own_until_it_is_finished() {
+        let (tracker, _) = tracker();
+        assert!(tracker.observe("a", Active, None, None));
+        assert!(tracker.observe("b", Active, None, None));
+        assert!(!tracker.observe("a", Active, None, None));
+        tracker.finish("a");
+        assert!(tracker.observe("a", Active, None, None));
+        tracker.finish("nobody");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_was_not_seen_for_longest_goes_first() {
+        let (tracker, _) = tracker();
+        let tracker = tracker.capacity(3);
+        for id in ["a", "b", "c", "a", "d"] {
+            tracker.observe(id, Active, None, None);
+        }
+        assert!(
+            !tracker.observe("a", Active, None, None),
+            "it is remembered"
+        );
+        assert!(tracker.observe("b", Active, None, None), "it was forgotten");
+        assert_eq!(tracker.seen.with(|seen| seen.requests.len()), 3);
+    }
+
+    #[test]
+    fn an_observer_that_panics_harms_nobody_and_goes_on_being_told() {
+        let (tracker, lines) = tracker();
+        let calls = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&calls);
+        let tracker = tracker.observer(move |_: &QueueStateChange<'_>| {
+            *count.lock().unwrap() += 1;
+            std::panic::resume_unwind(Box::new("an observer"));
+        });
+        tracker.observe("a", Active, None, None);
+        tracker.observe("a", PausedCapacity, None, None);
+        assert_eq!(
+            (
+                *calls.lock().unwrap_or_else(|e| e.into_inner()),
+                lines.lock().unwrap().len()
+            ),
+            (2, 2)
+        );
+    }
+}

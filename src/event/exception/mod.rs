@@ -1,0 +1,338 @@
+//! Errors become events: an unhandled exception, or the user's own fault.
+
+use crate::event::encode::{self, Cut};
+use crate::event::limits::{DataLimits, Limited};
+use crate::event::severity::Severity;
+use crate::event::writer::{Failed, Scratch};
+use crate::time::Timestamp;
+use core::any::type_name;
+use core::cell::Cell;
+use core::error::Error;
+use core::fmt::{self, Write};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+mod fault;
+#[cfg(all(test, feature = "std"))]
+mod tests;
+mod traceback;
+
+#[cfg(feature = "std")]
+pub use fault::UserFault;
+pub use fault::{Classify, Fault, StatusError};
+pub use traceback::Stack;
+use traceback::{ErrorType, Traceback};
+
+/// How far down a chain of [`source`](Error::source)s is looked: chains may be loops.
+const MAX_CHAIN: usize = 64;
+
+/// Anything that can be reported as an error: every [`Error`] type, and the trait objects `dyn Error`,
+/// `dyn Error + Send` and `dyn Error + Send + Sync` (so `&*boxed` and `anyhow_error.as_ref()`).
+pub trait AnyError: sealed::Sealed {
+    #[doc(hidden)]
+    fn as_error(&self) -> &(dyn Error + 'static);
+
+    /// The error's type, where the compiler knows it.
+    #[doc(hidden)]
+    fn type_name(&self) -> Option<&'static str>;
+
+    /// Whose fault it was, where the error knows more than its chain.
+    #[doc(hidden)]
+    fn fault(&self) -> Option<Fault<'_>> {
+        None
+    }
+
+    /// Where it happened.
+    #[doc(hidden)]
+    fn stack(&self) -> Stack<'_> {
+        Stack::Here
+    }
+}
+
+pub(crate) mod sealed {
+    pub trait Sealed {}
+    impl<E: core::error::Error + 'static> Sealed for E {}
+}
+
+impl<E: Error + 'static> AnyError for E {
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+
+    fn type_name(&self) -> Option<&'static str> {
+        Some(type_name::<E>())
+    }
+}
+
+macro_rules! any_error_for_trait_objects {
+    ($($object:ty),*) => {$(
+        impl sealed::Sealed for $object {}
+
+        impl AnyError for $object {
+            fn as_error(&self) -> &(dyn Error + 'static) {
+                self
+            }
+
+            fn type_name(&self) -> Option<&'static str> {
+                None
+            }
+        }
+    )*};
+}
+
+any_error_for_trait_objects!(
+    dyn Error + 'static,
+    dyn Error + Send + 'static,
+    dyn Error + Send + Sync + 'static
+);
+
+/// The event that an error becomes, in words.
+#[cfg(feature = "std")]
+pub(crate) enum Described {
+    User(serde_json::Map<alloc::string::String, serde_json::Value>),
+    Exception(serde_json::Map<alloc::string::String, serde_json::Value>),
+}
+
+/// An error of which only the trait object is known, and perhaps something beside it.
+#[cfg(feature = "alloc")]
+pub(crate) struct Dynamic<'a> {
+    pub(crate) error: &'a (dyn Error + 'static),
+    #[allow(dead_code, reason = "an adapter may know it")]
+    pub(crate) fault: Option<Fault<'a>>,
+    /// Where the error was made.
+    #[allow(dead_code, reason = "an adapter may know it")]
+    pub(crate) stack: Option<&'a dyn fmt::Display>,
+}
+
+#[cfg(feature = "alloc")]
+impl<'a> Dynamic<'a> {
+    pub(crate) const fn new(error: &'a (dyn Error + 'static)) -> Self {
+        Self {
+            error,
+            fault: None,
+            stack: None,
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl sealed::Sealed for Dynamic<'_> {}
+
+#[cfg(feature = "alloc")]
+impl AnyError for Dynamic<'_> {
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self.error
+    }
+
+    fn type_name(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn fault(&self) -> Option<Fault<'_>> {
+        self.fault
+    }
+
+    fn stack(&self) -> Stack<'_> {
+        self.stack.map_or(Stack::Here, Stack::Known)
+    }
+}
+
+/// How a session looks at errors.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ErrorRules {
+    /// The application's own.
+    pub(crate) classify: Option<Classify>,
+    /// The transport's, for the errors of its client.
+    pub(crate) known: Option<Classify>,
+    pub(crate) with_bodies: bool,
+    /// Even where `RUST_BACKTRACE` asks for stacks: they differ from build to build.
+    pub(crate) without_stacks: bool,
+}
+
+impl ErrorRules {
+    /// Everything behind the id and index of the event that `error` becomes.
+    pub(crate) fn encode<E: AnyError + ?Sized>(
+        &self,
+        out: &mut Scratch<'_>,
+        at: Timestamp,
+        error: &E,
+        severity: Severity,
+        limits: &DataLimits,
+    ) -> Result<(), Failed> {
+        let name = ErrorType(error.as_error(), error.type_name());
+        if let Some(data) = self.user_error(&name, error, room_for_user_error(out)) {
+            let limited = Limited::new(&data, limits, &data.is_cut);
+            let encoded =
+                encode::generic_limited(out, || at, Severity::Warning, "user_error", &limited);
+            out.note_truncated(data.is_cut.get());
+            return encoded;
+        }
+        let traceback = self.traceback(error);
+        encode::exception(
+            out,
+            at,
+            severity,
+            &name,
+            &error.as_error(),
+            traceback.as_ref().map(|traceback| traceback as _),
+        )
+    }
+
+    /// What [`encode`](Self::encode) would write of `error`, each text of at most `room` bytes.
+    #[cfg(feature = "std")]
+    pub(crate) fn describe<E: AnyError + ?Sized>(&self, error: &E, room: usize) -> Described {
+        let name = ErrorType(error.as_error(), error.type_name());
+        if let Some(data) = self.user_error(&name, error, room) {
+            return Described::User(match serde_json::to_value(data) {
+                Ok(serde_json::Value::Object(data)) => data,
+                _ => serde_json::Map::new(),
+            });
+        }
+        let mut data = serde_json::Map::new();
+        let mut add = |key: &str, text: &dyn fmt::Display| {
+            let text = alloc::format!("{}", Cut::new(text, room));
+            data.insert(key.into(), text.into());
+        };
+        add("error_type", &name);
+        add("error_message", &error.as_error());
+        if let Some(traceback) = &self.traceback(error) {
+            add("traceback", traceback);
+        }
+        Described::Exception(data)
+    }
+
+    fn traceback<'a, E: AnyError + ?Sized>(&self, error: &'a E) -> Option<Traceback<'a>> {
+        let stack = match error.stack() {
+            _ if self.without_stacks => Stack::Unknown,
+            stack => stack,
+        };
+        Traceback::new(error.as_error(), stack)
+    }
+
+    /// The data of `error`, if it is the caller's own fault.
+    fn user_error<'a, E: AnyError + ?Sized>(
+        &self,
+        name: &'a ErrorType<'a>,
+        error: &'a E,
+        room: usize,
+    ) -> Option<UserError<'a>> {
+        let own_fault = error.fault().filter(Fault::is_callers);
+        let fault = own_fault.or_else(|| self.callers_fault(error.as_error()))?;
+        Some(UserError {
+            error_type: name,
+            message: error.as_error(),
+            status_code: fault.status,
+            body: fault.body.filter(|_| self.with_bodies),
+            room,
+            is_cut: Cell::new(false),
+        })
+    }
+
+    /// The first error on the chain that is the caller's own fault.
+    fn callers_fault<'a>(&self, error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
+        chain(error).find_map(|error| {
+            // The application is asked first: it may know better.
+            let asked = self.classify.and_then(|classify| classify(error));
+            asked
+                .or_else(|| error.downcast_ref().map(StatusError::fault))
+                .or_else(|| marked(error))
+                .or_else(|| self.known?(error))
+                .filter(Fault::is_callers)
+        })
+    }
+}
+
+/// An error that only marks the chain it is on.
+#[cfg(feature = "std")]
+fn marked(error: &(dyn Error + 'static)) -> Option<Fault<'static>> {
+    error.is::<UserFault>().then(Fault::user)
+}
+
+#[cfg(not(feature = "std"))]
+fn marked(_: &(dyn Error + 'static)) -> Option<Fault<'static>> {
+    None
+}
+
+/// An error and its sources.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    core::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
+}
+
+/// `event_data` of a `user_error`.
+struct UserError<'a> {
+    error_type: &'a dyn fmt::Display,
+    message: &'a dyn Error,
+    status_code: Option<u16>,
+    body: Option<&'a str>,
+    room: usize,
+    is_cut: Cell<bool>,
+}
+
+impl UserError<'_> {
+    /// The part of the room that each text may have.
+    const SHARES: [(&'static str, usize); 3] = [("error_type", 8), ("message", 4), ("body", 4)];
+
+    fn add<M: SerializeMap>(
+        &self,
+        map: &mut M,
+        (key, share): (&'static str, usize),
+        text: &dyn fmt::Display,
+    ) -> Result<(), M::Error> {
+        let cut = Cut::new(text, self.room / share);
+        map.serialize_entry(key, &cut)?;
+        self.is_cut.set(self.is_cut.get() | cut.is_cut());
+        Ok(())
+    }
+}
+
+impl Serialize for UserError<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let [error_type, message, body] = Self::SHARES;
+        let mut map = serializer.serialize_map(None)?;
+        self.add(&mut map, error_type, self.error_type)?;
+        if !is_empty(&self.message) {
+            self.add(&mut map, message, &self.message)?;
+        }
+        if let Some(status) = self.status_code {
+            map.serialize_entry("status_code", &status)?;
+        }
+        if let Some(text) = &self.body {
+            self.add(&mut map, body, text)?;
+        }
+        map.end()
+    }
+}
+
+/// What the texts of a user error may take: the keys, the head and the timestamp have theirs.
+pub(crate) fn room_for_user_error(out: &Scratch<'_>) -> usize {
+    out.room().saturating_sub(192)
+}
+
+/// Cuts the texts of a user error, that were described at length, to their parts of the room.
+#[cfg(feature = "std")]
+pub(crate) fn cut_user_error(
+    data: &mut serde_json::Map<alloc::string::String, serde_json::Value>,
+    room: usize,
+) {
+    for (key, share) in UserError::SHARES {
+        if let Some(serde_json::Value::String(text)) = data.get_mut(key) {
+            *text = alloc::format!("{}", Cut::new(text, room / share));
+        }
+    }
+}
+
+/// Whether a value's `Display` writes nothing.
+fn is_empty(value: &dyn fmt::Display) -> bool {
+    struct Nothing;
+    impl Write for Nothing {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            if text.is_empty() {
+                Ok(())
+            } else {
+                Err(fmt::Error)
+            }
+        }
+    }
+    write!(Nothing, "{value}").is_ok()
+}

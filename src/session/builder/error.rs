@@ -1,0 +1,74 @@
+//! Why a session could not be opened.
+
+use crate::session::identity::IdentityError;
+use crate::session::options::OptionError;
+use crate::spawner::SpawnError;
+use crate::transport::SetupError;
+use core::fmt;
+
+#[cfg(has_arc)]
+use crate::bus::AttachError;
+
+/// Why a session could not be opened. The message names what to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An option, or a combination of them.
+    Option(OptionError),
+    /// The session's id, platform or version.
+    Identity(IdentityError),
+    /// The transport's configuration.
+    Transport(SetupError),
+    /// There is no executor to run the driver.
+    Spawn(SpawnError),
+    /// The session cannot take events from its bus: its `handler_id` is taken, or the bus is the parent process's.
+    #[cfg(has_arc)]
+    Attach(AttachError),
+    /// No randomness: the operating system has none, or none was given where there is no `std`.
+    NoEntropy,
+    /// The memory given is too small.
+    StorageTooSmall {
+        /// Which part: `queue` or `batch`.
+        what: &'static str,
+        /// The bytes it needs at least.
+        needed: usize,
+        /// The bytes it has.
+        given: usize,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option(_) => f.write_str("telemetry cannot work with these options"),
+            Self::Identity(_) => f.write_str("telemetry cannot identify the session"),
+            Self::Transport(_) => f.write_str("the telemetry transport is not configured"),
+            Self::Spawn(_) => f.write_str("the telemetry driver cannot be started"),
+            #[cfg(has_arc)]
+            Self::Attach(_) => f.write_str("telemetry cannot take events from its bus"),
+            Self::NoEntropy => f.write_str("there is no randomness: give some with entropy()"),
+            Self::StorageTooSmall {
+                what,
+                needed,
+                given,
+            } => write!(
+                f,
+                "the {what} memory needs at least {needed} bytes, not {given}"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Option(error) => Some(error),
+            Self::Identity(error) => Some(error),
+            Self::Transport(error) => Some(error),
+            Self::Spawn(error) => Some(error),
+            #[cfg(has_arc)]
+            Self::Attach(error) => Some(error),
+            Self::NoEntropy | Self::StorageTooSmall { .. } => None,
+        }
+    }
+}

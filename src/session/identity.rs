@@ -1,0 +1,250 @@
+//! Who is reporting: the session's id, the platform, the versions, the process.
+
+use crate::event::writer::Scratch;
+use crate::sys::entropy::Random;
+use core::fmt;
+use uuid::Uuid;
+
+#[cfg(feature = "std")]
+use crate::sys::fork::PerProcess;
+#[cfg(feature = "alloc")]
+use alloc::string::String;
+
+use crate::text::Str;
+/// The id of a session.
+///
+/// Strings convert into it; the session is refused at build time when its id is empty or contains CR, LF or NUL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionId(Id);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Id {
+    Given(Str),
+    Sessionless,
+}
+
+impl SessionId {
+    /// No session of the backend's: the id becomes `sessionless-<uuid4>`.
+    #[must_use]
+    pub const fn sessionless() -> Self {
+        Self(Id::Sessionless)
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl From<&str> for SessionId {
+    fn from(id: &str) -> Self {
+        Self(Id::Given(String::from(id).into()))
+    }
+}
+
+#[cfg(not(feature = "alloc"))]
+impl From<&'static str> for SessionId {
+    fn from(id: &'static str) -> Self {
+        Self(Id::Given(Str::new(id)))
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl From<String> for SessionId {
+    fn from(id: String) -> Self {
+        Self(Id::Given(id.into()))
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl From<&String> for SessionId {
+    fn from(id: &String) -> Self {
+        Self::from(id.as_str())
+    }
+}
+
+/// What the head of every request says.
+#[derive(Debug)]
+pub(crate) struct Session {
+    id: Str,
+    platform: Str,
+    sdk_version: Str,
+    process_uuid: Option<Uuid>,
+}
+
+/// Where the id of a session without one is kept: in a string of its own.
+#[cfg(feature = "alloc")]
+pub(crate) struct IdPlace;
+/// Where the id of a session without one is kept: of the memory that the program gave for its queue.
+#[cfg(not(feature = "alloc"))]
+pub(crate) type IdPlace = &'static mut [u8];
+
+/// `sessionless-` and a UUID.
+pub(crate) const ID_BYTES: usize = 48;
+
+#[cfg(feature = "alloc")]
+fn sessionless(uuid: Uuid, _: IdPlace) -> Str {
+    alloc::format!("sessionless-{uuid}").into()
+}
+
+#[cfg(not(feature = "alloc"))]
+fn sessionless(uuid: Uuid, place: IdPlace) -> Str {
+    const PREFIX: &[u8] = b"sessionless-";
+    if let Some((prefix, rest)) = place.split_at_mut_checked(PREFIX.len()) {
+        prefix.copy_from_slice(PREFIX);
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        uuid.hyphenated().encode_lower(&mut text);
+        for (to, from) in rest.iter_mut().zip(text) {
+            *to = from;
+        }
+    }
+    Str::new(core::str::from_utf8(place).unwrap_or("sessionless"))
+}
+
+/// What the builder collects about the session, with defaults not yet filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: SessionId,
+    pub(crate) platform: Option<Str>,
+    pub(crate) sdk_version: Str,
+    pub(crate) process_uuid: ProcessUuid,
+}
+
+/// Which `process_uuid` a session sends. Default: the process's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ProcessUuid {
+    #[default]
+    Own,
+    Given(Uuid),
+    Omitted,
+}
+
+impl Identity {
+    pub(crate) fn new(id: SessionId) -> Self {
+        Self {
+            id,
+            platform: None,
+            sdk_version: env!("CARGO_PKG_VERSION").into(),
+            process_uuid: ProcessUuid::default(),
+        }
+    }
+
+    /// Checks the strings and fills the defaults in.
+    pub(crate) fn resolve(
+        self,
+        random: &mut Random,
+        id: IdPlace,
+    ) -> Result<Session, IdentityError> {
+        let platform = self.platform.unwrap_or_else(host_platform);
+        if let Id::Given(id) = &self.id.0 {
+            check("session id", id)?;
+        }
+        check("platform", &platform)?;
+        check("sdk_version", &self.sdk_version)?;
+        Ok(Session {
+            id: match self.id.0 {
+                Id::Given(given) => given,
+                Id::Sessionless => sessionless(random.uuid(), id),
+            },
+            platform,
+            sdk_version: self.sdk_version,
+            process_uuid: match self.process_uuid {
+                ProcessUuid::Own => Some(process_uuid(random)),
+                ProcessUuid::Given(uuid) => Some(uuid),
+                ProcessUuid::Omitted => None,
+            },
+        })
+    }
+}
+
+impl Session {
+    /// The most bytes the head of a request may take.
+    pub(crate) const MAX_HEAD: usize = if cfg!(feature = "alloc") {
+        8 << 10
+    } else {
+        1 << 10
+    };
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Writes a request's body up to the opening bracket of its events.
+    pub(crate) fn write_head(&self, out: &mut Scratch<'_>) -> Result<(), IdentityError> {
+        let mut member = |key: &[u8], value: &str| {
+            out.raw(key);
+            out.value(value).map_err(|_| IdentityError::TooLong)
+        };
+        member(b"{\"session_id\":", self.id())?;
+        member(b",\"platform\":", &self.platform)?;
+        member(b",\"sdk_version\":", &self.sdk_version)?;
+        if let Some(uuid) = &self.process_uuid {
+            let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+            member(
+                b",\"process_uuid\":",
+                uuid.hyphenated().encode_lower(&mut text),
+            )?;
+        }
+        out.raw(b",\"events\":[");
+        Ok(())
+    }
+}
+
+fn check(what: &'static str, value: &str) -> Result<(), IdentityError> {
+    if value.is_empty() {
+        return Err(IdentityError::Empty(what));
+    }
+    match value.bytes().find(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        Some(b'\r') => Err(IdentityError::Control(what, "CR")),
+        Some(b'\n') => Err(IdentityError::Control(what, "LF")),
+        Some(_) => Err(IdentityError::Control(what, "NUL")),
+        None => Ok(()),
+    }
+}
+
+/// A session id, platform or version that cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// The named string is empty.
+    Empty(&'static str),
+    /// The named string contains the named character.
+    Control(&'static str, &'static str),
+    /// Session id, platform and version leave no room for events in a request.
+    TooLong,
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty(what) => write!(f, "the {what} is empty"),
+            Self::Control(what, which) => write!(f, "the {what} contains {which}"),
+            Self::TooLong => f.write_str("session id, platform and version are too long"),
+        }
+    }
+}
+
+impl core::error::Error for IdentityError {}
+
+#[cfg(feature = "std")]
+fn host_platform() -> Str {
+    use std::env::consts::{FAMILY, OS};
+    if cfg!(windows) {
+        Str::new("windows/nt")
+    } else {
+        alloc::format!("{FAMILY}/{OS}").into()
+    }
+}
+
+#[cfg(not(feature = "std"))]
+fn host_platform() -> Str {
+    "unknown/unknown".into()
+}
+
+/// One per process, shared by all its sessions. A fork's child is another process.
+#[cfg(feature = "std")]
+fn process_uuid(random: &mut Random) -> Uuid {
+    static PROCESS: PerProcess<Uuid> = PerProcess::new();
+    *PROCESS.get_or_init(|| random.uuid())
+}
+
+#[cfg(not(feature = "std"))]
+fn process_uuid(random: &mut Random) -> Uuid {
+    random.uuid()
+}

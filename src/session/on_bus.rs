@@ -1,0 +1,93 @@
+//! A session on a bus: it takes the events that are its own, until it stops.
+
+use crate::bus::value::Without;
+use crate::bus::{AttachError, Bus, Event, Events, Handler, HandlerId, Values};
+use crate::event::severity::Severity;
+use crate::sys::lock::Lock;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::sync::Arc;
+use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
+
+/// The key in the metadata that says whose event it is.
+const SESSION_ID: &str = "session_id";
+
+/// A session's bus, and its handler there.
+pub(crate) struct OnBus {
+    bus: Option<Bus>,
+    handler: Lock<Option<Arc<Handler>>>,
+}
+
+impl OnBus {
+    pub(crate) fn new(bus: Option<Bus>) -> Self {
+        Self {
+            bus,
+            handler: Lock::new(None),
+        }
+    }
+
+    pub(crate) fn bus(&self) -> Option<&Bus> {
+        self.bus.as_ref()
+    }
+
+    /// Takes these events from now on, if they are the session's own.
+    pub(crate) fn attach(
+        &self,
+        session_id: &str,
+        handler_id: Option<&str>,
+        events: &Events,
+        log: impl Fn(&str, Taken<'_>, Severity) + Send + Sync + 'static,
+    ) -> Result<(), AttachError> {
+        let Some(bus) = &self.bus else {
+            return Ok(());
+        };
+        let generated = format!("tinkex-telemetry-{session_id}");
+        let id = handler_id.map_or(HandlerId::Like(&generated), HandlerId::Given);
+        let own: Box<str> = session_id.into();
+        // There may be many sessions, and most events are others'.
+        let take = move |event: &Event<'_>| {
+            if event.metadata().str(SESSION_ID) == Some(&own) {
+                let data = Taken(event.measurements(), event.metadata());
+                log(event.name(), data, severity(event.name()));
+            }
+        };
+        let handler = bus.add(id, events.iter(), Box::new(take))?;
+        self.handler.with(|slot| *slot = Some(handler));
+        Ok(())
+    }
+
+    /// Takes no more events.
+    pub(crate) fn detach(&self) {
+        let handler = self.handler.with(Option::take);
+        if let (Some(bus), Some(handler)) = (&self.bus, handler) {
+            bus.remove(&handler);
+        }
+    }
+}
+
+impl Drop for OnBus {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+fn severity(name: &str) -> Severity {
+    if name.ends_with(".exception") {
+        Severity::Error
+    } else {
+        Severity::Info
+    }
+}
+
+/// `event_data` of an event that was taken from a bus.
+pub(crate) struct Taken<'a>(Values<'a>, Values<'a>);
+
+impl Serialize for Taken<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut data = serializer.serialize_struct("Event", 2)?;
+        data.serialize_field("measurements", &self.0)?;
+        data.serialize_field("metadata", &Without(self.1, Some(SESSION_ID)))?;
+        data.end()
+    }
+}

@@ -1,0 +1,361 @@
+//! The options of a session: their defaults and their checks.
+
+use crate::engine::EngineOptions;
+use crate::event::limits::DataLimits;
+use crate::time;
+use core::fmt;
+use core::time::Duration;
+
+#[cfg(has_arc)]
+use crate::{bus::Events, text::Str};
+
+/// How a session queues, batches, sends and stops.
+///
+/// Each field has a setter of the same name on the [`Builder`](crate::Builder). Combinations that cannot work are
+/// refused when the session is built, by an [`OptionError`] that names the option.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// At most this long after the oldest queued event the queue is sent. Zero switches the timer off. Default 10 s.
+    pub flush_interval: Duration,
+    /// The queue is sent when so many events have come in since the last flush. Default 100 events.
+    pub flush_threshold: usize,
+    /// Bound on waits that name none: a fatal exception's. Default 30 s.
+    pub flush_timeout: Duration,
+    /// Bound on what dropping a reporter may take. Default 5 s.
+    pub drop_timeout: Duration,
+    /// Bound on one attempt, enforced by the session's clock whatever the HTTP client does. Default 5 s.
+    pub http_timeout: Duration,
+    /// Attempts after the first, per batch. Default 3.
+    pub max_retries: u32,
+    /// Delay before retry n (from 0) is this × 2ⁿ, plus up to a tenth of jitter. Default 1 s.
+    pub retry_base_delay: Duration,
+    /// Cap on a delay, a server's `Retry-After` included. Default 60 s.
+    pub retry_max_delay: Duration,
+    /// More queued events than this are refused, those in flight included. One fatal exception and `SESSION_END` find
+    /// room beyond it. Default 10 000 events.
+    pub max_queue_size: usize,
+    /// Likewise in bytes: each event takes its JSON plus 12. The memory grows as it is needed; beyond the limit there
+    /// is a reserve of `max_event_bytes` + 12 for one fatal exception. Static storage takes its own length instead.
+    /// Default 8 MiB.
+    pub max_queue_bytes: usize,
+    /// Events per request. Default 100.
+    pub max_batch_size: usize,
+    /// Bytes per request body. Default 1 MiB.
+    pub max_batch_bytes: usize,
+    /// A larger event is refused; a longer traceback is cut and says so. Default 64 KiB
+    /// (1 KiB without `std`, where an event is encoded on the stack up to that size, and on the heap beyond).
+    pub max_event_bytes: usize,
+    /// How deep an event's data may nest, in objects and arrays, the data itself included. What lies deeper becomes
+    /// `… (cut)` and is not looked at. [`usize::MAX`], the default, is no limit; with a
+    /// [scrub hook](crate::Builder::scrub) there is one of 120 at most.
+    pub max_data_depth: usize,
+    /// How long a text in an event's data may be, keys included, in bytes of UTF-8. A longer one is cut and ends in
+    /// `… (cut)`. At least 32; [`usize::MAX`], the default, is no limit.
+    pub max_string_bytes: usize,
+    /// How many fields an object in an event's data may have, and how many elements an array. Further ones are left
+    /// out, and one more at the end says how many. [`usize::MAX`], the default, is no limit.
+    ///
+    /// An event that one of these three has made smaller counts as [`truncated`](crate::Stats::truncated). With any of
+    /// them `log` costs about three quarters more.
+    pub max_fields: usize,
+    /// Whether the session takes [`events`](Self::events) from its [bus](crate::Builder::bus): those whose metadata
+    /// `session_id` is its own, from the start until it stops. Default true.
+    #[cfg(has_arc)]
+    pub attach_events: bool,
+    /// Which events it takes there. Default: the [automatic ones](Events::AUTOMATIC).
+    #[cfg(has_arc)]
+    pub events: Events,
+    /// The id of its handler there. Default: `tinkex-telemetry-` and the session's id, with a number behind it where
+    /// there is one already. A given one that is taken is a [`BuildError`](crate::BuildError).
+    #[cfg(has_arc)]
+    pub handler_id: Option<Str>,
+    /// Whether the session exists at all. `None`, the default, asks the environment with `std`: `TINKER_TELEMETRY`
+    /// set to `0`, `false`, `no` or `off` (any case, trimmed) switches it off. Without `std` it is on.
+    pub enabled: Option<bool>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            flush_interval: Duration::from_secs(10),
+            flush_threshold: 100,
+            flush_timeout: Duration::from_secs(30),
+            drop_timeout: Duration::from_secs(5),
+            http_timeout: Duration::from_secs(5),
+            max_retries: 3,
+            retry_base_delay: Duration::from_secs(1),
+            retry_max_delay: Duration::from_secs(60),
+            max_queue_size: 10_000,
+            max_queue_bytes: 8 << 20,
+            max_batch_size: 100,
+            max_batch_bytes: 1 << 20,
+            max_event_bytes: if cfg!(feature = "std") {
+                64 << 10
+            } else {
+                1 << 10
+            },
+            max_data_depth: usize::MAX,
+            max_string_bytes: usize::MAX,
+            max_fields: usize::MAX,
+            #[cfg(has_arc)]
+            attach_events: true,
+            #[cfg(has_arc)]
+            events: Events::default(),
+            #[cfg(has_arc)]
+            handler_id: None,
+            enabled: None,
+        }
+    }
+}
+
+impl Options {
+    /// The smallest `max_event_bytes`: a `SESSION_START` or `SESSION_END` always fits.
+    pub const MIN_EVENT_BYTES: usize = 512;
+
+    /// The largest `max_event_bytes`: 64 MiB.
+    pub const MAX_EVENT_BYTES: usize = 64 << 20;
+
+    /// Whether telemetry is wanted: the option if it was set, else the environment.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled.unwrap_or_else(enabled_by_environment)
+    }
+
+    /// What the engine goes by, for request bodies that spend `overhead` bytes besides their events.
+    pub(crate) fn for_engine(&self, overhead: usize) -> EngineOptions {
+        let micros = |duration| time::micros(duration).unwrap_or(u64::MAX);
+        EngineOptions {
+            flush_interval: micros(self.flush_interval),
+            http_timeout: micros(self.http_timeout),
+            retry_base_delay: micros(self.retry_base_delay),
+            retry_max_delay: micros(self.retry_max_delay),
+            flush_threshold: self.flush_threshold,
+            max_queue_size: self.max_queue_size,
+            max_queue_bytes: self.max_queue_bytes,
+            max_batch_size: self.max_batch_size,
+            batch_budget: self.max_batch_bytes - overhead,
+            max_event_bytes: self.max_event_bytes,
+            max_retries: self.max_retries,
+        }
+    }
+
+    pub(crate) fn data_limits(&self) -> DataLimits {
+        DataLimits {
+            depth: self.max_data_depth,
+            string_bytes: self.max_string_bytes,
+            fields: self.max_fields,
+        }
+    }
+
+    /// Whether the options can work together, for request bodies that spend `overhead` bytes beside their events.
+    pub(crate) fn check(&self, overhead: usize) -> Result<(), OptionError> {
+        let above_zero = [
+            ("flush_threshold", self.flush_threshold > 0),
+            ("http_timeout", !self.http_timeout.is_zero()),
+            ("max_queue_size", self.max_queue_size > 0),
+            ("max_batch_size", self.max_batch_size > 0),
+            ("max_data_depth", self.max_data_depth > 0),
+            ("max_fields", self.max_fields > 0),
+        ];
+        if let Some((option, _)) = above_zero.into_iter().find(|(_, holds)| !holds) {
+            return Err(OptionError::new(option, Problem::Zero));
+        }
+        if self.max_event_bytes < Self::MIN_EVENT_BYTES {
+            let least = Problem::Below(
+                Self::MIN_EVENT_BYTES,
+                "the smallest that holds a SESSION_END",
+            );
+            return Err(OptionError::new("max_event_bytes", least));
+        }
+        if self.max_event_bytes > Self::MAX_EVENT_BYTES {
+            let most = Problem::Above(
+                Self::MAX_EVENT_BYTES,
+                "each thread that logs has a buffer of it",
+            );
+            return Err(OptionError::new("max_event_bytes", most));
+        }
+        #[cfg(not(feature = "alloc"))]
+        if self.max_event_bytes > crate::event::writer::STACK {
+            let most = Problem::Above(
+                crate::event::writer::STACK,
+                "events are encoded on the stack",
+            );
+            return Err(OptionError::new("max_event_bytes", most));
+        }
+        if self.max_string_bytes < DataLimits::MIN_STRING_BYTES {
+            let least = Problem::Below(DataLimits::MIN_STRING_BYTES, "room for the mark of a cut");
+            return Err(OptionError::new("max_string_bytes", least));
+        }
+        if self.max_queue_bytes > isize::MAX as usize / 4 {
+            let most = Problem::Above(isize::MAX as usize / 4, "a quarter of the address space");
+            return Err(OptionError::new("max_queue_bytes", most));
+        }
+        if self.flush_threshold > self.max_queue_size {
+            let most = Problem::Above(self.max_queue_size, "max_queue_size");
+            return Err(OptionError::new("flush_threshold", most));
+        }
+        if self.retry_base_delay > self.retry_max_delay {
+            return Err(OptionError::new("retry_base_delay", Problem::AboveMaxDelay));
+        }
+        let event = self.max_event_bytes;
+        let record = event.saturating_add(crate::engine::ring::HEADER);
+        if self.max_queue_bytes < record {
+            let least = Problem::Below(record, "max_event_bytes + 12");
+            return Err(OptionError::new("max_queue_bytes", least));
+        }
+        let body = event.saturating_add(overhead);
+        if self.max_batch_bytes < body {
+            let least = Problem::Below(body, "max_event_bytes and the head of a request");
+            return Err(OptionError::new("max_batch_bytes", least));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "std")]
+pub(crate) fn enabled_by_environment() -> bool {
+    std::env::var_os("TINKER_TELEMETRY")
+        .is_none_or(|value| !value.to_str().is_some_and(switches_off))
+}
+
+#[cfg(not(feature = "std"))]
+pub(crate) fn enabled_by_environment() -> bool {
+    true
+}
+
+#[cfg(any(feature = "std", test))]
+fn switches_off(value: &str) -> bool {
+    ["0", "false", "no", "off"]
+        .iter()
+        .any(|word| value.trim().eq_ignore_ascii_case(word))
+}
+
+/// An option, or a combination of options, that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionError {
+    option: &'static str,
+    problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Problem {
+    Zero,
+    Below(usize, &'static str),
+    Above(usize, &'static str),
+    AboveMaxDelay,
+}
+
+impl OptionError {
+    const fn new(option: &'static str, problem: Problem) -> Self {
+        Self { option, problem }
+    }
+
+    /// The name of the option to change.
+    #[must_use]
+    pub const fn option(&self) -> &'static str {
+        self.option
+    }
+
+    /// The least value that would do, where that is what is wrong.
+    pub(crate) const fn least(&self) -> Option<usize> {
+        match self.problem {
+            Problem::Below(least, _) => Some(least),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for OptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the option {} ", self.option)?;
+        match self.problem {
+            Problem::Zero => f.write_str("must be above zero"),
+            Problem::Below(least, why) => write!(f, "must be at least {least} ({why})"),
+            Problem::Above(most, why) => write!(f, "must be at most {most} ({why})"),
+            Problem::AboveMaxDelay => f.write_str("must be at most retry_max_delay"),
+        }
+    }
+}
+
+impl core::error::Error for OptionError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn the_defaults_can_work() {
+        assert_eq!(Options::default().check(300), Ok(()));
+    }
+
+    #[test]
+    fn every_combination_that_cannot_work_names_its_option() {
+        let with = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            change(&mut options);
+            options.check(300).map_err(|error| error.option())
+        };
+        assert_eq!(with(|o| o.flush_threshold = 0), Err("flush_threshold"));
+        assert_eq!(
+            with(|o| o.http_timeout = Duration::ZERO),
+            Err("http_timeout")
+        );
+        assert_eq!(with(|o| o.max_queue_size = 0), Err("max_queue_size"));
+        assert_eq!(with(|o| o.max_queue_size = 99), Err("flush_threshold"));
+        assert_eq!(with(|o| o.max_batch_size = 0), Err("max_batch_size"));
+        assert_eq!(with(|o| o.max_data_depth = 0), Err("max_data_depth"));
+        assert_eq!(with(|o| o.max_string_bytes = 31), Err("max_string_bytes"));
+        assert_eq!(with(|o| o.max_fields = 0), Err("max_fields"));
+        assert_eq!(with(|o| o.max_batch_bytes = 0), Err("max_batch_bytes"));
+        assert_eq!(with(|o| o.max_event_bytes = 511), Err("max_event_bytes"));
+        assert_eq!(
+            with(|o| o.max_event_bytes = 2 << 20),
+            Err("max_batch_bytes")
+        );
+        assert_eq!(
+            with(|o| o.max_event_bytes = usize::MAX),
+            Err("max_event_bytes")
+        );
+        assert_eq!(
+            with(|o| o.max_batch_bytes = (64 << 10) + 299),
+            Err("max_batch_bytes")
+        );
+        assert_eq!(with(|o| o.max_batch_bytes = (64 << 10) + 300), Ok(()));
+        assert_eq!(
+            with(|o| o.max_queue_bytes = (64 << 10) + 11),
+            Err("max_queue_bytes")
+        );
+        assert_eq!(with(|o| o.max_queue_bytes = (64 << 10) + 12), Ok(()));
+        assert_eq!(
+            with(|o| o.max_queue_bytes = usize::MAX),
+            Err("max_queue_bytes")
+        );
+        assert_eq!(
+            with(|o| o.retry_base_delay = Duration::from_secs(61)),
+            Err("retry_base_delay")
+        );
+    }
+
+    #[test]
+    fn an_error_says_what_to_change() {
+        let options = Options {
+            flush_threshold: 20_000,
+            ..Options::default()
+        };
+        assert_eq!(
+            options.check(0).map_err(|error| error.to_string()),
+            Err("the option flush_threshold must be at most 10000 (max_queue_size)".into())
+        );
+    }
+
+    #[test]
+    fn four_words_switch_telemetry_off() {
+        for off in ["0", "false", "NO", " Off\n"] {
+            assert!(switches_off(off), "{off:?}");
+        }
+        for on in ["", "1", "true", "nope", "disabled"] {
+            assert!(!switches_off(on), "{on:?}");
+        }
+    }
+}
