@@ -4,7 +4,7 @@
 
 mod manifest;
 
-use manifest::{features, path, read, rust_files, strings, tables};
+use manifest::{Table, features, path, read, rust_files, strings, tables};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -71,7 +71,7 @@ fn codes(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The documents' commands that begin like this: the words behind it.
+/// The documents' commands that begin like this, with the words behind it.
 fn commands(begin: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for page in pages() {
@@ -85,10 +85,37 @@ fn commands(begin: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// The targets of this kind in Cargo.toml, with the features that each needs.
-fn targets(kind: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let tables = tables("Cargo.toml");
-    let targets = tables.iter().filter(|table| table.header == kind);
+/// What follows a flag of a command.
+fn argument<'a>(command: &'a [String], flag: &str) -> Option<&'a str> {
+    let mut words = command.iter().skip_while(|word| *word != flag);
+    words.nth(1).map(String::as_str)
+}
+
+/// The manifests of the repository by the name of their package, and where it is. The package has its own alone.
+fn manifests() -> BTreeMap<String, (String, Vec<Table>)> {
+    let mut folders = vec![".".to_owned(), "benches".to_owned()];
+    for parent in ["examples", "tests"] {
+        let entries = fs::read_dir(path(parent)).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        folders.extend(names.map(|name| format!("{parent}/{}", name.to_string_lossy())));
+    }
+    let manifests = folders
+        .into_iter()
+        .map(|folder| (format!("{folder}/Cargo.toml"), folder));
+    manifests
+        .filter(|(file, _)| path(file).exists())
+        .map(|(file, folder)| {
+            let tables = tables(&file);
+            let package = tables.iter().find(|table| table.header == "package");
+            let name = strings(package.expect("a package").value("name"));
+            (name.into_iter().next().expect("a name"), (folder, tables))
+        })
+        .collect()
+}
+
+/// The targets of this kind in a manifest, with the features that each needs.
+fn targets(manifest: &[Table], kind: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let targets = manifest.iter().filter(|table| table.header == kind);
     targets
         .map(|table| {
             let name = strings(table.value("name")).into_iter().next();
@@ -218,78 +245,95 @@ fn the_oldest_rust_and_the_version_are_those_of_cargo_toml() {
 
 #[test]
 fn each_command_names_a_target_and_the_features_it_needs() {
-    for (command, kind) in [
-        ("run --example", "example"),
-        ("bench --bench", "bench"),
-        ("run --bin", "bin"),
-    ] {
-        let targets = targets(kind);
-        let commands = commands(&format!("cargo {command} "));
-        assert!(!commands.is_empty(), "{kind}");
-        for words in commands {
-            let needed = targets
-                .get(&words[0])
-                .unwrap_or_else(|| panic!("there is no {}", words[0]));
-            let given = words.iter().skip_while(|word| *word != "--features").nth(1);
-            let given = given
-                .map(|list| list.split(',').map(str::to_owned).collect())
-                .unwrap_or_default();
-            assert_eq!(*needed, given, "{}", words[0]);
-        }
+    let manifests = manifests();
+    let commands = [commands("cargo run "), commands("cargo bench ")].concat();
+    assert!(commands.len() > 10);
+    for command in commands {
+        let package = argument(&command, "-p");
+        let Some((folder, manifest)) = manifests.get(package.unwrap_or(env!("CARGO_PKG_NAME")))
+        else {
+            assert!(!is_repository(), "there is no package {package:?}");
+            continue;
+        };
+        let kinds = ["example", "bench", "bin"];
+        let named = kinds.iter().find_map(|kind| {
+            let name = argument(&command, &format!("--{kind}"))?;
+            Some((name, targets(manifest, kind)))
+        });
+        let Some((name, targets)) = named else {
+            let program = format!("{folder}/src/main.rs");
+            assert!(path(&program).exists(), "{command:?}");
+            continue;
+        };
+        let needed = targets.get(name);
+        let needed = needed.unwrap_or_else(|| panic!("there is no {name}"));
+        let given = argument(&command, "--features")
+            .map(|list| list.split(',').map(str::to_owned).collect())
+            .unwrap_or_default();
+        assert_eq!(*needed, given, "{name}");
     }
 }
 
 #[test]
 fn every_benchmark_is_told_of() {
-    let told: BTreeSet<_> = commands("cargo bench --bench ")
-        .into_iter()
-        .map(|words| words[0].clone())
+    if !is_repository() {
+        return;
+    }
+    let told: BTreeSet<_> = commands("cargo bench ")
+        .iter()
+        .filter_map(|command| argument(command, "--bench").map(str::to_owned))
         .collect();
-    assert_eq!(told, targets("bench").into_keys().collect());
+    let benches = manifests()
+        .into_values()
+        .flat_map(|(_, manifest)| targets(&manifest, "bench").into_keys());
+    assert_eq!(told, benches.collect());
 }
 
 #[test]
 fn every_example_is_told_of_and_says_how_to_run_it() {
-    let told: BTreeSet<_> = commands("cargo run --example ")
+    let told: BTreeSet<_> = commands("cargo run ")
         .into_iter()
-        .map(|words| words[0].clone())
+        .map(|words| words.join(" "))
         .collect();
-    for (name, features) in targets("example") {
-        assert!(told.contains(&name), "{name}");
-        let command = format!("cargo run --example {name} --features ");
-        let example = read(format!("examples/{name}.rs"));
-        let line = example
-            .lines()
-            .find(|line| line.contains(&command))
-            .expect("it says so");
-        let list = line
-            .trim_end_matches('`')
-            .rsplit(' ')
-            .next()
-            .unwrap_or_default();
-        assert_eq!(
-            list.split(',').map(str::to_owned).collect::<BTreeSet<_>>(),
-            features
-        );
+    let mut examples = Vec::new();
+    for (name, (folder, manifest)) in manifests() {
+        if name.starts_with("example-") {
+            examples.push((format!("-p {name}"), format!("{folder}/src/main.rs")));
+        }
+        for example in targets(&manifest, "example").into_keys() {
+            let command = format!("--example {example} --features ");
+            examples.push((command, format!("{folder}/examples/{example}.rs")));
+        }
+    }
+    assert!(examples.len() > 5);
+    for (begin, file) in examples {
+        let command = told.iter().find(|command| command.starts_with(&begin));
+        let command = command.unwrap_or_else(|| panic!("{begin} is not told of"));
+        let example = read(&file);
+        // That the features are the right ones, the test above knows.
+        let says = example.contains(&format!("`cargo run {command}`"));
+        assert!(says, "{file} says how to run it: {command}");
     }
 }
 
 #[test]
 fn every_page_is_linked_from_the_readme_shown_by_rustdoc_and_compiled() {
-    let (readme, library, adapters) = (
-        read("README.md"),
-        read("src/lib.rs"),
-        read("features/mod.rs"),
-    );
+    let (readme, library) = (read("README.md"), read("src/lib.rs"));
+    // The snippets need other people's crates.
+    let zoo = "tests/zoo/src/lib.rs";
+    let compiled = path(zoo).exists().then(|| read(zoo));
+    assert!(compiled.is_some() || !is_repository());
     for page in pages().iter().skip(1) {
         assert!(readme.contains(page.as_str()), "README.md links to {page}");
         assert!(library.contains(page.as_str()), "src/lib.rs shows {page}");
         // tests/embedded compiles that page, for a firmware.
         let has_code = read(page).contains("```rust") && page != "docs/bare-metal.md";
-        assert!(
-            !has_code || adapters.contains(page.as_str()),
-            "features/mod.rs compiles {page}"
-        );
+        if let Some(compiled) = &compiled {
+            assert!(
+                !has_code || compiled.contains(page.as_str()),
+                "{zoo} compiles {page}"
+            );
+        }
     }
 }
 
