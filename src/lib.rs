@@ -288,11 +288,41 @@ pub mod local {
     pub use crate::transport::LocalTransport;
 }
 
-/// Guides that cover more than one item.
+/// Pages about more than one item.
 pub mod docs {
-    // `tests/embedded` compiles and runs its code.
-    #[cfg_attr(not(doctest), doc = include_str!("../docs/bare-metal.md"))]
-    pub mod bare_metal {}
+    /// A page. It links to other pages by labels: of two definitions of a label the first counts, so these lead to
+    /// modules here, and those in the file to files elsewhere. Its code is compiled by `tests/zoo`.
+    macro_rules! page {
+        ($($name:ident: $file:literal,)*) => {$(
+            #[cfg_attr(
+                not(doctest),
+                doc = "[architecture]: architecture",
+                doc = "[bare-metal]: bare_metal",
+                doc = "[capture]: capture",
+                doc = "[delivery]: delivery",
+                doc = "[dependencies]: dependencies",
+                doc = "[options]: options",
+                doc = "[performance]: performance",
+                doc = "[runtimes]: runtimes",
+                doc = "[testing]: testing",
+                doc = "",
+                doc = include_str!($file)
+            )]
+            pub mod $name {}
+        )*};
+    }
+
+    page! {
+        architecture: "../docs/architecture.md",
+        bare_metal: "../docs/bare-metal.md",
+        capture: "../docs/capture.md",
+        delivery: "../docs/delivery.md",
+        dependencies: "../docs/dependencies.md",
+        options: "../docs/options.md",
+        performance: "../docs/performance.md",
+        runtimes: "../docs/runtimes.md",
+        testing: "../docs/testing.md",
+    }
 }
 
 #[doc(hidden)]

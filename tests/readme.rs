@@ -1,104 +1,144 @@
-//! What the README says is so. Its snippets are compiled as tests of the documentation.
-
+//! What README, CONTRIBUTING and the pages in docs/ say is so. Their snippets are compiled as tests of the documentation.
 #![cfg(feature = "std")]
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
+mod manifest;
+
+use manifest::{Table, features, path, read, rust_files, strings, tables};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
-use std::{env, fs};
-use tinkex_telemetry::Options;
+use tinkex_telemetry::{Options, Stats};
 
-/// A file of the package.
-fn read(path: impl AsRef<Path>) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+/// Scripts, CONTRIBUTING.md and some tests are in the repository, and not in the package.
+fn is_repository() -> bool {
+    path("ci").is_dir() && path("CONTRIBUTING.md").exists()
 }
 
-/// Cargo.toml as it was written: in a packaged crate cargo has put another one in its place, with the keys in its own order.
-fn manifest() -> String {
-    let original = "Cargo.toml.orig";
-    let is_packaged = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(original)
-        .exists();
-    read(if is_packaged { original } else { "Cargo.toml" })
+/// README.md and the pages in docs/.
+fn pages() -> Vec<String> {
+    let entries = fs::read_dir(path("docs")).expect("there are pages");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let pages = names.map(|name| format!("docs/{}", name.to_string_lossy()));
+    let mut pages: Vec<_> = pages.filter(|page| page.ends_with(".md")).collect();
+    pages.sort();
+    pages.insert(0, "README.md".to_owned());
+    pages
 }
 
-/// The rows of the README's table whose header begins with this word: the cells of each, by the first one's code.
-fn table(first_header: &str) -> BTreeMap<String, Vec<String>> {
-    let readme = read("README.md");
-    let rows = readme
+/// All of them, and what only the repository has.
+fn documents() -> Vec<String> {
+    let mut documents = pages();
+    documents.push("CHANGELOG.md".to_owned());
+    if is_repository() {
+        documents.push("CONTRIBUTING.md".to_owned());
+    }
+    documents
+}
+
+/// The rows of a document's table whose header begins with this word, each as its cells.
+fn rows(document: &str, first_header: &str) -> Vec<Vec<String>> {
+    let text = read(document);
+    let lines = text
         .lines()
         .skip_while(|line| !line.starts_with(&format!("| {first_header} |")))
         .skip(2)
         .take_while(|line| line.starts_with('|'));
-    rows.map(|row| {
-        let cells = row.trim_matches('|').split('|');
-        let mut cells = cells.map(|cell| cell.trim().replace('`', ""));
-        (cells.next().unwrap_or_default(), cells.collect())
-    })
-    .collect()
+    let rows: Vec<_> = lines
+        .map(|row| {
+            let cells = row.trim_matches('|').split('|');
+            cells.map(|cell| cell.trim().to_owned()).collect()
+        })
+        .collect();
+    assert!(!rows.is_empty(), "{document} has no table `{first_header}`");
+    rows
 }
 
-/// The lines of a table of Cargo.toml, comments left out.
-fn section(header: &str) -> Vec<String> {
-    let manifest = manifest();
-    let lines = manifest.lines().skip_while(|line| *line != header).skip(1);
-    lines
-        .take_while(|line| !line.starts_with('['))
-        .filter(|line| !line.starts_with('#') && !line.is_empty())
-        .map(str::to_owned)
+/// The rest of such a table's rows, by the first cell, without the marks of code.
+fn table(document: &str, first_header: &str) -> BTreeMap<String, Vec<String>> {
+    let plain = |cell: String| cell.replace('`', "");
+    rows(document, first_header)
+        .into_iter()
+        .map(|row| {
+            let mut cells = row.into_iter().map(plain);
+            (cells.next().unwrap_or_default(), cells.collect())
+        })
         .collect()
 }
 
-/// The strings in a line of Cargo.toml.
-fn strings(line: &str) -> BTreeSet<&str> {
-    line.split('"').skip(1).step_by(2).collect()
+/// What stands between backticks in a text.
+fn codes(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
 }
 
-/// The README's commands that begin like this: the words behind it.
+/// The documents' commands that begin like this, with the words behind it.
 fn commands(begin: &str) -> Vec<Vec<String>> {
-    let readme = read("README.md");
-    let commands = readme.lines().filter_map(|line| line.strip_prefix(begin));
-    commands
-        .map(|rest| rest.split_whitespace().map(str::to_owned).collect())
+    let mut found = Vec::new();
+    for page in pages() {
+        let text = read(page);
+        let rest = text.split(begin).skip(1);
+        found.extend(rest.map(|rest| {
+            let command = rest.split(['\n', '`']).next().unwrap_or_default();
+            command.split_whitespace().map(str::to_owned).collect()
+        }));
+    }
+    found
+}
+
+/// What follows a flag of a command.
+fn argument<'a>(command: &'a [String], flag: &str) -> Option<&'a str> {
+    let mut words = command.iter().skip_while(|word| *word != flag);
+    words.nth(1).map(String::as_str)
+}
+
+/// The manifests of the repository by the name of their package, and where it is. The package has its own alone.
+fn manifests() -> BTreeMap<String, (String, Vec<Table>)> {
+    let mut folders = vec![".".to_owned(), "benches".to_owned()];
+    for parent in ["examples", "tests"] {
+        let entries = fs::read_dir(path(parent)).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        folders.extend(names.map(|name| format!("{parent}/{}", name.to_string_lossy())));
+    }
+    let manifests = folders
+        .into_iter()
+        .map(|folder| (format!("{folder}/Cargo.toml"), folder));
+    manifests
+        .filter(|(file, _)| path(file).exists())
+        .map(|(file, folder)| {
+            let tables = tables(&file);
+            let package = tables.iter().find(|table| table.header == "package");
+            let name = strings(package.expect("a package").value("name"));
+            (name.into_iter().next().expect("a name"), (folder, tables))
+        })
         .collect()
 }
 
-/// `"quickstart"` and so on: what stands in an array of tables of Cargo.toml, with the features it needs.
-fn targets(header: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let manifest = manifest();
-    let bodies = manifest.split(header).skip(1);
-    bodies
-        .map(|body| {
-            let lines: Vec<_> = body
-                .lines()
-                .skip(1)
-                .take_while(|line| !line.starts_with('['))
-                .collect();
-            let value = |key: &str| {
-                let line = lines.iter().find(|line| line.starts_with(key));
-                line.map(|line| strings(line)).unwrap_or_default()
-            };
-            let name = value("name").into_iter().collect();
-            (
-                name,
-                value("required-features")
-                    .into_iter()
-                    .map(str::to_owned)
-                    .collect(),
-            )
+/// The targets of this kind in a manifest, with the features that each needs.
+fn targets(manifest: &[Table], kind: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let targets = manifest.iter().filter(|table| table.header == kind);
+    targets
+        .map(|table| {
+            let name = strings(table.value("name")).into_iter().next();
+            let features = strings(table.value("required-features"));
+            (name.expect("a name"), features)
         })
         .collect()
 }
 
 #[test]
+fn the_readme_is_short() {
+    let readme = read("README.md");
+    let (lines, words) = (readme.lines().count(), readme.split_whitespace().count());
+    assert!(
+        lines <= 220 && words <= 1400,
+        "{lines} lines, {words} words"
+    );
+}
+
+#[test]
 fn the_table_of_features_is_that_of_cargo_toml() {
-    let declared: BTreeSet<_> = section("[features]")
-        .iter()
-        .filter_map(|line| line.split(" = ").next().map(str::to_owned))
-        .filter(|name| name != "default")
-        .collect();
-    let told: BTreeSet<_> = table("feature").into_keys().collect();
+    let declared: BTreeSet<_> = features().into_iter().map(|(name, _)| name).collect();
+    let told: BTreeSet<_> = table("README.md", "feature").into_keys().collect();
     assert_eq!(told, declared);
 }
 
@@ -119,17 +159,20 @@ fn the_documentation_has_the_same_table_of_features() {
 
 #[test]
 fn the_table_of_options_has_every_option_with_its_default() {
-    let told: BTreeMap<_, _> = table("option")
+    let told: BTreeMap<_, _> = table("docs/options.md", "option")
         .into_iter()
         .map(|(name, cells)| (name, in_debug_form(&cells[0])))
         .collect();
-    let defaults = format!("{:#?}", Options::default());
-    let actual: BTreeMap<_, _> = defaults
+    assert_eq!(told, fields_of(&Options::default()));
+}
+
+/// The fields of a struct with their values, as its `Debug` shows them.
+fn fields_of(value: &impl std::fmt::Debug) -> BTreeMap<String, String> {
+    format!("{value:#?}")
         .lines()
         .filter_map(|line| line.trim().trim_end_matches(',').split_once(": "))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    assert_eq!(told, actual);
+        .collect()
 }
 
 /// `10 s` is `10s` there, `8 MiB` is `8388608`, no limit is the largest number, and what the environment decides is `None`.
@@ -146,114 +189,318 @@ fn in_debug_form(cell: &str) -> String {
 }
 
 #[test]
-fn the_table_of_variables_has_every_variable_that_is_read() {
-    let mut read_here = BTreeSet::new();
-    for folder in ["src", "features"] {
-        collect_variables(
-            &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
-            &mut read_here,
-        );
+fn the_tables_of_losses_have_every_reason() {
+    let stats = Stats::default();
+    for (header, counted) in [
+        ("reason", fields_of(&stats.dropped)),
+        ("refusal", fields_of(&stats.refused)),
+    ] {
+        let told: BTreeSet<_> = table("docs/delivery.md", header).into_keys().collect();
+        assert_eq!(told, counted.into_keys().collect());
     }
-    let told = table("variable");
-    assert_eq!(told.keys().cloned().collect::<BTreeSet<_>>(), read_here);
-    let default_url = &told["TINKER_BASE_URL"][0];
-    assert!(read("features/http/config.rs").contains(&format!("\"{default_url}\"")));
 }
 
-fn collect_variables(folder: &Path, names: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder)
-        .expect("a folder")
-        .map(|entry| entry.expect("an entry").path())
-    {
-        if entry.is_dir() {
-            collect_variables(&entry, names);
-        } else {
-            let quoted = read(entry);
-            let is_name = |text: &&str| {
-                text.starts_with("TINKER_")
-                    && text
-                        .bytes()
-                        .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-            };
-            let quoted = quoted.split('"').filter(is_name);
-            names.extend(quoted.map(str::to_owned));
+#[test]
+fn the_messages_in_the_table_of_remedies_are_those_that_are_written() {
+    let code = read("src/diagnostic.rs");
+    for row in rows("docs/delivery.md", "message") {
+        for part in codes(&row[0]).take(1).flat_map(|text| text.split('…')) {
+            assert!(code.contains(part), "{part}");
         }
     }
 }
 
 #[test]
+fn the_tables_of_variables_have_every_variable_that_is_read() {
+    let mut read_here = BTreeSet::new();
+    for file in ["src", "features"].into_iter().flat_map(rust_files) {
+        let is_name = |text: &&str| {
+            text.starts_with("TINKER_")
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+        };
+        let code = read(file);
+        read_here.extend(code.split('"').filter(is_name).map(str::to_owned));
+    }
+    let told = table("README.md", "variable");
+    assert_eq!(told.keys().cloned().collect::<BTreeSet<_>>(), read_here);
+    assert_eq!(table("docs/options.md", "variable"), told);
+    let default_url = &told["TINKER_BASE_URL"][0];
+    assert!(read("features/http/config.rs").contains(&format!("\"{default_url}\"")));
+}
+
+#[test]
 fn the_oldest_rust_and_the_version_are_those_of_cargo_toml() {
-    let package = section("[package]");
-    let value = |key: &str| {
-        let line = package.iter().find(|line| line.starts_with(key));
-        line.and_then(|line| line.split('"').nth(1))
-            .expect("it is given")
-            .to_owned()
-    };
     let readme = read("README.md");
-    assert!(readme.contains(&format!("Rust {} or later", value("rust-version"))));
-    let (minor, _) = value("version")
-        .rsplit_once('.')
-        .map(|(minor, patch)| (minor.to_owned(), patch.to_owned()))
-        .expect("three numbers");
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    assert!(readme.contains(&format!("Rust {oldest} or later")));
+    let minor = concat!(
+        env!("CARGO_PKG_VERSION_MAJOR"),
+        ".",
+        env!("CARGO_PKG_VERSION_MINOR")
+    );
     assert!(readme.contains(&format!("tinkex-telemetry = {{ version = \"{minor}\"")));
 }
 
 #[test]
 fn each_command_names_a_target_and_the_features_it_needs() {
-    for (kind, header) in [("run --example", "[[example]]"), ("run --bin", "[[bin]]")] {
-        let targets = targets(header);
-        let commands = commands(&format!("cargo {kind} "));
-        assert!(!commands.is_empty(), "{kind}");
-        for words in commands {
-            // The README still runs these as examples of the crate itself.
-            if ["async_std", "custom_http", "embassy_host", "tracing"].contains(&words[0].as_str())
-            {
-                continue;
-            }
-            let needed = targets
-                .get(&words[0])
-                .unwrap_or_else(|| panic!("there is no {}", words[0]));
-            let given = words.iter().skip_while(|word| *word != "--features").nth(1);
-            let given = given
-                .map(|list| list.split(',').map(str::to_owned).collect())
-                .unwrap_or_default();
-            assert_eq!(*needed, given, "{}", words[0]);
+    let manifests = manifests();
+    let commands = [commands("cargo run "), commands("cargo bench ")].concat();
+    assert!(commands.len() > 10);
+    for command in commands {
+        let package = argument(&command, "-p");
+        let Some((folder, manifest)) = manifests.get(package.unwrap_or(env!("CARGO_PKG_NAME")))
+        else {
+            assert!(!is_repository(), "there is no package {package:?}");
+            continue;
+        };
+        let kinds = ["example", "bench", "bin"];
+        let named = kinds.iter().find_map(|kind| {
+            let name = argument(&command, &format!("--{kind}"))?;
+            Some((name, targets(manifest, kind)))
+        });
+        let Some((name, targets)) = named else {
+            let program = format!("{folder}/src/main.rs");
+            assert!(path(&program).exists(), "{command:?}");
+            continue;
+        };
+        let needed = targets.get(name);
+        let needed = needed.unwrap_or_else(|| panic!("there is no {name}"));
+        let given = argument(&command, "--features")
+            .map(|list| list.split(',').map(str::to_owned).collect())
+            .unwrap_or_default();
+        assert_eq!(*needed, given, "{name}");
+    }
+}
+
+#[test]
+fn every_benchmark_is_told_of() {
+    if !is_repository() {
+        return;
+    }
+    let told: BTreeSet<_> = commands("cargo bench ")
+        .iter()
+        .filter_map(|command| argument(command, "--bench").map(str::to_owned))
+        .collect();
+    let benches = manifests()
+        .into_values()
+        .flat_map(|(_, manifest)| targets(&manifest, "bench").into_keys());
+    assert_eq!(told, benches.collect());
+}
+
+#[test]
+fn every_example_is_told_of_and_says_how_to_run_it() {
+    let told: BTreeSet<_> = commands("cargo run ")
+        .into_iter()
+        .map(|words| words.join(" "))
+        .collect();
+    let mut examples = Vec::new();
+    for (name, (folder, manifest)) in manifests() {
+        if name.starts_with("example-") {
+            examples.push((format!("-p {name}"), format!("{folder}/src/main.rs")));
+        }
+        for example in targets(&manifest, "example").into_keys() {
+            let command = format!("--example {example} --features ");
+            examples.push((command, format!("{folder}/examples/{example}.rs")));
+        }
+    }
+    assert!(examples.len() > 5);
+    for (begin, file) in examples {
+        let command = told.iter().find(|command| command.starts_with(&begin));
+        let command = command.unwrap_or_else(|| panic!("{begin} is not told of"));
+        let example = read(&file);
+        // That the features are the right ones, the test above knows.
+        let says = example.contains(&format!("`cargo run {command}`"));
+        assert!(says, "{file} says how to run it: {command}");
+    }
+}
+
+#[test]
+fn every_page_is_linked_from_the_readme_shown_by_rustdoc_and_compiled() {
+    let (readme, library) = (read("README.md"), read("src/lib.rs"));
+    // The snippets need other people's crates.
+    let zoo = "tests/zoo/src/lib.rs";
+    let compiled = path(zoo).exists().then(|| read(zoo));
+    assert!(compiled.is_some() || !is_repository());
+    for page in pages().iter().skip(1) {
+        assert!(readme.contains(page.as_str()), "README.md links to {page}");
+        assert!(library.contains(page.as_str()), "src/lib.rs shows {page}");
+        // tests/embedded compiles that page, for a firmware.
+        let has_code = read(page).contains("```rust") && page != "docs/bare-metal.md";
+        if let Some(compiled) = &compiled {
+            assert!(
+                !has_code || compiled.contains(page.as_str()),
+                "{zoo} compiles {page}"
+            );
         }
     }
 }
 
 #[test]
-fn every_example_is_told_of_and_says_how_to_run_it() {
-    let readme = read("README.md");
-    for (name, features) in targets("[[example]]") {
-        let command = format!("cargo run --example {name} --features ");
-        assert!(readme.contains(&command), "{name}");
-        let example = read(format!("examples/{name}.rs"));
-        let line = example
-            .lines()
-            .find(|line| line.contains(&command))
-            .expect("it says so");
-        let told = line
-            .trim_end_matches('`')
-            .rsplit(' ')
-            .next()
-            .unwrap_or_default();
-        assert_eq!(
-            told.split(',').map(str::to_owned).collect::<BTreeSet<_>>(),
-            features
-        );
+fn every_relative_link_leads_to_a_file() {
+    if !is_repository() {
+        return;
+    }
+    for document in documents() {
+        let text = read(&document);
+        let folder = Path::new(&document).parent().expect("it is a file");
+        let direct = text.split("](").skip(1).filter_map(|rest| {
+            let link = rest.split(')').next()?;
+            (!link.contains(['\n', ' '])).then_some(link)
+        });
+        let defined = text.lines().filter_map(|line| {
+            let (_, link) = line.strip_prefix('[')?.split_once("]: ")?;
+            Some(link)
+        });
+        for link in direct.chain(defined) {
+            let file = link.split('#').next().unwrap_or_default();
+            let is_there = file.contains("://") || path(folder.join(file)).exists();
+            assert!(is_there, "{document}: {link}");
+        }
+    }
+}
+
+/// Whether a name in a document is that of a file or folder in the repository, which begins with one of its folders.
+fn is_path(name: &str) -> bool {
+    let folders = [
+        "src/",
+        "features/",
+        "tests/",
+        "docs/",
+        "examples/",
+        "benches/",
+        "ci/",
+        ".ci/",
+    ];
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    let is_model = ["foo", "bar"]
+        .iter()
+        .any(|it| name.contains(&format!("/{it}.")));
+    folders.iter().any(|folder| name.starts_with(folder)) && name.chars().all(is_word) && !is_model
+}
+
+/// The paths in a line: in backticks, or as a word of a drawing.
+fn paths_in(line: &str) -> impl Iterator<Item = &str> {
+    let separators = |c: char| c.is_whitespace() || "`(),;:…".contains(c);
+    line.split(separators)
+        .map(|word| word.trim_end_matches('.'))
+        .filter(|word| is_path(word))
+}
+
+#[test]
+fn every_path_that_is_named_exists() {
+    if !is_repository() {
+        return;
+    }
+    for document in documents() {
+        for name in read(&document).lines().flat_map(paths_in) {
+            assert!(path(name).exists(), "{document}: {name}");
+        }
     }
 }
 
 #[test]
-fn the_files_it_points_to_are_there() {
-    let readme = read("README.md");
-    for link in readme
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next())
-    {
-        assert!(link.contains("://") || !read(link).is_empty(), "{link}");
+fn every_function_that_is_named_next_to_a_file_is_in_it() {
+    if !is_repository() {
+        return;
     }
+    for document in ["docs/architecture.md", "CONTRIBUTING.md"] {
+        let text = read(document);
+        let mut checked = 0;
+        for (line_number, line) in text.lines().enumerate() {
+            let named = codes(line).filter_map(|code| code.strip_suffix("()"));
+            for function in named.filter(|name| !name.contains(['.', ' '])) {
+                let function = function.rsplit("::").next().unwrap_or(function);
+                // A sentence may go on in the next line.
+                let next = text.lines().nth(line_number + 1).unwrap_or_default();
+                let files = paths_in(line).chain(paths_in(next));
+                let mut files = files.filter(|file| file.ends_with(".rs")).peekable();
+                if files.peek().is_none() {
+                    continue;
+                }
+                let is_in = |file| read(file).contains(&format!("fn {function}"));
+                assert!(files.any(is_in), "{document}: {line}");
+                checked += 1;
+            }
+        }
+        assert!(checked > 3, "{document} names functions");
+    }
+}
+
+#[test]
+fn each_room_imports_what_the_map_allows() {
+    let words = ["time", "text", "stats", "diagnostic"];
+    let mut rooms = BTreeSet::new();
+    for row in rows("docs/architecture.md", "room") {
+        let allowed: BTreeSet<_> = codes(&row[2]).collect();
+        for room in codes(&row[0]) {
+            let files = if room.ends_with(".rs") {
+                vec![room.to_owned()]
+            } else {
+                rust_files(room.trim_end_matches('/'))
+            };
+            let own = room.trim_start_matches("src/");
+            let own = own.trim_end_matches('/').trim_end_matches(".rs");
+            rooms.insert(own.to_owned());
+            for file in files.iter().filter(|file| !is_test(file)) {
+                for import in imports(file) {
+                    let is_allowed = import == own
+                        || words.contains(&import.as_str())
+                        || allowed.contains(import.as_str());
+                    assert!(is_allowed, "{file} imports {import}");
+                }
+            }
+        }
+    }
+    let of = |entry: fs::DirEntry| entry.file_name().to_string_lossy().replace(".rs", "");
+    let entries = fs::read_dir(path("src")).expect("a folder");
+    let actual = entries.map(|entry| of(entry.expect("an entry")));
+    assert_eq!(
+        rooms,
+        actual.filter(|name| name != "lib").collect::<BTreeSet<_>>()
+    );
+}
+
+/// Files that only tests have.
+fn is_test(file: &str) -> bool {
+    ["tests.rs", "testing.rs", "properties.rs"]
+        .iter()
+        .any(|end| file.ends_with(end))
+}
+
+/// The modules of the crate that a file names as `crate::module`, its own tests left out.
+fn imports(file: &str) -> BTreeSet<String> {
+    let code = read(file);
+    let lines = code
+        .lines()
+        .take_while(|line| !(line.starts_with("mod ") && line.ends_with("tests {")));
+    let code: Vec<_> = lines
+        .map(str::trim)
+        .filter(|line| !line.starts_with("//"))
+        .collect();
+    let code = code.join("\n");
+    let named = code.split("crate::").skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        rest.get(..end.unwrap_or(rest.len()))
+    });
+    // What begins otherwise is an item or a macro of the crate's root, which a macro names for its callers.
+    named
+        .filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_table_of_scripts_has_each_of_them() {
+    if !is_repository() {
+        return;
+    }
+    let entries = fs::read_dir(path("ci")).expect("there are scripts");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let scripts: BTreeSet<_> = names
+        .map(|name| format!("ci/{}", name.to_string_lossy()))
+        .collect();
+    let told: BTreeSet<_> = table("CONTRIBUTING.md", "script").into_keys().collect();
+    assert_eq!(told, scripts);
 }

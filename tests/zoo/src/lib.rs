@@ -1,5 +1,5 @@
-//! The crate among other people's runtimes, clients and tools: the tests are in `tests/`, and here the pages whose
-//! snippets need them, compiled as tests of the documentation.
+//! The crate with other people's runtimes, clients and tools. The tests are in `tests/`; here are the pages whose
+//! snippets need those crates, compiled as documentation tests.
 
 /// A page, by its path from this file.
 macro_rules! pages {
@@ -12,9 +12,15 @@ macro_rules! pages {
     };
 }
 
-// What is compiled here is no doctest of the crate's own: features/ includes it for readers alone.
+// features/ includes its pages for readers only; they are compiled here.
 pages! {
     readme: "../../../README.md",
+    architecture: "../../../docs/architecture.md",
+    capture: "../../../docs/capture.md",
+    delivery: "../../../docs/delivery.md",
+    options: "../../../docs/options.md",
+    runtimes: "../../../docs/runtimes.md",
+    testing: "../../../docs/testing.md",
     embassy: "../../../features/embassy/example.md",
     embassy_pool: "../../../features/embassy/pool.md",
     embassy_utc: "../../../features/embassy/utc.md",

@@ -1,7 +1,7 @@
 //! One suite for every runtime with every HTTP client that works on it, over the scripted collector.
 //!
 //! A pair is a line in `conformance!` below: it gets all the cases, and a row in the table that is printed at the end
-//! and shown in the README.
+//! and shown in docs/runtimes.md.
 
 extern crate alloc;
 

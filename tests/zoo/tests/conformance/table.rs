@@ -1,4 +1,4 @@
-//! What has passed: printed when everything has run, and compared with the README.
+//! What has passed: printed when everything has run, and compared with the documentation.
 
 use crate::PAIRS;
 use alloc::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
-/// A runtime and an HTTP client, as the README calls them.
+/// A runtime and an HTTP client, as the documentation calls them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pair {
     pub(crate) runtime: &'static str,
@@ -64,12 +64,9 @@ fn show(rows: &BTreeMap<Pair, Row>) -> String {
 }
 
 #[test]
-fn the_readme_shows_every_pair() {
-    let readme = include_str!("../../../../README.md");
-    let table = readme
-        .split_once("| on | with |")
-        .expect("it has a table")
-        .1;
+fn the_documentation_shows_every_pair() {
+    let page = include_str!("../../../../docs/runtimes.md");
+    let table = page.split_once("| on | with |").expect("it has a table").1;
     let rows: Vec<_> = table
         .lines()
         .skip(2)
