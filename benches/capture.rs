@@ -1,7 +1,7 @@
 //! The cost of capture, on success and on failure.
 //!
-//! `cargo bench -p benches --bench capture` prints how much longer a captured block takes than the same block without capture: the
-//! median over many rounds that interleave all rows.
+//! `cargo bench -p benches --bench capture` prints how much longer a captured block takes than the same block without
+//! capture: the median over many rounds that interleave all rows.
 
 mod nowhere;
 
@@ -57,16 +57,16 @@ fn asks_for_stacks(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|wish| wish != "0")
 }
 
-/// Runs this program once more: a stack in each exception would be most of what it costs, and a process is asked once
-/// whether it wants them.
+/// Runs this program again without stack traces: they would dominate the cost of each exception, and a process reads the
+/// setting only once.
 fn without_stacks() {
-    let program = env::current_exe().expect("it has a path");
+    let program = env::current_exe().expect("the path of this program");
     let status = Command::new(program)
         .args(env::args_os().skip(1))
         .env("RUST_BACKTRACE", "0")
         .env("RUST_LIB_BACKTRACE", "0")
         .status();
-    exit(status.expect("it runs").code().unwrap_or(1));
+    exit(status.expect("the program runs").code().unwrap_or(1));
 }
 
 fn main() {

@@ -1,8 +1,8 @@
 //! The cost of `log` to its caller, compared in one run with `serde_json::to_writer` of the same event as a prepared
 //! struct (with id and timestamp) into a reused `Vec`.
 //!
-//! `cargo bench -p benches --bench hot_path` prints a ratio for each row: the median over many rounds that interleave all rows.
-//! The figures of `log` include everything it does: clock, id, lock, ring.
+//! `cargo bench -p benches --bench hot_path` prints a ratio for each row: the median over many rounds that interleave
+//! all rows. The figures of `log` include everything it does: clock, id, lock, ring.
 
 mod nowhere;
 

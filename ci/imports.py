@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Checks who imports whom: ci/imports.py [ROOT]. Exits with 1 and names the ring where there is one.
+"""Checks which module imports which: ci/imports.py [ROOT]. Exits with 1 and prints each import circle.
 
 * `features/` may import `src/`, never the other way round.
 * No circle between rooms. A room is a file or folder directly under `src/` or `features/`.
 * No circle between files of different folders: a file counts as its folder, since a child and its `mod.rs` are one.
-  What a `mod.rs` lists of its own folder is no import.
+  A `mod.rs` that lists its own folder's modules does not import them.
 
-Test code is left out. Names that a module re-exports count for the file that defines them.
+Test code is ignored. A re-exported name counts for the file that defines it.
 """
 
 import re
@@ -62,7 +62,7 @@ def split_top(text):
 
 
 def expand(tree):
-    """`a::{b, c as d}` as pairs of a path and the name it is known by."""
+    """`a::{b, c as d}` as pairs of a path and the name it is imported under."""
     tree = tree.strip()
     if tree.endswith("}"):
         head, inner = tree.split("{", 1)
@@ -136,7 +136,7 @@ def absolute(path, module):
 
 
 def origin(path, seen=()):
-    """The file that defines what is at an absolute path; None for what is not the crate's."""
+    """The file that defines what is at an absolute path; None if it is not in this crate."""
     if path is None or path in seen:
         return None
     for length in range(len(path), -1, -1):
@@ -170,7 +170,7 @@ def room(module):
 
 
 def folder(module):
-    """What a file counts as: its folder, or itself directly under a tree."""
+    """The node of a file in the import graph: its folder, or the file itself if it is directly under a tree."""
     return str((module.file if module.file.parent.name in TREES else module.file.parent).relative_to(ROOT))
 
 
@@ -207,7 +207,7 @@ def circles(graph):
 def main():
     folders, rooms, wrong_way = {}, {}, []
     for module in KNOWN.values():
-        # The crate's root and the list of adapters only say what there is.
+        # The crate's root and the list of adapters only declare modules.
         if room(module) is None:
             continue
         for path in module.uses:

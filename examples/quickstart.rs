@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 use std::{env, io};
-use tinkex_telemetry::collector::{Collector, Reply, ResponseKind};
+use tinkex_telemetry::collector::{Collector, Reply, ReplyKind};
 use tinkex_telemetry::event::StatusError;
 use tinkex_telemetry::{
     Config, Handle, HttpTransport, Reporter, Severity, Stats, Thread, Ureq, fields,
@@ -104,8 +104,8 @@ fn print_received(collector: &Collector, session: &str, start: Instant) -> u64 {
     header("REQUEST", "RESPONSE");
     for request in collector.requests() {
         let after = (request.arrived() - start).as_millis();
-        let response = match request.answer() {
-            ResponseKind::Status(status) => status.to_string(),
+        let response = match request.reply() {
+            ReplyKind::Status(status) => status.to_string(),
             other => format!("{other:?}"),
         };
         row(format!("after {after} ms"), response, request.event_count());

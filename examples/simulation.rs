@@ -35,7 +35,7 @@ fn main() {
         .faults(
             Faults::none()
                 .with(Fault::Refused, 300)
-                .with(Fault::AnswerLost, 150)
+                .with(Fault::ResponseLost, 150)
                 .with(Fault::Status503, 300)
                 .with(Fault::RetryAfterSeconds, 500),
         )

@@ -1,4 +1,4 @@
-//! The loop between engine, clock and transport.
+//! The driver loop, between engine, clock and transport.
 
 use crate::clock::Clock;
 use crate::engine::{Attempt, AttemptId, Engine, SendOutcome, Step, WithWakers};
@@ -14,50 +14,50 @@ use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
 
-/// What the loop needs of a session.
+/// What the loop needs from a session.
 pub(crate) trait Driven: Sync {
     type Clock: Clock;
 
     fn clock(&self) -> &Self::Clock;
 
-    /// Runs `work` on the session's engine, unless this is the child of a fork.
+    /// Runs `work` on the session's engine, under its lock; fails in the child of a fork.
     fn with<R>(&self, work: impl FnOnce(&mut Engine) -> R) -> Result<R, Forked>;
 
-    /// [`with`](Self::with) for calls that return wakers: wakes them, outside the lock.
+    /// [`with`](Self::with) for calls that return wakers, which it wakes outside the lock.
     fn update<W: WithWakers>(
         &self,
         work: impl FnOnce(&mut Engine) -> W,
     ) -> Result<W::Value, Forked>;
 
-    /// Lets others have the engine between two of many calls of [`with`](Self::with).
+    /// Lets other threads take the lock between repeated calls of [`with`](Self::with).
     fn pause(&self);
 
     fn is_forked(&self) -> bool;
 
-    /// Tells the observer what has happened; `all` also what should still be quiet.
+    /// Reports pending diagnostics to the observer; `all` ignores the rate limit.
     fn report(&self, now: Instant, all: bool);
 
-    /// Remembers that the driver is polled on this thread.
+    /// Records that the driver is polled on this thread.
     fn note_driver_thread(&self);
 
     fn session_id(&self) -> &str;
 
-    /// The length of a request's body up to its events.
+    /// The length of a request's body before its events.
     fn body_prefix_len(&self) -> usize;
 
-    /// Writes a request's body up to its events.
+    /// Writes a request's body before its events.
     fn write_body_prefix(&self, out: &mut EventWriter<'_>);
 }
 
-/// How many steps the driver takes before it lets others have a turn, though it has more to do.
+/// How many steps the driver takes before it yields to the executor.
 const STEPS_PER_TURN: u8 = 16;
 
-/// The largest buffer that is kept while nothing is to be sent.
+/// The largest body buffer to keep while there is nothing to send.
 const IDLE_BODY: usize = 64 * 1024;
 
 #[expect(
     clippy::manual_async_fn,
-    reason = "that would keep the parts of what it is given beside the whole"
+    reason = "an async fn would store its arguments twice"
 )]
 pub(crate) fn drive<T: LocalTransport, S: Driven>(
     session: &S,
@@ -67,7 +67,7 @@ pub(crate) fn drive<T: LocalTransport, S: Driven>(
     async move {
         let mut steps: u8 = 0;
         loop {
-            // A transport that is always ready would keep a single-threaded executor to itself.
+            // A transport that is always ready would starve a single-threaded executor.
             steps += 1;
             if steps == STEPS_PER_TURN {
                 steps = 0;
@@ -75,14 +75,14 @@ pub(crate) fn drive<T: LocalTransport, S: Driven>(
             }
             match next_step(session) {
                 Step::Send(attempt) => {
-                    // Nothing but the attempt's future and its id is kept while it is under way.
+                    // Across the await the loop keeps only the id and the future of the attempt, and what that borrows.
                     let id = attempt.id;
-                    let Some(head) = prepare(session, body, attempt) else {
+                    let Some(meta) = prepare(session, body, attempt) else {
                         continue;
                     };
                     let batch = Batch {
                         body: &mut *body,
-                        head: &head,
+                        head: &meta,
                     };
                     let mut sending = pin!(None);
                     match catch(|| transport.send(batch)) {
@@ -119,7 +119,7 @@ pub(crate) fn next_step<S: Driven>(session: &S) -> Step {
             let wakers = engine.expire(now);
             (engine.poll(now), wakers)
         });
-        // What is queued is the parent's to send.
+        // In the child of a fork: the parent sends what is queued.
         let Ok(step) = step else {
             return Step::Done;
         };
@@ -130,7 +130,7 @@ pub(crate) fn next_step<S: Driven>(session: &S) -> Step {
     }
 }
 
-/// Waits until the time has come or something has happened.
+/// Sleeps until `until`, or until something happens.
 async fn sleep<S: Driven>(session: &S, until: Option<Instant>) {
     let mut timer = pin!(until.map(|until| session.clock().sleep_until(until)));
     poll_fn(|context| {
@@ -143,14 +143,14 @@ async fn sleep<S: Driven>(session: &S, until: Option<Instant>) {
     .await;
 }
 
-/// Notes the waker, unless something has happened since the last look.
+/// Whether something has happened since the last poll; if not, registers the waker.
 fn is_dirty<S: Driven>(session: &S, context: &Context<'_>) -> bool {
     let waker = context.waker().clone();
     let is_parked = session.update(|engine| engine.park(waker));
     is_parked == Ok(false)
 }
 
-/// Puts the bytes of one attempt's batch into the body. `None` when there is nothing to send after all.
+/// Fills the body for one attempt. `None` if there is nothing to send after all.
 fn prepare<'a, S: Driven>(
     session: &'a S,
     body: &mut Body,
@@ -180,38 +180,37 @@ fn settle<S: Driven>(session: &S, id: AttemptId, outcome: SendOutcome) {
 }
 
 pub(crate) enum Filled {
-    /// The body is there; the list of events is at these bytes.
+    /// The body is complete; the list of events is in this range of bytes.
     Ready((usize, usize)),
     NoMemory,
     /// The batch is no longer in flight.
     Gone,
 }
 
-/// Puts the request's body together, the events in pieces so that no piece holds the lock for long.
+/// Builds the request's body; copies the events in pieces, so that no piece holds the lock for long.
 pub(crate) fn fill<S: Driven>(session: &S, body: &mut Body, attempt: &Attempt) -> Filled {
-    writer::with(session.body_prefix_len(), |head| {
-        // It was written once already, when the session was built.
-        session.write_body_prefix(head);
-        let head = head.bytes();
-        let end = head.len() + attempt.json_bytes;
+    writer::with(session.body_prefix_len(), |prefix| {
+        session.write_body_prefix(prefix);
+        let prefix = prefix.bytes();
+        let end = prefix.len() + attempt.json_bytes;
         let Some(out) = body.prepare(end + BODY_SUFFIX.len()) else {
             return Filled::NoMemory;
         };
-        out[..head.len()].copy_from_slice(head);
+        out[..prefix.len()].copy_from_slice(prefix);
         out[end..].copy_from_slice(BODY_SUFFIX);
         let mut cursor = attempt.cursor();
-        for piece in out[head.len()..end].chunks_mut(COPY_PIECE) {
+        for piece in out[prefix.len()..end].chunks_mut(COPY_PIECE) {
             let copied = session.with(|engine| engine.copy(&mut cursor, piece));
             if copied.unwrap_or(0) < piece.len() {
                 return Filled::Gone;
             }
             session.pause();
         }
-        Filled::Ready((head.len(), end))
+        Filled::Ready((prefix.len(), end))
     })
 }
 
-/// Sends, within the deadline, which a stop may bring forward. `None` when the batch is no longer in flight.
+/// Sends within the deadline, which a stop may bring forward. `None` if the batch is no longer in flight.
 async fn send<S: Driven>(
     session: &S,
     mut sending: Pin<&mut Option<impl Future<Output = Result<Receipt, SendError>>>>,
@@ -219,7 +218,7 @@ async fn send<S: Driven>(
     let mut timer = pin!(None);
     let mut armed = None;
     let result = poll_fn(|context| {
-        // The connection is the parent's, too.
+        // In the child of a fork the connection belongs to the parent.
         if session.is_forked() {
             return Poll::Ready(None);
         }
@@ -240,10 +239,10 @@ async fn send<S: Driven>(
             timer.set(Some(session.clock().sleep_until(deadline)));
         }
         poll_option(timer.as_mut(), context)
-            .map(|()| Some(Err(SendError::retryable("no answer in time"))))
+            .map(|()| Some(Err(SendError::retryable("no response in time"))))
     })
     .await;
-    // Its destructor is the transport's code, too. The attempt has its result already.
+    // The future's destructor is the transport's code and may panic, too. The result stands.
     let _ = catch(|| sending.set(None));
     result
 }
@@ -258,7 +257,7 @@ fn poll_option<F: Future>(
     }
 }
 
-/// Lets others have a turn.
+/// Yields to the executor once.
 async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {
@@ -276,8 +275,8 @@ fn outcome<S: Driven>(session: &S, result: Result<Receipt, SendError>) -> SendOu
         Ok(Receipt { handed_over: false }) => SendOutcome::Delivered,
         Ok(Receipt { handed_over: true }) => SendOutcome::HandedOver,
         Err(SendError { kind, reason }) => match kind {
-            SendErrorKind::Retryable(wish) => {
-                SendOutcome::Retryable(wish.map(|wish| wish.delay(session.clock().utc())), reason)
+            SendErrorKind::Retryable(after) => {
+                SendOutcome::Retryable(after.map(|it| it.delay(session.clock().utc())), reason)
             }
             SendErrorKind::Rejected => SendOutcome::Rejected(reason),
             SendErrorKind::TooLarge => SendOutcome::TooLarge(reason),
@@ -285,7 +284,7 @@ fn outcome<S: Driven>(session: &S, result: Result<Receipt, SendError>) -> SendOu
     }
 }
 
-/// Runs code of the transport's. A panic costs the attempt, not the reporter.
+/// Runs the transport's code. A panic in it fails the attempt, not the session.
 fn catch<R>(work: impl FnOnce() -> R) -> Result<R, SendError> {
     panics::catch(work).ok_or_else(|| SendError::retryable("the transport panicked"))
 }

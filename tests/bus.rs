@@ -1,4 +1,4 @@
-//! The event bus: handlers come and go, fail and are found out, and a session takes what is its own.
+//! The event bus: handlers attach, detach and fail, and a session takes the events that are its own.
 #![cfg(feature = "std")]
 
 extern crate alloc;
@@ -19,27 +19,27 @@ use tinkex_telemetry::session::{BuildError, Builder, Driver, Memory};
 use tinkex_telemetry::time::{Instant, Timestamp};
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
 
-/// What handlers were told, in order.
+/// The calls that handlers received, in order.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<String>>>);
 
 impl Seen {
     fn note(&self, what: impl Into<String>) {
-        self.0.lock().expect("it is sound").push(what.into());
+        self.0.lock().expect("not poisoned").push(what.into());
     }
 
     fn take(&self) -> Vec<String> {
-        core::mem::take(&mut self.0.lock().expect("it is sound"))
+        core::mem::take(&mut self.0.lock().expect("not poisoned"))
     }
 
-    /// A handler that notes that it was called.
+    /// A handler that records its calls.
     fn handler(&self, name: &str) -> impl Fn(&Event<'_>) + Send + Sync + 'static + use<> {
         let (seen, name) = (self.clone(), name.to_owned());
         move |event| seen.note(format!("{name} {}", event.name()))
     }
 }
 
-/// What was written to the `log` facade, by all tests of this program.
+/// Everything that the tests of this binary wrote to the `log` facade.
 static WRITTEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Writer;
@@ -51,15 +51,15 @@ impl log::Log for Writer {
 
     fn log(&self, record: &log::Record<'_>) {
         let line = format!("{} {}: {}", record.level(), record.target(), record.args());
-        WRITTEN.lock().expect("it is sound").push(line);
+        WRITTEN.lock().expect("not poisoned").push(line);
     }
 
     fn flush(&self) {}
 }
 
-/// The lines with this in them.
+/// The lines that contain `part`.
 fn written(part: &str) -> Vec<String> {
-    let all = WRITTEN.lock().expect("it is sound");
+    let all = WRITTEN.lock().expect("not poisoned");
     all.iter()
         .filter(|line| line.contains(part))
         .cloned()
@@ -67,7 +67,7 @@ fn written(part: &str) -> Vec<String> {
 }
 
 fn write_log() {
-    // All tests of this program have the same one.
+    // All tests of this binary share one logger.
     let _ = log::set_logger(&Writer);
     log::set_max_level(log::LevelFilter::Trace);
 }
@@ -80,9 +80,9 @@ fn ids(bus: &Bus) -> Vec<String> {
 fn handlers_are_called_for_their_events_in_the_order_they_were_attached() {
     let (bus, seen) = (Bus::new(), Seen::default());
     bus.attach("one", "a.b", seen.handler("one"))
-        .expect("it is free");
+        .expect("the id is free");
     bus.attach_many("two", ["a.b", "c.d"], seen.handler("two"))
-        .expect("it is free");
+        .expect("the id is free");
     for event in ["a.b", "c.d", "a", "a.b.c", ""] {
         bus.execute(event, &[], &[]);
     }
@@ -93,14 +93,14 @@ fn handlers_are_called_for_their_events_in_the_order_they_were_attached() {
 }
 
 #[test]
-fn measurements_and_metadata_arrive_as_they_were_given() {
+fn measurements_and_metadata_arrive_unchanged() {
     let (bus, seen) = (Bus::new(), Seen::default());
     let note = seen.clone();
     bus.attach("one", "a.b", move |event| {
         let all = json!([event.measurements(), event.metadata()]);
         note.note(all.to_string());
     })
-    .expect("it is free");
+    .expect("the id is free");
     let path = String::from("/x");
     bus.execute(
         "a.b",
@@ -114,9 +114,9 @@ fn measurements_and_metadata_arrive_as_they_were_given() {
 }
 
 #[test]
-fn an_id_is_attached_once_until_it_is_detached() {
+fn an_id_can_be_attached_only_once_until_it_is_detached() {
     let bus = Bus::new();
-    bus.attach("one", "a", |_| {}).expect("it is free");
+    bus.attach("one", "a", |_| {}).expect("the id is free");
     let again = bus.attach("one", "b", |_| {});
     assert_eq!(again, Err(AttachError::AlreadyAttached("one".into())));
     assert_eq!(
@@ -126,19 +126,22 @@ fn an_id_is_attached_once_until_it_is_detached() {
     assert!(bus.detach("one"));
     assert!(!bus.detach("one"));
     assert!(bus.is_idle());
-    bus.attach("one", "b", |_| {}).expect("it is free again");
+    bus.attach("one", "b", |_| {})
+        .expect("the id is free again");
     assert_eq!(bus.list()[0].events, ["b"]);
 }
 
 #[test]
-fn one_bus_knows_nothing_of_another_and_a_clone_is_the_same() {
+fn buses_are_independent_and_a_clone_is_the_same_bus() {
     let (bus, other) = (Bus::new(), Bus::new());
-    bus.clone().attach("one", "a", |_| {}).expect("it is free");
+    bus.clone()
+        .attach("one", "a", |_| {})
+        .expect("the id is free");
     assert_eq!((bus.list().len(), other.list().len()), (1, 0));
 }
 
 #[test]
-fn from_inside_a_handler_anything_may_be_attached_detached_and_executed() {
+fn a_handler_may_attach_detach_and_execute() {
     let (bus, seen) = (Bus::new(), Seen::default());
     bus.attach("once", "a", {
         let (bus, seen) = (bus.clone(), seen.clone());
@@ -150,10 +153,11 @@ fn from_inside_a_handler_anything_may_be_attached_detached_and_executed() {
             bus.execute("b", &[], &[]);
         }
     })
-    .expect("it is free");
+    .expect("the id is free");
     bus.attach("victim", "a", seen.handler("victim"))
-        .expect("it is free");
-    bus.attach("b", "b", seen.handler("b")).expect("it is free");
+        .expect("the id is free");
+    bus.attach("b", "b", seen.handler("b"))
+        .expect("the id is free");
     bus.execute("a", &[], &[]);
     assert_eq!(seen.take(), ["once", "b b"], "the new one comes next time");
     bus.execute("a", &[], &[]);
@@ -161,25 +165,25 @@ fn from_inside_a_handler_anything_may_be_attached_detached_and_executed() {
 }
 
 #[test]
-fn a_handler_that_panics_is_detached_and_told_of_and_the_others_still_run() {
+fn a_panicking_handler_is_detached_and_reported_and_the_others_still_run() {
     write_log();
     let (bus, seen) = (Bus::new(), Seen::default());
     bus.attach("first", "a", seen.handler("first"))
-        .expect("it is free");
+        .expect("the id is free");
     bus.attach("bad", "a", |_| std::panic::resume_unwind(Box::new("bad")))
-        .expect("it is free");
+        .expect("the id is free");
     bus.attach("last", "a", seen.handler("last"))
-        .expect("it is free");
+        .expect("the id is free");
     let note = seen.clone();
     bus.attach("watch", HANDLER_FAILURE, move |event| {
         note.note(json!(event.metadata()).to_string());
     })
-    .expect("it is free");
-    // Whoever fails at this one is detached, too, and there it ends.
+    .expect("the id is free");
+    // A handler that fails at this event is detached too, and emits no further event.
     bus.attach_many("worse", [HANDLER_FAILURE], |_| {
         std::panic::resume_unwind(Box::new("worse"));
     })
-    .expect("it is free");
+    .expect("the id is free");
     bus.execute("a", &[], &[]);
     assert_eq!(
         seen.take(),
@@ -204,12 +208,12 @@ impl Drop for Grenade {
 }
 
 #[test]
-fn what_a_handler_has_captured_goes_with_it_and_may_do_as_it_likes() {
+fn a_handlers_captures_are_dropped_with_it_and_may_use_the_bus_or_panic() {
     let bus = Bus::new();
     let held = Arc::new(());
     let captured = Arc::clone(&held);
     bus.attach("one", "a", move |_| drop(Arc::clone(&captured)))
-        .expect("it is free");
+        .expect("the id is free");
     bus.detach("one");
     assert_eq!(Arc::strong_count(&held), 1);
 
@@ -235,7 +239,7 @@ fn what_a_handler_has_captured_goes_with_it_and_may_do_as_it_likes() {
             let _ = &grenade;
             inner.detach("two");
         })
-        .expect("it is free");
+        .expect("the id is free");
         bus.execute(event, &[], &[]);
         bus.detach("two");
         assert!(bus.is_idle());
@@ -243,14 +247,14 @@ fn what_a_handler_has_captured_goes_with_it_and_may_do_as_it_likes() {
 }
 
 #[test]
-fn threads_attach_detach_and_execute_and_nobody_is_called_after_all_is_over() {
+fn threads_attach_detach_and_execute_concurrently() {
     const ROUNDS: usize = 2_000;
     let (bus, calls) = (Bus::new(), Arc::new(AtomicUsize::new(0)));
     let stays = Arc::clone(&calls);
     bus.attach("stays", "e", move |_| {
         stays.fetch_add(1, Ordering::Relaxed);
     })
-    .expect("it is free");
+    .expect("the id is free");
     thread::scope(|scope| {
         for thread in 0..2 {
             let bus = &bus;
@@ -265,9 +269,9 @@ fn threads_attach_detach_and_execute_and_nobody_is_called_after_all_is_over() {
                             std::panic::resume_unwind(Box::new("now and then"));
                         }
                     });
-                    attached.expect("nobody else takes this id");
+                    attached.expect("no other thread uses this id");
                     bus.execute("e", &[], &[]);
-                    // One that has panicked is gone already.
+                    // A handler that panicked is detached already.
                     assert_eq!(bus.detach(&id), round % 7 != 0);
                 }
             });
@@ -283,7 +287,7 @@ fn threads_attach_detach_and_execute_and_nobody_is_called_after_all_is_over() {
     assert_eq!(calls.load(Ordering::Relaxed), 4 * ROUNDS);
 }
 
-/// Time that stands still.
+/// A clock that stands still.
 struct Still;
 
 impl Clock for Still {
@@ -300,7 +304,7 @@ impl Clock for Still {
     }
 }
 
-/// Keeps what it is given.
+/// A transport that keeps the events it is given.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<Json>>>);
 
@@ -308,7 +312,7 @@ impl Transport for Kept {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
         let body: Json = serde_json::from_slice(batch.body()).expect("JSON");
         let events = body["events"].as_array().expect("a list").clone();
-        self.0.lock().expect("it is sound").extend(events);
+        self.0.lock().expect("not poisoned").extend(events);
         Ok(Receipt::delivered())
     }
 }
@@ -322,7 +326,7 @@ impl Kept {
         while reporter.stats().queued > 0 {
             assert!(driver.as_mut().poll(&mut context).is_pending());
         }
-        let all = self.0.lock().expect("it is sound");
+        let all = self.0.lock().expect("not poisoned");
         let generic = all.iter().filter(|event| event["event"] == "GENERIC_EVENT");
         generic.cloned().collect()
     }
@@ -352,9 +356,9 @@ fn stop_event<'a>(session: &'a str) -> [tinkex_telemetry::bus::Pair<'a>; 3] {
 fn a_session_takes_its_own_events_and_leaves_the_others() {
     let bus = Bus::new();
     let (builder, kept) = session("s", &bus);
-    let (reporter, driver) = builder.build().expect("it can work");
+    let (reporter, driver) = builder.build().expect("a valid configuration");
     let (other, other_kept) = session("t", &bus);
-    let (other, other_driver) = other.build().expect("it can work");
+    let (other, other_driver) = other.build().expect("a valid configuration");
     assert_eq!(ids(&bus), ["tinkex-telemetry-s", "tinkex-telemetry-t"]);
     assert!(reporter.handle().bus().is_some());
 
@@ -364,7 +368,7 @@ fn a_session_takes_its_own_events_and_leaves_the_others() {
     bus.execute("tinkex.http.request.stop", &took, &stop_event("t"));
     bus.execute("tinkex.http.request.stop", &took, &stop_event("u"));
     bus.execute("tinkex.http.request.stop", &took, &[]);
-    bus.execute("an.event.of.somebody", &took, &stop_event("s"));
+    bus.execute("an.unrelated.event", &took, &stop_event("s"));
     bus.execute(
         "tinkex.http.request.stop",
         &took,
@@ -385,9 +389,9 @@ fn a_session_takes_its_own_events_and_leaves_the_others() {
 }
 
 #[test]
-fn a_change_of_a_requests_queue_state_reaches_the_session() {
+fn a_queue_state_change_reaches_the_session() {
     let (builder, kept) = session("s", &Bus::new());
-    let (reporter, driver) = builder.build().expect("it can work");
+    let (reporter, driver) = builder.build().expect("a valid configuration");
     let tracker = QueueStateTracker::new(&reporter);
     for depth in [9, 8] {
         tracker.observe(
@@ -410,12 +414,12 @@ fn a_change_of_a_requests_queue_state_reaches_the_session() {
 }
 
 #[test]
-fn a_session_takes_the_events_that_it_was_told_to() {
+fn a_session_takes_the_configured_events() {
     let bus = Bus::new();
     let (builder, kept) = session("s", &bus);
     let events = EventNames::AUTOMATIC.into_iter().chain(["my.event"]);
     let builder = builder.events(events).handler_id("mine");
-    let (reporter, driver) = builder.build().expect("it can work");
+    let (reporter, driver) = builder.build().expect("a valid configuration");
     assert_eq!(ids(&bus), ["mine"]);
     bus.execute("my.event", &[], &stop_event("s"));
     bus.execute("another", &[], &stop_event("s"));
@@ -428,23 +432,23 @@ fn a_session_takes_the_events_that_it_was_told_to() {
 #[test]
 fn a_session_that_stops_or_is_dropped_leaves_its_bus() {
     let bus = Bus::new();
-    let (reporter, _driver) = session("s", &bus).0.build().expect("it can work");
+    let (reporter, _driver) = session("s", &bus).0.build().expect("a valid configuration");
     let handle = reporter.handle();
     drop(handle.stop(Duration::ZERO));
     assert!(bus.is_idle(), "stopping is enough");
-    // Somebody else's handler of the same name stays.
+    // Another owner's handler with the same id stays.
     bus.attach("tinkex-telemetry-s", "e", |_| {})
-        .expect("it is free again");
+        .expect("the id is free again");
     drop(handle.stop(Duration::ZERO));
     drop(reporter);
     assert_eq!(ids(&bus), ["tinkex-telemetry-s"]);
     bus.detach("tinkex-telemetry-s");
 
-    let (reporter, _driver) = session("s", &bus).0.build().expect("it can work");
+    let (reporter, _driver) = session("s", &bus).0.build().expect("a valid configuration");
     drop(reporter);
     assert!(bus.is_idle(), "so is dropping");
 
-    let (reporter, driver) = session("s", &bus).0.build().expect("it can work");
+    let (reporter, driver) = session("s", &bus).0.build().expect("a valid configuration");
     core::mem::forget(reporter.handle());
     drop(driver);
     assert!(!bus.is_idle(), "a driver may come and go");
@@ -453,8 +457,8 @@ fn a_session_that_stops_or_is_dropped_leaves_its_bus() {
 }
 
 #[test]
-fn nothing_that_is_attached_keeps_a_session_alive() {
-    /// A clock that says when it goes.
+fn an_attached_handler_does_not_keep_its_session_alive() {
+    /// A clock whose drop can be observed.
     struct Watched(Arc<()>);
 
     impl Clock for Watched {
@@ -475,30 +479,39 @@ fn nothing_that_is_attached_keeps_a_session_alive() {
     let (bus, clock) = (Bus::new(), Arc::new(()));
     let builder = Reporter::builder("s").transport(Kept::default());
     let builder = builder.clock(Watched(Arc::clone(&clock))).bus(bus.clone());
-    let (reporter, driver) = builder.enabled(true).build().expect("it can work");
+    let (reporter, driver) = builder
+        .enabled(true)
+        .build()
+        .expect("a valid configuration");
     assert_eq!(Arc::strong_count(&clock), 2);
     drop((reporter, driver));
     assert_eq!(Arc::strong_count(&clock), 1);
 }
 
 #[test]
-fn a_session_that_is_switched_off_or_does_not_want_to_attaches_nothing() {
+fn a_session_that_is_disabled_or_opts_out_attaches_nothing() {
     let bus = Bus::new();
     let (builder, _) = session("s", &bus);
-    let (off, _driver) = builder.enabled(false).build().expect("it can work");
+    let (off, _driver) = builder
+        .enabled(false)
+        .build()
+        .expect("a valid configuration");
     assert!(bus.is_idle());
     assert!(off.handle().bus().is_none());
     let (builder, _) = session("s", &bus);
-    let (on, _driver) = builder.attach_events(false).build().expect("it can work");
+    let (on, _driver) = builder
+        .attach_events(false)
+        .build()
+        .expect("a valid configuration");
     assert!(bus.is_idle());
     assert!(on.handle().bus().is_some(), "others may attach to it");
 }
 
 #[test]
-fn sessions_of_the_same_id_have_handlers_of_their_own_unless_they_insist() {
+fn sessions_with_the_same_id_get_distinct_handler_ids_unless_one_is_set() {
     let bus = Bus::new();
-    let first = session("s", &bus).0.build().expect("it can work");
-    let second = session("s", &bus).0.build().expect("it can work");
+    let first = session("s", &bus).0.build().expect("a valid configuration");
+    let second = session("s", &bus).0.build().expect("a valid configuration");
     assert_eq!(ids(&bus), ["tinkex-telemetry-s", "tinkex-telemetry-s-2"]);
     let third = session("s", &bus).0.handler_id("tinkex-telemetry-s");
     let error = third.build().expect_err("it is taken");
@@ -509,12 +522,12 @@ fn sessions_of_the_same_id_have_handlers_of_their_own_unless_they_insist() {
 }
 
 #[test]
-fn a_session_in_memory_that_was_given_takes_its_events_too() {
+fn a_session_in_provided_memory_takes_its_events_too() {
     let memory = Box::leak(Box::new(Memory::<Still, 8_192, 4_096>::new()));
     let bus = Bus::new();
     let (builder, kept) = session("s", &bus);
     let builder = builder.max_event_bytes(1_024).flush_threshold(2);
-    let (reporter, driver) = builder.build_in(memory).expect("it can work");
+    let (reporter, driver) = builder.build_in(memory).expect("a valid configuration");
     bus.execute("tinkex.http.request.stop", &[], &stop_event("s"));
     assert_eq!(kept.generic(&reporter, driver).len(), 1);
     drop(reporter);
@@ -522,10 +535,10 @@ fn a_session_in_memory_that_was_given_takes_its_events_too() {
 }
 
 #[test]
-fn without_a_bus_of_its_own_a_session_is_on_the_processs() {
+fn without_a_bus_of_its_own_a_session_uses_the_global_one() {
     let builder = Reporter::builder("on the global bus").transport(Kept::default());
     let built = builder.clock(Still).enabled(true).build();
-    let (reporter, _driver) = built.expect("it can work");
+    let (reporter, _driver) = built.expect("a valid configuration");
     let id = "tinkex-telemetry-on the global bus".to_owned();
     assert!(ids(Bus::global()).contains(&id));
     drop(reporter);
@@ -533,11 +546,11 @@ fn without_a_bus_of_its_own_a_session_is_on_the_processs() {
 }
 
 #[test]
-fn events_come_from_any_thread_while_sessions_come_and_go() {
+fn events_arrive_from_any_thread_while_sessions_come_and_go() {
     const EVENTS: usize = 5_000;
     let bus = Bus::new();
     let (builder, _) = session("s", &bus);
-    let (reporter, _driver) = builder.build().expect("it can work");
+    let (reporter, _driver) = builder.build().expect("a valid configuration");
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -549,13 +562,13 @@ fn events_come_from_any_thread_while_sessions_come_and_go() {
         scope.spawn(|| {
             for _ in 0..200 {
                 let (builder, _) = session("t", &bus);
-                let (other, _driver) = builder.build().expect("it can work");
+                let (other, _driver) = builder.build().expect("a valid configuration");
                 drop(other);
             }
         });
     });
     let stats = reporter.stats();
-    // And `SESSION_START`.
+    // Plus `SESSION_START`.
     assert_eq!(
         stats.accepted + stats.refused.total(),
         2 * EVENTS as u64 + 1
@@ -564,7 +577,7 @@ fn events_come_from_any_thread_while_sessions_come_and_go() {
 }
 
 #[test]
-fn a_logger_is_attached_as_often_as_one_likes_and_ends_when_it_is_detached() {
+fn loggers_can_be_attached_repeatedly_and_stop_when_detached() {
     let bus = Bus::new();
     let first = bus.attach_logger(log::Level::Info).expect("not forked");
     let second = bus.attach_logger(log::Level::Debug).expect("not forked");
@@ -583,7 +596,7 @@ fn a_logger_is_attached_as_often_as_one_likes_and_ends_when_it_is_detached() {
     assert!(bus.detach(&first));
     event("to one");
     assert!(bus.detach(&second));
-    event("to nobody");
+    event("to none");
     let line = "tinkex_telemetry: tinkex.queue.state_change queue_depth=3 request_id=";
     assert_eq!(
         written("queue_depth=3"),

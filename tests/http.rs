@@ -24,7 +24,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::thread;
-use tinkex_telemetry::collector::{Collector, Reply, ResponseKind};
+use tinkex_telemetry::collector::{Collector, Reply, ReplyKind};
 use tinkex_telemetry::http::{HttpClient, HttpError};
 use tinkex_telemetry::{
     Config, Drain, Handle, HttpTransport, Options, Reporter, Reqwest, Thread, Tokio, Ureq,
@@ -38,7 +38,7 @@ const SESSION: &str = "s";
 /// A running session, whatever it runs on.
 struct Session {
     handle: Handle,
-    told: Arc<Mutex<Vec<String>>>,
+    reports: Arc<Mutex<Vec<String>>>,
     shown: String,
     /// The reporter first, then its runtime.
     _parts: (Box<dyn Any>, Option<tokio::runtime::Runtime>),
@@ -54,7 +54,7 @@ impl Session {
     fn drain(&self) -> Drain {
         self.handle
             .wait_until_drained_blocking(BOUND)
-            .expect("nobody runs an executor here")
+            .expect("no executor here")
     }
 }
 
@@ -69,13 +69,13 @@ const CLIENTS: [(&str, Start); 3] = [
 fn config(url: &str) -> Config {
     Config::new(url, KEY)
         .and_then(|config| config.header("cf-access-client-id", "an-id"))
-        .expect("a config that can work")
+        .expect("a valid config")
 }
 
 macro_rules! session {
     ($url:expr, $options:expr, $client:expr, $runtime:expr, $tokio:expr) => {{
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let ear = Arc::clone(&told);
+        let reports = Arc::new(Mutex::new(Vec::new()));
+        let reports_sink = Arc::clone(&reports);
         let transport = HttpTransport::new(config($url), $client);
         let mut shown = format!("{transport:?}");
         let builder = Reporter::builder(SESSION)
@@ -84,7 +84,8 @@ macro_rules! session {
             .transport(transport)
             .runtime($runtime)
             .on_diagnostic(move |diagnostic| {
-                ear.lock()
+                reports_sink
+                    .lock()
                     .expect("no panic")
                     .push(format!("{diagnostic} {diagnostic:?}"));
             });
@@ -93,7 +94,7 @@ macro_rules! session {
         shown += &format!("{reporter:?}");
         Session {
             handle: reporter.handle(),
-            told,
+            reports,
             shown,
             _parts: (Box::new(reporter), $tokio),
         }
@@ -135,7 +136,7 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// No timer of its own, and next to no backoff.
+/// No flush interval, and next to no backoff.
 fn options() -> Options {
     let mut options = Options::default();
     options.flush_interval = Duration::ZERO;
@@ -143,7 +144,7 @@ fn options() -> Options {
     options
 }
 
-/// Runs a test against each client, with a collector of its own.
+/// Runs a test with each client, each against its own collector.
 fn with_each_client(options: &Options, test: impl Fn(&Collector, &Session)) {
     for (name, start) in CLIENTS {
         println!("{name}");
@@ -162,7 +163,7 @@ fn keys(collector: &Collector) -> Vec<String> {
 }
 
 #[test]
-fn a_request_is_what_the_wire_says() {
+fn a_request_has_the_headers_of_the_wire_format() {
     with_each_client(&options(), |collector, session| {
         session.log(3);
         let drain = session.drain();
@@ -186,7 +187,7 @@ fn a_request_is_what_the_wire_says() {
 }
 
 #[test]
-fn retries_keep_the_idempotency_key_and_the_next_batch_has_another() {
+fn retries_keep_the_idempotency_key_and_the_next_batch_gets_a_new_one() {
     with_each_client(&options(), |collector, session| {
         collector.script([500, 429, 408].map(Reply::status));
         assert!(session.drain().all_delivered());
@@ -201,7 +202,7 @@ fn retries_keep_the_idempotency_key_and_the_next_batch_has_another() {
 
 #[test]
 fn a_retry_after_is_honoured_up_to_the_cap_and_garbage_is_ignored() {
-    // Real time, since a socket is involved: the cap is what makes it short.
+    // Real time, because of the socket; the cap keeps it short.
     let cap = Duration::from_millis(100);
     let mut options = options();
     options.retry_max_delay = cap;
@@ -220,7 +221,7 @@ fn a_retry_after_is_honoured_up_to_the_cap_and_garbage_is_ignored() {
 }
 
 #[test]
-fn a_batch_that_is_too_large_is_split_down_to_the_event_that_is() {
+fn a_batch_that_is_too_large_is_split_down_to_single_events() {
     with_each_client(&options(), |collector, session| {
         assert!(session.drain().all_delivered());
         collector.script([413, 413].map(Reply::status));
@@ -255,7 +256,7 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
-fn a_connection_that_breaks_off_anywhere_costs_an_attempt() {
+fn a_connection_that_breaks_anywhere_costs_an_attempt() {
     with_each_client(&options(), |collector, session| {
         for broken in [
             Reply::close_before_body(),
@@ -269,14 +270,14 @@ fn a_connection_that_breaks_off_anywhere_costs_an_attempt() {
         }
         let kept = collector.session(SESSION).expect("it was kept");
         assert_eq!((kept.len(), kept.duplicates()), (9, 0));
-        let answers = collector.requests();
-        let broken = answers.iter().filter(|request| !request.is_kept());
+        let requests = collector.requests();
+        let broken = requests.iter().filter(|request| !request.is_kept());
         assert_eq!(broken.count(), 4);
     });
 }
 
 #[test]
-fn an_answer_that_is_lost_leaves_duplicates_that_the_backend_can_tell() {
+fn a_lost_response_causes_duplicates_that_the_backend_can_recognize() {
     with_each_client(&options(), |collector, session| {
         collector.script([Reply::lost()]);
         session.log(3);
@@ -297,31 +298,30 @@ fn a_stalled_server_costs_an_attempt_and_does_not_delay_the_next() {
         session.log(1);
         // ureq itself would give up after 30 s, beyond the bound of this wait.
         assert!(session.drain().all_delivered());
-        let answers: Vec<_> = collector.requests().iter().map(|r| r.answer()).collect();
-        let expected = [
-            ResponseKind::Stall,
-            ResponseKind::Stall,
-            ResponseKind::Status(200),
-        ];
-        assert_eq!(answers, expected);
+        let responses: Vec<_> = collector.requests().iter().map(|r| r.reply()).collect();
+        let expected = [ReplyKind::Stall, ReplyKind::Stall, ReplyKind::Status(200)];
+        assert_eq!(responses, expected);
     });
 }
 
 #[test]
-fn a_server_that_is_not_there_is_tried_again_and_named_as_the_reason() {
+fn an_unreachable_server_is_retried_and_named_as_the_reason() {
     for (name, start) in CLIENTS {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let url = format!("http://{}", free.expect("a port"));
         let session = start(&url, options());
         assert_eq!(session.drain().dropped, 1);
         assert_eq!(session.handle.stats().dropped.retries_exhausted, 1);
-        let told = session.told.lock().expect("no panic").concat();
-        assert!(told.to_lowercase().contains("refused"), "{name}: {told}");
+        let reports = session.reports.lock().expect("no panic").concat();
+        assert!(
+            reports.to_lowercase().contains("refused"),
+            "{name}: {reports}"
+        );
     }
 }
 
 #[test]
-fn the_key_is_shown_nowhere_even_if_the_server_repeats_it() {
+fn the_key_is_never_shown_even_if_the_server_echoes_it() {
     with_each_client(&options(), |collector, session| {
         let echo = format!("you sent {KEY}, an-id");
         let refuse = |status| Reply::status(status).body(echo.clone());
@@ -331,10 +331,10 @@ fn the_key_is_shown_nowhere_even_if_the_server_repeats_it() {
             session.log(1);
             assert!(session.drain().dropped > 0);
         }
-        let told = session.told.lock().expect("no panic").join("\n");
-        assert!(told.contains("you sent [redacted], an-id"), "{told}");
+        let reports = session.reports.lock().expect("no panic").join("\n");
+        assert!(reports.contains("you sent [redacted], an-id"), "{reports}");
         let all = format!(
-            "{told}{}{:?}{:?}",
+            "{reports}{}{:?}{:?}",
             session.shown,
             session.handle,
             session.handle.stats()
@@ -344,14 +344,14 @@ fn the_key_is_shown_nowhere_even_if_the_server_repeats_it() {
 }
 
 #[test]
-fn a_missing_key_is_an_error_of_the_builder_and_of_nothing_else() {
+fn a_missing_key_is_a_config_error() {
     let refused = Config::new("http://127.0.0.1:1", " ").expect_err("no key");
     assert_eq!(refused.setting(), "api_key");
     assert_eq!(refused.to_string(), "api_key is empty");
 }
 
-/// Accepts connections and answers each request with `answer`; counts the connections.
-fn serve(answer: Vec<u8>) -> (String, Arc<AtomicUsize>) {
+/// Accepts connections and sends `response` to each request; counts the connections.
+fn serve(response: Vec<u8>) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let connections = Arc::new(AtomicUsize::new(0));
@@ -359,14 +359,14 @@ fn serve(answer: Vec<u8>) -> (String, Arc<AtomicUsize>) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             count.fetch_add(1, Ordering::SeqCst);
-            let answer = answer.clone();
-            thread::spawn(move || while answer_one(&stream, &answer).is_some() {});
+            let response = response.clone();
+            thread::spawn(move || while respond(&stream, &response).is_some() {});
         }
     });
     (url, connections)
 }
 
-fn answer_one(mut stream: &TcpStream, answer: &[u8]) -> Option<()> {
+fn respond(mut stream: &TcpStream, response: &[u8]) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -377,43 +377,43 @@ fn answer_one(mut stream: &TcpStream, answer: &[u8]) -> Option<()> {
     let length = head.split("content-length: ").nth(1)?;
     let length: usize = length.split("\r\n").next()?.parse().ok()?;
     stream.read_exact(&mut vec![0; length]).ok()?;
-    stream.write_all(answer).ok()
+    stream.write_all(response).ok()
 }
 
 #[test]
-fn a_connection_serves_one_request_after_the_other() {
-    for answer in [
+fn a_connection_is_reused_for_the_next_request() {
+    for response in [
         "HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{\"status\":\"accepted\"}\n",
         "HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
         "HTTP/1.1 204 No Content\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
     ] {
         for (name, start) in CLIENTS {
-            let (url, connections) = serve(answer.into());
+            let (url, connections) = serve(response.into());
             let session = start(&url, options());
             let mut requests = 0;
-            // hyper's pool gets a connection back a moment after the answer was read, so the very next request may miss
-            // it, but not every time.
+            // hyper's pool takes a connection back shortly after the response is read, so the next request may miss it,
+            // but not every request.
             while requests == 0 || connections.load(Ordering::SeqCst) == requests {
-                assert!(requests < 50, "{name}: {answer}");
+                assert!(requests < 50, "{name}: {response}");
                 session.log(1);
                 assert!(session.drain().all_delivered());
                 requests += 1;
             }
             assert!(
                 requests == 2 || name.starts_with("reqwest"),
-                "{name}: {answer}"
+                "{name}: {response}"
             );
         }
     }
 }
 
 #[test]
-fn an_answer_without_end_is_not_read_to_its_end() {
-    let mut answer = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000000\r\n\r\n".to_vec();
-    answer.extend([b'x'; 200_000]);
+fn an_endless_response_is_not_read_to_the_end() {
+    let mut response = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000000\r\n\r\n".to_vec();
+    response.extend([b'x'; 200_000]);
     for (name, start) in CLIENTS {
-        let (url, _) = serve(answer.clone());
+        let (url, _) = serve(response.clone());
         let session = start(&url, options());
         for _ in 0..2 {
             session.log(1);
@@ -423,14 +423,14 @@ fn an_answer_without_end_is_not_read_to_its_end() {
 }
 
 #[test]
-fn a_client_of_the_applications_own_is_a_closure() {
+fn a_closure_is_a_client() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
     let client = move |request: Request<Bytes>| {
         let url = request.uri().to_string();
-        // Where the body lies, to see that its buffer comes back.
-        let place = request.body().as_ptr() as usize;
-        sink.lock().expect("no panic").push((url, place));
+        // The body's address shows whether its buffer is reused.
+        let address = request.body().as_ptr() as usize;
+        sink.lock().expect("no panic").push((url, address));
         async { Ok::<_, HttpError>(Response::new(Bytes::new())) }
     };
     let session = session!("http://host/base/", options(), client, Thread, None);
@@ -456,7 +456,7 @@ fn post(collector: &Collector) -> Request<Bytes> {
 }
 
 #[test]
-fn calls_that_hang_are_bounded_in_number_and_end_by_themselves() {
+fn hanging_calls_are_bounded_in_number_and_time_out() {
     let collector = Collector::builder().lenient().start().expect("a collector");
     collector.always(Reply::stall());
     let mut client = Ureq::with_timeout(Duration::from_millis(500));
@@ -477,26 +477,26 @@ fn calls_that_hang_are_bounded_in_number_and_end_by_themselves() {
     while format!("{client:?}").contains("threads: 8") {
         thread::yield_now();
     }
-    let answer = runtime().block_on(client.send(post(&collector)));
-    let answer = answer.expect("an answer");
-    // The body is no batch, and lenient is not that lenient.
-    assert!(answer.status().is_client_error());
+    let response = runtime().block_on(client.send(post(&collector)));
+    let response = response.expect("a response");
+    // The body is not a batch: even a lenient collector refuses it.
+    assert!(response.status().is_client_error());
 }
 
 #[test]
-fn reqwest_outside_tokio_is_an_error_and_no_panic() {
+fn reqwest_outside_tokio_is_an_error_and_not_a_panic() {
     let collector = Collector::start().expect("a collector");
     let mut client = Reqwest::new().expect("a client");
-    let answer = poll_once(client.send(post(&collector)));
-    let Poll::Ready(Err(error)) = answer else {
-        panic!("{answer:?}");
+    let response = poll_once(client.send(post(&collector)));
+    let Poll::Ready(Err(error)) = response else {
+        panic!("{response:?}");
     };
     assert_eq!(error.to_string(), "reqwest works only on a tokio runtime");
 }
 
 #[test]
-fn https_works_without_a_default_provider_of_the_process() {
-    // Nobody speaks TLS there: what is looked for is the absence of a panic about the provider.
+fn https_works_without_a_process_wide_crypto_provider() {
+    // The server does not speak TLS; the test only checks that nothing panics about the provider.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("https://{}", listener.local_addr().expect("an address"));
     thread::spawn(move || listener.incoming().for_each(drop));
@@ -505,13 +505,13 @@ fn https_works_without_a_default_provider_of_the_process() {
         options.max_retries = 0;
         let session = start(&url, options);
         assert_eq!(session.drain().dropped, 1, "{name}");
-        let told = session.told.lock().expect("no panic").concat();
-        assert!(!told.contains("panicked"), "{name}: {told}");
+        let reports = session.reports.lock().expect("no panic").concat();
+        assert!(!reports.contains("panicked"), "{name}: {reports}");
     }
 }
 
 #[test]
-fn a_future_that_is_dropped_half_way_leaves_a_client_that_works() {
+fn a_future_dropped_midway_leaves_a_working_client() {
     runtime().block_on(async {
         survives_a_drop(Reqwest::new().expect("a client")).await;
         survives_a_drop(Ureq::new()).await;
@@ -532,6 +532,6 @@ async fn survives_a_drop(mut client: impl HttpClient) {
     })
     .await;
     drop(sending);
-    let answer = client.send(post(&collector)).await.expect("an answer");
-    assert!(answer.status().is_client_error());
+    let response = client.send(post(&collector)).await.expect("a response");
+    assert!(response.status().is_client_error());
 }

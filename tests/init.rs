@@ -1,7 +1,7 @@
-//! A session in one line, and what it makes of the environment.
+//! `init`: a session in one line, configured by the environment.
 //!
-//! The environment belongs to the process, so each case runs in a process of its own: this test binary, asked for one of
-//! the `child_…` tests, which do nothing unless they are asked for that way.
+//! The environment is per process, so each case runs in a separate process: this test binary, running one of the
+//! `child_…` tests, which do nothing unless started this way.
 #![cfg(all(
     feature = "collector",
     feature = "thread",
@@ -15,14 +15,14 @@ use tinkex_telemetry::session::BuildError;
 use tinkex_telemetry::{Config, HttpTransport, InitError, Reporter, Thread, Ureq, init};
 
 const KEY: &str = "sk-sentinel-0123456789";
-const ASKED: &str = "TINKEX_TEST_CHILD";
+const IS_CHILD: &str = "TINKEX_TEST_CHILD";
 
-/// Runs one of the tests below in a process with these variables and no other of ours; what it printed.
+/// Runs one of the tests below in a process with only these variables of ours. Returns what it printed.
 fn run(child: &str, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command
         .args(["--exact", child, "--nocapture"])
-        .env(ASKED, "1");
+        .env(IS_CHILD, "1");
     for ours in ["TINKER_API_KEY", "TINKER_BASE_URL", "TINKER_TELEMETRY"] {
         command.env_remove(ours);
     }
@@ -39,7 +39,7 @@ fn run(child: &str, variables: &[(&str, &str)]) -> String {
 }
 
 fn is_child() -> bool {
-    std::env::var_os(ASKED).is_some()
+    std::env::var_os(IS_CHILD).is_some()
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn child_logs_in_an_executor() {
 }
 
 #[test]
-fn a_variable_that_is_missing_or_wrong_is_named() {
+fn a_missing_or_invalid_variable_is_named() {
     let refused = |variables: &[_], expected: &str| {
         let printed = run("child_is_refused", variables);
         assert!(
@@ -112,7 +112,7 @@ fn child_is_refused() {
 }
 
 #[test]
-fn switched_off_nothing_is_asked_for_and_nothing_happens() {
+fn switched_off_it_needs_no_key_and_does_nothing() {
     run("child_is_off", &[("TINKER_TELEMETRY", "off")]);
     run(
         "child_is_off",
@@ -134,20 +134,20 @@ fn child_is_off() {
 }
 
 #[test]
-fn switched_off_by_the_environment_and_on_by_the_program_the_key_is_asked_for_after_all() {
+fn a_session_enabled_in_code_needs_the_key_even_if_the_environment_switches_telemetry_off() {
     run("child_insists", &[("TINKER_TELEMETRY", "0")]);
 }
 
 #[test]
 fn child_insists() {
     if is_child() {
-        let config = Config::from_env().expect("nothing is asked for yet");
+        let config = Config::from_env().expect("no key is needed yet");
         let error = Reporter::builder("s")
             .transport(HttpTransport::new(config, Ureq::new()))
             .runtime(Thread)
             .enabled(true)
             .start()
-            .expect_err("now it is");
+            .expect_err("now the key is needed");
         let BuildError::Transport(error) = error else {
             panic!("{error:?}");
         };

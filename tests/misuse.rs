@@ -1,5 +1,5 @@
-//! Smol and async-std used wrongly: blocked on from inside, left without an executor, shared by several reporters.
-//! What tokio, embassy and a fork make of the same is in files of their own.
+//! Misuse of smol and async-std: blocking inside the executor, no executor, several reporters for one session. Tokio,
+//! embassy and forks have their own files.
 #![cfg(all(
     feature = "async-std",
     feature = "collector",
@@ -42,12 +42,12 @@ fn builder() -> Builder<Swallow, (), ()> {
     Reporter::builder("s").transport(Swallow).enabled(true)
 }
 
-/// What a blocking drain comes to; it does so long before its timeout.
+/// The result of a blocking drain, which must return long before its timeout.
 fn drain(handle: &Handle) -> Result<Drain, WouldDeadlock> {
     assert!(handle.log("x", ()));
     let start = Instant::now();
     let result = handle.wait_until_drained_blocking(BOUND);
-    assert!(start.elapsed() < BOUND / 2, "it waited for nothing");
+    assert!(start.elapsed() < BOUND / 2, "it waited in vain");
     result
 }
 
@@ -55,7 +55,7 @@ fn is_delivered(result: Result<Drain, WouldDeadlock>) -> bool {
     result.is_ok_and(|drain| drain.all_delivered())
 }
 
-/// What was asked for is done, though the thread that asked could not wait for it.
+/// Everything is delivered, even though the calling thread could not wait for it.
 fn settles(handle: &Handle) {
     assert!(smol::block_on(handle.wait_until_drained(BOUND)).all_delivered());
 }
@@ -63,11 +63,11 @@ fn settles(handle: &Handle) {
 // smol.
 
 #[test]
-fn smol_can_be_waited_for_outside_of_its_executor() {
+fn blocking_works_outside_smols_executor() {
     let reporter = builder().runtime(Smol).start().expect("it starts");
     assert!(is_delivered(drain(&reporter)));
     let handle = reporter.handle();
-    // Runs no tasks, so nothing is kept from running.
+    // `block_on` runs no tasks, so blocking inside it starves none.
     assert!(is_delivered(smol::block_on(async { drain(&handle) })));
     let handle = reporter.handle();
     assert!(is_delivered(smol::block_on(smol::unblock(move || drain(
@@ -76,7 +76,7 @@ fn smol_can_be_waited_for_outside_of_its_executor() {
 }
 
 #[test]
-fn a_task_of_smols_only_thread_is_told_not_to_block_even_before_the_drivers_first_turn() {
+fn blocking_in_a_task_on_smols_only_thread_is_refused_even_before_the_drivers_first_poll() {
     let result = smol::block_on(smol::spawn(async {
         let reporter = builder().runtime(Smol).start().expect("it starts");
         (drain(&reporter), reporter)
@@ -91,7 +91,7 @@ fn a_task_of_smols_only_thread_is_told_not_to_block_even_before_the_drivers_firs
 }
 
 #[test]
-fn a_local_executor_is_told_not_to_block_its_thread() {
+fn blocking_on_a_local_executors_thread_is_refused() {
     let executor = Rc::new(LocalExecutor::new());
     let reporter = builder()
         .clock(Smol)
@@ -106,7 +106,7 @@ fn a_local_executor_is_told_not_to_block_its_thread() {
 }
 
 #[test]
-fn an_executor_that_is_gone_is_an_error_at_the_start_and_ends_waits_afterwards() {
+fn a_dropped_executor_fails_the_start_and_ends_waits() {
     let executor = Arc::new(Executor::<'static>::new());
     let spawner = Arc::downgrade(&executor);
     let start = || builder().clock(Smol).spawner(spawner.clone()).start();
@@ -122,7 +122,7 @@ fn an_executor_that_is_gone_is_an_error_at_the_start_and_ends_waits_afterwards()
 }
 
 #[test]
-fn an_executor_that_nobody_runs_ends_waits_at_their_deadlines() {
+fn on_an_executor_that_never_runs_waits_end_at_their_deadlines() {
     let executor = Arc::new(Executor::<'static>::new());
     let spawner = Arc::downgrade(&executor);
     let reporter = builder().clock(Smol).spawner(spawner).start();
@@ -135,19 +135,19 @@ fn an_executor_that_nobody_runs_ends_waits_at_their_deadlines() {
 // async-std.
 
 #[test]
-fn async_std_can_be_waited_for_outside_of_its_executor() {
+fn blocking_works_outside_async_stds_executor() {
     let reporter = builder().runtime(AsyncStd).start().expect("it starts");
     assert!(is_delivered(drain(&reporter)));
     let handle = reporter.handle();
     let inside = async_std::task::block_on(async { drain(&handle) });
     assert!(is_delivered(inside));
     let handle = reporter.handle();
-    let beside = async_std::task::spawn_blocking(move || drain(&handle));
-    assert!(is_delivered(async_std::task::block_on(beside)));
+    let blocking = async_std::task::spawn_blocking(move || drain(&handle));
+    assert!(is_delivered(async_std::task::block_on(blocking)));
 }
 
 #[test]
-fn a_task_of_async_stds_waits_or_is_told_not_to() {
+fn blocking_in_an_async_std_task_succeeds_or_is_refused() {
     let reporter = builder().runtime(AsyncStd).start().expect("it starts");
     for _ in 0..100 {
         let handle = reporter.handle();
@@ -161,7 +161,7 @@ fn a_task_of_async_stds_waits_or_is_told_not_to() {
 // tokio's LocalSet.
 
 #[test]
-fn a_local_set_takes_a_session_from_inside_and_from_outside() {
+fn a_local_set_runs_sessions_started_inside_and_outside() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -189,7 +189,7 @@ fn a_local_set_takes_a_session_from_inside_and_from_outside() {
 // Threads.
 
 #[test]
-fn a_session_that_has_ended_can_be_dropped_and_used_to_no_effect() {
+fn an_ended_session_can_be_dropped_and_used_without_effect() {
     let reporter = builder().runtime(Thread).start().expect("it starts");
     let handle = reporter.handle();
     assert!(is_delivered(reporter.stop_blocking(BOUND)));
@@ -197,15 +197,15 @@ fn a_session_that_has_ended_can_be_dropped_and_used_to_no_effect() {
     assert!(!handle.log("late", ()));
     let again = handle.stop_blocking(BOUND).expect("nothing to wait for");
     assert!(again.is_drained());
-    let (tell, hear) = channel();
-    // Tasks still run: only the session is over.
-    let spawned = handle.spawn(async move { tell.send(()).expect("it is awaited") });
+    let (sender, receiver) = channel();
+    // Tasks still run: only the session has ended.
+    let spawned = handle.spawn(async move { sender.send(()).expect("it is awaited") });
     assert!(spawned.is_ok());
-    assert_eq!(hear.recv_timeout(BOUND), Ok(()));
+    assert_eq!(receiver.recv_timeout(BOUND), Ok(()));
 }
 
 #[test]
-fn several_reporters_of_one_session_are_told_apart_by_the_backend() {
+fn the_backend_refuses_a_second_reporter_of_one_session() {
     let collector = Collector::start().expect("a collector");
     let reporters: Vec<_> = (0..2)
         .map(|_| {
@@ -218,7 +218,7 @@ fn several_reporters_of_one_session_are_told_apart_by_the_backend() {
                 .expect("it starts")
         })
         .collect();
-    // Each numbers its events from 0: the first to come has the session, the other one's events are refused, and its
+    // Each numbers its events from 0: the first to arrive owns the session, the other's events are refused, and its
     // ledger says so.
     for reporter in &reporters {
         assert!(reporter.log("x", ()));

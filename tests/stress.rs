@@ -29,9 +29,9 @@ fn session(name: &str, url: &str) -> Builder<HttpTransport<Ureq>, Thread, Thread
 }
 
 #[test]
-fn eight_threads_lose_repeat_and_invert_nothing() {
+fn eight_threads_lose_duplicate_and_reorder_nothing() {
     const THREADS: u64 = 8;
-    // What takes seconds when it is optimized takes minutes when it is not, most of them in the collector.
+    // What takes seconds in an optimized build takes minutes in a debug build, most of them in the collector.
     const EACH: u64 = if cfg!(debug_assertions) {
         10_000
     } else {
@@ -69,7 +69,7 @@ fn eight_threads_lose_repeat_and_invert_nothing() {
     assert_eq!((stats.accepted, stats.delivered), (ALL, ALL));
     assert_eq!((stats.refused.total(), stats.dropped.total()), (0, 0));
     assert_eq!((stats.queued, stats.queued_bytes), (0, 0));
-    // The collector refuses inversions, other contents under the same id, and whatever follows the end.
+    // The collector refuses reordered events, changed contents under the same id, and events after the end.
     assert_eq!(collector.violations(), []);
     let record = collector.session(SESSION).expect("it was kept");
     assert_eq!((record.len() as u64, record.duplicates()), (ALL, 0));
@@ -83,7 +83,7 @@ fn eight_threads_lose_repeat_and_invert_nothing() {
             let next = &mut next[from as usize];
             assert_eq!(
                 value["event_data"]["n"], *next,
-                "each thread's own in its order"
+                "each thread's events are in order"
             );
             *next += 1;
         }
@@ -95,7 +95,7 @@ fn eight_threads_lose_repeat_and_invert_nothing() {
     );
 }
 
-/// Many sessions in one process. Linux says how much memory that has.
+/// Many sessions in one process; on Linux only, which reports a process's memory.
 #[cfg(target_os = "linux")]
 mod sessions {
     use super::{BOUND, session};
@@ -107,14 +107,14 @@ mod sessions {
     const URL: &str = "TINKEX_TEST_URL";
     const SESSIONS: usize = 1_000;
 
-    /// What an idle session may cost, in KiB of resident memory.
+    /// The budget of an idle session, in KiB of resident memory.
     const WITHOUT_HTTP: usize = 100;
-    /// With ureq: a second thread, whose stack is larger when it is not optimized, and a connection with its buffers.
+    /// With ureq: a second thread, whose stack is larger in a debug build, and a connection with its buffers.
     const OVER_HTTP: usize = if cfg!(debug_assertions) { 260 } else { 100 };
 
-    /// The sessions are in a process of their own, so that its memory is theirs.
+    /// Runs the sessions in a separate process, so that its memory is theirs alone.
     fn run(child: &str, url: &str) {
-        // Each session has a connection that it keeps, and many systems allow no more than 1024 files.
+        // Each session keeps a connection open, and many systems allow only 1024 open files.
         let script = "ulimit -n 4096; exec \"$0\" --exact \"$1\" --nocapture";
         let output = Command::new("sh")
             .args(["-c", script])
@@ -182,7 +182,7 @@ mod sessions {
             let drain = session.wait_until_drained_blocking(BOUND);
             drain.is_ok_and(|drain| drain.is_drained()) && session.stats().delivered == 1
         };
-        // What the first session brings for all of them is not counted.
+        // The one-time cost of the first session does not count.
         let mut sessions = vec![start(0)];
         assert!(drained(&sessions[0]));
         let (before, threads_before) = (resident(), threads());
@@ -199,7 +199,7 @@ mod sessions {
 
         let begin = Instant::now();
         for session in &sessions {
-            // What is asked for is asked for by the call.
+            // The call itself requests the stop; the future only waits.
             drop(session.stop(BOUND));
         }
         for session in &sessions {

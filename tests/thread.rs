@@ -1,4 +1,4 @@
-//! The runtime without an executor: a thread for each session.
+//! The `Thread` runtime: a thread per session, no executor.
 #![cfg(all(
     feature = "collector",
     feature = "thread",
@@ -87,7 +87,7 @@ fn waits_work_in_every_executor() {
 }
 
 #[test]
-fn a_stalled_server_holds_up_the_drop_no_longer_than_its_timeout() {
+fn a_stalled_server_delays_the_drop_no_longer_than_the_drop_timeout() {
     let collector = Collector::start().expect("a collector");
     collector.always(Reply::stall());
     let config = Config::new(&collector.url(), "key").expect("a config");
@@ -104,14 +104,14 @@ fn a_stalled_server_holds_up_the_drop_no_longer_than_its_timeout() {
         drop(reporter);
         done.send(())
     });
-    // ureq itself would hold on for 30 s.
+    // ureq itself would wait for 30 s.
     assert_eq!(is_done.recv_timeout(BOUND), Ok(()));
     let stats = handle.stats();
     assert_eq!(stats.dropped.shutdown, 2);
     assert!(stats.is_balanced());
 }
 
-/// Asks its own session to be drained, from the driver's thread.
+/// Waits for its own session to drain, on the driver's thread.
 struct Entangled(mpsc::Receiver<tinkex_telemetry::Handle>, mpsc::Sender<bool>);
 
 impl Transport for Entangled {
@@ -126,23 +126,23 @@ impl Transport for Entangled {
 
 #[test]
 fn blocking_on_the_drivers_own_thread_is_refused() {
-    let (give, take) = mpsc::channel();
-    let (tell, hear) = mpsc::channel();
+    let (handle_sender, handle_receiver) = mpsc::channel();
+    let (result_sender, result_receiver) = mpsc::channel();
     let reporter = Reporter::builder("s")
-        .transport(Entangled(take, tell))
+        .transport(Entangled(handle_receiver, result_sender))
         .runtime(Thread)
         .enabled(true)
         .flush_threshold(2)
         .start()
         .expect("it starts");
-    give.send(reporter.handle()).expect("it listens");
+    handle_sender.send(reporter.handle()).expect("it listens");
     reporter.flush();
-    assert_eq!(hear.recv_timeout(BOUND), Ok(true));
+    assert_eq!(result_receiver.recv_timeout(BOUND), Ok(true));
 }
 
 #[test]
-fn a_sleep_is_over_when_its_time_has_come_and_not_before() {
-    // Real time, since it is what is under test.
+fn a_sleep_ends_at_its_deadline_and_not_before() {
+    // Real time, because it is under test.
     let at = Thread
         .now()
         .checked_add(Duration::from_millis(20))

@@ -1,5 +1,5 @@
-//! Whatever HTTP client a transport uses, what that client traces never becomes telemetry: no request may make events
-//! for the next. A new client's crates cannot be forgotten here, because they are read from Cargo.toml and Cargo.lock.
+//! Traces of an HTTP client never become telemetry, whichever client a transport uses: no request may create events for
+//! the next. A new client's crates cannot be forgotten here, because they are read from Cargo.toml and Cargo.lock.
 #![cfg(feature = "tracing")]
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 #![allow(dead_code, reason = "other tests use the rest of the manifest")]
@@ -14,13 +14,13 @@ use tinkex_telemetry::tracing::TelemetryLayer;
 const ALLOWED: [(&str, &str); 3] = [
     (
         "jni",
-        "Android only; what it logs is mostly the application's own calls",
+        "Android only; it logs mostly the application's own calls",
     ),
     ("kv-log-macro", "macros: the target is the caller's"),
     ("tracing", "macros: the target is the caller's"),
 ];
 
-/// The features whose adapter is an HTTP client, with the crates that each brings in.
+/// The features whose adapter is an HTTP client, with the crates that each adds.
 fn clients() -> BTreeMap<String, BTreeSet<String>> {
     let implements = |file: &String| {
         let code = read(file);
@@ -29,7 +29,7 @@ fn clients() -> BTreeMap<String, BTreeSet<String>> {
     };
     features()
         .into_iter()
-        // `http` has the trait itself.
+        // `http` only defines the trait.
         .filter(|(name, _)| name != "http")
         .filter(|(name, _)| {
             let module = format!("features/{}", name.replace('-', "_"));
@@ -57,7 +57,7 @@ fn locked() -> BTreeMap<String, BTreeSet<String>> {
         if package.header == "package" {
             let name = strings(package.value("name")).into_iter().next();
             let needs = strings(package.value("dependencies"));
-            // `name version` where there is more than one version.
+            // `name version` if there are several versions.
             let needs = needs
                 .iter()
                 .filter_map(|need| need.split(' ').next().map(str::to_owned));
@@ -67,7 +67,7 @@ fn locked() -> BTreeMap<String, BTreeSet<String>> {
     all
 }
 
-/// These crates, and what they depend on.
+/// These crates and all their dependencies.
 fn with_dependencies(
     crates: &BTreeSet<String>,
     locked: &BTreeMap<String, BTreeSet<String>>,
@@ -83,7 +83,7 @@ fn with_dependencies(
 }
 
 #[test]
-fn the_filter_leaves_out_every_crate_of_every_http_client_that_can_log() {
+fn the_filter_excludes_every_crate_of_every_http_client_that_can_log() {
     let (clients, locked) = (clients(), locked());
     let names: Vec<_> = clients.keys().map(String::as_str).collect();
     assert!(
@@ -98,17 +98,17 @@ fn the_filter_leaves_out_every_crate_of_every_http_client_that_can_log() {
             .iter()
             .any(|facade| needs.contains(*facade))
     };
-    let is_left_out =
+    let is_excluded =
         |name: &str| TelemetryLayer::EXCLUDED.contains(&name.replace('-', "_").as_str());
     for (client, crates) in &clients {
         if crates.contains(client) {
-            assert!(is_left_out(client), "add {client} to ORIGINS");
+            assert!(is_excluded(client), "add {client} to ORIGINS");
         }
         for name in with_dependencies(crates, &locked) {
             let is_allowed = ALLOWED.iter().any(|(allowed, _)| *allowed == name);
             assert!(
-                !can_log(&name) || is_allowed || is_left_out(&name),
-                "{name} comes with the HTTP client {client} and can log: add it to ORIGINS in \
+                !can_log(&name) || is_allowed || is_excluded(&name),
+                "the HTTP client {client} depends on {name}, which can log: add it to ORIGINS in \
                  features/tracing/filter.rs, or to the list above with a reason"
             );
         }

@@ -35,7 +35,7 @@ const PREFIX: &str = "/api/v1/";
 /// backend.script("get_server_capabilities", [Reply::status(503)]);
 /// for expected in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK] {
 ///     let request = Request::get("http://any/api/v1/get_server_capabilities");
-///     let response = backend.answer(&request.body(Bytes::new())?).response();
+///     let response = backend.reply(&request.body(Bytes::new())?).response();
 ///     assert_eq!(response.map(|response| response.status()), Some(expected));
 /// }
 /// # Ok::<_, http::Error>(())
@@ -171,7 +171,7 @@ impl Backend {
     }
 
     /// Replies to a request for a path that begins with `/api/v1/`.
-    pub fn answer(&self, request: &Request<Bytes>) -> Reply {
+    pub fn reply(&self, request: &Request<Bytes>) -> Reply {
         let path = request.uri().path().strip_prefix(PREFIX);
         let path = path.unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();

@@ -24,7 +24,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::super::wire::violation::Violation;
-use super::script::{Reply, ResponseKind};
+use super::script::{Reply, ReplyKind};
 use super::state::State;
 
 const ENDPOINT: &str = "/api/v1/telemetry";
@@ -69,7 +69,7 @@ async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Respons
     let arrived = Instant::now();
     let headers = request.headers().clone();
     let scripted = state.ledger().next_reply();
-    let reply = if scripted.kind == ResponseKind::CloseBeforeBody {
+    let reply = if scripted.kind == ReplyKind::CloseBeforeBody {
         state.record_unread(arrived, headers, scripted.kind);
         scripted
     } else {
@@ -117,11 +117,11 @@ async fn send_reply(reply: Reply) -> Response {
         tokio::time::sleep(reply.delay).await;
     }
     match reply.kind {
-        ResponseKind::Status(status) => respond(status, reply),
-        ResponseKind::Stall => future::pending().await,
-        ResponseKind::CloseBeforeBody | ResponseKind::CloseAfterBody => Hangup::after(Bytes::new()),
-        ResponseKind::Garbage => Hangup::after(reply.body),
-        ResponseKind::Truncated => Hangup::after(truncated(&reply)),
+        ReplyKind::Status(status) => respond(status, reply),
+        ReplyKind::Stall => future::pending().await,
+        ReplyKind::CloseBeforeBody | ReplyKind::CloseAfterBody => Hangup::after(Bytes::new()),
+        ReplyKind::Garbage => Hangup::after(reply.body),
+        ReplyKind::Truncated => Hangup::after(truncated(&reply)),
     }
 }
 

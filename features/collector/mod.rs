@@ -9,7 +9,7 @@
 //! use std::io::{Read, Write};
 //! use std::net::TcpStream;
 //! use std::time::Duration;
-//! use tinkex_telemetry::collector::{Collector, Reply, ResponseKind};
+//! use tinkex_telemetry::collector::{Collector, Reply, ReplyKind};
 //!
 //! let collector = Collector::builder().lenient().start()?;
 //! collector.script([Reply::status(503).retry_after("1")]);
@@ -31,8 +31,8 @@
 //! assert!(collector.wait_for("s", 1, Duration::from_secs(5)));
 //! let session = collector.session("s").expect("it was kept");
 //! assert_eq!(session.events()[0].kind().as_str(), "SESSION_START");
-//! assert_eq!(collector.requests()[0].answer(), ResponseKind::Status(503));
-//! assert_eq!(collector.requests()[1].answer(), ResponseKind::Status(200));
+//! assert_eq!(collector.requests()[0].reply(), ReplyKind::Status(503));
+//! assert_eq!(collector.requests()[1].reply(), ReplyKind::Status(200));
 //! # std::io::Result::Ok(())
 //! ```
 //!
@@ -70,5 +70,5 @@ mod state;
 pub use super::wire::{Checked, CheckedEvent, EventKind, Mode, Violation, check};
 pub use backend::{Backend, CallRecord};
 pub use record::{EventRecord, RequestRecord, SessionRecord};
-pub use script::{Reply, ResponseKind};
+pub use script::{Reply, ReplyKind};
 pub use server::{Collector, CollectorBuilder};

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::wire::checked::{Checked, CheckedEvent, EventKind};
 use super::super::wire::violation::{Place, Violation};
-use super::script::ResponseKind;
+use super::script::ReplyKind;
 
 /// A kept event. Cloning it copies no text.
 #[derive(Clone, Debug, PartialEq)]
@@ -295,7 +295,7 @@ pub struct RequestRecord {
     pub(super) session: Option<String>,
     /// The id and index of each event; empty unless the body passed the check.
     pub(super) events: Vec<(Arc<str>, u64)>,
-    pub(super) response: ResponseKind,
+    pub(super) response: ReplyKind,
     pub(super) is_kept: bool,
     pub(super) violation: Option<Violation>,
 }
@@ -342,7 +342,7 @@ impl RequestRecord {
     }
 
     /// The kind of response it received.
-    pub fn answer(&self) -> ResponseKind {
+    pub fn reply(&self) -> ReplyKind {
         self.response
     }
 

@@ -29,7 +29,7 @@ use serde_json::Value;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Reply {
-    pub(super) kind: ResponseKind,
+    pub(super) kind: ReplyKind,
     pub(super) delay: Duration,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -39,7 +39,7 @@ pub struct Reply {
 /// The kind of response that a request received, as recorded in a [`RequestRecord`](super::RequestRecord).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum ResponseKind {
+pub enum ReplyKind {
     /// A response with this status.
     Status(u16),
     /// The start of a 200; then the connection was closed.
@@ -57,7 +57,7 @@ pub enum ResponseKind {
 impl Reply {
     /// 200 with the body `{"status":"accepted"}`.
     pub fn accept() -> Self {
-        Self::new(ResponseKind::Status(200), r#"{"status":"accepted"}"#)
+        Self::new(ReplyKind::Status(200), r#"{"status":"accepted"}"#)
     }
 
     /// This status, with a small JSON body.
@@ -75,7 +75,7 @@ impl Reply {
         } else {
             r#"{"error":"scripted"}"#
         };
-        Self::new(ResponseKind::Status(status), body)
+        Self::new(ReplyKind::Status(status), body)
     }
 
     /// 200 with this body.
@@ -94,7 +94,7 @@ impl Reply {
 
     pub(super) fn status_code(&self) -> Option<u16> {
         match self.kind {
-            ResponseKind::Status(status) => Some(status),
+            ReplyKind::Status(status) => Some(status),
             _ => None,
         }
     }
@@ -102,17 +102,17 @@ impl Reply {
     /// Reads the request and never responds; the connection stays open until the client closes it or the collector
     /// stops.
     pub fn stall() -> Self {
-        Self::new(ResponseKind::Stall, "")
+        Self::new(ReplyKind::Stall, "")
     }
 
     /// Closes the connection once the headers are read. The body stays unread, so nothing of it is kept or recorded.
     pub fn close_before_body() -> Self {
-        Self::new(ResponseKind::CloseBeforeBody, "")
+        Self::new(ReplyKind::CloseBeforeBody, "")
     }
 
     /// Reads the request and closes the connection without a response.
     pub fn close_after_body() -> Self {
-        Self::new(ResponseKind::CloseAfterBody, "")
+        Self::new(ReplyKind::CloseAfterBody, "")
     }
 
     /// Keeps the events and closes the connection without a response: the client must send them again, and the
@@ -124,17 +124,14 @@ impl Reply {
     /// Reads the request, sends bytes that are not HTTP and closes the connection. [`body`](Self::body) sets other
     /// bytes.
     pub fn garbage() -> Self {
-        Self::new(
-            ResponseKind::Garbage,
-            "\x16\x03\x01 this is not HTTP\r\n\r\n",
-        )
+        Self::new(ReplyKind::Garbage, "\x16\x03\x01 this is not HTTP\r\n\r\n")
     }
 
     /// Sends a 200 with half of the [`body`](Self::body) that its `content-length` promises, and closes the connection.
     ///
     /// The events are not kept, though a client that checks only the status takes it for success.
     pub fn truncated() -> Self {
-        Self::new(ResponseKind::Truncated, r#"{"status":"accepted"}"#)
+        Self::new(ReplyKind::Truncated, r#"{"status":"accepted"}"#)
     }
 
     /// Keeps the events with any response, provided that they pass the check.
@@ -183,10 +180,10 @@ impl Reply {
     }
 
     pub(super) fn is_success(&self) -> bool {
-        matches!(self.kind, ResponseKind::Status(status) if is_success(status))
+        matches!(self.kind, ReplyKind::Status(status) if is_success(status))
     }
 
-    fn new(kind: ResponseKind, body: &'static str) -> Self {
+    fn new(kind: ReplyKind, body: &'static str) -> Self {
         let json = HeaderValue::from_static("application/json");
         Self {
             kind,

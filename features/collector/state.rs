@@ -24,7 +24,7 @@ use super::super::wire::form;
 use super::super::wire::violation::Violation;
 use super::backend::Backend;
 use super::record::{EventRecord, OrderRules, RequestRecord, Sender, SessionRecord};
-use super::script::{Reply, ResponseKind};
+use super::script::{Reply, ReplyKind};
 
 pub(super) type OnEvent = Box<dyn FnMut(&str, &EventRecord) + Send>;
 
@@ -169,7 +169,7 @@ impl State {
     /// Replies to a call other than telemetry.
     pub(super) fn call(&self, request: &Request<Bytes>) -> Reply {
         match self.rules.check_api_key(request.headers()) {
-            Ok(()) => self.backend.answer(request),
+            Ok(()) => self.backend.reply(request),
             Err(violation) => refusal(&violation),
         }
     }
@@ -192,12 +192,7 @@ impl State {
     }
 
     /// Records a request whose body is not read.
-    pub(super) fn record_unread(
-        &self,
-        arrived: Instant,
-        headers: HeaderMap,
-        response: ResponseKind,
-    ) {
+    pub(super) fn record_unread(&self, arrived: Instant, headers: HeaderMap, response: ReplyKind) {
         let mut ledger = self.ledger();
         ledger.has_refused_unknown = true;
         ledger.requests.push(RequestRecord {

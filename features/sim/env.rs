@@ -170,6 +170,8 @@ impl Env {
             .spawner(self.0.spawner.tagged(tag));
         // Stacks differ from build to build; a simulation must not.
         builder.errors.without_stacks = true;
+        // Half of the sessions queue events the way bare metal does: the seed decides, by a stream of its own.
+        builder.host.pushes_in_pieces = Rng::bytes(self.0.seed, 2_000 + number)[0] & 1 == 1;
         let reporter = match change(builder).start() {
             Ok(reporter) => Rc::new(reporter),
             Err(error) => {

@@ -43,7 +43,7 @@ faults! {
     /// The connection is reset after the body; the server does not process the request.
     ResetAfterBody 30,
     /// The server processes the request, but the response is lost.
-    AnswerLost 40,
+    ResponseLost 40,
     /// The server receives the request twice.
     Duplicated 20,
     /// The server processes the request, but the response is not HTTP.

@@ -28,7 +28,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// executor.run();
 /// let send = transport.next().expect("it was flushed");
 /// assert_eq!(send.event_count(), 1);
-/// send.answer(Err(SendError::rejected("no")));
+/// send.complete(Err(SendError::rejected("no")));
 /// executor.run();
 /// assert_eq!(reporter.stats().dropped.rejected, 1);
 /// # Ok::<(), tinkex_telemetry::session::BuildError>(())
@@ -115,7 +115,7 @@ impl Transport for ManualTransport {
 
 impl PendingSend {
     /// Completes the send with this result.
-    pub fn answer(self, result: Result<Receipt, SendError>) {
+    pub fn complete(self, result: Result<Receipt, SendError>) {
         let mut state = self.slot.lock();
         state.result = Some(result);
         let waker = state.waker.take();

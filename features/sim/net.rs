@@ -30,7 +30,7 @@ const EXCHANGE_FAULTS: [Fault; 25] = [
     Fault::ResetWithinBody,
     Fault::ResetAfterBody,
     Fault::Stalled,
-    Fault::AnswerLost,
+    Fault::ResponseLost,
     Fault::Garbage,
     Fault::Truncated,
     Fault::Redirect,
@@ -155,7 +155,7 @@ impl HttpClient for SimHttp {
         let reply = plan.reply.unwrap_or_else(Reply::accept);
         self.delay(plan.response_delay + reply.delay).await;
         match plan.fault {
-            Some(Fault::AnswerLost) => return Err(HttpError::new("connection reset")),
+            Some(Fault::ResponseLost) => return Err(HttpError::new("connection reset")),
             Some(Fault::Garbage) => return Err(HttpError::new("the response is not HTTP")),
             Some(Fault::Truncated) => return Err(HttpError::new("the response broke off")),
             _ => {}

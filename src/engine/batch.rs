@@ -1,4 +1,4 @@
-//! Batches: what goes into one, its attempts, its way out of the ring, its halves.
+//! Batches: how one is formed, attempted, copied out of the ring and split.
 
 use super::stopping::End;
 use super::{AttemptId, Engine, Step, earliest};
@@ -7,15 +7,15 @@ use crate::time::Instant;
 use core::num::NonZero;
 use uuid::Uuid;
 
-/// Which events a batch has: those at the head of the queue.
+/// The extent of a batch: how many events from the head of the queue it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BatchExtent {
     pub(super) records: usize,
-    /// With headers, as the ring counts.
+    /// With headers, as the ring counts them.
     pub(super) ring_bytes: usize,
-    /// Without headers, but with commas, as the wire counts.
+    /// Without headers but with commas, as on the wire.
     pub(super) json_bytes: usize,
-    /// `SESSION_END` is its last event.
+    /// Whether `SESSION_END` is its last event.
     pub(super) with_end: bool,
 }
 
@@ -24,7 +24,7 @@ impl BatchExtent {
         self.records as u64 + self.with_end as u64
     }
 
-    /// The JSON bytes with one more event.
+    /// `json_bytes` with one more event.
     const fn with_event(&self, len: usize) -> usize {
         let comma = if self.events() > 0 { 1 } else { 0 };
         self.json_bytes + comma + len
@@ -58,12 +58,12 @@ impl InFlight {
         matches!(self.phase, Phase::Retry { until, .. } if until <= now)
     }
 
-    pub(super) fn is_sending(&self, send: AttemptId) -> bool {
-        matches!(self.phase, Phase::Sending { id, .. } if id == send)
+    pub(super) fn is_sending(&self, attempt: AttemptId) -> bool {
+        matches!(self.phase, Phase::Sending { id, .. } if id == attempt)
     }
 }
 
-/// A batch was too large: until `end`, batches have at most `cap` events.
+/// After a batch that was too large: up to position `end`, batches have at most `cap` events.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Split {
     cap: NonZero<u64>,
@@ -83,7 +83,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Where copying this batch begins.
+    /// A cursor at the beginning of this batch.
     pub(crate) const fn cursor(&self) -> Cursor {
         Cursor {
             send: self.id,
@@ -99,20 +99,22 @@ impl Attempt {
 #[derive(Debug)]
 pub(crate) struct Cursor {
     send: AttemptId,
-    /// Records begun, the place in the ring, and what is left there of the record that was begun last.
+    /// Records begun so far, the current one included.
     records: usize,
+    /// The offset in the ring.
     ring_at: usize,
+    /// Bytes left of the current record.
     left: usize,
-    /// The place in `SESSION_END`.
+    /// The offset in `SESSION_END`, its comma included.
     end_at: usize,
 }
 
 impl Engine {
-    /// Records looked at under one lock. Each may have to come from main memory, and all together should take less time
-    /// than a waiting `log` spins.
+    /// Records visited under one lock. Each may be a cache miss, and all of them together should take less time than a
+    /// waiting `log` spins.
     const FORM_STEP: usize = 8;
 
-    /// Puts the next batch together, and sends it when it is complete.
+    /// Continues forming the next batch, and begins its first attempt once it is complete.
     pub(super) fn form(&mut self, now: Instant) -> Step {
         let cap = self.batch_cap();
         let before_end = self.records_before_end();
@@ -146,7 +148,7 @@ impl Engine {
         Step::Again
     }
 
-    /// The next event is still being written, by somebody whom the driver has interrupted.
+    /// The next event is still being written: the driver has interrupted its writer.
     fn wait_for_event(&mut self) -> Step {
         self.awaits_writer = true;
         Step::Wait(earliest([self.stop_deadline(), self.notices.due()]))
@@ -175,7 +177,7 @@ impl Engine {
         self.begin_attempt(in_flight, now)
     }
 
-    /// The most events the next batch may have.
+    /// The maximum number of events in the next batch.
     fn batch_cap(&mut self) -> u64 {
         let settled = self.ledger.settled();
         self.split = self.split.filter(|split| split.end > settled);
@@ -185,7 +187,7 @@ impl Engine {
         }
     }
 
-    /// How many records stand in the queue before `SESSION_END`, if it is queued.
+    /// The number of records in the queue before `SESSION_END`, if it is queued.
     fn records_before_end(&self) -> Option<u64> {
         match &self.end {
             End::Queued { position, .. } => Some(position - self.ledger.settled()),
@@ -216,7 +218,7 @@ impl Engine {
         Step::Send(attempt)
     }
 
-    /// When the attempt under way must end: its own timeout, or a stop's deadline, which may come up meanwhile.
+    /// When the current attempt must end: at its timeout, or at the deadline of a stop, which may begin meanwhile.
     pub(crate) fn send_deadline(&self) -> Option<Instant> {
         let in_flight = self.in_flight.as_ref()?;
         let Phase::Sending { deadline, .. } = in_flight.phase else {
@@ -225,8 +227,8 @@ impl Engine {
         earliest([Some(deadline), self.stop_deadline()])
     }
 
-    /// Copies the next piece of a batch's events, as much of it as `out` holds. Zero at the end, and when the batch is
-    /// no longer in flight.
+    /// Copies the next piece of a batch's events, as much as fits into `out`. Returns zero at the end, and when the
+    /// batch is no longer in flight.
     pub(crate) fn copy(&self, at: &mut Cursor, out: &mut [u8]) -> usize {
         let Some(in_flight) = self.in_flight.as_ref().filter(|f| f.is_sending(at.send)) else {
             return 0;
@@ -259,7 +261,7 @@ impl Engine {
         len
     }
 
-    /// Steps over a record's header and copies what fits; all but the first record bring a comma.
+    /// Skips a record's header and copies what fits, after a comma unless the record is the first.
     fn begin_record(&self, at: &mut Cursor, out: &mut [u8]) -> usize {
         if let Some(record) = self.ring.record(at.ring_at) {
             at.left = record.len;
@@ -283,14 +285,14 @@ impl Engine {
         len
     }
 
-    /// The batch was too large: it goes back to the queue, to be sent in halves.
+    /// Returns a batch that was too large to the queue, to be sent in halves.
     pub(super) fn split(&mut self, extent: &BatchExtent) {
         let end = self
             .split
             .map_or(self.ledger.settled() + extent.events(), |split| split.end);
         let half = NonZero::new(extent.events().div_ceil(2)).unwrap_or(NonZero::<u64>::MIN);
         self.split = Some(Split { cap: half, end });
-        // Whatever made the batch due has been answered by it; its pieces are due for that very reason.
+        // Forming the batch consumed what made it due; its parts are still due for the same reason.
         self.flush_watermark.0 = self.flush_watermark.0.max(end);
     }
 }

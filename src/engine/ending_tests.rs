@@ -1,4 +1,4 @@
-//! The engine's promises about the end of a session, with hand-moved time.
+//! What the engine promises about the end of a session, with manual time.
 
 use super::testing::{Harness, retryable};
 use super::{Priority, SendOutcome, Step, Wakers};
@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_full_queue_cannot_take_the_end_of_the_session_away() {
+fn a_full_queue_accepts_one_fatal_exception_and_session_end() {
     let mut harness = Harness::new(|options| {
         options.max_queue_size = 10;
         options.flush_threshold = 10;
@@ -32,7 +32,7 @@ fn a_full_queue_cannot_take_the_end_of_the_session_away() {
 }
 
 #[test]
-fn the_byte_limit_leaves_a_reserve_for_one_fatal_exception() {
+fn a_queue_full_of_bytes_accepts_one_fatal_exception() {
     let mut harness = Harness::new(|options| {
         options.max_event_bytes = 512;
         options.max_queue_bytes = 2_000;
@@ -46,7 +46,7 @@ fn the_byte_limit_leaves_a_reserve_for_one_fatal_exception() {
 }
 
 #[test]
-fn the_queue_is_full_at_its_last_byte_and_the_reserve_holds_the_largest_exception() {
+fn the_queue_fills_to_the_last_byte_and_the_reserve_fits_the_largest_exception() {
     const LARGEST: usize = 512;
     let mut probe = Harness::new(|_| {});
     assert!(probe.log("x"));
@@ -94,7 +94,7 @@ fn many_fatal_errors_end_the_session_once() {
 }
 
 #[test]
-fn what_is_logged_after_a_survived_fatal_exception_follows_the_end() {
+fn events_logged_after_a_survived_fatal_exception_follow_session_end() {
     let mut harness = Harness::new(|_| {});
     harness.log("before");
     assert_eq!(harness.fatal("fatal"), Ok(()));
@@ -105,13 +105,13 @@ fn what_is_logged_after_a_survived_fatal_exception_follows_the_end() {
     );
     harness.flush();
     assert_eq!(harness.deliver().names(), ["after", "after again"]);
-    harness.tell(true);
+    harness.report(true);
     let after_end = |(kind, _): &&_| *kind == DiagnosticKind::LoggedAfterEnd;
     assert_eq!(harness.reported.iter().filter(after_end).count(), 1);
 }
 
 #[test]
-fn a_stop_sends_the_end_last_and_refuses_what_comes_after() {
+fn a_stop_sends_session_end_last_and_refuses_later_events() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
     harness.stop(SECOND);
@@ -127,7 +127,7 @@ fn a_stop_sends_the_end_last_and_refuses_what_comes_after() {
 }
 
 #[test]
-fn an_end_that_fits_no_more_into_a_batch_goes_alone() {
+fn session_end_is_sent_alone_if_the_last_batch_is_full() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(100);
     harness.stop(SECOND);
@@ -150,8 +150,8 @@ fn a_stop_cuts_a_backoff_short() {
 }
 
 #[test]
-fn a_stop_waits_for_what_the_server_asked_for_if_there_is_time() {
-    for (timeout, is_waited_for) in [(5 * SECOND, true), (SECOND, false)] {
+fn a_stop_waits_for_retry_after_if_its_deadline_allows() {
+    for (timeout, is_in_time) in [(5 * SECOND, true), (SECOND, false)] {
         let mut harness = Harness::new(|_| {});
         harness.log("a");
         harness.flush();
@@ -163,7 +163,7 @@ fn a_stop_waits_for_what_the_server_asked_for_if_there_is_time() {
         );
         let until = harness.after(3 * SECOND);
         harness.stop(timeout);
-        if is_waited_for {
+        if is_in_time {
             assert_eq!(harness.poll(), Step::Wait(Some(until)));
         } else {
             assert_eq!(harness.poll(), Step::Done);
@@ -173,7 +173,7 @@ fn a_stop_waits_for_what_the_server_asked_for_if_there_is_time() {
 }
 
 #[test]
-fn a_stop_gives_up_at_once_when_the_next_attempt_lies_beyond_its_deadline() {
+fn a_stop_gives_up_at_once_if_the_next_attempt_would_miss_its_deadline() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
     harness.stop(Duration::from_millis(500));
@@ -184,7 +184,7 @@ fn a_stop_gives_up_at_once_when_the_next_attempt_lies_beyond_its_deadline() {
 }
 
 #[test]
-fn an_attempt_at_a_stops_deadline_is_one_too_late() {
+fn an_attempt_at_the_deadline_of_a_stop_is_too_late() {
     for (retry_after, is_late) in [(SECOND, true), (SECOND - MICROSECOND, false)] {
         let mut harness = Harness::new(|_| {});
         harness.log("a");
@@ -199,7 +199,7 @@ fn an_attempt_at_a_stops_deadline_is_one_too_late() {
 }
 
 #[test]
-fn a_deadline_after_the_end_has_nothing_to_drop() {
+fn a_deadline_that_passes_after_everything_is_settled_drops_nothing() {
     let mut harness = Harness::new(|_| {});
     harness.stop(SECOND);
     harness.deliver();
@@ -209,7 +209,7 @@ fn a_deadline_after_the_end_has_nothing_to_drop() {
 }
 
 #[test]
-fn a_stop_that_meets_its_deadline_drops_what_is_left_and_ignores_a_late_answer() {
+fn a_stop_drops_what_is_left_at_its_deadline_and_ignores_a_late_result() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
     harness.stop(2 * SECOND);
@@ -227,7 +227,7 @@ fn a_stop_that_meets_its_deadline_drops_what_is_left_and_ignores_a_late_answer()
 }
 
 #[test]
-fn a_later_stop_neither_extends_nor_shortens_the_first_ones_deadline() {
+fn a_second_stop_does_not_change_the_deadline() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
     harness.stop(3 * SECOND);
@@ -264,7 +264,7 @@ fn an_unlimited_queue_has_room_for_a_fatal_exception() {
 }
 
 #[test]
-fn a_last_attempt_that_ends_with_the_stop_is_dropped_by_the_stop() {
+fn a_last_attempt_that_fails_at_the_deadline_counts_as_shutdown() {
     let mut harness = Harness::new(|options| options.max_retries = 0);
     harness.log("a");
     harness.stop(2 * SECOND);
@@ -277,7 +277,7 @@ fn a_last_attempt_that_ends_with_the_stop_is_dropped_by_the_stop() {
 
 #[cfg(feature = "std")]
 #[test]
-fn a_fatal_exception_that_is_not_sent_ends_the_session_and_wakes_the_driver() {
+fn a_refused_fatal_exception_still_ends_the_session_and_wakes_the_driver() {
     for refusal in [Refusal::Scrubbed, Refusal::ScrubPanicked] {
         let mut harness = Harness::new(|_| {});
         assert!(matches!(harness.engine.poll(harness.now), Step::Wait(_)));

@@ -1,4 +1,4 @@
-//! What comes in: events that are queued, and events that are refused.
+//! Intake: events are queued, or refused and counted.
 
 use super::{Engine, Priority, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
@@ -10,19 +10,19 @@ use crate::stats::Refusal;
 use crate::text::Reason;
 
 impl Engine {
-    /// Takes an event: everything of its JSON behind id and index.
+    /// Takes an event; `body` is its JSON after id and index.
     #[cfg(any(test, feature = "std"))]
     pub(crate) fn push(
         &mut self,
         body: &[u8],
         priority: Priority<'_>,
     ) -> (Result<(), Refusal>, Wakers) {
-        self.take(body.len(), priority, |ring, front| {
-            ring.push(front.index, front.len(), |out| front.write(out), body)
+        self.take(body.len(), priority, |ring, prefix| {
+            ring.push(prefix.index, prefix.len(), |out| prefix.write(out), body)
         })
     }
 
-    /// Takes an event that `put` puts into the ring.
+    /// Takes an event that `put` writes to the ring.
     #[inline]
     pub(super) fn take<R>(
         &mut self,
@@ -55,7 +55,7 @@ impl Engine {
         (result, self.driver.wake())
     }
 
-    /// Counts an event that did not get so far as to be pushed, and says why it could not be encoded.
+    /// Counts an event that was refused before it could be pushed, and reports the reason.
     pub(crate) fn refuse_with_reason(
         &mut self,
         refusal: Refusal,
@@ -66,7 +66,7 @@ impl Engine {
         } else {
             refusal
         };
-        // What was dropped on purpose is no loss, and leaves no gap.
+        // A scrubbed event is no loss, so it leaves no gap in the indexes.
         if !matches!(refusal, Refusal::SessionEnded | Refusal::Scrubbed) {
             self.next_index += 1;
         }
@@ -79,7 +79,7 @@ impl Engine {
         (Err(refusal), wakers)
     }
 
-    /// Counts a fatal exception that is not to be sent; the session ends all the same.
+    /// Counts a refused fatal exception, which still ends the session.
     #[cfg(feature = "std")]
     pub(crate) fn refuse_fatal(
         &mut self,
@@ -95,12 +95,12 @@ impl Engine {
         (result, wakers.and_driver(&mut self.driver))
     }
 
-    /// Counts an accepted event of which something was left out.
+    /// Counts an accepted event that was truncated.
     pub(crate) fn note_truncated(&mut self) {
         self.ledger.truncated += 1;
     }
 
-    /// Puts an event into the ring, unless a limit forbids it. A fatal exception may use the reserve.
+    /// Writes an event to the ring, unless a limit forbids it. A fatal exception may use the reserve.
     #[inline]
     fn admit<R>(
         &mut self,
@@ -109,8 +109,8 @@ impl Engine {
         is_fatal: bool,
         put: impl FnOnce(&mut Ring, EventPrefix) -> Result<R, NoRoom>,
     ) -> Result<R, Refusal> {
-        let front = EventPrefix::new(self.random.uuid(), index);
-        let len = front.len() + body_len;
+        let prefix = EventPrefix::new(self.random.uuid(), index);
+        let len = prefix.len() + body_len;
         if len > self.options.max_event_bytes {
             return Err(Refusal::EventTooLarge);
         }
@@ -122,12 +122,12 @@ impl Engine {
         if self.ring.records() >= size || self.ring.used() + HEADER + len > bytes {
             return Err(Refusal::QueueFull);
         }
-        let put = put(&mut self.ring, front).map_err(|_| Refusal::QueueFull)?;
+        let put = put(&mut self.ring, prefix).map_err(|_| Refusal::QueueFull)?;
         self.bytes_since_flush += len;
         Ok(put)
     }
 
-    /// Counts an accepted event. True when the driver should look.
+    /// Counts an accepted event. Returns whether to wake the driver.
     fn note_accepted(&mut self) -> bool {
         self.ledger.accepted += 1;
         let is_first_after_end =
@@ -141,12 +141,12 @@ impl Engine {
         if is_due {
             self.make_all_due();
         }
-        // While a batch is in flight the driver looks again by itself. The first event of a queue arms the timer.
+        // With a batch in flight the driver polls again anyway. The first event in the queue makes it arm the timer.
         let needs_wake = self.in_flight.is_none() && (is_due || self.queued() == 1);
         needs_wake || is_first_after_end
     }
 
-    /// Counts a refused event. True when the driver should tell.
+    /// Counts a refused event. Returns whether to wake the driver, to report it.
     fn note_refused(&mut self, refusal: Refusal, reason: Option<Reason>) -> bool {
         *self.ledger.refused.of(refusal) += 1;
         match (refusal, reason) {

@@ -1,14 +1,14 @@
-//! What holds between any two calls of the engine, whatever came before.
+//! The invariants that hold between any two engine calls.
 //!
-//! Builds with debug assertions check the list after each turn with a session's engine, so every test and every
-//! simulated seed does.
+//! With debug assertions they are checked after every access to a session's engine, and so in every test and every
+//! simulated seed.
 
 use super::Engine;
 use super::batch::{InFlight, Phase};
 use super::stopping::End;
 
 impl Engine {
-    /// Panics in builds with debug assertions when an invariant is violated; otherwise it is empty.
+    /// Panics if an invariant is violated. Does nothing without debug assertions.
     #[inline(always)]
     pub(crate) fn check(&self) {
         if cfg!(debug_assertions) {
@@ -19,7 +19,7 @@ impl Engine {
         }
     }
 
-    /// Every accepted event is settled or queued; each has an index of its own, and is due only if it was accepted.
+    /// Every accepted event is settled or queued and has its own index; only accepted events are due.
     fn check_ledger(&self) {
         let (accepted, settled) = (self.ledger.accepted, self.ledger.settled());
         debug_assert_eq!(
@@ -27,16 +27,16 @@ impl Engine {
             settled + self.queued(),
             "the ledger does not balance"
         );
-        debug_assert!(self.next_index >= accepted, "an index was given twice");
+        debug_assert!(self.next_index >= accepted, "an index was used twice");
         debug_assert!(
             self.flush_watermark.0 <= accepted,
-            "events are due that do not exist"
+            "more events are due than exist"
         );
         debug_assert!(self.ring.used() <= self.options.max_queue_bytes + self.options.reserve());
         debug_assert!(self.ring.records() <= self.options.max_queue_size.saturating_add(1));
     }
 
-    /// `SESSION_END` has a place among the accepted events that are not settled, and its JSON is there.
+    /// A queued `SESSION_END` has a position among the unsettled events, and JSON.
     fn check_end(&self) {
         if let End::Queued { position, index } = self.end {
             debug_assert!(self.ledger.settled() <= position && position < self.ledger.accepted);
@@ -48,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// What is in flight is at the ring's head; while it is, no other batch is formed; only a driver sends.
+    /// A batch in flight is at the head of the ring; meanwhile no other one is formed; sending needs a driver.
     fn check_batch(&self) {
         if let Some(in_flight) = &self.in_flight {
             let InFlight { extent, phase, .. } = in_flight;
@@ -57,18 +57,22 @@ impl Engine {
             debug_assert!(extent.ring_bytes <= self.ring.used());
             debug_assert!(extent.json_bytes <= self.options.batch_budget);
             debug_assert!(!extent.with_end || self.end.is_queued());
-            debug_assert_eq!(self.forming.events(), 0, "two batches at once");
+            debug_assert_eq!(
+                self.forming.events(),
+                0,
+                "a batch is formed while another is in flight"
+            );
             let is_sending = matches!(phase, Phase::Sending { .. });
             debug_assert!(
                 !is_sending || self.driver.is_attached,
-                "no driver sends this"
+                "a batch is being sent without a driver"
             );
         }
         debug_assert!(self.forming.records <= self.ring.records());
         debug_assert!(self.forming.ring_bytes <= self.ring.used());
     }
 
-    /// Nothing follows a stop: `SESSION_END` is queued or settled, and only a stop has a deadline.
+    /// After a stop `SESSION_END` is queued or settled; there is a deadline only with a stop.
     fn check_stop(&self) {
         debug_assert!(
             !self.is_stopping || !self.end.is_open(),

@@ -18,7 +18,7 @@ impl Ledger {
     }
 }
 
-/// What the engine refuses. Other refusals never get here.
+/// Counts of the refusals that reach the engine; the others are counted elsewhere.
 #[derive(Default)]
 pub(super) struct Counted {
     queue_full: u64,

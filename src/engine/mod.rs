@@ -1,7 +1,7 @@
-//! The state machine: everything that can be decided without I/O, a clock or an allocator is decided here.
+//! The state machine of a session: makes every decision that needs no I/O, no clock and no allocator.
 //!
-//! It is told what happens (`push`, `settle`, `request_flush`, `begin_stop`) and what time it is, and answers what to
-//! do next (`poll`). Every executor, the simulator and bare metal run this one.
+//! Events and results go in (`push`, `settle`, `request_flush`, `begin_stop`), with the current time where it matters;
+//! `poll` returns the next step. Every executor, the simulator and bare metal run this same engine.
 
 mod batch;
 #[cfg(all(test, feature = "std"))]
@@ -41,22 +41,22 @@ use stopping::End;
 pub(crate) use stopping::{END_BYTES, EndSlot};
 use wakers::{DriverSlot, Waiters};
 
-/// A position in the sequence of accepted events: everything before it is settled when that many are.
+/// A position in the sequence of accepted events, reached when that many events are settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Watermark(pub(crate) u64);
 
-/// Names one attempt. A result that comes with an old one is ignored.
+/// Identifies one attempt. A result with an outdated id is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptId(u32);
 
-/// What an event is to the queue.
+/// What an event asks for when it is pushed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Priority<'a> {
-    /// Waits for its flush.
+    /// Nothing: it waits for the next flush.
     Ordinary,
-    /// Asks for one.
+    /// A flush.
     Urgent,
-    /// Asks for one, may use the reserve, and ends the session with the `SESSION_END` whose tail it brings.
+    /// A flush and the end of the session, with this tail for `SESSION_END`. May use the reserve.
     Fatal(&'a SessionEnd),
 }
 
@@ -65,26 +65,26 @@ pub(crate) enum Priority<'a> {
 pub(crate) enum SendOutcome {
     Delivered,
     HandedOver,
-    /// Worth another attempt, after the time that the server asked for.
+    /// Worth another attempt, after the server's `Retry-After` if it sent one.
     Retryable(Option<Duration>, Reason),
     Rejected(Reason),
     TooLarge(Reason),
 }
 
-/// What the driver is to do.
+/// What the driver must do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Send this batch, then settle it.
     Send(Attempt),
-    /// Poll again at once: a large batch is put together in steps, so that no step holds the lock for long.
+    /// Poll again at once: a large batch is formed in steps, so that no step holds the lock for long.
     Again,
     /// Poll again at this time, or when woken.
     Wait(Option<Instant>),
-    /// The session is over.
+    /// The session has ended.
     Done,
 }
 
-/// A driver is attached already, or was when this process was forked off its parent.
+/// The session already has a driver, or it belongs to the parent of this forked process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlreadyDriven;
 
@@ -107,22 +107,24 @@ pub(crate) struct Engine {
     end: End,
     end_slot: EndSlot,
     is_stopping: bool,
-    /// When a stop gives up.
+    /// When the stop gives up.
     stop_deadline: Option<Instant>,
     in_flight: Option<InFlight>,
-    /// A batch that is being put together, and one that was too large.
+    /// The batch being formed.
     forming: BatchExtent,
+    /// The batch that was too large and is now sent in parts.
     split: Option<Split>,
-    /// Everything before it is due now, and what has come in since it was set.
+    /// Every event before it is due now.
     flush_watermark: Watermark,
+    /// Bytes accepted since the watermark was set.
     bytes_since_flush: usize,
-    /// The next event is due and unfinished: whoever finishes it is to wake the driver.
+    /// The next event is due but unfinished, so finishing it must wake the driver.
     awaits_writer: bool,
-    /// When what is queued is due at the latest.
+    /// When the queue is due at the latest.
     flush_at: Option<Instant>,
-    /// When the last batch took all that was queued: what is queued now came later.
+    /// When a batch last emptied the queue: no queued event is older.
     emptied_at: Option<Instant>,
-    /// Since when an oversized ring has been empty.
+    /// How long an oversized ring has been empty.
     #[cfg(feature = "alloc")]
     idle_since: Option<Instant>,
     driver: DriverSlot,
@@ -132,11 +134,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// How long an oversized ring stays empty before its memory is given back.
+    /// How long an oversized ring must be empty before it returns its memory.
     #[cfg(feature = "alloc")]
     const IDLE_GRACE: Duration = Duration::from_secs(1);
 
-    /// An engine for checked options.
+    /// Creates an engine; the options must have been checked.
     pub(crate) fn new(
         options: EngineOptions,
         ring: Ring,
@@ -171,7 +173,7 @@ impl Engine {
         }
     }
 
-    /// Says what to do now. Call [`expire`](Self::expire) with the same `now` first.
+    /// Returns the next step. Call [`expire`](Self::expire) with the same `now` first.
     pub(crate) fn poll(&mut self, now: Instant) -> Step {
         self.driver.begin_poll();
         if let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_ready(now)) {
@@ -196,7 +198,7 @@ impl Engine {
                 || self.flush_at.is_some_and(|at| at <= now))
     }
 
-    /// Arms the flush timer of a queue, or lets an idle one give its memory back.
+    /// Arms the flush timer, or shrinks a queue that has been empty for a while. Returns when to poll again.
     fn idle_until(&mut self, now: Instant) -> Option<Instant> {
         if self.queued() > 0 {
             #[cfg(feature = "alloc")]
@@ -214,7 +216,7 @@ impl Engine {
         self.shrink_when_idle(now)
     }
 
-    /// Gives an oversized ring's memory back when it has been empty for a while; when to look again.
+    /// Shrinks an oversized ring that has been empty for a while. Returns when to poll again.
     #[cfg(feature = "alloc")]
     fn shrink_when_idle(&mut self, now: Instant) -> Option<Instant> {
         if !self.ring.is_oversized() {
@@ -233,13 +235,13 @@ impl Engine {
     #[cfg(not(feature = "alloc"))]
     #[expect(
         clippy::unused_self,
-        reason = "a ring of a fixed size gives nothing back"
+        reason = "a ring of fixed size has nothing to return"
     )]
     fn shrink_when_idle(&self, _now: Instant) -> Option<Instant> {
         None
     }
 
-    /// Ends an attempt. An old id changes nothing.
+    /// Records an attempt's outcome. An outdated id changes nothing.
     pub(crate) fn settle(&mut self, id: AttemptId, outcome: SendOutcome, now: Instant) -> Wakers {
         let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_sending(id)) else {
             return Wakers::default();
@@ -247,7 +249,7 @@ impl Engine {
         match outcome {
             SendOutcome::Delivered => self.ledger.delivered += in_flight.extent.events(),
             SendOutcome::HandedOver => self.ledger.handed_over += in_flight.extent.events(),
-            // What a stop's deadline has caught is dropped by the stop, whoever notices first.
+            // Past a stop's deadline the stop drops the batch, even if the attempt's result is seen first.
             SendOutcome::Retryable(..) if self.stop_deadline_passed(now) => {
                 return self.drop_remaining();
             }
@@ -317,7 +319,7 @@ impl Engine {
         self.notices.add_with_reason(kind, extent.events(), reason);
     }
 
-    /// The events of a settled batch leave the queue.
+    /// Removes a settled batch from the queue.
     fn release(&mut self, extent: &BatchExtent) {
         self.ring.release(extent.records, extent.ring_bytes);
         if extent.with_end {
@@ -331,7 +333,7 @@ impl Engine {
         (self.flush_watermark, self.driver.wake())
     }
 
-    /// Whether a wait for `watermark` has nothing left to wait for.
+    /// Whether a wait for `watermark` is over: its events are settled, or there is no driver to settle them.
     pub(crate) fn is_reached(&self, watermark: Watermark) -> bool {
         self.settled() >= watermark || !self.driver.is_attached
     }
@@ -344,7 +346,7 @@ impl Engine {
         self.ring.records() as u64 + u64::from(self.end.is_queued())
     }
 
-    /// A driver begins its work.
+    /// Attaches a driver.
     pub(crate) fn attach(&mut self) -> Result<(), AlreadyDriven> {
         if self.driver.is_attached {
             return Err(AlreadyDriven);
@@ -353,7 +355,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A driver is gone, perhaps in mid-send: its batch stays, for another attempt with the same key by another driver.
+    /// Detaches the driver, perhaps in mid-send: its batch stays, and the next driver retries it with the same key.
     pub(crate) fn detach(&mut self) -> Wakers {
         if let Some(in_flight) = &mut self.in_flight
             && let Phase::Sending { .. } = in_flight.phase
@@ -367,27 +369,27 @@ impl Engine {
         Wakers::All(self.driver.detach())
     }
 
-    /// The driver goes to sleep, unless something has happened since its last poll; whether it does.
+    /// Puts the driver to sleep and returns true, unless something has happened since its last poll.
     pub(crate) fn park(&mut self, waker: Waker) -> (bool, Wakers) {
         self.driver.park(waker)
     }
 
-    /// A name for somebody who will wait.
+    /// Returns an id for a new wait.
     pub(crate) fn new_waiter(&mut self) -> WaiterId {
         self.waiters.new_id()
     }
 
-    /// Notes a waiter's waker, to be woken when something is settled.
+    /// Registers a waiter's waker, which is woken when events are settled.
     pub(crate) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Wakers {
         self.waiters.register(waiter, waker)
     }
 
-    /// A waiter is gone.
+    /// Removes a waiter's waker.
     pub(crate) fn unregister(&mut self, waiter: WaiterId) -> Wakers {
         self.waiters.unregister(waiter)
     }
 
-    /// The next thing to tell the observer, and the limit that was met; `all` tells also what should still be quiet.
+    /// The next diagnostic to report, with the limit that was reached; `all` ignores the rate limit.
     pub(crate) fn next_notice(
         &mut self,
         now: Instant,

@@ -1,8 +1,8 @@
-//! The options that the engine goes by.
+//! The options that the engine needs.
 
 use super::ring::HEADER;
 
-/// Some of a session's options, after they were checked. Times are microseconds, which take half the memory.
+/// The engine's part of a session's options, already checked. Times are in microseconds, to halve their size.
 pub(crate) struct EngineOptions {
     pub(crate) flush_interval: u64,
     pub(crate) http_timeout: u64,
@@ -12,14 +12,14 @@ pub(crate) struct EngineOptions {
     pub(crate) max_queue_size: usize,
     pub(crate) max_queue_bytes: usize,
     pub(crate) max_batch_size: usize,
-    /// What a request's body may spend on events and the commas between them.
+    /// The bytes of a request's body that are left for events and the commas between them.
     pub(crate) batch_budget: usize,
     pub(crate) max_event_bytes: usize,
     pub(crate) max_retries: u32,
 }
 
 impl EngineOptions {
-    /// What the ring holds beyond `max_queue_bytes`: one fatal exception.
+    /// The bytes that the ring reserves beyond `max_queue_bytes`, for one fatal exception.
     pub(super) const fn reserve(&self) -> usize {
         self.max_event_bytes + HEADER
     }

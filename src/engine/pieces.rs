@@ -1,7 +1,7 @@
-//! Events that enter the queue in pieces, so that interrupts wait for no more than one piece.
+//! Events that enter the queue in pieces, so that an interrupt never waits for the copy of a whole event.
 //!
-//! An event has its place from the first on, and is accepted; what comes behind it waits for it. Where nobody can be
-//! interrupted while he logs, the driver never sees such an event.
+//! An event is accepted and has its place as soon as it is reserved; the events behind it wait until it is finished.
+//! Where logging cannot be interrupted, the driver never sees an unfinished event.
 
 use super::{Engine, Priority, Wakers};
 use crate::engine::ring::Reserved;
@@ -9,25 +9,24 @@ use crate::event::encode::EventPrefix;
 use crate::stats::Refusal;
 
 impl Engine {
-    /// Takes an event whose JSON behind id and index has this length. Front and body are to be
-    /// [written](Self::fill) next.
+    /// Takes an event whose JSON after id and index has this length. [Write](Self::fill) the prefix and the body next.
     pub(crate) fn reserve(
         &mut self,
         body_len: usize,
         priority: Priority<'_>,
     ) -> (Result<(Reserved, EventPrefix), Refusal>, Wakers) {
-        self.take(body_len, priority, |ring, front| {
-            let reserved = ring.reserve(front.index, front.len() + body_len)?;
-            Ok((reserved, front))
+        self.take(body_len, priority, |ring, prefix| {
+            let reserved = ring.reserve(prefix.index, prefix.len() + body_len)?;
+            Ok((reserved, prefix))
         })
     }
 
-    /// Writes the next piece.
+    /// Writes the next piece of a reserved event.
     pub(crate) fn fill(&mut self, event: &mut Reserved, piece: &[u8]) {
         self.ring.fill(event, piece);
     }
 
-    /// Nothing is left to be written.
+    /// Finishes a reserved event.
     pub(crate) fn finish(&mut self, event: &Reserved) -> Wakers {
         self.ring.finish(event);
         let was_awaited = core::mem::take(&mut self.awaits_writer);
@@ -65,15 +64,15 @@ mod tests {
                 r#","event":"GENERIC_EVENT","event_name":"{name}","event_data":{{"text":"{text}"}}}}"#
             );
             let (reserved, _) = harness.engine.reserve(body.len(), Priority::Ordinary);
-            let (reserved, front) = reserved.expect("there is room");
-            let mut json = alloc::vec![0; front.len()];
-            front.write(&mut json);
+            let (reserved, prefix) = reserved.expect("there is room");
+            let mut json = alloc::vec![0; prefix.len()];
+            prefix.write(&mut json);
             json.extend_from_slice(body.as_bytes());
             let pieces = json.chunks(256).rev().map(Vec::from).collect();
             Self { reserved, pieces }
         }
 
-        /// Writes a piece, if there is one left.
+        /// Writes the next piece, if any is left.
         fn write(&mut self, harness: &mut Harness) -> bool {
             let piece = self.pieces.pop();
             let is_some = piece.is_some();
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupt_logs_while_an_event_is_written_and_both_are_sent_in_order() {
+    fn an_event_logged_from_an_interrupt_follows_the_interrupted_one() {
         let mut harness = Harness::new(|_| {});
         for _ in 0..200 {
             let mut outer = Event::begin(&mut harness, "thread");
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_event_holds_up_what_is_behind_it_and_wakes_the_driver_when_it_is_finished() {
+    fn an_unfinished_event_delays_later_ones_and_wakes_the_driver_when_finished() {
         struct Woken(AtomicBool);
         impl Wake for Woken {
             fn wake(self: Arc<Self>) {
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unfinished_at_a_stops_deadline_is_dropped_and_what_comes_late_is_not_written() {
+    fn an_event_unfinished_at_the_deadline_of_a_stop_is_dropped() {
         let mut harness = Harness::new(|_| {});
         let mut event = Event::begin(&mut harness, "unfinished");
         event.write(&mut harness);

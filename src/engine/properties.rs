@@ -1,4 +1,4 @@
-//! Whatever is done to an engine, and whatever the network does: what must hold after every step.
+//! Property tests: random calls and random network behaviour, with the invariants checked after every step.
 
 use super::testing::{Harness, Sent, retryable};
 use super::{Attempt, Priority, SendOutcome, Step};
@@ -27,9 +27,9 @@ enum Op {
     Flush,
     Stop(u64),
     Advance(u64),
-    /// Polls; when there is something to send, the attempt ends like this. Copied in pieces of so many bytes.
+    /// Polls. If there is an attempt it ends like this; its events are copied in pieces of this many bytes.
     Poll(End, usize),
-    /// Settles an attempt of the past once more.
+    /// Settles an old attempt again.
     Stale(usize),
 }
 
@@ -38,14 +38,14 @@ enum End {
     Delivered,
     HandedOver,
     Failed,
-    /// The server has the events, the answer is lost.
-    AnswerLost,
+    /// The server receives the events, but its response is lost.
+    ResponseLost,
     RetryAfter(u64),
     Rejected,
     TooLarge,
-    /// The driver is dropped, and replaced.
+    /// The driver is dropped and replaced.
     DriverDropped,
-    /// Nothing yet: the attempt hangs until another poll finds its deadline passed.
+    /// The attempt hangs until a later poll finds that its deadline has passed.
     Hangs,
 }
 
@@ -54,7 +54,7 @@ fn end(u: &mut Unstructured<'_>) -> arbitrary::Result<End> {
         0..=5 => End::Delivered,
         6 => End::HandedOver,
         7..=9 => End::Failed,
-        10..=11 => End::AnswerLost,
+        10..=11 => End::ResponseLost,
         12 => End::RetryAfter(u.int_in_range(0..=119)?),
         13 => End::Rejected,
         14..=15 => End::TooLarge,
@@ -77,15 +77,16 @@ fn op(u: &mut Unstructured<'_>) -> arbitrary::Result<Op> {
     })
 }
 
-/// A world, and what is known about it from outside.
+/// A run: an engine, and what the server and the test know about it.
 struct Run {
     harness: Harness,
-    /// Every event the server has seen, by id, and in order.
-    seen: BTreeMap<String, Value>,
+    /// Every event that the server has received, by id.
+    received: BTreeMap<String, Value>,
+    /// The same events, in order of arrival.
     order: Vec<Value>,
     attempts: Vec<Sent>,
     hanging: Option<Sent>,
-    /// Some answer was lost, or a driver was.
+    /// A response or a driver was lost.
     is_ambiguous: bool,
     survived_fatal: bool,
     is_stopped: bool,
@@ -104,7 +105,7 @@ impl Run {
                 options.max_batch_size = 7;
                 options.flush_threshold = 5;
             }),
-            seen: BTreeMap::new(),
+            received: BTreeMap::new(),
             order: Vec::new(),
             attempts: Vec::new(),
             hanging: None,
@@ -170,9 +171,9 @@ impl Run {
         }
     }
 
-    fn log(&mut self, size: usize, kind: Priority<'_>) {
+    fn log(&mut self, size: usize, priority: Priority<'_>) {
         self.logged += 1;
-        let result = self.harness.push(&"x".repeat(size), kind);
+        let result = self.harness.push(&"x".repeat(size), priority);
         self.refused += u64::from(result.is_err());
         assert!(
             !self.is_stopped || result == Err(Refusal::SessionEnded),
@@ -186,7 +187,7 @@ impl Run {
         self.attempts.push(attempt.clone());
         let reaches_server = matches!(
             end,
-            End::Delivered | End::HandedOver | End::AnswerLost | End::DriverDropped
+            End::Delivered | End::HandedOver | End::ResponseLost | End::DriverDropped
         );
         if reaches_server {
             self.receive(&attempt);
@@ -195,7 +196,7 @@ impl Run {
             End::Delivered => SendOutcome::Delivered,
             End::HandedOver => SendOutcome::HandedOver,
             End::Failed => retryable(),
-            End::AnswerLost => {
+            End::ResponseLost => {
                 self.is_ambiguous = true;
                 retryable()
             }
@@ -219,7 +220,7 @@ impl Run {
         self.harness.settle(&attempt, outcome);
     }
 
-    /// What the driver does when an attempt's deadline has passed.
+    /// Ends a hanging attempt whose deadline has passed, as the driver would.
     fn time_out(&mut self) {
         match self.harness.engine.send_deadline() {
             Some(deadline) if deadline > self.harness.now => {}
@@ -238,7 +239,7 @@ impl Run {
             Some(other) => {
                 assert_eq!(
                     other.events, attempt.events,
-                    "another body for the same key"
+                    "the same key with another body"
                 );
                 assert!(other.attempt.attempt < attempt.attempt.attempt);
             }
@@ -252,8 +253,8 @@ impl Run {
     fn receive(&mut self, attempt: &Sent) {
         for event in &attempt.events {
             let id = String::from(event["event_id"].as_str().unwrap());
-            if let Some(known) = self.seen.insert(id, event.clone()) {
-                assert_eq!(&known, event);
+            if let Some(earlier) = self.received.insert(id, event.clone()) {
+                assert_eq!(&earlier, event);
                 assert!(
                     self.is_ambiguous,
                     "a duplicate without an ambiguous outcome"
@@ -262,7 +263,7 @@ impl Run {
                 let last = self.order.last();
                 assert!(
                     last.is_none_or(|last| index(last) < index(event)),
-                    "inversion"
+                    "out of order"
                 );
                 self.order.push(event.clone());
             }
@@ -282,21 +283,21 @@ impl Run {
         assert!(ring.records() <= MAX_QUEUE + 1);
         assert!(ring.used() <= MAX_QUEUE_BYTES + MAX_EVENT + 12);
         let confirmed = stats.delivered + stats.handed_over;
-        let seen = self.seen.len() as u64;
-        assert!(seen >= confirmed, "counted as delivered, but never seen");
-        assert!(seen == confirmed || self.is_ambiguous);
+        let received = self.received.len() as u64;
+        assert!(received >= confirmed, "delivered, but never received");
+        assert!(received == confirmed || self.is_ambiguous);
         let ends: Vec<usize> = (0..self.order.len())
             .filter(|at| self.order[*at]["event"] == "SESSION_END")
             .collect();
-        assert!(ends.len() <= 1, "{} ends", ends.len());
+        assert!(ends.len() <= 1, "SESSION_END was sent {} times", ends.len());
         if let Some(end) = ends.first()
             && end + 1 < self.order.len()
         {
-            assert!(self.survived_fatal, "something behind SESSION_END");
+            assert!(self.survived_fatal, "an event follows SESSION_END");
         }
     }
 
-    /// The network is well again: everything must settle.
+    /// Once the network works again, everything must settle.
     fn finish(mut self) {
         self.hanging = None;
         let changed = self.harness.engine.detach();
@@ -316,7 +317,7 @@ impl Run {
         let stats = self.harness.engine.stats();
         assert_eq!(stats.queued, 0);
         assert_eq!(self.harness.poll(), Step::Done);
-        self.harness.tell(true);
+        self.harness.report(true);
         let refusals = [DiagnosticKind::QueueFull, DiagnosticKind::EventTooLarge];
         let reported: u64 = self
             .harness
@@ -338,7 +339,7 @@ fn index(event: &Value) -> u64 {
         .unwrap_or_else(|| panic!("{}", format!("no index in {event}")))
 }
 
-/// Some 120 steps take 400 bytes.
+/// 400 bytes make about 120 steps.
 #[test]
 fn the_ledger_the_order_and_the_bounds_hold_after_every_step() {
     arbtest(|u| {

@@ -1,23 +1,22 @@
-//! When to try again: backoff, jitter and `Retry-After`. Pure functions.
+//! Retry delays: backoff, jitter and `Retry-After`. Pure functions.
 
 use crate::time::Timestamp;
 use core::time::Duration;
 
-/// What a server asked for in `Retry-After` (RFC 9110, section 10.2.3).
+/// The value of a `Retry-After` header (RFC 9110, section 10.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryAfter {
-    /// So many seconds from now.
+    /// This long from now.
     Delay(Duration),
-    /// At this moment of the wall clock.
+    /// At this wall-clock time.
     At(Timestamp),
 }
 
 impl RetryAfter {
-    /// Reads the header's first form, a number of seconds; `None` for everything else.
+    /// Parses the form that is a number of seconds; `None` for everything else.
     ///
-    /// A number too large to count is still a wish to wait, so it becomes a very long delay (which the session then
-    /// caps), not garbage.
+    /// A number that overflows still asks for a wait, so it becomes a very long delay, which the session then caps.
     #[must_use]
     pub fn from_seconds(text: &str) -> Option<Self> {
         let text = text.trim_ascii();
@@ -28,7 +27,7 @@ impl RetryAfter {
         Some(Self::Delay(Duration::from_secs(seconds)))
     }
 
-    /// The delay asked for, as seen at `now`; a date in the past is no delay.
+    /// The delay from `now`; zero for a date in the past.
     pub(crate) fn delay(self, now: Timestamp) -> Duration {
         match self {
             Self::Delay(delay) => delay,
@@ -39,7 +38,7 @@ impl RetryAfter {
 
 /// The delay before retry `n` (from 0), in microseconds: `base` × 2ⁿ plus up to a tenth of that, never above `cap`.
 ///
-/// `jitter` picks a number below its argument.
+/// `jitter` returns a number below its argument.
 pub(crate) fn backoff(base: u64, cap: u64, n: u32, jitter: impl FnOnce(u64) -> u64) -> u64 {
     let doubled = 1_u64
         .checked_shl(n)

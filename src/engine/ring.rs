@@ -1,31 +1,31 @@
-//! The queue's bytes: one ring of records, bounded by its capacity. It knows nothing of telemetry.
+//! The queue's memory: a bounded ring of records. It knows nothing about telemetry.
 //!
-//! A record is a header (`length u32, tag u64`, little-endian) and a payload. Offsets are counted from the oldest
-//! record, so they stay right when the ring moves to a larger buffer. The length's highest bit says that the payload is
+//! A record is a header (`length u32, tag u64`, little-endian) and a payload. Offsets count from the oldest record, so
+//! they stay valid when the ring moves to a larger buffer. The highest bit of the length is set while the payload is
 //! still being written.
 
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
-/// What a record takes besides its payload.
+/// The bytes that a record takes besides its payload.
 pub(crate) const HEADER: usize = 12;
 
-/// The longest front of a record that is written in place.
+/// The maximum length of a payload's prefix in [`Ring::push`].
 #[cfg(any(test, feature = "std"))]
-pub(crate) const MAX_FRONT: usize = 128;
+pub(crate) const MAX_PREFIX: usize = 128;
 
-/// In a record's length: the payload is not complete.
+/// A bit in a record's length: the payload is incomplete.
 const UNFINISHED: u32 = 1 << 31;
 
 /// The capacity a growing ring starts with and returns to.
 #[cfg(feature = "alloc")]
 const INITIAL: usize = 64 * 1024;
 
-/// Where the bytes are.
+/// The memory of a ring.
 pub(crate) enum Storage {
-    /// As large as it is.
+    /// Of fixed size.
     Static(&'static mut [u8]),
-    /// Starts small and doubles up to its limit. Bytes beyond `len` have never been touched, so they cost no memory.
+    /// Starts small and doubles up to its limit. Bytes beyond `len` were never touched, so they cost no memory.
     #[cfg(feature = "alloc")]
     Boxed { bytes: Vec<u8>, limit: usize },
 }
@@ -39,7 +39,7 @@ impl Storage {
         }
     }
 
-    /// Room for so much more than the limit of ordinary records. Static storage has been given it already.
+    /// Adds `reserve` bytes to the limit. Static storage includes them already.
     #[cfg_attr(not(feature = "alloc"), expect(unused_mut, unused_variables))]
     pub(crate) fn with_reserve(mut self, reserve: usize) -> Self {
         #[cfg(feature = "alloc")]
@@ -65,7 +65,7 @@ impl Storage {
         }
     }
 
-    /// These bytes, if they have been written before and lie in one piece.
+    /// These bytes, if they were all touched before and do not wrap around.
     #[cfg(any(test, feature = "std"))]
     #[inline]
     fn touched(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
@@ -76,7 +76,7 @@ impl Storage {
         }
     }
 
-    /// Makes bytes within the capacity ones that were touched; `at` is at most one past those touched so far.
+    /// Touches bytes within the capacity; `at` is at most one past those touched so far.
     #[cfg_attr(not(feature = "alloc"), expect(unused_variables))]
     fn touch(&mut self, at: usize, len: usize) {
         match self {
@@ -91,7 +91,7 @@ impl Storage {
         }
     }
 
-    /// Writes within the capacity; `at` is at most one past the bytes written so far.
+    /// Writes within the capacity; `at` is at most one past the bytes touched so far.
     fn write(&mut self, at: usize, data: &[u8]) {
         match self {
             Self::Static(bytes) => {
@@ -109,7 +109,7 @@ impl Storage {
     }
 }
 
-/// There is no room for the record: the limit is reached, or there is no memory to grow.
+/// The record does not fit: the limit is reached, or memory to grow cannot be allocated.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
@@ -121,23 +121,23 @@ pub(crate) struct Record {
     pub(crate) is_finished: bool,
 }
 
-/// A record's place, while its payload is written in pieces.
+/// A record whose payload is written in pieces.
 #[derive(Debug)]
 pub(crate) struct Reserved {
-    /// Where the record begins, counted in bytes since the ring was made.
+    /// Where the record begins, in bytes since the ring was created.
     start: usize,
     written: usize,
 }
 
 pub(crate) struct Ring {
     storage: Storage,
-    /// The storage's, which every position needs.
+    /// The storage's capacity, cached: every position needs it.
     capacity: usize,
     head: usize,
     used: usize,
     records: usize,
-    /// The bytes of all records that are gone. It wraps around.
-    gone: usize,
+    /// The bytes of all records released so far. Wraps around.
+    released: usize,
 }
 
 impl Ring {
@@ -148,7 +148,7 @@ impl Ring {
             head: 0,
             used: 0,
             records: 0,
-            gone: 0,
+            released: 0,
         }
     }
 
@@ -161,17 +161,17 @@ impl Ring {
         self.records
     }
 
-    /// Appends a record whose payload is `front_len` bytes that `write_front` writes, followed by `back`.
+    /// Appends a record. Its payload is `prefix_len` bytes, which `write_prefix` writes, followed by `rest`.
     #[cfg(any(test, feature = "std"))]
     #[inline]
     pub(crate) fn push(
         &mut self,
         tag: u64,
-        front_len: usize,
-        write_front: impl FnOnce(&mut [u8]),
-        back: &[u8],
+        prefix_len: usize,
+        write_prefix: impl FnOnce(&mut [u8]),
+        rest: &[u8],
     ) -> Result<(), NoRoom> {
-        let len = front_len + back.len();
+        let len = prefix_len + rest.len();
         let size = HEADER + len;
         if self.capacity - self.used < size {
             self.grow(self.used + size)?;
@@ -181,18 +181,18 @@ impl Ring {
         header[4..].copy_from_slice(&tag.to_le_bytes());
         let at = self.position(self.used);
         if let Some(space) = self.storage.touched(at, size) {
-            // The usual case: memory that was used before, and in one piece.
+            // The usual case: memory that was touched before, without wrapping around.
             let (header_space, space) = space.split_at_mut(HEADER);
-            let (front_space, back_space) = space.split_at_mut(front_len);
+            let (prefix_space, rest_space) = space.split_at_mut(prefix_len);
             header_space.copy_from_slice(&header);
-            write_front(front_space);
-            back_space.copy_from_slice(back);
+            write_prefix(prefix_space);
+            rest_space.copy_from_slice(rest);
             self.used += size;
         } else {
-            let mut front = [0; MAX_FRONT];
-            let front = front.get_mut(..front_len).ok_or(NoRoom)?;
-            write_front(front);
-            for piece in [&header[..], front, back] {
+            let mut prefix = [0; MAX_PREFIX];
+            let prefix = prefix.get_mut(..prefix_len).ok_or(NoRoom)?;
+            write_prefix(prefix);
+            for piece in [&header[..], prefix, rest] {
                 self.append(piece);
             }
         }
@@ -232,34 +232,32 @@ impl Ring {
     pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
         let at = self.position(offset);
         match self.storage.bytes().get(at..at + out.len()) {
-            // The usual case: in one piece.
+            // The usual case: no wrapping around.
             Some(piece) => out.copy_from_slice(piece),
-            None => self.read_around(at, out),
+            None => self.read_wrapped(at, out),
         }
     }
 
-    /// Copies bytes out that go on at the buffer's beginning.
+    /// Copies out bytes that wrap around the end of the buffer.
     #[cold]
-    fn read_around(&self, at: usize, out: &mut [u8]) {
+    fn read_wrapped(&self, at: usize, out: &mut [u8]) {
         let bytes = self.storage.bytes();
         let before_end = (self.capacity - at).min(out.len());
         if let Some((first, second)) = out.split_at_mut_checked(before_end)
             && let Some(from) = bytes.get(at..at + first.len())
-            && let Some(around) = bytes.get(..second.len())
+            && let Some(wrapped) = bytes.get(..second.len())
         {
             first.copy_from_slice(from);
-            second.copy_from_slice(around);
+            second.copy_from_slice(wrapped);
         }
     }
 
-    /// Forgets the oldest records: `records` of them, `bytes` in all.
+    /// Removes the oldest `records` records, `bytes` in all.
     pub(crate) fn release(&mut self, records: usize, bytes: usize) {
         self.records -= records;
         self.used -= bytes;
-        {
-            self.gone = self.gone.wrapping_add(bytes);
-        }
-        // An empty ring starts over at its beginning, which keeps the memory it touches small.
+        self.released = self.released.wrapping_add(bytes);
+        // An empty ring starts over at the beginning, so that it touches little memory.
         self.head = if self.used == 0 {
             0
         } else {
@@ -271,7 +269,7 @@ impl Ring {
         self.release(self.records, self.used);
     }
 
-    /// Whether [`shrink`](Self::shrink) would give memory back.
+    /// Whether [`shrink`](Self::shrink) would return memory.
     #[cfg(feature = "alloc")]
     pub(crate) fn is_oversized(&self) -> bool {
         match &self.storage {
@@ -280,7 +278,7 @@ impl Ring {
         }
     }
 
-    /// Gives the memory of an empty ring back.
+    /// Returns the memory of an empty ring.
     #[cfg(feature = "alloc")]
     pub(crate) fn shrink(&mut self) {
         if self.used == 0
@@ -305,7 +303,7 @@ impl Ring {
         Err(NoRoom)
     }
 
-    /// Doubles the capacity until `needed` bytes fit, and lays the records out anew from the start.
+    /// Doubles the capacity until `needed` bytes fit, and moves the records to the beginning.
     #[cfg(feature = "alloc")]
     fn grow(&mut self, needed: usize) -> Result<(), NoRoom> {
         let Storage::Boxed { bytes, limit } = &mut self.storage else {
@@ -332,9 +330,9 @@ impl Ring {
     }
 }
 
-/// Records that are written in pieces: what is locked meanwhile is free between them.
+/// Records that are written in pieces, so that the caller can release its lock in between.
 impl Ring {
-    /// Appends a record that is to have a payload of `len` bytes.
+    /// Appends an unfinished record with a payload of `len` bytes.
     pub(crate) fn reserve(&mut self, tag: u64, len: usize) -> Result<Reserved, NoRoom> {
         let size = HEADER + len;
         if self.capacity - self.used < size {
@@ -346,14 +344,14 @@ impl Ring {
         header[4..].copy_from_slice(&tag.to_le_bytes());
         let at = self.position(self.used);
         self.storage.touch(at, size);
-        let start = self.gone.wrapping_add(self.used);
+        let start = self.released.wrapping_add(self.used);
         self.overwrite(self.used, &header);
         self.used += size;
         self.records += 1;
         Ok(Reserved { start, written: 0 })
     }
 
-    /// Writes the next piece of its payload, if it is still there.
+    /// Writes the next piece of the payload, if the record is still there.
     pub(crate) fn fill(&mut self, reserved: &mut Reserved, piece: &[u8]) {
         if let Some(offset) = self.offset(reserved) {
             self.overwrite(offset + HEADER + reserved.written, piece);
@@ -361,7 +359,7 @@ impl Ring {
         }
     }
 
-    /// Its payload is complete.
+    /// Marks the record as finished.
     pub(crate) fn finish(&mut self, reserved: &Reserved) {
         if let Some(offset) = self.offset(reserved)
             && let Some(record) = self.record(offset)
@@ -370,13 +368,13 @@ impl Ring {
         }
     }
 
-    /// Where it is now; `None` when the ring was cleared meanwhile.
+    /// The record's current offset; `None` if the ring was cleared meanwhile.
     fn offset(&self, reserved: &Reserved) -> Option<usize> {
-        let offset = reserved.start.wrapping_sub(self.gone);
+        let offset = reserved.start.wrapping_sub(self.released);
         (offset < self.used).then_some(offset)
     }
 
-    /// Writes to bytes that were touched before.
+    /// Writes over bytes that were touched before.
     fn overwrite(&mut self, offset: usize, data: &[u8]) {
         let at = self.position(offset);
         let before_end = (self.capacity - at).min(data.len());
@@ -410,7 +408,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Op {
         Push(Vec<u8>, usize),
-        /// In pieces of so many bytes.
+        /// The payload, and the size of the pieces.
         Reserve(Vec<u8>, usize),
         Release(usize),
         Shrink,
@@ -433,7 +431,7 @@ mod tests {
         })
     }
 
-    fn agrees_with_a_plain_queue(
+    fn matches_a_plain_queue(
         mut ring: Ring,
         limit: usize,
         u: &mut Unstructured<'_>,
@@ -447,13 +445,13 @@ mod tests {
         };
         let mut tags = 0..;
         while !u.is_empty() {
-            let tag = tags.next().expect("it has no end");
+            let tag = tags.next().expect("the range is infinite");
             match op(u)? {
                 Op::Push(payload, split) => {
-                    let (front, back) = payload.split_at(split.min(payload.len()));
+                    let (prefix, rest) = payload.split_at(split.min(payload.len()));
                     let fits = size(&model) + HEADER + payload.len() <= limit;
-                    let write = |out: &mut [u8]| out.copy_from_slice(front);
-                    assert_eq!(ring.push(tag, front.len(), write, back).is_ok(), fits);
+                    let write = |out: &mut [u8]| out.copy_from_slice(prefix);
+                    assert_eq!(ring.push(tag, prefix.len(), write, rest).is_ok(), fits);
                     if fits {
                         model.push_back((tag, payload));
                     }
@@ -474,8 +472,8 @@ mod tests {
                     }
                 }
                 Op::Release(records) => {
-                    let gone: VecDeque<_> = model.drain(..records.min(model.len())).collect();
-                    ring.release(gone.len(), size(&gone));
+                    let oldest: VecDeque<_> = model.drain(..records.min(model.len())).collect();
+                    ring.release(oldest.len(), size(&oldest));
                 }
                 Op::Shrink => ring.shrink(),
             }
@@ -486,32 +484,32 @@ mod tests {
         Ok(())
     }
 
-    /// 80 steps take some 3000 bytes.
+    /// About 80 steps.
     const STEPS: u32 = 3_000;
 
     #[test]
-    fn a_static_ring_is_a_queue_within_its_bounds() {
+    fn a_static_ring_is_a_bounded_queue() {
         arbtest(|u| {
             let len = u.int_in_range(0..=399)?;
             let storage = Storage::Static(Box::leak(vec![0; len].into_boxed_slice()));
-            agrees_with_a_plain_queue(Ring::new(storage), len, u)
+            matches_a_plain_queue(Ring::new(storage), len, u)
         })
         .size_max(STEPS)
         .budget_ms(500);
     }
 
     #[test]
-    fn a_growing_ring_is_a_queue_within_its_limit() {
+    fn a_growing_ring_is_a_queue_bounded_by_its_limit() {
         arbtest(|u| {
             let limit = u.int_in_range(0..=1_999)?;
-            agrees_with_a_plain_queue(Ring::new(Storage::growing(limit)), limit, u)
+            matches_a_plain_queue(Ring::new(Storage::growing(limit)), limit, u)
         })
         .size_max(STEPS)
         .budget_ms(500);
     }
 
     #[test]
-    fn a_growing_ring_holds_what_reaches_its_limit_to_the_byte() {
+    fn a_growing_ring_can_be_filled_to_the_last_byte() {
         let mut ring = Ring::new(Storage::growing(2 * (HEADER + 10)));
         assert_eq!(ring.push(0, 0, |_| {}, &[1; 10]), Ok(()));
         assert_eq!(ring.push(1, 0, |_| {}, &[2; 10]), Ok(()));
@@ -520,11 +518,11 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_at_the_beginning_is_in_one_piece_when_the_ring_has_grown() {
+    fn growing_unwraps_records_that_wrapped_around() {
         let mut ring = Ring::new(Storage::growing(10 * INITIAL));
         let payload = |tag: u64| vec![tag as u8; 1_000];
         let mut model = VecDeque::new();
-        // Full, then a part of it gone, then full again beyond its end.
+        // Fill it, release a part, then fill it again so that it wraps around.
         let fill = |ring: &mut Ring, model: &mut VecDeque<_>, tags: core::ops::Range<u64>| {
             for tag in tags {
                 assert_eq!(ring.push(tag, 0, |_| {}, &payload(tag)), Ok(()));
@@ -543,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_grows_by_doubling_and_gives_its_memory_back_when_empty() {
+    fn a_ring_grows_by_doubling_and_returns_its_memory_when_empty() {
         let mut ring = Ring::new(Storage::growing(300_000));
         let payload = [7; 1_000];
         let mut pushed = 0;

@@ -1,4 +1,4 @@
-//! The end of a session: `SESSION_END` and its place, a stop and its deadline.
+//! The end of a session: `SESSION_END`, stops and their deadline.
 
 use super::{BatchExtent, Engine, Phase, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
@@ -6,12 +6,12 @@ use crate::event::encode::{EventPrefix, SessionEnd};
 use crate::stats::DropReason;
 use crate::time::Instant;
 
-/// `SESSION_END`: not a record of the ring, so that a full queue cannot refuse it, and one alone, so that there is never
-/// a second.
+/// The state of `SESSION_END`. It is not a record in the ring, so a full queue cannot refuse it, and there is only one
+/// slot, so there is never a second.
 #[derive(Debug)]
 pub(super) enum End {
     Open,
-    /// Its place among the accepted events.
+    /// `position` counts the accepted events before it.
     Queued {
         position: u64,
         index: u64,
@@ -36,14 +36,14 @@ impl End {
     }
 }
 
-/// The most bytes that the JSON of `SESSION_END` has: 206 at the end of time.
+/// The maximum length of the JSON of `SESSION_END` in bytes: 206 at the end of time, rounded up.
 pub(crate) const END_BYTES: usize = 208;
 
-/// Where the JSON of `SESSION_END` is kept. It is there from the start, so that nothing can take its memory away.
+/// Holds the JSON of `SESSION_END`. Allocated from the start, so that its memory is always there.
 pub(crate) struct EndSlot {
     #[cfg(feature = "alloc")]
     bytes: [u8; END_BYTES],
-    /// Of the memory that the program gave for its queue.
+    /// Part of the memory that the program provides for the queue.
     #[cfg(not(feature = "alloc"))]
     bytes: &'static mut [u8],
     len: usize,
@@ -71,13 +71,13 @@ impl EndSlot {
 }
 
 impl EndSlot {
-    fn write(&mut self, front: EventPrefix, tail: &SessionEnd) {
-        let (front_len, len) = (front.len(), front.len() + tail.len());
-        // It is as large as the longest of them.
+    fn write(&mut self, prefix: EventPrefix, tail: &SessionEnd) {
+        let (prefix_len, len) = (prefix.len(), prefix.len() + tail.len());
+        // Always fits: the slot has the maximum length.
         if let Some(json) = self.bytes.get_mut(..len)
-            && let Some((front_space, tail_space)) = json.split_at_mut_checked(front_len)
+            && let Some((prefix_space, tail_space)) = json.split_at_mut_checked(prefix_len)
         {
-            front.write(front_space);
+            prefix.write(prefix_space);
             tail_space.copy_from_slice(tail.as_bytes());
             self.len = len;
         } else {
@@ -87,7 +87,7 @@ impl EndSlot {
 }
 
 impl Engine {
-    /// `SESSION_END` takes the next place in the queue, unless the session has ended already.
+    /// Queues `SESSION_END` behind everything accepted so far, unless the session has already ended.
     pub(super) fn queue_end(&mut self, tail: &SessionEnd) {
         if !self.end.is_open() {
             return;
@@ -103,14 +103,14 @@ impl Engine {
         self.ledger.accepted += 1;
     }
 
-    /// The JSON of `SESSION_END` while it is queued.
+    /// The JSON of `SESSION_END` while it is queued, else empty.
     pub(super) fn end_json(&self) -> &[u8] {
         let slot = &self.end_slot;
         let json = slot.bytes.get(..slot.len).unwrap_or_default();
         if self.end.is_queued() { json } else { &[] }
     }
 
-    /// What [`Priority::Fatal`](super::Priority) does, for an exception that is queued already.
+    /// Does what [`Priority::Fatal`](super::Priority) does, for an exception that is already queued.
     pub(crate) fn end(&mut self, tail: &SessionEnd) -> Wakers {
         if self.is_stopping {
             return Wakers::default();
@@ -121,8 +121,8 @@ impl Engine {
         self.driver.wake()
     }
 
-    /// Ends the session: `SESSION_END` unless it was sent, everything due at once, nothing more accepted. A later call
-    /// changes nothing about the first one's deadline.
+    /// Stops the session: queues `SESSION_END` unless that has been done, makes everything due at once and accepts no
+    /// more events. A later call does not change the first one's deadline.
     pub(crate) fn begin_stop(
         &mut self,
         deadline: Option<Instant>,
@@ -146,7 +146,7 @@ impl Engine {
         self.is_stopping
     }
 
-    /// A backoff is cut short by a stop. What the server asked for is not, so it may be too late already.
+    /// Ends a backoff now. A server's `Retry-After` stands; if it ends past the stop's deadline, the rest is dropped.
     fn cut_backoff_short(&mut self) -> Wakers {
         let Some(in_flight) = &mut self.in_flight else {
             return Wakers::default();
@@ -171,7 +171,7 @@ impl Engine {
         }
     }
 
-    /// When a stop that has begun gives up.
+    /// The deadline of the stop that has begun, if any.
     pub(crate) fn stop_deadline(&self) -> Option<Instant> {
         self.stop_deadline
     }
@@ -180,12 +180,12 @@ impl Engine {
         self.stop_deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Whether a stop gives up before an attempt that is to begin then.
+    /// Whether the stop gives up before an attempt could begin at `at`.
     pub(super) fn stop_ends_before(&self, at: Instant) -> bool {
         self.stop_deadline().is_some_and(|deadline| deadline <= at)
     }
 
-    /// Drops what is left once a stop's deadline has come. Waiters call it too.
+    /// Drops what is left once the stop's deadline has passed. Waiters call it, too.
     pub(crate) fn expire(&mut self, now: Instant) -> Wakers {
         if self.stop_deadline_passed(now) && self.queued() > 0 {
             self.drop_remaining()

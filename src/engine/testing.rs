@@ -1,4 +1,4 @@
-//! An engine with hand-moved time and a server that remembers what it saw, for the tests beside it.
+//! A test harness: an engine with manual time, whose attempts are read as the server would read them.
 
 use super::{Attempt, EndSlot, Engine, Priority, SendOutcome, Step, WithWakers};
 use crate::diagnostic::DiagnosticKind;
@@ -15,17 +15,17 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use serde_json::Value;
 
-/// What a request's body spends beside its events, in these tests.
+/// The bytes of a request's body besides its events, in these tests.
 pub(super) const OVERHEAD: usize = 100;
 
 pub(super) struct Harness {
     pub(super) engine: Engine,
     pub(super) now: Instant,
-    /// What the observer was told.
+    /// The diagnostics reported so far.
     pub(super) reported: Vec<(DiagnosticKind, u64)>,
 }
 
-/// One attempt, as the network saw it.
+/// One attempt, as the server sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     pub(super) attempt: Attempt,
@@ -85,10 +85,10 @@ impl Harness {
         }
     }
 
-    pub(super) fn push(&mut self, name: &str, kind: Priority<'_>) -> Result<(), Refusal> {
+    pub(super) fn push(&mut self, name: &str, priority: Priority<'_>) -> Result<(), Refusal> {
         let body =
             alloc::format!(r#","event":"GENERIC_EVENT","event_name":"{name}","event_data":{{}}}}"#);
-        self.engine.push(body.as_bytes(), kind).0
+        self.engine.push(body.as_bytes(), priority).0
     }
 
     pub(super) fn fatal(&mut self, name: &str) -> Result<(), Refusal> {
@@ -104,8 +104,8 @@ impl Harness {
     }
 
     pub(super) fn flush(&mut self) {
-        let asked = self.engine.request_flush();
-        self.wake(asked);
+        let requested = self.engine.request_flush();
+        self.wake(requested);
     }
 
     pub(super) fn stop(&mut self, timeout: Duration) {
@@ -118,7 +118,7 @@ impl Harness {
     pub(super) fn poll(&mut self) -> Step {
         let expired = self.engine.expire(self.now);
         self.wake(expired);
-        self.tell(false);
+        self.report(false);
         loop {
             self.engine.check();
             match self.engine.poll(self.now) {
@@ -128,13 +128,13 @@ impl Harness {
         }
     }
 
-    pub(super) fn tell(&mut self, all: bool) {
+    pub(super) fn report(&mut self, all: bool) {
         while let Some((notice, _)) = self.engine.next_notice(self.now, all) {
             self.reported.push((notice.kind, notice.count));
         }
     }
 
-    /// The attempt that the engine wants made now.
+    /// Polls, and reads the attempt that is due now.
     pub(super) fn attempt(&mut self) -> Sent {
         match self.poll() {
             Step::Send(attempt) => self.read(attempt, 4096),

@@ -1,4 +1,4 @@
-//! The engine's promises, one by one, with hand-moved time.
+//! What the engine promises, one test each, with manual time.
 
 use super::testing::{Harness, retryable};
 use super::{AlreadyDriven, Priority, SendOutcome, Step, Wakers, Watermark};
@@ -15,7 +15,7 @@ use core::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts how often it is woken.
+/// Counts its wake-ups.
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
@@ -37,7 +37,7 @@ impl Woken {
 }
 
 #[test]
-fn an_event_that_comes_while_a_batch_is_sent_waits_no_longer_than_the_interval() {
+fn an_event_logged_during_a_send_waits_no_longer_than_the_flush_interval() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
     harness.flush();
@@ -50,7 +50,7 @@ fn an_event_that_comes_while_a_batch_is_sent_waits_no_longer_than_the_interval()
 }
 
 #[test]
-fn the_end_of_a_session_takes_the_bytes_of_its_json_and_no_more() {
+fn session_end_counts_only_its_json_in_queued_bytes() {
     let mut harness = Harness::new(|_| {});
     harness.stop(SECOND);
     let queued = harness.engine.stats().queued_bytes;
@@ -62,7 +62,7 @@ fn the_end_of_a_session_takes_the_bytes_of_its_json_and_no_more() {
 }
 
 #[test]
-fn the_threshold_makes_a_batch_due_and_wakes_the_driver_once() {
+fn reaching_the_threshold_makes_a_batch_due_and_wakes_the_driver_once() {
     let mut harness = Harness::new(|options| options.flush_threshold = 3);
     let (woken, waker) = Woken::waker();
     let push = |harness: &mut Harness| {
@@ -96,7 +96,7 @@ fn a_request_made_before_the_driver_sleeps_is_not_lost() {
 }
 
 #[test]
-fn batches_go_out_in_order_and_within_their_size() {
+fn batches_are_sent_in_order_and_within_max_batch_size() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(250);
     harness.flush();
@@ -107,7 +107,7 @@ fn batches_go_out_in_order_and_within_their_size() {
 }
 
 #[test]
-fn batches_stay_within_their_bytes() {
+fn batches_stay_within_max_batch_bytes() {
     let mut harness = Harness::new(|options| {
         options.max_event_bytes = 512;
         options.max_batch_bytes = 700;
@@ -124,7 +124,7 @@ fn batches_stay_within_their_bytes() {
 }
 
 #[test]
-fn a_queue_that_fills_a_request_by_bytes_is_due_before_its_threshold() {
+fn a_full_batch_of_bytes_is_due_before_the_threshold() {
     let mut harness = Harness::new(|options| {
         options.flush_threshold = 10_000;
         options.max_event_bytes = 512;
@@ -135,7 +135,7 @@ fn a_queue_that_fills_a_request_by_bytes_is_due_before_its_threshold() {
 }
 
 #[test]
-fn retries_back_off_with_the_same_key_and_the_same_bytes() {
+fn retries_back_off_and_keep_the_key_and_the_body() {
     let mut harness = Harness::new(|_| {});
     harness.log("b");
     harness.flush();
@@ -160,7 +160,7 @@ fn retries_back_off_with_the_same_key_and_the_same_bytes() {
 }
 
 #[test]
-fn a_batch_after_the_next_one_has_another_key() {
+fn each_batch_has_its_own_key() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(101);
     let first = harness.deliver();
@@ -169,13 +169,13 @@ fn a_batch_after_the_next_one_has_another_key() {
 }
 
 #[test]
-fn what_the_server_asks_for_is_waited_up_to_the_cap() {
-    for (asked, waited) in [(0, 0), (30, 30), (3_600, 60)] {
+fn retry_after_is_respected_up_to_the_cap() {
+    for (requested, waited) in [(0, 0), (30, 30), (3_600, 60)] {
         let mut harness = Harness::new(|_| {});
         harness.log("a");
         harness.flush();
         let attempt = harness.attempt();
-        let retry_after = Some(asked * SECOND);
+        let retry_after = Some(requested * SECOND);
         harness.settle(
             &attempt,
             SendOutcome::Retryable(retry_after, Reason::default()),
@@ -190,12 +190,12 @@ fn what_the_server_asks_for_is_waited_up_to_the_cap() {
 }
 
 #[test]
-fn a_rejected_batch_is_dropped_at_once_and_does_not_block_the_next() {
+fn a_rejected_batch_is_dropped_immediately_and_does_not_block_the_next() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(200);
-    let poisoned = harness.attempt();
+    let rejected = harness.attempt();
     harness.settle(
-        &poisoned,
+        &rejected,
         SendOutcome::Rejected(Reason::new("HTTP status 401")),
     );
     assert_eq!(harness.deliver().events.len(), 100);
@@ -204,7 +204,7 @@ fn a_rejected_batch_is_dropped_at_once_and_does_not_block_the_next() {
 }
 
 #[test]
-fn a_batch_that_is_too_large_is_halved_down_to_the_event_that_is() {
+fn a_batch_that_is_too_large_is_halved_down_to_the_oversized_event() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(100);
     let (mut keys, mut requests, mut last_index) = (vec![], 0, None);
@@ -213,8 +213,8 @@ fn a_batch_that_is_too_large_is_halved_down_to_the_event_that_is() {
         requests += 1;
         assert!(!keys.contains(&attempt.attempt.key));
         keys.push(attempt.attempt.key);
-        let holds_the_large_one = attempt.names().contains(&"e37");
-        if holds_the_large_one {
+        let has_oversized_event = attempt.names().contains(&"e37");
+        if has_oversized_event {
             harness.settle(
                 &attempt,
                 SendOutcome::TooLarge(Reason::new("HTTP status 413")),
@@ -231,7 +231,7 @@ fn a_batch_that_is_too_large_is_halved_down_to_the_event_that_is() {
 }
 
 #[test]
-fn a_full_queue_refuses_counts_and_says_so_once() {
+fn a_full_queue_refuses_counts_and_reports_once() {
     let mut harness = Harness::new(|options| {
         options.max_queue_size = 10;
         options.flush_threshold = 10;
@@ -242,9 +242,9 @@ fn a_full_queue_refuses_counts_and_says_so_once() {
     }
     let stats = harness.engine.stats();
     assert_eq!((stats.queued, stats.refused.queue_full), (10, 10_000));
-    harness.tell(false);
+    harness.report(false);
     assert_eq!(harness.reported, [(DiagnosticKind::QueueFull, 10_000)]);
-    // The loss is a gap in the sequence that the backend can see.
+    // The backend can see the loss as a gap in the indexes.
     harness.deliver();
     assert!(harness.log("next"));
     harness.flush();
@@ -252,7 +252,7 @@ fn a_full_queue_refuses_counts_and_says_so_once() {
 }
 
 #[test]
-fn a_wait_is_over_when_what_came_before_it_is_settled() {
+fn a_watermark_is_reached_when_everything_before_it_is_settled() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(150);
     let (watermark, _) = harness.engine.request_flush();
@@ -265,7 +265,7 @@ fn a_wait_is_over_when_what_came_before_it_is_settled() {
 }
 
 #[test]
-fn a_settled_batch_wakes_those_who_wait() {
+fn a_settled_batch_wakes_the_waiters() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
     harness.flush();
@@ -275,7 +275,7 @@ fn a_settled_batch_wakes_those_who_wait() {
     harness.wake(changed);
     let changed = harness.engine.register(waiter, waker.clone());
     harness.wake(changed);
-    let (woken_in_vain, waker) = Woken::waker();
+    let (woken_after_removal, waker) = Woken::waker();
     let gone = harness.engine.new_waiter();
     let changed = harness.engine.register(gone, waker);
     harness.wake(changed);
@@ -289,11 +289,11 @@ fn a_settled_batch_wakes_those_who_wait() {
     assert_eq!(woken.count(), 0);
     harness.advance(2 * SECOND);
     harness.deliver();
-    assert_eq!((woken.count(), woken_in_vain.count()), (1, 0));
+    assert_eq!((woken.count(), woken_after_removal.count()), (1, 0));
 }
 
 #[test]
-fn a_value_that_cannot_be_encoded_takes_an_index_and_one_that_was_scrubbed_does_not() {
+fn an_unencodable_event_takes_an_index_and_a_scrubbed_one_does_not() {
     let mut harness = Harness::new(|_| {});
     let _ = harness.engine.refuse_with_reason(Refusal::Scrubbed, None);
     let _ = harness
@@ -316,7 +316,7 @@ fn a_value_that_cannot_be_encoded_takes_an_index_and_one_that_was_scrubbed_does_
 }
 
 #[test]
-fn a_driver_that_is_dropped_in_mid_send_leaves_its_batch_for_another() {
+fn a_driver_dropped_in_mid_send_leaves_its_batch_to_the_next_driver() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
     let (watermark, _) = harness.engine.request_flush();
@@ -340,7 +340,7 @@ fn a_driver_that_is_dropped_in_mid_send_leaves_its_batch_for_another() {
 }
 
 #[test]
-fn a_copy_of_a_batch_that_is_gone_is_empty() {
+fn copying_a_dropped_batch_yields_nothing() {
     let mut harness = Harness::new(|_| {});
     harness.log("a");
     harness.stop(SECOND);
@@ -355,7 +355,7 @@ fn a_copy_of_a_batch_that_is_gone_is_empty() {
 }
 
 #[test]
-fn an_event_is_too_large_by_its_own_json_alone() {
+fn only_the_json_of_an_event_counts_against_max_event_bytes() {
     let mut harness = Harness::new(|options| {
         options.max_event_bytes = 512;
         options.max_batch_bytes = 1_000;
@@ -385,7 +385,7 @@ fn an_event_is_too_large_by_its_own_json_alone() {
 }
 
 #[test]
-fn a_large_batch_is_put_together_in_steps() {
+fn a_large_batch_is_formed_in_steps() {
     let mut harness = Harness::new(|options| {
         options.max_batch_size = 1_000;
         options.flush_threshold = 1_000;
@@ -404,7 +404,7 @@ fn a_large_batch_is_put_together_in_steps() {
 }
 
 #[test]
-fn memory_comes_back_when_a_burst_is_over() {
+fn memory_is_returned_after_a_burst() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(5_000);
     assert!(harness.engine.ring.is_oversized());
@@ -419,18 +419,18 @@ fn memory_comes_back_when_a_burst_is_over() {
 }
 
 #[test]
-fn a_waker_that_panics_keeps_nobody_else_asleep() {
-    struct Bad;
-    impl Wake for Bad {
+fn a_panicking_waker_does_not_keep_the_others_from_waking() {
+    struct Panicking;
+    impl Wake for Panicking {
         fn wake(self: Arc<Self>) {
-            panic!("a waker of the test's");
+            panic!("from the test's waker");
         }
     }
     let mut harness = Harness::new(|_| {});
     harness.log("a");
     harness.flush();
     let (woken, good) = Woken::waker();
-    for waker in [Waker::from(Arc::new(Bad)), good] {
+    for waker in [Waker::from(Arc::new(Panicking)), good] {
         let waiter = harness.engine.new_waiter();
         let changed = harness.engine.register(waiter, waker);
         harness.wake(changed);
@@ -440,7 +440,7 @@ fn a_waker_that_panics_keeps_nobody_else_asleep() {
 }
 
 #[test]
-fn what_an_interval_has_sent_does_not_make_the_next_queue_due() {
+fn bytes_already_sent_do_not_make_the_next_batch_due() {
     let mut harness = Harness::new(|options| {
         options.flush_threshold = 10_000;
         options.max_event_bytes = 512;
@@ -455,7 +455,7 @@ fn what_an_interval_has_sent_does_not_make_the_next_queue_due() {
 }
 
 #[test]
-fn the_first_event_arms_the_interval_and_the_interval_sends_it() {
+fn the_first_event_arms_the_flush_interval() {
     let mut harness = Harness::new(|_| {});
     assert_eq!(harness.poll(), Step::Wait(None));
     assert!(harness.log("a"));
@@ -470,14 +470,14 @@ fn the_first_event_arms_the_interval_and_the_interval_sends_it() {
 }
 
 #[test]
-fn a_zero_interval_sends_nothing_by_itself() {
+fn a_zero_flush_interval_switches_the_timer_off() {
     let mut harness = Harness::new(|options| options.flush_interval = Duration::ZERO);
     harness.log("a");
     assert_eq!(harness.poll(), Step::Wait(None));
 }
 
 #[test]
-fn pieces_of_a_split_batch_stop_at_its_original_end() {
+fn halving_ends_at_the_original_end_of_the_batch() {
     let mut harness = Harness::new(|options| options.max_batch_size = 99);
     harness.log_many(110);
     let attempt = harness.attempt();

@@ -1,4 +1,4 @@
-//! Wake-ups: the driver's and the waiters' wakers, how they enter the engine and how they leave it.
+//! Wake-ups: how the wakers of the driver and of waiters enter and leave the engine.
 
 use super::Engine;
 use crate::sys::panics;
@@ -10,22 +10,22 @@ pub(crate) type Waiting = alloc::vec::Vec<(WaiterId, Waker)>;
 #[cfg(not(feature = "alloc"))]
 pub(crate) type Waiting = heapless::Vec<(WaiterId, Waker), 4>;
 
-/// Names one wait. None has the default's.
+/// Identifies one wait. No wait has the default id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WaiterId(u32);
 
-/// Whom a call of the engine wakes. Waking and dropping wakers runs an executor's code, so both happen outside the
-/// session's lock: `Shared::update` is the one place that does.
+/// The wakers that an engine call releases. Waking or dropping one runs an executor's code, so both happen outside the
+/// session's lock, in one place: `Shared::update`.
 #[derive(Default)]
 #[must_use = "wakers that are dropped wake no one"]
 pub(crate) enum Wakers {
     #[default]
     None,
-    /// The driver, or a waiter for which there was no room.
+    /// The driver's, or a waiter's for which there was no room.
     One(Waker),
-    /// All who wait, whose wakers the engine still [has](Engine::take_waiting), and the driver.
+    /// Those of all waiters, which the engine still [holds](Engine::take_waiting), and the driver's.
     All(Option<Waker>),
-    /// No one: the waker was replaced or withdrawn, and only leaves the lock.
+    /// A waker that was replaced or removed: to be dropped outside the lock, not woken.
     Retired(Waker),
 }
 
@@ -34,17 +34,17 @@ impl Wakers {
         waker.map_or(Self::None, Self::One)
     }
 
-    /// These, and the driver.
+    /// Adds the driver's waker.
     pub(super) fn and_driver(self, driver: &mut DriverSlot) -> Self {
         match self {
             Self::All(None) => Self::All(driver.take_waker()),
-            // A waker leaves its slot once: the one that is here already must not get lost.
+            // Already taken from its slot, so it must not get lost.
             Self::One(_) | Self::All(_) => self,
             Self::None | Self::Retired(_) => driver.wake(),
         }
     }
 
-    /// Wakes them; `waiting` takes the wakers of all who wait out of the engine.
+    /// Wakes them; `waiting` takes the waiters' wakers out of the engine.
     pub(crate) fn wake(self, waiting: impl FnOnce() -> Waiting) {
         match self {
             Self::None => {}
@@ -66,7 +66,7 @@ impl Wakers {
     }
 }
 
-/// What a call of the engine returns: wakers, or a value and wakers.
+/// The result of an engine call: wakers, or a value and wakers.
 pub(crate) trait WithWakers {
     type Value;
 
@@ -92,31 +92,31 @@ impl<R> WithWakers for (R, Wakers) {
 }
 
 impl Engine {
-    /// The wakers of all who wait, for [`Wakers::All`].
+    /// Takes the wakers of all waiters, for [`Wakers::All`].
     pub(crate) fn take_waiting(&mut self) -> Waiting {
         self.waiters.take()
     }
 }
 
-/// The driver's place.
+/// Whether there is a driver, whether it sleeps, and its waker.
 #[derive(Default)]
 pub(super) struct DriverSlot {
     pub(super) is_attached: bool,
     /// Something has happened since its last poll.
     is_dirty: bool,
-    /// It sleeps, and somebody has to wake it.
+    /// It sleeps until it is woken.
     is_parked: bool,
     waker: Option<Waker>,
 }
 
 impl DriverSlot {
-    /// The driver looks at everything there is.
+    /// A poll takes everything into account that has happened so far.
     pub(super) fn begin_poll(&mut self) {
         self.is_dirty = false;
         self.is_parked = false;
     }
 
-    /// Remembers that something has happened. The first to say so since the driver went to sleep gets its waker.
+    /// Records that something has happened. Returns the waker if the driver sleeps.
     pub(super) fn take_waker(&mut self) -> Option<Waker> {
         self.is_dirty = true;
         self.waker.take_if(|_| self.is_parked)
@@ -126,7 +126,7 @@ impl DriverSlot {
         Wakers::one(self.take_waker())
     }
 
-    /// Whether it sleeps now: not if something has happened since its last poll.
+    /// Puts the driver to sleep and returns true, unless something has happened since its last poll.
     pub(super) fn park(&mut self, waker: Waker) -> (bool, Wakers) {
         if self.is_dirty {
             self.is_dirty = false;
@@ -159,10 +159,10 @@ impl Waiters {
         core::mem::take(&mut self.list)
     }
 
-    /// Without room for it the waker is woken, so that its task polls again.
+    /// Without room the waker is returned to be woken, so that its task polls again.
     pub(super) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Wakers {
-        if let Some((_, known)) = self.list.iter_mut().find(|(id, _)| *id == waiter) {
-            return Wakers::Retired(core::mem::replace(known, waker));
+        if let Some((_, slot)) = self.list.iter_mut().find(|(id, _)| *id == waiter) {
+            return Wakers::Retired(core::mem::replace(slot, waker));
         }
         #[cfg(feature = "alloc")]
         let overflow = match self.list.try_reserve(1) {

@@ -1,12 +1,14 @@
-//! What leads to a handle.
+//! Conversion to a handle.
 
 use super::{Handle, Reporter};
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 
-/// What leads to a [`Handle`]: itself, a [`Reporter`]; an `Option`, a reference, a `Box`, an `Rc` or an `Arc` of one.
+/// Conversion to a [`Handle`].
+///
+/// Implemented for `Handle` and [`Reporter`], and for an `Option`, a reference, a `Box`, an `Rc` and an `Arc` of one.
 pub trait AsHandle {
-    /// The handle, if there is one.
+    /// Returns the handle, if there is one.
     fn as_handle(&self) -> Option<&Handle>;
 }
 

@@ -1,4 +1,4 @@
-//! The driver that users run: a hold on its session, a transport, and the loop between them.
+//! The driver that users run: a transport, attached to a session.
 
 use crate::clock::Clock;
 use crate::driver::{self, Driven};
@@ -15,22 +15,24 @@ use core::future::Future;
 #[cfg(feature = "std")]
 use core::{future::poll_fn, pin::pin};
 
-/// Sends what a session queues. There is at most one for each session.
+/// Sends what a session queues. A session has at most one.
 ///
-/// [`Builder::start`](crate::session::Builder::start) spawns it; [`Builder::build`](crate::session::Builder::build) hands it out, to be
-/// run by anything that runs a future. A driver is alive from the moment it is built until it is dropped, polled or
-/// not. When it is dropped before its session has ended, nothing is lost: every wait ends at once, the queue stays, and
-/// another driver ([`Reporter::new_driver`](crate::Reporter::new_driver)) can carry on. In the child of a `fork()` it
-/// ends at its next poll and sends nothing.
+/// [`Builder::start`](crate::session::Builder::start) spawns it; [`Builder::build`](crate::session::Builder::build)
+/// returns it, for the caller to run on any executor. A driver counts as alive from when it is built until it is
+/// dropped, polled or not.
+///
+/// Dropping it before the session has ended loses nothing: the queue stays, every wait ends at once, and another
+/// driver ([`Reporter::new_driver`](crate::Reporter::new_driver)) can take over. In the child of a `fork()` it ends at
+/// its next poll and sends nothing.
 #[must_use = "nothing is sent unless the driver runs"]
 pub struct Driver<T, C: 'static> {
     transport: T,
     body: Body,
-    // The last to be dropped: nothing of the driver's is left when it is told to be gone.
+    // Declared last, so dropped last: transport and body are gone before the session sees the driver detach.
     attachment: Option<Attachment<C>>,
 }
 
-/// A driver's hold on its session, let go when it is dropped.
+/// The driver's attachment to its session; detaches when dropped.
 struct Attachment<C: 'static>(SessionRef<C>);
 
 impl<C> Drop for Attachment<C> {
@@ -40,7 +42,7 @@ impl<C> Drop for Attachment<C> {
 }
 
 impl<T, C> Driver<T, C> {
-    /// A driver for a session that is attached to it already; without a session it has nothing to do.
+    /// Creates a driver for a session whose engine is already attached. Without a session it has nothing to do.
     pub(crate) fn new(core: Option<SessionRef<C>>, transport: T, body: Body) -> Self {
         Self {
             attachment: core.map(Attachment),
@@ -51,7 +53,7 @@ impl<T, C> Driver<T, C> {
 }
 
 impl<T: Transport, C: Clock> Driver<T, C> {
-    /// Runs until the session has ended. The future may be dropped at any time, see [`Driver`].
+    /// Runs until the session has ended. The future may be dropped at any time; see [`Driver`].
     pub fn run(self) -> impl Future<Output = ()> + Send {
         marked(self.drive())
     }
@@ -65,6 +67,10 @@ impl<T: LocalTransport, C: Clock> Driver<T, C> {
 }
 
 impl<T: LocalTransport, C: Clock> Driver<T, C> {
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would store its argument twice"
+    )]
     fn drive(mut self) -> impl Future<Output = ()> {
         async move {
             let Self {
@@ -79,7 +85,7 @@ impl<T: LocalTransport, C: Clock> Driver<T, C> {
     }
 }
 
-/// Marks what the driver does as its own.
+/// Marks the work done in each poll as the driver's.
 #[cfg(feature = "std")]
 async fn marked(drive: impl Future<Output = ()>) {
     let mut drive = pin!(drive);
@@ -90,7 +96,7 @@ async fn marked(drive: impl Future<Output = ()>) {
     .await;
 }
 
-/// Without `std` nobody asks; and a future around it would be as large once more.
+/// Nothing reads the marker without `std`, and wrapping the future would double its size.
 #[cfg(not(feature = "std"))]
 fn marked<F: Future<Output = ()>>(drive: F) -> F {
     drive
@@ -140,7 +146,7 @@ impl<C: Clock> Driven for SessionCore<C> {
     }
 
     fn write_body_prefix(&self, out: &mut EventWriter<'_>) {
-        // It was written once already, when the session was built.
+        // Cannot fail: it was written once already, when the session was built.
         let _ = self.shared.identity.write_body_prefix(out);
     }
 }
@@ -190,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_given_up_while_it_is_copied_is_not_sent_in_part() {
+    fn a_batch_dropped_while_it_is_copied_is_not_sent_in_part() {
         let builder = Reporter::builder("s").transport(Nowhere).clock(Still);
         let (reporter, mut driver) = builder.enabled(true).build().unwrap();
         let core = &*driver.attachment.as_ref().unwrap().0;
@@ -207,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_and_its_refusal_say_what_they_are() {
+    fn a_driver_and_already_driven_describe_themselves() {
         let builder = Reporter::builder("s").transport(Nowhere).clock(Still);
         let (_reporter, driver) = builder.enabled(true).build().unwrap();
         assert_eq!(format!("{driver:?}"), "Driver { has_session: true, .. }");

@@ -1,4 +1,4 @@
-//! What applications pass around: a handle on a session, without type parameters.
+//! The handle on a session that applications pass around, without type parameters.
 
 use super::off::Off;
 use super::session_ref::{AnySession, SessionRef};
@@ -23,15 +23,15 @@ use alloc::sync::Arc;
 #[cfg(feature = "alloc")]
 use core::future::Future;
 
-/// A handle on a session: cheap to clone, the same type whatever transport, clock and executor the session has.
+/// A handle on a session: cheap to clone, and the same type for every transport, clock and executor.
 ///
-/// A handle never keeps a session alive, and dropping it does nothing. A handle on a session that is switched off takes
-/// every call and does nothing. Everything here may be called from any thread, in any executor and in none, in a panic
-/// hook and in a destructor; nothing here panics, and nothing but what is `async` or says `_blocking` ever waits.
+/// A handle does not keep a session alive, and dropping it does nothing. If telemetry is switched off, every call is a
+/// no-op. All methods may be called from any thread, inside or outside an executor, and in panic hooks and destructors.
+/// None panics, and only `async` and `_blocking` methods wait.
 ///
-/// In the child of a `fork()` nothing is logged or sent and nothing waits: events are refused with reason
-/// [`Forked`](crate::stats::Refusal::Forked), waits end at once with at least one event remaining, and what was queued is sent
-/// by the parent, where all goes on as before. A session that the child opens is its own.
+/// In the child of a `fork()` nothing is logged or sent, and nothing waits: events are refused as
+/// [`Forked`](crate::stats::Refusal::Forked), waits end at once with at least one event remaining, and the parent sends
+/// what was queued. Sessions that the child starts itself are not affected.
 #[derive(Clone)]
 pub struct Handle(Inner);
 
@@ -44,13 +44,13 @@ enum Inner {
 }
 
 impl Handle {
-    /// A handle on no session: every call is a no-op.
+    /// Creates a handle without a session: every call is a no-op.
     #[must_use]
     pub const fn off() -> Self {
         Self(Inner::Off(Off::new()))
     }
 
-    /// A handle on a session that is switched off, which counts what it refuses.
+    /// Creates a handle on a session that is switched off, which counts refused events.
     #[cfg(has_arc)]
     pub(crate) fn disabled(spawner: Option<alloc::boxed::Box<dyn AnySpawner>>) -> Self {
         Self(Inner::Off(Off::counting(spawner)))
@@ -81,19 +81,19 @@ impl Handle {
         }
     }
 
-    /// Whether there is a session behind this handle. `false` when telemetry is switched off.
+    /// Whether this handle has a session; `false` if telemetry is switched off.
     #[must_use]
     pub const fn is_enabled(&self) -> bool {
         !matches!(self.0, Inner::Off(_))
     }
 
-    /// The session's id; `None` when telemetry is switched off.
+    /// The session's id; `None` if telemetry is switched off.
     #[must_use]
     pub fn session_id(&self) -> Option<&str> {
         self.session().map(|session| session.shared().identity.id())
     }
 
-    /// The bus that the session belongs to; `None` when it has none or telemetry is switched off.
+    /// The session's bus; `None` if it has none or telemetry is switched off.
     #[cfg(has_arc)]
     #[must_use]
     pub fn bus(&self) -> Option<&Bus> {
@@ -106,14 +106,14 @@ impl Handle {
         self.log_with(name, data, Severity::Info)
     }
 
-    /// Logs an event: encodes it, queues it, and says whether it was accepted.
+    /// Logs an event: encodes and queues it. Returns whether it was accepted.
     ///
-    /// `data` is a struct, a map, or [`fields!`](crate::event::fields); `()` and `None` are the empty object. It is encoded
-    /// here and now: what changes later changes nothing. NaN and infinities become null. A value that is not an object,
-    /// whose `Serialize` fails or panics, or that is larger than `max_event_bytes` refuses this one event.
+    /// `data` is a struct, a map, or [`fields!`](crate::event::fields); `()` and `None` are the empty object. It is
+    /// encoded before the call returns. NaN and infinities become null. The event is refused if `data` is not an
+    /// object, if its `Serialize` fails or panics, or if the event is larger than `max_event_bytes`.
     ///
-    /// Never waits for the network, never panics, and in the steady state allocates nothing of its own. `false` means
-    /// that the event was refused: [`stats`](Self::stats) counts why, and a diagnostic tells it.
+    /// Never waits for the network, never panics, and in the steady state allocates nothing itself. Refused events are
+    /// counted by reason in [`stats`](Self::stats) and reported as diagnostics.
     pub fn log_with(&self, name: &str, data: impl Serialize, severity: Severity) -> bool {
         match self.session() {
             Some(session) => session
@@ -124,11 +124,12 @@ impl Handle {
         }
     }
 
-    /// Logs an error and asks for a flush, without waiting for it. Says whether it was accepted.
+    /// Logs an error and requests a flush, without waiting for it. Returns whether it was accepted.
     ///
-    /// It becomes an `UNHANDLED_EXCEPTION` with its chain of sources as traceback, and with `std` the calling thread's
-    /// stack if `RUST_BACKTRACE` is set; or a `user_error` of severity WARNING, when it is the caller's own fault
-    /// ([`Blame::is_callers`](crate::event::Blame::is_callers)). Texts that do not fit into `max_event_bytes` are cut.
+    /// The error becomes an `UNHANDLED_EXCEPTION`, whose traceback is its chain of sources and, with `std` and
+    /// `RUST_BACKTRACE` set, the calling thread's stack. If the caller is to blame
+    /// ([`Blame::is_callers`](crate::event::Blame::is_callers)), it becomes a `user_error` of severity WARNING instead.
+    /// Texts are cut to fit into `max_event_bytes`.
     pub fn log_exception<E: AnyError + ?Sized>(&self, error: &E, severity: Severity) -> bool {
         match self.session() {
             Some(session) => session
@@ -139,8 +140,8 @@ impl Handle {
         }
     }
 
-    /// Queues the error and `SESSION_END` behind it, and asks for a flush. What the wait counts, it counts from before:
-    /// the driver may settle both at once.
+    /// Queues the error and `SESSION_END`, and requests a flush. The wait counts from before they are queued, because
+    /// the driver may settle them at once.
     pub(crate) fn begin_fatal<E: AnyError + ?Sized>(
         &self,
         error: &E,
@@ -153,13 +154,13 @@ impl Handle {
         let (shared, at) = (session.shared(), session.utc());
         let before = shared.with(|engine| engine.stats());
         let tail = shared.session_end(session.now(), at);
-        // Refused only after a stop or when the reserve is used up; counted either way.
+        // Refused only after a stop or when the reserve is used up, and then counted.
         let _ = shared.log_error(at, error, severity, Priority::Fatal(&tail));
         let wait = Wait::for_flush(session, shared.flush_timeout());
         Some(before.map_or(wait, |before| wait.since(before)))
     }
 
-    /// Queues `SESSION_END` for a fatal exception that has been logged already, and asks for a flush.
+    /// Queues `SESSION_END` for a fatal exception that was already logged, and requests a flush.
     pub(crate) fn begin_end(&self) -> Option<Wait> {
         let session = self.session()?;
         let shared = session.shared();
@@ -170,14 +171,14 @@ impl Handle {
         Some(Wait::for_flush(session, shared.flush_timeout()).since(before))
     }
 
-    /// Asks for everything accepted so far to be sent now. Returns at once.
+    /// Requests that everything accepted so far be sent now. Returns at once.
     pub fn flush(&self) {
         if let Some(session) = self.session() {
             let _ = session.shared().update(Engine::request_flush);
         }
     }
 
-    /// The ledger, and the state of the session. All zeros when telemetry is switched off, but for what it refused.
+    /// A snapshot of the session's ledger and state. If telemetry is switched off, only refusals are counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
         match self.session() {
@@ -193,7 +194,7 @@ impl Handle {
         }
     }
 
-    /// Whether nothing can be logged any more.
+    /// Whether the session accepts no more events.
     #[cfg(feature = "std")]
     pub(crate) fn has_ended(&self) -> bool {
         let is_stopping =
@@ -215,8 +216,8 @@ impl Handle {
     /// Starts a task on the session's executor.
     ///
     /// # Errors
-    /// When telemetry is switched off, when the session was built without a spawner, or when its executor is gone, as it
-    /// is in the child of a `fork()`.
+    /// When telemetry is switched off, when the session was built without a spawner, or when its executor no longer
+    /// runs, as in the child of a `fork()`.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
         if !self.is_enabled() {
             return Err(SpawnError::new("telemetry is switched off"));
@@ -224,7 +225,7 @@ impl Handle {
         self.spawn_boxed(alloc::boxed::Box::pin(task))
     }
 
-    /// Starts a task of the application's own: on the session's executor, also when telemetry is switched off.
+    /// Starts a task of the application on the session's executor, even if telemetry is switched off.
     pub(crate) fn spawn_boxed(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
         match &self.0 {
             Inner::Off(off) => off.spawn(task),
@@ -236,7 +237,7 @@ impl Handle {
 }
 
 impl<C: Clock> SessionRef<C> {
-    /// A handle on this session.
+    /// Returns a handle on this session.
     pub(crate) fn handle(&self) -> Handle {
         match self {
             Self::Static(core) => Handle::fixed(*core),
@@ -248,7 +249,7 @@ impl<C: Clock> SessionRef<C> {
 
 #[cfg(has_arc)]
 impl WeakSession {
-    /// A handle, while there is the session.
+    /// Returns a handle, if the session still exists.
     pub(crate) fn upgrade(&self) -> Option<Handle> {
         match self {
             Self::Static(session) => Some(Handle::fixed(*session)),
@@ -259,8 +260,8 @@ impl WeakSession {
 
 #[cfg(has_arc)]
 impl QueueStateTracker {
-    /// A tracker for the requests of a session, on its bus. With a handle on a session that is switched off, only the
-    /// observer is told.
+    /// Creates a tracker for a session's requests, on the session's bus. If telemetry is switched off, it reports to
+    /// its observer only.
     #[must_use]
     pub fn new(session: &Handle) -> Self {
         Self::with(

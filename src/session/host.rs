@@ -1,4 +1,4 @@
-//! What a session has only where there is an operating system: a scrub hook, threads, and children of forks.
+//! The parts of a session that need an operating system: the scrub hook, threads and forks.
 
 #[cfg(feature = "std")]
 pub(crate) use with_std::Host;
@@ -14,11 +14,11 @@ mod with_std {
 
     pub(crate) struct Host {
         pub(crate) scrub: Option<Scrub>,
-        /// Whether events enter the queue in pieces, as they do on bare metal. Set by simulations only.
+        /// Whether events enter the queue in pieces, as on bare metal. Set by simulations only.
         pub(crate) pushes_in_pieces: bool,
         /// Events refused in children of a fork.
         refused_forked: AtomicUsize,
-        /// The thread on which the driver was polled last.
+        /// The thread that polled the driver last.
         driver_thread: Lock<Option<ThreadId>>,
     }
 
@@ -62,7 +62,7 @@ mod with_std {
 
 #[cfg(not(feature = "std"))]
 mod without_std {
-    /// Nothing: no one blocks, forks or scrubs.
+    /// Empty: without `std` nothing blocks, forks or scrubs.
     pub(crate) struct Host;
 
     impl Host {

@@ -1,4 +1,4 @@
-//! Who is reporting: the session's id, the platform, the versions, the process.
+//! The identity that each request states: session id, platform, version and process.
 
 use crate::event::writer::EventWriter;
 use crate::sys::entropy::Random;
@@ -11,9 +11,10 @@ use crate::sys::fork::PerProcess;
 use alloc::string::String;
 
 use crate::text::Str;
+
 /// The id of a session.
 ///
-/// Strings convert into it; the session is refused at build time when its id is empty or contains CR, LF or NUL.
+/// Strings convert into it. Building a session fails if the id is empty or contains CR, LF or NUL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionId(Id);
 
@@ -24,7 +25,7 @@ enum Id {
 }
 
 impl SessionId {
-    /// No session of the backend's: the id becomes `sessionless-<uuid4>`.
+    /// The id for programs without a session on the backend: it becomes `sessionless-<uuid4>`.
     #[must_use]
     pub const fn sessionless() -> Self {
         Self(Id::Sessionless)
@@ -59,7 +60,7 @@ impl From<&String> for SessionId {
     }
 }
 
-/// What the head of every request says.
+/// The fields at the beginning of every request's body.
 #[derive(Debug)]
 pub(crate) struct Identity {
     id: Str,
@@ -68,14 +69,14 @@ pub(crate) struct Identity {
     process_uuid: Option<Uuid>,
 }
 
-/// Where the id of a session without one is kept: in a string of its own.
+/// Where the id of a sessionless session is stored: with an allocator, in a string.
 #[cfg(feature = "alloc")]
 pub(crate) struct IdPlace;
-/// Where the id of a session without one is kept: of the memory that the program gave for its queue.
+/// Where the id of a sessionless session is stored: in the memory that the program provides for the queue.
 #[cfg(not(feature = "alloc"))]
 pub(crate) type IdPlace = &'static mut [u8];
 
-/// `sessionless-` and a UUID.
+/// The length of `sessionless-` and a UUID.
 pub(crate) const ID_BYTES: usize = 48;
 
 #[cfg(feature = "alloc")]
@@ -97,7 +98,7 @@ fn sessionless(uuid: Uuid, place: IdPlace) -> Str {
     Str::new(core::str::from_utf8(place).unwrap_or("sessionless"))
 }
 
-/// What the builder collects about the session, with defaults not yet filled in.
+/// The identity as set on the builder, without its defaults.
 #[derive(Clone, Debug)]
 pub(crate) struct IdentitySettings {
     pub(crate) id: SessionId,
@@ -106,7 +107,7 @@ pub(crate) struct IdentitySettings {
     pub(crate) process_uuid: ProcessUuid,
 }
 
-/// Which `process_uuid` a session sends. Default: the process's own.
+/// The `process_uuid` that a session sends. Default: the process's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ProcessUuid {
     #[default]
@@ -125,7 +126,7 @@ impl IdentitySettings {
         }
     }
 
-    /// Checks the strings and fills the defaults in.
+    /// Validates the strings and fills in the defaults.
     pub(crate) fn resolve(
         self,
         random: &mut Random,
@@ -154,7 +155,7 @@ impl IdentitySettings {
 }
 
 impl Identity {
-    /// The most bytes the head of a request may take.
+    /// The maximum length of a request's body before its events.
     pub(crate) const MAX_BODY_PREFIX: usize = if cfg!(feature = "alloc") {
         8 << 10
     } else {
@@ -198,7 +199,7 @@ fn check(what: &'static str, value: &str) -> Result<(), IdentityError> {
     }
 }
 
-/// A session id, platform or version that cannot be sent.
+/// An invalid session id, platform or version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -237,7 +238,7 @@ fn host_platform() -> Str {
     "unknown/unknown".into()
 }
 
-/// One per process, shared by all its sessions. A fork's child is another process.
+/// One UUID per process, shared by its sessions. The child of a fork has its own.
 #[cfg(feature = "std")]
 fn process_uuid(random: &mut Random) -> Uuid {
     static PROCESS: PerProcess<Uuid> = PerProcess::new();

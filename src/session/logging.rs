@@ -1,4 +1,4 @@
-//! From a call to the queue: what is logged is encoded, then pushed, or refused and counted.
+//! The path from a call to the queue: events are encoded and pushed, or refused and counted.
 
 use crate::engine::Priority;
 use crate::event::encode::{self, EventPrefix};
@@ -37,7 +37,7 @@ impl Shared {
         self.log_with(at, name, data, severity, encode::generic)
     }
 
-    /// [`log`](Self::log), with the function that encodes the event unless its data must be inspected.
+    /// [`log`](Self::log) with another encoder, which is used unless the data must be inspected.
     #[inline]
     pub(crate) fn log_with<A: Fn() -> Timestamp, D: Serialize>(
         &self,
@@ -47,7 +47,7 @@ impl Shared {
         severity: Severity,
         encode: impl FnOnce(&mut EventWriter<'_>, A, Severity, &str, &D) -> Result<(), Failed>,
     ) -> Result<(), Refusal> {
-        // Where code is scarce there is one way for all.
+        // Without an allocator code size matters: there is one path for all events.
         if cfg!(not(feature = "alloc")) || self.inspects_data {
             return self.log_inspected(&at, name, data, severity);
         }
@@ -57,7 +57,7 @@ impl Shared {
         })
     }
 
-    /// [`log`](Self::log), where there are limits or a hook.
+    /// [`log`](Self::log) with limits or a hook.
     #[cold]
     #[inline(never)]
     fn log_inspected<D: Serialize>(
@@ -77,7 +77,7 @@ impl Shared {
             let encoded = encode::generic_limited(out, at, severity, name, &data);
             out.note_truncated(is_cut.get());
             match encoded {
-                Ok(()) => self.push_noted(out, Priority::Ordinary),
+                Ok(()) => self.push_counting_truncation(out, Priority::Ordinary),
                 Err(Failed) => self.refuse(out.error(), name),
             }
         })
@@ -91,7 +91,7 @@ impl Shared {
         severity: Severity,
         priority: Priority<'_>,
     ) -> Result<(), Refusal> {
-        // Capturing a stack takes a lock of the standard library's.
+        // Capturing a stack takes one of the standard library's locks, which the child of a fork must not wait for.
         if self.is_forked() {
             return Err(self.refuse_forked());
         }
@@ -107,24 +107,24 @@ impl Shared {
             let encoded = panics::catch(encode)
                 .unwrap_or_else(|| Err(out.fail("its Display or source() panicked")));
             match encoded {
-                Ok(()) => self.push_noted(out, priority),
+                Ok(()) => self.push_counting_truncation(out, priority),
                 Err(Failed) => self.refuse_fault(out, at, "exception", severity, priority),
             }
         })
     }
 
-    /// Runs `work` with room for an event.
+    /// Runs `work` with a writer for one event.
     #[inline(always)]
     pub(crate) fn with_writer<R>(&self, work: impl FnOnce(&mut EventWriter<'_>) -> R) -> R {
         writer::with(self.max_event_bytes - EventPrefix::MIN, work)
     }
 
-    /// Runs `work` with room for an error: what is too long is cut to fit, so the longest front counts.
+    /// Runs `work` with a writer for one error. Its texts are cut to fit, so the longest prefix is assumed.
     pub(crate) fn with_error_writer<R>(&self, work: impl FnOnce(&mut EventWriter<'_>) -> R) -> R {
         writer::with(self.max_event_bytes - EventPrefix::MAX, work)
     }
 
-    /// Counts an event that could not be encoded; an error that was to end the session leaves word of itself.
+    /// Counts an event that could not be encoded; a fatal error is logged without its texts instead.
     #[cold]
     pub(crate) fn refuse_fault(
         &self,
@@ -137,16 +137,16 @@ impl Shared {
         let error = out.error();
         if let Priority::Fatal(_) = priority {
             out.clear();
-            let unknown = encode::exception(out, at, severity, &"Error", &"", None);
-            if unknown.is_ok() {
+            let placeholder = encode::exception(out, at, severity, &"Error", &"", None);
+            if placeholder.is_ok() {
                 return self.push(out.bytes(), priority);
             }
         }
         self.refuse(error, name)
     }
 
-    /// [`push`](Self::push), of an event of which something may have been left out.
-    pub(crate) fn push_noted(
+    /// [`push`](Self::push) for an event that may have been truncated.
+    pub(crate) fn push_counting_truncation(
         &self,
         out: &EventWriter<'_>,
         priority: Priority<'_>,
@@ -172,7 +172,7 @@ impl Shared {
         self.push_in_pieces(body, priority)
     }
 
-    /// A lock for each piece: no interrupt waits for the copy of a whole event.
+    /// Locks once per piece, so that an interrupt never waits for the copy of a whole event.
     #[cfg_attr(feature = "std", cold)]
     fn push_in_pieces(&self, body: &[u8], priority: Priority<'_>) -> Result<(), Refusal> {
         let forked = |Forked| self.refuse_forked();
@@ -195,7 +195,7 @@ impl Shared {
         let (refusal, reason) = match error {
             EncodeError::TooLarge => (Refusal::EventTooLarge, None),
             EncodeError::Unencodable(reason) => {
-                // A long name must not push the reason out.
+                // A long name must not displace the reason.
                 let name = Text::<48>::new(name);
                 let reason = Reason::new(format_args!("event \"{name}\": {reason}"));
                 (Refusal::Unencodable, Some(reason))

@@ -1,6 +1,6 @@
-//! Sessions: building one, logging to it, waiting for it, ending it.
+//! Sessions: building, logging, waiting and stopping.
 //!
-//! A [`Builder`] starts a session; the [`Reporter`] owns it; [`Handle`]s are what an application passes around.
+//! A [`Builder`] starts a session, the [`Reporter`] owns it, and applications pass [`Handle`]s around.
 
 mod as_handle;
 pub(crate) mod builder;

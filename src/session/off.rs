@@ -1,4 +1,4 @@
-//! A session that is switched off: it counts what it refuses, where it can, and the application's own tasks still run.
+//! A session that is switched off: counts refused events, with atomics, and still runs the application's tasks.
 
 #[cfg(has_arc)]
 pub(super) use counted::Off;
@@ -23,12 +23,12 @@ mod counted {
     }
 
     impl Off {
-        /// No session at all: nothing is counted.
+        /// No session: nothing is counted.
         pub(in crate::session) const fn new() -> Self {
             Self(None)
         }
 
-        /// A session that was built and is switched off.
+        /// A session that was built while telemetry is switched off.
         pub(in crate::session) fn counting(spawner: Option<Box<dyn AnySpawner>>) -> Self {
             Self(Some(Arc::new(Disabled {
                 refused: AtomicUsize::new(0),

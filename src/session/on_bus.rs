@@ -1,4 +1,4 @@
-//! A session on a bus: it takes the events that are its own, until it stops.
+//! A session on its bus: takes the session's own events until the session stops.
 
 use crate::bus::value::Without;
 use crate::bus::{AttachError, Bus, Event, EventNames, Handler, HandlerId, Values};
@@ -10,10 +10,10 @@ use alloc::sync::Arc;
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-/// The key in the metadata that says whose event it is.
+/// The metadata key that names an event's session.
 const SESSION_ID: &str = "session_id";
 
-/// A session's bus, and its handler there.
+/// A session's bus and its handler there.
 pub(crate) struct OnBus {
     bus: Option<Bus>,
     handler: Lock<Option<Arc<Handler>>>,
@@ -31,7 +31,7 @@ impl OnBus {
         self.bus.as_ref()
     }
 
-    /// Takes these events from now on, if they are the session's own.
+    /// Attaches a handler that takes those of these events that are the session's own.
     pub(crate) fn attach(
         &self,
         session_id: &str,
@@ -45,7 +45,7 @@ impl OnBus {
         let generated = format!("tinkex-telemetry-{session_id}");
         let id = handler_id.map_or(HandlerId::Like(&generated), HandlerId::Given);
         let own: Box<str> = session_id.into();
-        // There may be many sessions, and most events are others'.
+        // With many sessions on a bus most events belong to other ones, so the id is compared first.
         let take = move |event: &Event<'_>| {
             if event.metadata().str(SESSION_ID) == Some(&own) {
                 let data = Taken(event.measurements(), event.metadata());
@@ -57,7 +57,7 @@ impl OnBus {
         Ok(())
     }
 
-    /// Takes no more events.
+    /// Detaches the handler: no more events are taken.
     pub(crate) fn detach(&self) {
         let handler = self.handler.with(Option::take);
         if let (Some(bus), Some(handler)) = (&self.bus, handler) {

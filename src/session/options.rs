@@ -1,4 +1,4 @@
-//! The options of a session: their defaults and their checks.
+//! The options of a session, their defaults and their validation.
 
 use crate::engine::EngineOptions;
 use crate::event::limits::DataLimits;
@@ -9,69 +9,69 @@ use core::time::Duration;
 #[cfg(has_arc)]
 use crate::{bus::EventNames, text::Str};
 
-/// How a session queues, batches, sends and stops.
+/// The options of a session: how it queues, batches, sends and stops.
 ///
-/// Each field has a setter of the same name on the [`Builder`](crate::session::Builder). Combinations that cannot work are
-/// refused when the session is built, by an [`OptionError`] that names the option.
+/// Each field has a setter of the same name on the [`Builder`](crate::session::Builder). Building a session with an
+/// invalid combination fails with an [`OptionError`] that names the option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// At most this long after the oldest queued event the queue is sent. Zero switches the timer off. Default 10 s.
+    /// The queue is sent at most this long after its oldest event. Zero switches the timer off. Default 10 s.
     pub flush_interval: Duration,
-    /// The queue is sent when so many events have come in since the last flush. Default 100 events.
+    /// The queue is sent once this many events have arrived since the last flush. Default 100 events.
     pub flush_threshold: usize,
-    /// Bound on waits that name none: a fatal exception's. Default 30 s.
+    /// Timeout of the wait for a fatal exception, whose call takes none. Default 30 s.
     pub flush_timeout: Duration,
-    /// Bound on what dropping a reporter may take. Default 5 s.
+    /// Timeout of the stop when a reporter is dropped. Default 5 s.
     pub drop_timeout: Duration,
-    /// Bound on one attempt, enforced by the session's clock whatever the HTTP client does. Default 5 s.
+    /// Timeout of one attempt, enforced by the session's clock whatever the HTTP client does. Default 5 s.
     pub http_timeout: Duration,
     /// Attempts after the first, per batch. Default 3.
     pub max_retries: u32,
     /// Delay before retry n (from 0) is this × 2ⁿ, plus up to a tenth of jitter. Default 1 s.
     pub retry_base_delay: Duration,
-    /// Cap on a delay, a server's `Retry-After` included. Default 60 s.
+    /// Cap on every delay, a server's `Retry-After` included. Default 60 s.
     pub retry_max_delay: Duration,
-    /// More queued events than this are refused, those in flight included. One fatal exception and `SESSION_END` find
-    /// room beyond it. Default 10 000 events.
+    /// Events in the queue, those in flight included; further events are refused. One fatal exception and `SESSION_END`
+    /// have room beyond the limit. Default 10 000 events.
     pub max_queue_size: usize,
-    /// Likewise in bytes: each event takes its JSON plus 12. The memory grows as it is needed; beyond the limit there
-    /// is a reserve of `max_event_bytes` + 12 for one fatal exception. Static storage takes its own length instead.
+    /// The same limit in bytes: each event takes its JSON plus 12. Memory grows as needed; a reserve of
+    /// `max_event_bytes` + 12 beyond the limit is for one fatal exception. With static memory its size decides instead.
     /// Default 8 MiB.
     pub max_queue_bytes: usize,
     /// Events per request. Default 100.
     pub max_batch_size: usize,
     /// Bytes per request body. Default 1 MiB.
     pub max_batch_bytes: usize,
-    /// A larger event is refused; a longer traceback is cut and says so. Default 64 KiB
-    /// (1 KiB without `std`, where an event is encoded on the stack up to that size, and on the heap beyond).
+    /// A larger event is refused; a traceback that is too long is cut, and marked. Default 64 KiB; 1 KiB without `std`,
+    /// where events are encoded on the stack up to that size and on the heap beyond it.
     pub max_event_bytes: usize,
-    /// How deep an event's data may nest, in objects and arrays, the data itself included. What lies deeper becomes
-    /// `… (cut)` and is not looked at. [`usize::MAX`], the default, is no limit; with a
-    /// [scrub hook](crate::session::Builder::scrub) there is one of 120 at most.
+    /// How deep objects and arrays in an event's data may nest, the data itself included. Deeper values become
+    /// `… (cut)` and are not serialized. [`usize::MAX`], the default, is no limit; with a
+    /// [scrub hook](crate::session::Builder::scrub) the limit is at most 120.
     pub max_data_depth: usize,
-    /// How long a text in an event's data may be, keys included, in bytes of UTF-8. A longer one is cut and ends in
-    /// `… (cut)`. At least 32; [`usize::MAX`], the default, is no limit.
+    /// The maximum length of each text in an event's data, keys included, in bytes of UTF-8. A longer one is cut and
+    /// ends in `… (cut)`. At least 32; [`usize::MAX`], the default, is no limit.
     pub max_string_bytes: usize,
-    /// How many fields an object in an event's data may have, and how many elements an array. Further ones are left
-    /// out, and one more at the end says how many. [`usize::MAX`], the default, is no limit.
+    /// The maximum number of fields of each object, and of elements of each array, in an event's data. The rest are
+    /// left out, and one more at the end says how many. [`usize::MAX`], the default, is no limit.
     ///
-    /// An event that one of these three has made smaller counts as [`truncated`](crate::Stats::truncated). With any of
-    /// them `log` costs about three quarters more.
+    /// An event that any of these three limits has cut counts as [`truncated`](crate::Stats::truncated). Setting any of
+    /// them makes `log` about three quarters more expensive.
     pub max_fields: usize,
-    /// Whether the session takes [`events`](Self::events) from its [bus](crate::session::Builder::bus): those whose metadata
-    /// `session_id` is its own, from the start until it stops. Default true.
+    /// Whether the session takes [`events`](Self::events) from its [bus](crate::session::Builder::bus), from start to
+    /// stop: those with its own id as `session_id` in their metadata. Default true.
     #[cfg(has_arc)]
     pub attach_events: bool,
-    /// Which events it takes there. Default: the [automatic ones](EventNames::AUTOMATIC).
+    /// Which events it takes from the bus. Default: the [automatic ones](EventNames::AUTOMATIC).
     #[cfg(has_arc)]
     pub events: EventNames,
-    /// The id of its handler there. Default: `tinkex-telemetry-` and the session's id, with a number behind it where
-    /// there is one already. A given one that is taken is a [`BuildError`](crate::session::BuildError).
+    /// The id of its handler on the bus. Default: `tinkex-telemetry-` and the session's id, with a number appended if
+    /// that is taken. If an id set here is taken, building fails with a [`BuildError`](crate::session::BuildError).
     #[cfg(has_arc)]
     pub handler_id: Option<Str>,
-    /// Whether the session exists at all. `None`, the default, asks the environment with `std`: `TINKER_TELEMETRY`
-    /// set to `0`, `false`, `no` or `off` (any case, trimmed) switches it off. Without `std` it is on.
+    /// Whether there is a session at all. With `None`, the default, the environment decides: `TINKER_TELEMETRY` set to
+    /// `0`, `false`, `no` or `off` (any case, trimmed) switches telemetry off. Without `std`, `None` means on.
     pub enabled: Option<bool>,
 }
 
@@ -110,18 +110,18 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The smallest `max_event_bytes`: a `SESSION_START` or `SESSION_END` always fits.
+    /// The smallest `max_event_bytes`, in which `SESSION_START` and `SESSION_END` always fit.
     pub const MIN_EVENT_BYTES: usize = 512;
 
     /// The largest `max_event_bytes`: 64 MiB.
     pub const MAX_EVENT_BYTES: usize = 64 << 20;
 
-    /// Whether telemetry is wanted: the option if it was set, else the environment.
+    /// Whether telemetry is on, by the option or else the environment.
     pub(crate) fn is_enabled(&self) -> bool {
         self.enabled.unwrap_or_else(enabled_by_environment)
     }
 
-    /// What the engine goes by, for request bodies that spend `overhead` bytes besides their events.
+    /// The engine's options, for request bodies that take `overhead` bytes besides their events.
     pub(crate) fn for_engine(&self, overhead: usize) -> EngineOptions {
         let micros = |duration| time::micros(duration).unwrap_or(u64::MAX);
         EngineOptions {
@@ -147,7 +147,7 @@ impl Options {
         }
     }
 
-    /// Whether the options can work together, for request bodies that spend `overhead` bytes beside their events.
+    /// Validates the options, for request bodies that take `overhead` bytes besides their events.
     pub(crate) fn check(&self, overhead: usize) -> Result<(), OptionError> {
         let above_zero = [
             ("flush_threshold", self.flush_threshold > 0),
@@ -161,38 +161,40 @@ impl Options {
             return Err(OptionError::new(option, Problem::Zero));
         }
         if self.max_event_bytes < Self::MIN_EVENT_BYTES {
-            let least = Problem::Below(
+            let too_low = Problem::Below(
                 Self::MIN_EVENT_BYTES,
                 "the smallest that holds a SESSION_END",
             );
-            return Err(OptionError::new("max_event_bytes", least));
+            return Err(OptionError::new("max_event_bytes", too_low));
         }
         if self.max_event_bytes > Self::MAX_EVENT_BYTES {
-            let most = Problem::Above(
+            let too_high = Problem::Above(
                 Self::MAX_EVENT_BYTES,
                 "each thread that logs has a buffer of it",
             );
-            return Err(OptionError::new("max_event_bytes", most));
+            return Err(OptionError::new("max_event_bytes", too_high));
         }
         #[cfg(not(feature = "alloc"))]
         if self.max_event_bytes > crate::event::writer::STACK {
-            let most = Problem::Above(
+            let too_high = Problem::Above(
                 crate::event::writer::STACK,
                 "events are encoded on the stack",
             );
-            return Err(OptionError::new("max_event_bytes", most));
+            return Err(OptionError::new("max_event_bytes", too_high));
         }
         if self.max_string_bytes < DataLimits::MIN_STRING_BYTES {
-            let least = Problem::Below(DataLimits::MIN_STRING_BYTES, "room for the mark of a cut");
-            return Err(OptionError::new("max_string_bytes", least));
+            let too_low =
+                Problem::Below(DataLimits::MIN_STRING_BYTES, "room for the mark of a cut");
+            return Err(OptionError::new("max_string_bytes", too_low));
         }
         if self.max_queue_bytes > isize::MAX as usize / 4 {
-            let most = Problem::Above(isize::MAX as usize / 4, "a quarter of the address space");
-            return Err(OptionError::new("max_queue_bytes", most));
+            let too_high =
+                Problem::Above(isize::MAX as usize / 4, "a quarter of the address space");
+            return Err(OptionError::new("max_queue_bytes", too_high));
         }
         if self.flush_threshold > self.max_queue_size {
-            let most = Problem::Above(self.max_queue_size, "max_queue_size");
-            return Err(OptionError::new("flush_threshold", most));
+            let too_high = Problem::Above(self.max_queue_size, "max_queue_size");
+            return Err(OptionError::new("flush_threshold", too_high));
         }
         if self.retry_base_delay > self.retry_max_delay {
             return Err(OptionError::new("retry_base_delay", Problem::AboveMaxDelay));
@@ -200,13 +202,13 @@ impl Options {
         let event = self.max_event_bytes;
         let record = event.saturating_add(crate::engine::ring::HEADER);
         if self.max_queue_bytes < record {
-            let least = Problem::Below(record, "max_event_bytes + 12");
-            return Err(OptionError::new("max_queue_bytes", least));
+            let too_low = Problem::Below(record, "max_event_bytes + 12");
+            return Err(OptionError::new("max_queue_bytes", too_low));
         }
         let body = event.saturating_add(overhead);
         if self.max_batch_bytes < body {
-            let least = Problem::Below(body, "max_event_bytes and the head of a request");
-            return Err(OptionError::new("max_batch_bytes", least));
+            let too_low = Problem::Below(body, "max_event_bytes and the head of a request");
+            return Err(OptionError::new("max_batch_bytes", too_low));
         }
         Ok(())
     }
@@ -230,7 +232,7 @@ fn switches_off(value: &str) -> bool {
         .any(|word| value.trim().eq_ignore_ascii_case(word))
 }
 
-/// An option, or a combination of options, that cannot work.
+/// An invalid option or combination of options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionError {
     option: &'static str,
@@ -256,10 +258,10 @@ impl OptionError {
         self.option
     }
 
-    /// The least value that would do, where that is what is wrong.
-    pub(crate) const fn least(&self) -> Option<usize> {
+    /// The minimum, if the value was below it.
+    pub(crate) const fn min(&self) -> Option<usize> {
         match self.problem {
-            Problem::Below(least, _) => Some(least),
+            Problem::Below(min, _) => Some(min),
             _ => None,
         }
     }
@@ -270,8 +272,8 @@ impl fmt::Display for OptionError {
         write!(f, "the option {} ", self.option)?;
         match self.problem {
             Problem::Zero => f.write_str("must be above zero"),
-            Problem::Below(least, reason) => write!(f, "must be at least {least} ({reason})"),
-            Problem::Above(most, reason) => write!(f, "must be at most {most} ({reason})"),
+            Problem::Below(min, reason) => write!(f, "must be at least {min} ({reason})"),
+            Problem::Above(max, reason) => write!(f, "must be at most {max} ({reason})"),
             Problem::AboveMaxDelay => f.write_str("must be at most retry_max_delay"),
         }
     }
@@ -285,12 +287,12 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn the_defaults_can_work() {
+    fn the_defaults_are_valid() {
         assert_eq!(Options::default().check(300), Ok(()));
     }
 
     #[test]
-    fn every_combination_that_cannot_work_names_its_option() {
+    fn every_invalid_combination_names_its_option() {
         let with = |change: fn(&mut Options)| {
             let mut options = Options::default();
             change(&mut options);

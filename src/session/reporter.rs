@@ -1,4 +1,4 @@
-//! The owner of a running session.
+//! The reporter, which owns a session.
 
 #[cfg(any(not(feature = "alloc"), has_arc))]
 use crate::clock::Clock;
@@ -16,12 +16,14 @@ use crate::{event::exception::AnyError, event::severity::Severity, stats::Drain}
 #[cfg(not(feature = "alloc"))]
 use core::{pin::pin, time::Duration};
 
-/// A running session: transport `T`, clock `C`, spawner `S`. It derefs to its [`Handle`], which has the operations.
+/// The owner of a session with transport `T`, clock `C` and spawner `S`. It derefs to its [`Handle`], which has the
+/// operations.
 ///
-/// Dropping it stops the session. Where the driver has a thread of its own
-/// ([`Placement::Dedicated`](crate::runtime::Placement::Dedicated)) the drop waits until everything is settled, at most
-/// `drop_timeout`. On an executor it only asks; the driver does the rest while its executor lives, within
-/// `drop_timeout`: await [`stop`](Handle::stop) first where it matters. In the child of a `fork()` it does nothing.
+/// Dropping it stops the session. If the driver has a dedicated thread
+/// ([`Placement::Dedicated`](crate::runtime::Placement::Dedicated)), the drop waits until everything is settled, at
+/// most `drop_timeout`. On an executor it only begins the stop, which the driver completes within `drop_timeout` if the
+/// executor keeps running: await [`stop`](Handle::stop) first where that matters. In the child of a `fork()` the drop
+/// does nothing.
 pub struct Reporter<T = (), C: 'static = (), S = ()> {
     handle: Handle,
     core: Option<SessionRef<C>>,
@@ -37,7 +39,7 @@ impl<T, C, S> Reporter<T, C, S> {
         }
     }
 
-    /// A handle for everybody else. It does not keep the session alive.
+    /// Returns a handle to pass around. It does not keep the session alive.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -46,7 +48,7 @@ impl<T, C, S> Reporter<T, C, S> {
 
 #[cfg(has_arc)]
 impl<T, C> Reporter<T, C, ()> {
-    /// The same session, with its spawner's type in its own.
+    /// Adds the spawner's type.
     pub(crate) fn with_spawner<S>(mut self) -> Reporter<T, C, S> {
         let handle = core::mem::replace(&mut self.handle, Handle::off());
         Reporter::new(handle, self.core.take())
@@ -55,14 +57,14 @@ impl<T, C> Reporter<T, C, ()> {
 
 #[cfg(has_arc)]
 impl<T, C: Clock, S> Reporter<T, C, S> {
-    /// A driver for a session whose driver is gone, to carry on where that one left off: with a batch in flight, its
-    /// next attempt has the same idempotency key. The transport need not be of the same kind.
+    /// Creates a driver for a session whose driver was dropped. It continues where the last one stopped: a batch in
+    /// flight is retried with the same idempotency key. The transport may be of another type.
     ///
-    /// When telemetry is switched off, a driver that has nothing to do.
+    /// If telemetry is switched off, the driver has nothing to do.
     ///
     /// # Errors
-    /// [`AlreadyDriven`] when the session has a driver; and always in the child of a `fork()`, where the driver is the
-    /// parent's, and what is queued is the parent's to send.
+    /// [`AlreadyDriven`] when the session has a driver, and always in the child of a `fork()`: the parent's driver
+    /// sends what is queued.
     pub fn new_driver<U>(&self, transport: U) -> Result<Driver<U, C>, AlreadyDriven> {
         if let Some(core) = &self.core {
             let attached = core.shared.with(|engine| engine.attach());
@@ -73,10 +75,10 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
     }
 }
 
-/// Waits, where no timer can be boxed. See the operations of the same names on `Handle` with `alloc`.
+/// Waits without an allocator, where timers cannot be boxed. With `alloc`, `Handle` has methods of the same names.
 #[cfg(not(feature = "alloc"))]
 impl<T, C: Clock, S> Reporter<T, C, S> {
-    /// Asks for a flush; waits until everything accepted before has been settled, at most `timeout`.
+    /// Requests a flush and waits until everything accepted before the call is settled, at most `timeout`.
     pub async fn wait_until_drained(&self, timeout: Duration) -> Drain {
         let wait = self
             .session()
@@ -84,7 +86,7 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
         self.finish(wait).await
     }
 
-    /// Ends the session, and waits until all is settled, at most `timeout`.
+    /// Stops the session and waits until everything is settled, at most `timeout`.
     pub async fn stop(&self, timeout: Duration) -> Drain {
         let wait = self
             .session()
@@ -92,7 +94,7 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
         self.finish(wait).await
     }
 
-    /// Logs an error that ends the session, and waits until it is settled, at most `flush_timeout`.
+    /// Logs an error that ends the session and waits until it is settled, at most `flush_timeout`.
     pub async fn log_fatal_exception<E: AnyError + ?Sized>(
         &self,
         error: &E,
@@ -132,7 +134,7 @@ impl<T, C, S> Drop for Reporter<T, C, S> {
         let timeout = session.shared().drop_timeout();
         #[cfg(feature = "std")]
         if session.shared().has_dedicated_thread() {
-            // On the driver's own thread it is only asked for.
+            // On the driver's own thread this fails, but the stop has begun.
             let _ = self.handle.stop_blocking(timeout);
             return;
         }

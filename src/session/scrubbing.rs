@@ -1,4 +1,4 @@
-//! From a call to the queue where there is a scrub hook: what is logged is encoded, shown to the hook, and queued.
+//! The path from a call to the queue with a scrub hook: events are encoded, passed to the hook and queued.
 
 use super::shared::Shared;
 use crate::engine::Priority;
@@ -19,7 +19,7 @@ use core::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-/// What is given to the hook has to be parsed, which serde_json does up to a depth of 127.
+/// Data for the hook must be parsed, which serde_json does up to a depth of 127.
 const MAX_DEPTH: usize = 120;
 
 /// An event on its way through the hook.
@@ -31,7 +31,7 @@ struct Incoming<'a> {
 
 /// # With a scrub hook
 impl Shared {
-    /// Encodes data, shows it to the hook, and queues the event.
+    /// Encodes data, passes it to the hook and queues the event.
     pub(crate) fn log_scrubbed<D: Serialize + ?Sized>(
         &self,
         scrub: &Scrub,
@@ -52,7 +52,7 @@ impl Shared {
             depth: self.data_limits.depth.min(MAX_DEPTH),
             ..self.data_limits
         };
-        // Half a secret is not recognized: where there is room, the hook sees texts that are cut only afterwards.
+        // A hook cannot recognize half a secret: if there is room it sees whole texts, which are cut afterwards.
         let whole = DataLimits {
             string_bytes: usize::MAX,
             ..limits
@@ -79,7 +79,7 @@ impl Shared {
         })
     }
 
-    /// Shows an event to the hook, and queues what that leaves of it.
+    /// Passes an event to the hook and queues the result.
     fn scrub_generic(
         &self,
         scrub: &Scrub,
@@ -115,7 +115,7 @@ impl Shared {
             let is_cut = Cell::new(false);
             let limits = DataLimits {
                 depth: self.data_limits.depth.min(MAX_DEPTH),
-                // There may be the mark of the first time.
+                // The first pass may have added its own mark as one more field.
                 fields: self.data_limits.fields.saturating_add(1),
                 ..self.data_limits
             };
@@ -127,12 +127,12 @@ impl Shared {
             encode::generic_of_json(out, at, severity, &name, data.json)
         };
         match encoded {
-            Ok(()) => self.push_noted(out, event.priority),
+            Ok(()) => self.push_counting_truncation(out, event.priority),
             Err(Failed) => self.refuse_fault(out, at(), &name, severity, event.priority),
         }
     }
 
-    /// Shows an error to the hook, and queues what that leaves of it.
+    /// Passes an error to the hook and queues the result.
     pub(crate) fn log_error_scrubbed<E: AnyError + ?Sized>(
         &self,
         scrub: &Scrub,
@@ -150,7 +150,7 @@ impl Shared {
             return self.refuse_scrubbed(Refusal::Scrubbed, &event);
         }
         self.with_error_writer(|out| {
-            // Each text is given as far as a whole event could hold it, and cut afterwards.
+            // Each text may be as long as a whole event for the hook, and is cut afterwards.
             let describe = || self.errors.describe(error, self.max_event_bytes);
             let Some(described) = panics::catch(describe) else {
                 let Failed = out.fail("its Display or source() panicked");
@@ -199,12 +199,12 @@ impl Shared {
             text("traceback").as_ref().map(|text| text as _),
         );
         match encoded {
-            Ok(()) => self.push_noted(out, event.priority),
+            Ok(()) => self.push_counting_truncation(out, event.priority),
             Err(Failed) => self.refuse_fault(out, at, event.name, draft.severity, event.priority),
         }
     }
 
-    /// Counts an event that the hook has dropped, or over which it has panicked. A fatal one ends the session still.
+    /// Counts an event that the hook dropped or panicked on. A fatal one still ends the session.
     #[cold]
     fn refuse_scrubbed(&self, refusal: Refusal, event: &Incoming<'_>) -> Result<(), Refusal> {
         let reason = (refusal == Refusal::ScrubPanicked).then(|| {

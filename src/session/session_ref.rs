@@ -1,4 +1,4 @@
-//! References to a session: with its clock's type, without it, and without keeping it alive.
+//! References to a session: with and without its clock's type, and weak.
 
 use super::shared::{SessionCore, Shared};
 use crate::clock::Clock;
@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 #[cfg(has_arc)]
 use alloc::sync::{Arc, Weak};
 
-/// A session without its clock's type, as handles hold it.
+/// A session without its clock's type, for handles.
 pub(crate) trait AnySession: Send + Sync {
     fn shared(&self) -> &Shared;
     fn now(&self) -> Instant;
@@ -40,7 +40,7 @@ impl<C: Clock> AnySession for SessionCore<C> {
     }
 }
 
-/// A session with its clock's type, as drivers and reporters hold it.
+/// A session with its clock's type, for drivers and reporters.
 pub(crate) enum SessionRef<C: 'static> {
     Static(&'static SessionCore<C>),
     #[cfg(has_arc)]
@@ -71,7 +71,7 @@ impl<C> Deref for SessionRef<C> {
 
 #[cfg(has_arc)]
 impl<C: Clock> SessionRef<C> {
-    /// This session for as long as others hold it.
+    /// A weak reference to this session.
     pub(crate) fn downgrade(&self) -> WeakSession {
         match self {
             Self::Static(core) => WeakSession::Static(*core),
@@ -83,7 +83,7 @@ impl<C: Clock> SessionRef<C> {
     }
 }
 
-/// A session that is not held.
+/// A weak reference to a session.
 #[cfg(has_arc)]
 pub(crate) enum WeakSession {
     Static(&'static dyn AnySession),

@@ -1,4 +1,4 @@
-//! What a driver, a reporter and its handles share.
+//! The state that a driver, a reporter and its handles share.
 
 use super::host::Host;
 use super::identity::Identity;
@@ -23,29 +23,29 @@ use crate::bus::Bus;
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 
-/// One session, whatever its clock.
+/// A session: its clock, and everything that does not depend on the clock's type.
 pub(crate) struct SessionCore<C> {
     pub(crate) clock: C,
     pub(crate) shared: Shared,
 }
 
-/// The part of a session that no type parameter reaches.
+/// The part of a session without type parameters.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
-    /// Behind [`with`](Self::with) only: in the child of a fork nobody may wait for it.
+    /// Used through [`with`](Self::with) only: in the child of a fork the lock may be held forever.
     state: Lock<Engine>,
-    /// The process that the session belongs to, and what it refused in others.
+    /// Knows whether this process is a child of the one that the session belongs to.
     fork: Fork,
     pub(super) host: Host,
     pub(crate) started: Instant,
-    /// The length of a request's body up to its events.
+    /// The length of a request's body before its events.
     pub(crate) body_prefix_len: usize,
-    /// In microseconds, which take half the memory.
+    /// Both in microseconds, to halve their size.
     flush_timeout: u64,
     drop_timeout: u64,
     pub(crate) max_event_bytes: usize,
     pub(crate) data_limits: DataLimits,
-    /// Whether data is more than just encoded: limits or a hook are set.
+    /// Whether events' data must be inspected, because limits or a hook are set.
     pub(super) inspects_data: bool,
     observer: Observer,
     pub(crate) errors: ErrorRules,
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     pub(super) spawner: Option<Box<dyn AnySpawner>>,
 }
 
-/// What [`Shared::new`] needs besides the engine.
+/// The parts that [`Shared::new`] takes over as they are.
 pub(crate) struct SharedParts {
     pub(crate) identity: Identity,
     pub(crate) observer: Observer,
@@ -105,7 +105,7 @@ impl Shared {
         Duration::from_micros(self.drop_timeout)
     }
 
-    /// Runs `work` on the session's state, unless this is the child of a fork.
+    /// Runs `work` on the session's engine, under its lock; fails in the child of a fork.
     #[inline]
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Engine) -> R) -> Result<R, Forked> {
         if self.fork.is_forked() {
@@ -118,7 +118,7 @@ impl Shared {
         }))
     }
 
-    /// [`with`](Self::with) for calls that return wakers: wakes them, outside the lock.
+    /// [`with`](Self::with) for calls that return wakers, which it wakes outside the lock.
     #[inline]
     pub(crate) fn update<W: WithWakers>(
         &self,
@@ -136,17 +136,17 @@ impl Shared {
         wakers.wake(|| self.with(Engine::take_waiting).unwrap_or_default());
     }
 
-    /// Between two of many turns with the session's state.
+    /// Lets other threads take the lock between repeated calls of [`with`](Self::with).
     pub(crate) fn pause(&self) {
         self.state.pause();
     }
 
-    /// Whether this is the child of a fork, to which the session does not belong.
+    /// Whether this is the child of a fork, so that the session belongs to the parent.
     pub(crate) fn is_forked(&self) -> bool {
         self.fork.is_forked()
     }
 
-    /// In the child of a fork: the ledger as it was then, where it can be read, and what was refused since.
+    /// In the child of a fork: the ledger at the fork, if it can be read, and the refusals since.
     pub(crate) fn stats_in_child(&self) -> Stats {
         let mut stats = self.ledger_at_fork().unwrap_or_default();
         stats.driver_alive = false;
@@ -154,8 +154,8 @@ impl Shared {
         stats
     }
 
-    /// In the child of a fork: the ledger as it was then. `None` where another thread was just changing it: it held the
-    /// lock, or the figures do not add up, for the memory is not copied at one instant.
+    /// In the child of a fork: the ledger at the fork. `None` if another thread was changing it: that thread held the
+    /// lock, or, since a fork does not copy memory at one instant, the ledger does not balance.
     #[cfg(feature = "std")]
     pub(crate) fn ledger_at_fork(&self) -> Option<Stats> {
         let stats = self.state.try_with(|engine| engine.stats());
@@ -168,14 +168,14 @@ impl Shared {
         None
     }
 
-    /// Counts what was refused because this is the child of a fork.
+    /// Counts an event refused in the child of a fork.
     #[cold]
     pub(crate) fn refuse_forked(&self) -> Refusal {
         self.host.count_forked();
         Refusal::Forked
     }
 
-    /// The tail of a `SESSION_END` of now.
+    /// The tail of a `SESSION_END` for the current time.
     pub(crate) fn session_end(&self, now: Instant, at: Timestamp) -> SessionEnd {
         encode::session_end(at, now.saturating_duration_since(self.started))
     }
@@ -184,7 +184,7 @@ impl Shared {
         &self.observer
     }
 
-    /// Tells the observer what has happened; `all` also what should still be quiet.
+    /// Reports pending diagnostics to the observer; `all` ignores the rate limit.
     pub(crate) fn report(&self, now: Instant, all: bool) {
         #[cfg(feature = "std")]
         let _own = crate::sys::origin::OwnWork::enter();
@@ -199,20 +199,20 @@ impl Shared {
         }
     }
 
-    /// The session begins to stop: it takes no more events from its bus.
+    /// Stops taking events from the bus.
     pub(crate) fn leave_bus(&self) {
         #[cfg(has_arc)]
         self.on_bus.detach();
     }
 
-    /// Remembers on which thread the driver is polled, for threads that want to block on it.
+    /// Records that the driver is polled on this thread, where blocking on it could deadlock.
     pub(crate) fn note_driver_thread(&self) {
         if !self.is_forked() {
             self.host.note_driver_thread();
         }
     }
 
-    /// The driver that comes has not been polled anywhere yet.
+    /// Forgets the last driver's thread: a new driver has not been polled yet.
     #[cfg(has_arc)]
     pub(crate) fn forget_driver_thread(&self) {
         self.host.forget_driver_thread();

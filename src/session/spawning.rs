@@ -1,4 +1,4 @@
-//! Tasks of a session: on its executor, whatever that is, and threads that wait for its driver.
+//! Spawning tasks on a session's executor, and blocking on its driver.
 
 use super::shared::Shared;
 use crate::spawner::SpawnError;
@@ -13,11 +13,11 @@ use crate::spawner::{Placement, WouldDeadlock};
 #[cfg(has_arc)]
 use alloc::sync::Arc;
 
-/// A boxed future, where there is no other way to name one.
+/// A boxed future, for trait objects.
 pub(crate) type BoxFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 impl Shared {
-    /// Whether the driver has a thread of its own.
+    /// Whether the driver has a dedicated thread.
     #[cfg(feature = "std")]
     pub(crate) fn has_dedicated_thread(&self) -> bool {
         self.spawner
@@ -37,7 +37,7 @@ impl Shared {
         }
     }
 
-    /// Runs `wait` as the executor wants it.
+    /// Runs `wait` on the calling thread in the way that the executor requires.
     #[cfg(feature = "std")]
     pub(crate) fn block_in_place(&self, wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
         let is_here = self.is_driven_here();

@@ -1,4 +1,4 @@
-//! Waiting: for what was accepted so far to be settled, or for a deadline of the waiter's own.
+//! Waiting until everything accepted so far is settled, or until the waiter's own deadline.
 
 use crate::engine::{WaiterId, Wakers, Watermark};
 use crate::session::session_ref::AnySession;
@@ -11,7 +11,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-/// A wait that has been asked for. What it asks (a flush, a stop) is under way whether or not anybody waits.
+/// A wait for a flush or a stop, which has already begun and proceeds even if no one waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wait {
     id: WaiterId,
@@ -19,12 +19,12 @@ pub(crate) struct Wait {
     before: Baseline,
     #[cfg(feature = "std")]
     timeout: Duration,
-    /// `None`: beyond the clock's end.
+    /// `None` if it is beyond the end of the clock.
     pub(crate) deadline: Option<Instant>,
     is_stop: bool,
 }
 
-/// What the ledger said when a wait began, as far as the wait has to know.
+/// The counts of the ledger from which a wait computes its result, as of when it began.
 #[derive(Clone, Copy, Debug)]
 struct Baseline {
     delivered: u64,
@@ -48,16 +48,16 @@ impl Baseline {
 }
 
 impl Wait {
-    /// Asks for a flush.
+    /// Requests a flush.
     pub(crate) fn for_flush(session: &dyn AnySession, timeout: Duration) -> Self {
         let deadline = session.now().checked_add(timeout);
         let shared = session.shared();
-        let asked = shared.update(|engine| {
+        let requested = shared.update(|engine| {
             let (id, before) = (engine.new_waiter(), engine.stats());
             let (watermark, wakers) = engine.request_flush();
             ((id, before, watermark), wakers)
         });
-        let Ok((id, before, watermark)) = asked else {
+        let Ok((id, before, watermark)) = requested else {
             return Self::in_child(shared);
         };
         Self {
@@ -71,7 +71,7 @@ impl Wait {
         }
     }
 
-    /// The same wait, which counts from an earlier moment.
+    /// The same wait, counting from an earlier state of the ledger.
     pub(crate) fn since(self, before: Stats) -> Self {
         Self {
             before: Baseline::new(&before),
@@ -79,23 +79,23 @@ impl Wait {
         }
     }
 
-    /// Asks for a stop.
+    /// Begins a stop.
     pub(crate) fn for_stop(session: &dyn AnySession, timeout: Duration) -> Self {
         let now = session.now();
-        let own = now.checked_add(timeout);
+        let own_deadline = now.checked_add(timeout);
         let shared = session.shared();
         let tail = shared.session_end(now, session.utc());
-        let asked = shared.update(|engine| {
+        let requested = shared.update(|engine| {
             let (id, before) = (engine.new_waiter(), engine.stats());
-            let (watermark, wakers) = engine.begin_stop(own, &tail);
+            let (watermark, wakers) = engine.begin_stop(own_deadline, &tail);
             ((id, before, watermark, engine.stop_deadline()), wakers)
         });
-        let Ok((id, before, watermark, first)) = asked else {
+        let Ok((id, before, watermark, stop_deadline)) = requested else {
             return Self::in_child(shared);
         };
         shared.leave_bus();
-        // Not beyond the deadline of a stop that began before this one.
-        let deadline = own.into_iter().chain(first).min();
+        // At most until the stop's deadline, which an earlier call may have set.
+        let deadline = own_deadline.into_iter().chain(stop_deadline).min();
         #[cfg(feature = "std")]
         let timeout = deadline.map_or(timeout, |at| at.saturating_duration_since(now));
         Self {
@@ -109,7 +109,7 @@ impl Wait {
         }
     }
 
-    /// In the child of a fork nothing can be asked for, so there is nothing to wait for.
+    /// A wait in the child of a fork, which is over at once: nothing can be requested there.
     #[cold]
     fn in_child(shared: &Shared) -> Self {
         let before = shared.ledger_at_fork().unwrap_or_default();
@@ -124,7 +124,7 @@ impl Wait {
         }
     }
 
-    /// Looks whether it is over; if not, the waker is woken when that may have changed.
+    /// Checks whether the wait is over; if not, the waker is woken when that may have changed.
     fn poll(&self, session: &dyn AnySession, context: &Context<'_>) -> Poll<Drain> {
         let waker = context.waker().clone();
         let is_reached = session.shared().update(|engine| {
@@ -140,7 +140,7 @@ impl Wait {
         }
     }
 
-    /// The wait is over, or its deadline has come. At a stop's deadline that settles the ledger.
+    /// Ends the wait, which is over or has reached its deadline. At a stop's deadline this settles the ledger.
     fn conclude(&self, session: &dyn AnySession) -> Drain {
         let shared = session.shared();
         let now = session.now();
@@ -148,7 +148,7 @@ impl Wait {
             let wakers = if engine.is_reached(self.watermark) {
                 engine.expire(now)
             } else {
-                // The deadline has come, even if the clock (paused, in a test) does not say so.
+                // The deadline has passed, even if a paused clock has not reached it.
                 engine.expire(now.max(self.deadline.unwrap_or(now)))
             };
             (engine.stats(), wakers)
@@ -162,7 +162,7 @@ impl Wait {
         self.drain(Baseline::new(&after))
     }
 
-    /// What was known when the process was forked. It never says that all is done: nothing is, from then on.
+    /// The result as of the fork. At least one event remains, because the child cannot know what became of them.
     #[cold]
     fn conclude_in_child(&self, shared: &Shared) -> Drain {
         let after = shared.ledger_at_fork();
@@ -184,7 +184,7 @@ impl Wait {
         }
     }
 
-    /// Waits, with a timer for the deadline. It borrows both, for what an `async` function is given it stores twice.
+    /// Waits, with a timer for the deadline. It borrows its arguments because an `async` function stores them twice.
     pub(crate) async fn wait(
         &self,
         session: &dyn AnySession,
@@ -206,10 +206,10 @@ impl Wait {
         .await
     }
 
-    /// Waits on the calling thread.
+    /// Blocks the calling thread until the wait is over.
     #[cfg(feature = "std")]
     pub(crate) fn wait_blocking(self, session: &dyn AnySession) -> Drain {
-        // The bound holds in real time, too: a session's clock may stand still.
+        // The timeout also holds in real time, because a session's clock may be paused.
         let give_up = std::time::Instant::now().checked_add(self.timeout);
         let (parker, waker) = crate::sys::park::Parker::current();
         let context = Context::from_waker(&waker);
@@ -229,7 +229,7 @@ impl Wait {
         }
     }
 
-    /// The result, if there is nothing to wait for.
+    /// The result, if the wait is already over.
     #[cfg(feature = "std")]
     pub(crate) fn result_now(&self, session: &dyn AnySession) -> Option<Drain> {
         let is_reached = session
@@ -239,7 +239,7 @@ impl Wait {
     }
 }
 
-/// Takes a waiter's waker out of the engine, however the wait ends.
+/// Removes a waiter's waker from the engine when the wait ends or is dropped.
 struct Registration<'a> {
     session: &'a dyn AnySession,
     id: WaiterId,

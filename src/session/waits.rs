@@ -1,4 +1,4 @@
-//! The operations of a handle that wait: for a flush, for the end, for a fatal exception to be settled.
+//! The waiting methods of a handle: for a flush, for a stop, and for a fatal exception.
 
 use super::handle::Handle;
 use super::wait::Wait;
@@ -12,13 +12,13 @@ use core::time::Duration;
 #[cfg(feature = "std")]
 use crate::spawner::WouldDeadlock;
 
-/// Waits. What each asks for is asked for when it is called; the future only waits, so it may be dropped at any time.
+/// Waiting. Each method acts when it is called; its future only waits, so it may be dropped at any time.
 impl Handle {
-    /// Logs an error that ends the session: the error and `SESSION_END` enter the queue together, from a reserve that a
-    /// full queue cannot take away. The future waits until both are settled, at most `flush_timeout`.
+    /// Logs an error that ends the session: the error and `SESSION_END` are queued together, in reserved space that
+    /// even a full queue has. The future waits until both are settled, at most `flush_timeout`.
     ///
-    /// A user error stays a `user_error`, and the session still ends. A program that survives may go on logging. A
-    /// session ends once: later fatal errors, and a stop, add no second `SESSION_END`.
+    /// A user error stays a `user_error`, and still ends the session. A program that survives may continue to log. A
+    /// session ends only once: later fatal errors and a stop do not add another `SESSION_END`.
     pub fn log_fatal_exception<E: AnyError + ?Sized>(
         &self,
         error: &E,
@@ -28,8 +28,8 @@ impl Handle {
         self.clone().finish(wait)
     }
 
-    /// Asks for a flush; the future waits until everything accepted before the call has been settled, at most
-    /// `timeout`, and at once when there is no driver to make progress.
+    /// Requests a flush. The future waits until everything accepted before the call is settled, at most `timeout`. It
+    /// resolves at once if there is no driver to make progress.
     pub fn wait_until_drained(
         &self,
         timeout: Duration,
@@ -40,13 +40,14 @@ impl Handle {
         self.clone().finish(wait)
     }
 
-    /// Ends the session: `SESSION_END` unless it was sent, and everything due at once. The future waits until all is
-    /// settled, at most `timeout`; what is left then is dropped, with reason
+    /// Stops the session: queues `SESSION_END`, unless that was done before, and flushes. Later events are refused as
+    /// [`SessionEnded`](crate::stats::Refusal::SessionEnded).
+    ///
+    /// The future waits until everything is settled, at most `timeout`; what is left then is dropped as
     /// [`Shutdown`](crate::stats::DropReason::Shutdown). [`Duration::MAX`] is no deadline.
     ///
-    /// A backoff is cut short, a server's `Retry-After` is not; when the next attempt would not come before the deadline
-    /// the wait ends at once. Calling it again is harmless: the first call's deadline stands. Afterwards every event is
-    /// refused, with reason [`SessionEnded`](crate::stats::Refusal::SessionEnded).
+    /// A stop cuts a backoff short, but respects a server's `Retry-After`; if the next attempt could not begin before
+    /// the deadline, the wait ends at once. Calling `stop` again is harmless: the first call's deadline stands.
     ///
     /// ```
     /// # async fn example(telemetry: tinkex_telemetry::Handle) {
@@ -77,16 +78,16 @@ impl Handle {
     }
 }
 
-/// The blocking twins. Each asks first for what its name says, so that happens even where waiting is refused.
+/// Blocking variants. Each acts before it waits, so the flush or stop happens even where waiting is refused.
 ///
-/// On a thread where waiting would keep the driver from running they answer [`WouldDeadlock`] at once; on a worker of
+/// On a thread where waiting would keep the driver from running they return [`WouldDeadlock`] at once; on a worker of
 /// tokio's multi-thread runtime they wait in `block_in_place`.
 #[cfg(feature = "std")]
 impl Handle {
-    /// [`log_fatal_exception`](Self::log_fatal_exception), waiting on the calling thread.
+    /// [`log_fatal_exception`](Self::log_fatal_exception), blocking the calling thread.
     ///
     /// # Errors
-    /// [`WouldDeadlock`], see above.
+    /// [`WouldDeadlock`]; see above.
     pub fn log_fatal_exception_blocking<E: AnyError + ?Sized>(
         &self,
         error: &E,
@@ -95,10 +96,10 @@ impl Handle {
         self.block(self.begin_fatal(error, severity))
     }
 
-    /// [`wait_until_drained`](Self::wait_until_drained), waiting on the calling thread.
+    /// [`wait_until_drained`](Self::wait_until_drained), blocking the calling thread.
     ///
     /// # Errors
-    /// [`WouldDeadlock`], see above.
+    /// [`WouldDeadlock`]; see above.
     pub fn wait_until_drained_blocking(&self, timeout: Duration) -> Result<Drain, WouldDeadlock> {
         self.block(
             self.session()
@@ -106,10 +107,10 @@ impl Handle {
         )
     }
 
-    /// [`stop`](Self::stop), waiting on the calling thread.
+    /// [`stop`](Self::stop), blocking the calling thread.
     ///
     /// # Errors
-    /// [`WouldDeadlock`], see above. The session stops all the same, within `timeout`.
+    /// [`WouldDeadlock`]; see above. The session still stops within `timeout`.
     pub fn stop_blocking(&self, timeout: Duration) -> Result<Drain, WouldDeadlock> {
         self.block(
             self.session()

@@ -1,6 +1,6 @@
-//! Whoever waits, waits no longer than they said: whatever the server does, however much is queued, wherever they are.
+//! No wait outlasts its deadline: whatever the server does, however much is queued, wherever the caller runs.
 //!
-//! Real time passes here, because deadlines in real time are what is promised. `--nocapture` shows how long each took.
+//! These tests use real time, because the promise is about real deadlines. `--nocapture` prints how long each took.
 
 use crate::support::{BOUND, Failure, KEY, SESSION, child, is_child};
 use core::fmt;
@@ -20,13 +20,13 @@ use tinkex_telemetry::{
     Thread, Tokio, Transport, Ureq,
 };
 
-/// How long everything here may take, by promise.
+/// The promised bound of every call here.
 const TIMEOUT: Duration = Duration::from_millis(300);
-/// What a busy machine may add.
+/// Allowance for a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
 const FULL: usize = 1000;
 
-/// What is wrong with a server.
+/// How a server misbehaves.
 #[derive(Clone, Copy, Debug)]
 enum Server {
     Silent,
@@ -46,7 +46,7 @@ enum Queue {
 
 const QUEUES: [Queue; 3] = [Queue::Empty, Queue::Few, Queue::Full];
 
-/// What is asked for.
+/// The call under test.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     Stop,
@@ -56,14 +56,14 @@ enum Call {
 
 const CALLS: [Call; 3] = [Call::Stop, Call::Drain, Call::Drop];
 
-/// A server that misbehaves, while this lives.
-struct Place {
+/// A misbehaving server, which runs until this is dropped.
+struct Endpoint {
     url: String,
     _collector: Option<Collector>,
     _refusing: Option<Refusing>,
 }
 
-/// A port that nobody listens on and nobody else can be given: the near end of a connection.
+/// A port that refuses connections and that no other process can be given: the client end of an open connection.
 struct Refusing {
     address: SocketAddr,
     _ends: (TcpListener, TcpStream),
@@ -81,11 +81,11 @@ impl Refusing {
 }
 
 impl Server {
-    fn open(self) -> Place {
-        let collector = |answer| {
+    fn open(self) -> Endpoint {
+        let collector = |reply| {
             let collector = Collector::start().expect("a collector");
-            collector.always(answer);
-            Place {
+            collector.always(reply);
+            Endpoint {
                 url: collector.url(),
                 _collector: Some(collector),
                 _refusing: None,
@@ -96,7 +96,7 @@ impl Server {
             Self::Failing => collector(Reply::status(500)),
             Self::Refusing => {
                 let refusing = Refusing::new().expect("a port");
-                Place {
+                Endpoint {
                     url: format!("http://{}", refusing.address),
                     _collector: None,
                     _refusing: Some(refusing),
@@ -106,7 +106,7 @@ impl Server {
     }
 }
 
-/// The first batch goes to a server that works, so that the queue is empty; the others go to one that does not.
+/// Sends the first batch to a working server, so that the queue is empty, and all others to the misbehaving one.
 struct Detour<H> {
     first: Option<HttpTransport<H>>,
     then: HttpTransport<H>,
@@ -122,7 +122,7 @@ impl<H: HttpClient> Transport for Detour<H> {
 }
 
 fn start<H: HttpClient, R: Runtime>(
-    (working, place): (&Collector, &Place),
+    (working, endpoint): (&Collector, &Endpoint),
     client: impl Fn() -> H,
     runtime: R,
 ) -> Reporter<Detour<H>, R, R> {
@@ -133,7 +133,7 @@ fn start<H: HttpClient, R: Runtime>(
     Reporter::builder(SESSION)
         .transport(Detour {
             first: Some(transport(&working.url())),
-            then: transport(&place.url),
+            then: transport(&endpoint.url),
         })
         .runtime(runtime)
         .enabled(true)
@@ -154,7 +154,7 @@ fn fill(handle: &Handle, queue: Queue) {
     assert_eq!(accepted, events.min(FULL));
 }
 
-/// How long it took, and what came of it.
+/// How long a call took, and its result.
 struct Measured {
     took: Duration,
     drain: Option<Drain>,
@@ -162,7 +162,7 @@ struct Measured {
 }
 
 impl Measured {
-    /// A call that waits.
+    /// Checks the time and the ledger after the call.
     fn check(&self, queue: Queue, call: Call) {
         assert!(self.took < TIMEOUT + SLACK, "{:?}", self.took);
         let stats = self.handle.stats();
@@ -190,7 +190,7 @@ impl Measured {
     }
 }
 
-/// Measures every combination; the servers next to each other, as they only make each other slower.
+/// Measures every combination, the servers in parallel: that can only make the calls slower.
 fn table(title: &str, measure: impl Fn(Server, Queue, Call) -> Measured + Sync) {
     let mut lines = vec![format!("\n{title:<56}    stop   drain    drop  (ms)")];
     let rows = thread::scope(|scope| {
@@ -204,7 +204,7 @@ fn table(title: &str, measure: impl Fn(Server, Queue, Call) -> Measured + Sync) 
                 })
             })
         });
-        rows.map(|row| row.join().expect("it holds"))
+        rows.map(|row| row.join().expect("no panic"))
     });
     lines.extend(rows.into_iter().flatten());
     println!("{}", lines.join("\n"));
@@ -226,10 +226,10 @@ fn current_thread() -> tokio::runtime::Runtime {
 }
 
 #[test]
-fn blocking_calls_end_in_time() {
+fn blocking_calls_return_by_their_deadline() {
     table("thread + ureq, blocking", |server, queue, call| {
-        let (working, place) = (Collector::start().expect("a collector"), server.open());
-        let session = start((&working, &place), Ureq::new, Thread);
+        let (working, endpoint) = (Collector::start().expect("a collector"), server.open());
+        let session = start((&working, &endpoint), Ureq::new, Thread);
         let drain = session.wait_until_drained_blocking(BOUND);
         assert!(drain.is_ok_and(|drain| drain.all_delivered()));
         fill(&session, queue);
@@ -253,7 +253,7 @@ fn blocking_calls_end_in_time() {
     });
 }
 
-/// The same, awaited. `after_drop` runs between a drop and the look at what came of it.
+/// The same, awaited. `after_drop` runs between a drop and the checks.
 async fn in_executor<H: HttpClient, R: Runtime>(
     session: Reporter<Detour<H>, R, R>,
     (queue, call): (Queue, Call),
@@ -285,27 +285,27 @@ async fn in_executor<H: HttpClient, R: Runtime>(
 }
 
 #[test]
-fn calls_of_a_session_with_a_thread_of_its_own_end_in_time_inside_an_executor() {
+fn async_calls_resolve_in_time_inside_an_executor_with_a_driver_on_its_own_thread() {
     let title = "thread + ureq, in tokio's current-thread runtime";
     table(title, |server, queue, call| {
-        let (working, place) = (Collector::start().expect("a collector"), server.open());
+        let (working, endpoint) = (Collector::start().expect("a collector"), server.open());
         current_thread().block_on(async {
-            let session = start((&working, &place), Ureq::new, Thread);
+            let session = start((&working, &endpoint), Ureq::new, Thread);
             in_executor(session, (queue, call), async |_| {}).await
         })
     });
 }
 
 #[test]
-fn calls_of_a_session_on_an_executor_end_in_time_and_its_drop_only_asks() {
+fn async_calls_resolve_in_time_with_a_driver_on_the_executor_and_a_drop_only_requests_the_stop() {
     let title = "tokio + reqwest, in tokio's current-thread runtime";
     table(title, |server, queue, call| {
-        let (working, place) = (Collector::start().expect("a collector"), server.open());
+        let (working, endpoint) = (Collector::start().expect("a collector"), server.open());
         current_thread().block_on(async {
             let client = Reqwest::new().expect("a client");
-            let session = start((&working, &place), || client.clone(), Tokio);
+            let session = start((&working, &endpoint), || client.clone(), Tokio);
             in_executor(session, (queue, call), async |handle| {
-                // It has asked, and the driver does the rest in time.
+                // The drop has requested the stop; the driver completes it in time.
                 let begin = Instant::now();
                 assert!(!handle.stop(BOUND).await.all_delivered());
                 assert!(begin.elapsed() < TIMEOUT + SLACK);
@@ -317,9 +317,9 @@ fn calls_of_a_session_on_an_executor_end_in_time_and_its_drop_only_asks() {
 
 const URL: &str = "TINKEX_TEST_URL";
 
-/// In a program: a session whose server misbehaves, and a few events.
-fn session_of_a_child() -> Reporter<HttpTransport<Ureq>, Thread, Thread> {
-    let url = std::env::var(URL).expect("it is given");
+/// In the child: a session with a misbehaving server and a few events.
+fn child_session() -> Reporter<HttpTransport<Ureq>, Thread, Thread> {
+    let url = std::env::var(URL).expect("it is set");
     let session = crate::support::session(&url)
         .drop_timeout(TIMEOUT)
         .flush_timeout(TIMEOUT)
@@ -330,12 +330,12 @@ fn session_of_a_child() -> Reporter<HttpTransport<Ureq>, Thread, Thread> {
 }
 
 #[test]
-fn a_panic_hook_ends_in_time() {
+fn a_panic_hook_returns_in_time() {
     println!("\nthread + ureq, in a panic hook                               fatal    stop  (ms)");
     for server in SERVERS {
-        let place = server.open();
+        let endpoint = server.open();
         let output = child("deadlines::child_has_a_hook")
-            .env(URL, &place.url)
+            .env(URL, &endpoint.url)
             .output()
             .expect("it runs");
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -357,7 +357,7 @@ fn child_has_a_hook() {
     if !is_child() {
         return;
     }
-    let session = session_of_a_child();
+    let session = child_session();
     let handle = session.handle();
     std::panic::set_hook(Box::new(move |_| {
         let begin = Instant::now();
@@ -373,20 +373,20 @@ fn child_has_a_hook() {
         );
         println!("stop {}", begin.elapsed().as_millis());
     }));
-    assert!(thread::spawn(|| panic!("the hook knows")).join().is_err());
+    assert!(thread::spawn(|| panic!("seen by the hook")).join().is_err());
 }
 
-/// A transport whose panics meet the hook on the driver's own thread.
+/// Panics in `send`, so that the hook runs on the driver's own thread.
 struct Panicking;
 
 impl Transport for Panicking {
     async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
-        panic!("a transport of the test's")
+        panic!("a test transport panics")
     }
 }
 
 #[test]
-fn a_panic_hook_on_the_drivers_own_thread_does_not_wait_at_all() {
+fn a_panic_hook_on_the_drivers_own_thread_does_not_block() {
     let output = child("deadlines::child_panics_in_its_transport")
         .output()
         .expect("it runs");
@@ -406,26 +406,26 @@ fn child_panics_in_its_transport() {
         .start()
         .expect("it starts");
     let handle = session.handle();
-    let (tell, hear) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     std::panic::set_hook(Box::new(move |_| {
         let error = Failure("it panicked", None);
         let fatal = handle.log_fatal_exception_blocking(&error, Severity::Critical);
         let drain = handle.wait_until_drained_blocking(BOUND);
-        let _ = tell.send(fatal.is_err() && drain.is_err());
+        let _ = sender.send(fatal.is_err() && drain.is_err());
     }));
     session.flush();
     for _ in 0..4 {
-        assert_eq!(hear.recv_timeout(BOUND), Ok(true));
+        assert_eq!(receiver.recv_timeout(BOUND), Ok(true));
     }
 }
 
 #[test]
-fn a_program_ends_in_time() {
+fn a_program_exits_in_time() {
     println!("\nthread + ureq, the guard is dropped at the end of a program      exit  (ms)");
     for server in SERVERS {
-        let place = server.open();
+        let endpoint = server.open();
         let mut child = child("deadlines::child_ends")
-            .env(URL, &place.url)
+            .env(URL, &endpoint.url)
             .stdout(Stdio::piped())
             .spawn()
             .expect("it runs");
@@ -449,7 +449,7 @@ fn a_program_ends_in_time() {
 #[test]
 fn child_ends() {
     if is_child() {
-        let _session = session_of_a_child();
+        let _session = child_session();
         println!("\ndropping");
     }
 }

@@ -1,6 +1,6 @@
-//! What a session says of itself, to whom, how often and on which thread.
+//! Diagnostics: what a session reports about itself, how often, and on which thread.
 
-use crate::host::{Hand, Reply, Task, Wire, quiet_panic, session};
+use crate::host::{ManualClock, Reply, Task, Wire, quiet_panic, session};
 use crate::support::{BOUND, DAY, Failure};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -11,84 +11,84 @@ use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::diagnostic::{Diagnostic, DiagnosticKind};
 use tinkex_telemetry::{Handle, Severity, fields};
 
-type Told = Arc<Mutex<Vec<(DiagnosticKind, u64, String)>>>;
+type Reports = Arc<Mutex<Vec<(DiagnosticKind, u64, String)>>>;
 
-/// An observer that remembers what it was told.
-fn observer(told: &Told) -> impl Fn(&Diagnostic<'_>) + Send + Sync + 'static {
-    let told = Arc::clone(told);
+/// An observer that records each diagnostic.
+fn observer(reports: &Reports) -> impl Fn(&Diagnostic<'_>) + Send + Sync + 'static {
+    let reports = Arc::clone(reports);
     move |diagnostic| {
         let line = diagnostic.to_string();
-        let mut told = told.lock().expect("no panic");
-        told.push((diagnostic.kind, diagnostic.count, line));
+        let mut reports = reports.lock().expect("no panic");
+        reports.push((diagnostic.kind, diagnostic.count, line));
     }
 }
 
-fn take(told: &Told) -> Vec<(DiagnosticKind, u64, String)> {
-    core::mem::take(&mut told.lock().expect("no panic"))
+fn take(reports: &Reports) -> Vec<(DiagnosticKind, u64, String)> {
+    core::mem::take(&mut reports.lock().expect("no panic"))
 }
 
 #[test]
-fn ten_thousand_refusals_are_told_once_with_their_reason_and_their_number() {
-    let hand = Hand::default();
-    let told = Told::default();
-    let (reporter, driver) = session(&hand, Wire::new([], Reply::Never))
+fn ten_thousand_refusals_are_reported_once_with_reason_and_count() {
+    let clock = ManualClock::default();
+    let reports = Reports::default();
+    let (reporter, driver) = session(&clock, Wire::new([], Reply::Never))
         .max_queue_size(100)
-        .on_diagnostic(observer(&told))
+        .on_diagnostic(observer(&reports))
         .build()
-        .expect("it can work");
+        .expect("a valid configuration");
     let mut driver = Task::new(driver.run());
     let refused = (0..10_099).filter(|_| !reporter.log("x", ())).count();
     assert_eq!(refused, 10_000);
-    assert_eq!(take(&told), [], "nobody is told inside of log");
+    assert_eq!(take(&reports), [], "log itself reports nothing");
     assert!(driver.settle().is_pending());
     let line = "Telemetry queue full (100), dropping event (10000 refused)";
     assert_eq!(
-        take(&told),
+        take(&reports),
         [(DiagnosticKind::QueueFull, 10_000, line.into())]
     );
-    // More of the same is not told before ten seconds have passed.
+    // The same kind is reported again only after ten seconds.
     for _ in 0..3 {
         assert!(!reporter.log("x", ()));
         assert!(driver.settle().is_pending());
     }
-    hand.advance(Duration::from_secs(1));
+    clock.advance(Duration::from_secs(1));
     assert!(driver.settle().is_pending());
-    assert_eq!(take(&told), []);
-    hand.advance(Duration::from_secs(9));
+    assert_eq!(take(&reports), []);
+    clock.advance(Duration::from_secs(9));
     assert!(driver.settle().is_pending());
-    let told = take(&told);
-    let full: Vec<_> = told
+    let reports = take(&reports);
+    let full: Vec<_> = reports
         .iter()
-        .filter(|told| told.0 == DiagnosticKind::QueueFull)
+        .filter(|report| report.0 == DiagnosticKind::QueueFull)
         .collect();
-    assert!(matches!(full[..], [(_, 3, _)]), "{told:?}");
+    assert!(matches!(full[..], [(_, 3, _)]), "{reports:?}");
 }
 
 #[test]
-fn an_event_that_is_too_large_is_told_with_the_limit() {
-    let hand = Hand::default();
-    let told = Told::default();
-    let (reporter, driver) = session(&hand, Wire::new([], Reply::Accept))
+fn an_oversized_event_is_reported_with_the_limit() {
+    let clock = ManualClock::default();
+    let reports = Reports::default();
+    let (reporter, driver) = session(&clock, Wire::new([], Reply::Accept))
         .max_event_bytes(1_000)
-        .on_diagnostic(observer(&told))
+        .on_diagnostic(observer(&reports))
         .build()
-        .expect("it can work");
+        .expect("a valid configuration");
     let mut driver = Task::new(driver.run());
     assert!(!reporter.log("large", fields! { text: "x".repeat(1_000) }));
     assert!(driver.settle().is_pending());
-    let lines: Vec<_> = take(&told).into_iter().map(|told| told.2).collect();
+    let lines: Vec<_> = take(&reports).into_iter().map(|report| report.2).collect();
     let line = "Telemetry event larger than 1000 bytes, dropping event (1 refused)";
     assert_eq!(lines, [line]);
 }
 
 #[test]
-fn what_was_not_told_yet_is_told_at_the_end() {
-    let hand = Hand::default();
-    let told = Told::default();
-    let (reporter, driver) = session(&hand, Wire::new([], Reply::Refuse))
-        .on_diagnostic(observer(&told))
+fn pending_diagnostics_are_reported_at_the_end() {
+    let clock = ManualClock::default();
+    let reports = Reports::default();
+    let (reporter, driver) = session(&clock, Wire::new([], Reply::Refuse))
+        .on_diagnostic(observer(&reports))
         .build()
-        .expect("it can work");
+        .expect("a valid configuration");
     let mut driver = Task::new(driver.run());
     for _ in 0..3 {
         reporter.flush();
@@ -97,27 +97,29 @@ fn what_was_not_told_yet_is_told_at_the_end() {
     }
     drop(reporter.stop(DAY));
     assert!(driver.settle().is_ready());
-    let told = take(&told);
+    let reports = take(&reports);
     assert!(
-        told.iter().all(|told| told.0 == DiagnosticKind::Rejected),
-        "{told:?}"
+        reports
+            .iter()
+            .all(|report| report.0 == DiagnosticKind::Rejected),
+        "{reports:?}"
     );
-    assert_eq!(told.iter().map(|told| told.1).sum::<u64>(), 5);
-    assert_eq!(told.len(), 2);
+    assert_eq!(reports.iter().map(|report| report.1).sum::<u64>(), 5);
+    assert_eq!(reports.len(), 2);
     assert_eq!(
-        told[0].2,
+        reports[0].2,
         "Telemetry rejected by the backend: 401, says the wire (1 events dropped)"
     );
 }
 
 #[test]
-fn a_fatal_error_and_what_is_logged_after_it_are_told_with_the_session() {
-    let hand = Hand::default();
-    let told = Told::default();
-    let (reporter, driver) = session(&hand, Wire::new([], Reply::Accept))
-        .on_diagnostic(observer(&told))
+fn a_fatal_error_and_events_logged_after_it_are_reported_with_the_session_id() {
+    let clock = ManualClock::default();
+    let reports = Reports::default();
+    let (reporter, driver) = session(&clock, Wire::new([], Reply::Accept))
+        .on_diagnostic(observer(&reports))
         .build()
-        .expect("it can work");
+        .expect("a valid configuration");
     let mut driver = Task::new(driver.run());
     drop(reporter.log_fatal_exception(&Failure("fatal", None), Severity::Critical));
     assert!(driver.settle().is_pending());
@@ -125,7 +127,7 @@ fn a_fatal_error_and_what_is_logged_after_it_are_told_with_the_session() {
         assert!(reporter.log("survived", ()));
         assert!(driver.settle().is_pending());
     }
-    let lines: Vec<_> = take(&told).into_iter().map(|told| told.2).collect();
+    let lines: Vec<_> = take(&reports).into_iter().map(|report| report.2).collect();
     assert_eq!(
         lines,
         [
@@ -136,14 +138,14 @@ fn a_fatal_error_and_what_is_logged_after_it_are_told_with_the_session() {
 }
 
 #[test]
-fn the_observer_is_called_on_the_drivers_thread_and_never_on_one_that_logs() {
+fn the_observer_runs_on_the_drivers_thread_and_never_on_a_logging_thread() {
     let collector = Collector::start().expect("a collector");
-    let (tell, hear) = mpsc::channel::<ThreadId>();
+    let (sender, receiver) = mpsc::channel::<ThreadId>();
     let session = crate::support::session(&collector.url())
         .max_queue_size(1)
         .flush_threshold(1)
         .on_diagnostic(move |_| {
-            let _ = tell.send(thread::current().id());
+            let _ = sender.send(thread::current().id());
         })
         .start()
         .expect("it starts");
@@ -156,47 +158,47 @@ fn the_observer_is_called_on_the_drivers_thread_and_never_on_one_that_logs() {
         let threads = [(); 4].map(|()| scope.spawn(log));
         threads.each_ref().map(|thread| thread.thread().id())
     });
-    let first = hear.recv_timeout(BOUND).expect("some were refused");
+    let first = receiver.recv_timeout(BOUND).expect("some were refused");
     assert!(!loggers.contains(&first) && first != thread::current().id());
     drop(session);
-    // At the end, who waits for it may tell what is left.
-    assert!(hear.try_iter().all(|thread| !loggers.contains(&thread)));
+    // At the end, the thread that waits for the stop may report what is left.
+    assert!(receiver.try_iter().all(|thread| !loggers.contains(&thread)));
 }
 
 #[test]
-fn an_observer_that_panics_harms_nobody() {
-    let hand = Hand::default();
+fn a_panicking_observer_does_no_harm() {
+    let clock = ManualClock::default();
     let wire = Wire::new([Reply::Fail, Reply::Refuse], Reply::Accept);
     let was_called = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&was_called);
-    let (reporter, driver) = session(&hand, wire.clone())
+    let (reporter, driver) = session(&clock, wire.clone())
         .on_diagnostic(move |_| {
             flag.store(true, Ordering::SeqCst);
             quiet_panic();
         })
         .build()
-        .expect("it can work");
+        .expect("a valid configuration");
     let mut driver = Task::new(driver.run());
     reporter.flush();
-    assert!(driver.run_for(&hand, 10).is_pending());
+    assert!(driver.run_for(&clock, 10).is_pending());
     assert!(was_called.load(Ordering::SeqCst));
     assert!(reporter.log("x", ()));
     drop(reporter.stop(DAY));
-    driver.run(&hand);
+    driver.run(&clock);
     assert_eq!(wire.received(), ["x", "SESSION_END"]);
     assert!(reporter.stats().is_balanced());
 }
 
 #[test]
-fn an_observer_may_use_the_session_and_feeds_no_loop() {
-    let hand = Hand::default();
+fn an_observer_may_use_the_session_without_causing_a_loop() {
+    let clock = ManualClock::default();
     let wire = Wire::new([], Reply::Refuse);
     let handle: Arc<OnceLock<Handle>> = Arc::default();
-    let own = Arc::clone(&handle);
-    let (reporter, driver) = session(&hand, wire.clone())
+    let slot = Arc::clone(&handle);
+    let (reporter, driver) = session(&clock, wire.clone())
         .flush_threshold(1)
         .on_diagnostic(move |diagnostic| {
-            if let Some(handle) = own.get() {
+            if let Some(handle) = slot.get() {
                 handle.log(&diagnostic.to_string(), ());
                 handle.flush();
                 drop(handle.wait_until_drained(DAY));
@@ -204,25 +206,25 @@ fn an_observer_may_use_the_session_and_feeds_no_loop() {
             }
         })
         .build()
-        .expect("it can work");
+        .expect("a valid configuration");
     assert!(handle.set(reporter.handle()).is_ok());
     let mut driver = Task::new(driver.run());
-    // Each rejection is told, logged, sent and rejected: but only every ten seconds.
+    // Each rejection is reported, logged, sent and rejected again, but only every ten seconds.
     for _ in 0..60 {
         assert!(driver.settle().is_pending());
-        hand.advance(Duration::from_secs(1));
+        clock.advance(Duration::from_secs(1));
     }
     assert!(wire.sent().len() <= 14, "{}", wire.sent().len());
     drop(reporter.stop(DAY));
-    driver.run(&hand);
+    driver.run(&clock);
 }
 
 #[test]
-fn a_session_says_nothing_when_nothing_is_wrong() {
+fn a_healthy_session_reports_nothing() {
     let collector = Collector::start().expect("a collector");
-    let (tell, hear) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let session = crate::support::session(&collector.url())
-        .on_diagnostic(move |diagnostic| drop(tell.send(diagnostic.to_string())))
+        .on_diagnostic(move |diagnostic| drop(sender.send(diagnostic.to_string())))
         .start()
         .expect("it starts");
     for _ in 0..500 {
@@ -234,5 +236,5 @@ fn a_session_says_nothing_when_nothing_is_wrong() {
             .is_ok_and(|drain| drain.all_delivered())
     );
     drop(session);
-    assert_eq!(hear.try_iter().next(), None);
+    assert_eq!(receiver.try_iter().next(), None);
 }

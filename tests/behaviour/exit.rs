@@ -1,11 +1,11 @@
-//! How programs end, and what has arrived then. Each program is a process of its own.
+//! How programs end, and what arrives before they exit. Each program is a separate process.
 
 use crate::support::{Failure, KEY, SESSION, child, events, is_child, names};
 use std::process::Output;
 use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::{Severity, Telemetry, fields, init};
 
-/// Runs a program against the collector, to its end.
+/// Runs a program against the collector until it exits.
 fn run(test: &str, collector: &Collector, variables: &[(&str, &str)]) -> Output {
     child(&format!("exit::{test}"))
         .env("TINKER_API_KEY", KEY)
@@ -54,7 +54,7 @@ fn child_is_short() {
 }
 
 #[test]
-fn a_program_that_panics_sends_everything_on_its_way_out() {
+fn a_panicking_program_sends_everything_before_it_exits() {
     let collector = strict();
     let output = run("child_panics", &collector, &[]);
     assert!(!output.status.success(), "{output:?}");
@@ -65,12 +65,12 @@ fn a_program_that_panics_sends_everything_on_its_way_out() {
 fn child_panics() {
     if is_child() {
         let _telemetry = short_program();
-        panic!("a panic of the test's");
+        panic!("a test panic");
     }
 }
 
 #[test]
-fn after_a_fatal_error_a_program_may_exit_on_the_spot() {
+fn a_program_may_exit_right_after_a_fatal_error() {
     let collector = strict();
     let output = run("child_exits", &collector, &[]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
@@ -89,13 +89,13 @@ fn child_exits() {
 }
 
 #[test]
-fn a_panic_hook_sends_what_it_has_seen() {
+fn a_panic_hook_sends_the_panic() {
     let collector = strict();
     let output = run("child_has_a_hook", &collector, &[]);
     assert!(output.status.success(), "{output:?}");
     check_events(&collector, &["UNHANDLED_EXCEPTION", "SESSION_END"]);
     let event = events(&collector)[21].value();
-    assert_eq!(event["error_message"], "a panic of the test's");
+    assert_eq!(event["error_message"], "a test panic");
 }
 
 #[test]
@@ -104,16 +104,16 @@ fn child_has_a_hook() {
         let telemetry = short_program();
         let handle = telemetry.handle();
         std::panic::set_hook(Box::new(move |_| {
-            let error = Failure("a panic of the test's", None);
+            let error = Failure("a test panic", None);
             let _ = handle.log_fatal_exception_blocking(&error, Severity::Critical);
         }));
-        let panicked = std::thread::spawn(|| panic!("the hook knows")).join();
+        let panicked = std::thread::spawn(|| panic!("seen by the hook")).join();
         assert!(panicked.is_err());
     }
 }
 
 #[test]
-fn the_stack_in_a_traceback_is_that_of_the_failing_code() {
+fn the_stack_in_a_traceback_belongs_to_the_failing_code() {
     let collector = strict();
     let with_stack = [("RUST_BACKTRACE", "1")];
     let output = run("child_fails", &collector, &with_stack);
@@ -122,7 +122,7 @@ fn the_stack_in_a_traceback_is_that_of_the_failing_code() {
     let traceback = event["traceback"].as_str().expect("there is one");
     let (chain, stack) = traceback.split_once("\nStack:\n").expect(traceback);
     assert_eq!(chain, "Caused by: Failure: inner");
-    assert!(stack.contains("code_that_fails"), "{stack}");
+    assert!(stack.contains("failing_code"), "{stack}");
 
     let collector = strict();
     let output = run("child_fails", &collector, &[]);
@@ -134,12 +134,12 @@ fn the_stack_in_a_traceback_is_that_of_the_failing_code() {
 #[test]
 fn child_fails() {
     if is_child() {
-        code_that_fails(&init(SESSION).expect("it starts"));
+        failing_code(&init(SESSION).expect("it starts"));
     }
 }
 
 #[inline(never)]
-fn code_that_fails(telemetry: &Telemetry) {
+fn failing_code(telemetry: &Telemetry) {
     let inner = Failure("inner", None);
     let error = Failure("outer", Some(Box::new(inner)));
     assert!(telemetry.log_exception(&error, Severity::Error));

@@ -1,4 +1,4 @@
-//! The known failures of telemetry clients that concern a whole session, over a socket: what is right instead.
+//! Known failures of telemetry clients that concern a whole session: the correct behaviour, over a socket.
 
 use crate::support::{BOUND, Failure, SESSION, Session, events, names, session, start};
 use core::time::Duration;
@@ -23,23 +23,26 @@ fn stopped(handle: &Handle) -> tinkex_telemetry::Drain {
 /// A session whose first attempt has failed, and whose next one is minutes away.
 fn backing_off(collector: &Collector) -> Session {
     collector.always(Reply::status(503));
-    let (tell, hear) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let session = session(&collector.url())
         .retry_base_delay(MINUTES)
         .retry_max_delay(MINUTES)
         .on_diagnostic(move |diagnostic| {
-            let _ = tell.send(diagnostic.kind);
+            let _ = sender.send(diagnostic.kind);
         })
         .start()
         .expect("it starts");
     session.flush();
-    // The driver tells it on its way into the backoff.
-    assert_eq!(hear.recv_timeout(BOUND), Ok(DiagnosticKind::AttemptFailed));
+    // The driver reports it when it enters the backoff.
+    assert_eq!(
+        receiver.recv_timeout(BOUND),
+        Ok(DiagnosticKind::AttemptFailed)
+    );
     session
 }
 
 #[test]
-fn what_is_dropped_is_counted_as_dropped_and_never_as_delivered() {
+fn dropped_events_are_never_counted_as_delivered() {
     let collector = Collector::start().expect("a collector");
     let session = session(&collector.url())
         .retry_base_delay(Duration::from_millis(1))
@@ -73,7 +76,7 @@ fn what_is_dropped_is_counted_as_dropped_and_never_as_delivered() {
 }
 
 #[test]
-fn waiting_for_the_drain_sends_what_is_queued() {
+fn waiting_for_the_drain_flushes_the_queue() {
     let collector = Collector::start().expect("a collector");
     let session = session(&collector.url())
         .flush_interval(Duration::ZERO)
@@ -145,7 +148,7 @@ fn a_full_queue_has_room_for_the_fatal_error_and_the_end() {
         assert_eq!(session.stats().refused.queue_full, 91);
         if is_fatal {
             let error = Failure("fatal", None);
-            // What is asked for is asked for by the call.
+            // The call itself logs the error and ends the session; the future only waits.
             drop(session.log_fatal_exception(&error, Severity::Critical));
             assert!(session.stats().session_ended);
         }
@@ -191,7 +194,7 @@ fn twenty_fatal_errors_at_once_end_the_session_once() {
 }
 
 #[test]
-fn what_is_refused_for_good_is_sent_once() {
+fn a_permanently_rejected_batch_is_sent_once() {
     let permanent = [
         300, 301, 302, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 409, 410, 411, 412,
         414, 415, 421, 422, 424, 426, 428, 431, 451, 499, 600,
@@ -203,7 +206,7 @@ fn what_is_refused_for_good_is_sent_once() {
         .expect("it starts");
     assert!(drained(&session).all_delivered());
     for (before, status) in permanent.into_iter().enumerate() {
-        // It says when to come back, which changes nothing.
+        // A `Retry-After` changes nothing.
         collector.always(Reply::status(status).retry_after("0"));
         session.log("x", ());
         let drain = drained(&session);
@@ -216,7 +219,7 @@ fn what_is_refused_for_good_is_sent_once() {
 }
 
 #[test]
-fn after_a_stop_log_says_no_and_nothing_more_is_sent() {
+fn after_a_stop_log_returns_false_and_nothing_more_is_sent() {
     let collector = Collector::start().expect("a collector");
     let session = start(&collector);
     let handle = session.handle();
@@ -252,7 +255,7 @@ fn an_outage_delays_neither_log_exception_nor_the_drop() {
         let error = Failure("the application's own", None);
         let accepted = handle.log_exception(&error, Severity::Error);
         let _ = done.send((accepted, handle.stats().queued));
-        // The server answers at once, with 503, for ever: the second attempt is the last one that comes in time.
+        // The server always responds with 503, at once: the second attempt is the last one in time.
         drop(session);
         let stats = handle.stats();
         done.send((stats.is_balanced(), stats.dropped.shutdown))
@@ -263,7 +266,7 @@ fn an_outage_delays_neither_log_exception_nor_the_drop() {
 }
 
 #[test]
-fn the_traceback_is_the_chain_of_the_error_that_failed() {
+fn the_traceback_is_the_cause_chain_of_the_logged_error() {
     let collector = Collector::start().expect("a collector");
     let session = start(&collector);
     let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "port 1");
@@ -280,7 +283,7 @@ fn the_traceback_is_the_chain_of_the_error_that_failed() {
         assert_eq!(event["error_type"], "Failure");
         assert_eq!(event["error_message"], "the step failed");
         let traceback = event["traceback"].as_str().expect("there is one");
-        // With `RUST_BACKTRACE` the stack of this thread stands behind it.
+        // With `RUST_BACKTRACE`, the stack of this thread follows.
         let mut lines = traceback.lines();
         let first = "Caused by: Failure: the model cannot be loaded";
         assert_eq!(lines.next(), Some(first));
@@ -299,7 +302,7 @@ fn clients_come_and_go_and_the_session_stays() {
             let handle = session.handle();
             scope.spawn(move || assert!(handle.clone().log("x", ())));
         }
-        // Another reporter of the same name, which stops, and one that is dropped.
+        // Another reporter with the same session id stops, and a third is dropped.
         scope.spawn(|| assert!(stopped(&start(&other)).all_delivered()));
     });
     drop(start(&Collector::start().expect("a collector")));

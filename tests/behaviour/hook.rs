@@ -1,4 +1,4 @@
-//! The panic hook. A process has one, so each program here is a process of its own.
+//! The panic hook. It is per process, so each program here is a separate process.
 
 use crate::support::{BOUND, KEY, OverHttp, SESSION, child, events, is_child};
 use alloc::sync::Arc;
@@ -29,7 +29,7 @@ fn collector() -> Collector {
     builder.start().expect("a collector")
 }
 
-/// The panics that have arrived.
+/// The panics that arrived.
 fn panics(collector: &Collector) -> Vec<Value> {
     let mut values: Vec<_> = events(collector)
         .iter()
@@ -49,7 +49,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_panic_arrives_with_place_thread_and_the_stack_of_the_failing_code() {
+fn a_panic_arrives_with_location_thread_and_stack() {
     let collector = collector();
     let output = run("child_panics", &collector, &[("RUST_BACKTRACE", "1")]);
     assert!(!output.status.success(), "{output:?}");
@@ -61,7 +61,7 @@ fn a_panic_arrives_with_place_thread_and_the_stack_of_the_failing_code() {
     assert!(traceback.contains("hook.rs"), "{traceback}");
     assert!(traceback.contains("thread 'worker'"), "{traceback}");
     assert!(traceback.contains("the_failing_code"), "{traceback}");
-    // The hook that was there before has printed it.
+    // The previous hook printed it.
     assert!(text(&output.stderr).contains("the weights are gone"));
 }
 
@@ -79,13 +79,13 @@ fn child_panics() {
         let worker = std::thread::Builder::new().name("worker".into());
         let worker = worker.spawn(the_failing_code).expect("a thread");
         assert!(worker.join().is_err());
-        // It has waited: nothing else sends what is queued before the process is gone.
+        // The hook has waited: nothing else sends the queue before the process exits.
         std::process::exit(3);
     }
 }
 
 #[test]
-fn without_a_wish_for_stacks_there_is_the_place_alone() {
+fn without_rust_backtrace_a_panic_has_only_its_location() {
     let collector = collector();
     run("child_panics", &collector, &[]);
     let panics = panics(&collector);
@@ -95,7 +95,7 @@ fn without_a_wish_for_stacks_there_is_the_place_alone() {
 }
 
 #[test]
-fn a_panic_that_is_captured_too_is_logged_once() {
+fn a_panic_that_is_both_hooked_and_captured_is_logged_once() {
     let collector = Collector::builder()
         .api_key(KEY)
         .events_after_end()
@@ -123,7 +123,7 @@ fn child_is_captured() {
         });
         caught(&|| capture!(reporter = telemetry, fatal = true, { panic!("two") }));
         assert!(telemetry.stats().session_ended);
-        // On another thread, whose panic goes on here.
+        // A panic on another thread, resumed here.
         caught(&|| {
             capture!(reporter = telemetry, {
                 let failed = std::thread::spawn(|| panic!("three")).join();
@@ -131,21 +131,21 @@ fn child_is_captured() {
             })
         });
         hook.remove();
-        caught(&|| panic!("nobody sees this"));
+        caught(&|| panic!("seen by no hook"));
         caught(&|| capture!(reporter = telemetry, { panic!("not hooked") }));
     }
 }
 
 #[test]
-fn hooks_that_were_there_before_are_called_with_everything_as_it_was() {
+fn earlier_hooks_are_called_with_unchanged_panic_info() {
     let collector = collector();
-    let output = run("child_has_a_hook_of_its_own", &collector, &[]);
+    let output = run("child_has_its_own_hook", &collector, &[]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(messages(&collector), ["seen by both"]);
 }
 
 #[test]
-fn child_has_a_hook_of_its_own() {
+fn child_has_its_own_hook() {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     if is_child() {
         std::panic::set_hook(Box::new(|info| {
@@ -156,7 +156,7 @@ fn child_has_a_hook_of_its_own() {
             CALLS.fetch_add(1, Ordering::Relaxed);
         }));
         let telemetry = init(SESSION).expect("it starts");
-        // Installed twice is as good as once.
+        // Installing is idempotent.
         let hook = install_panic_hook(&telemetry).install();
         assert!(
             std::thread::spawn(|| panic!("seen by both"))
@@ -174,7 +174,7 @@ fn a_second_panic_while_the_first_unwinds_arrives_before_the_process_aborts() {
     let collector = collector();
     let output = run("child_panics_in_a_destructor", &collector, &[]);
     assert!(!output.status.success(), "{output:?}");
-    // What the standard library has to say of it comes as well.
+    // The standard library's own panic about it arrives too.
     assert_eq!(messages(&collector)[..2], ["first", "second"]);
 }
 
@@ -195,7 +195,7 @@ fn child_panics_in_a_destructor() {
 }
 
 #[test]
-fn a_panic_while_the_backend_stalls_waits_no_longer_than_its_bound() {
+fn a_panic_waits_for_a_stalled_backend_no_longer_than_its_timeout() {
     let collector = collector();
     collector.always(Reply::stall());
     let output = run("child_meets_a_stall", &collector, &[]);
@@ -220,7 +220,7 @@ fn child_meets_a_stall() {
 }
 
 #[test]
-fn a_panic_in_a_runtime_of_one_thread_does_not_wait_for_itself() {
+fn a_panic_on_a_single_threaded_runtime_does_not_deadlock() {
     let collector = collector();
     let output = run("child_has_one_thread", &collector, &[]);
     assert!(output.status.success(), "{output:?}");
@@ -255,7 +255,7 @@ fn child_has_one_thread() {
 }
 
 #[test]
-fn a_panic_on_a_worker_of_a_runtime_of_many_is_sent_at_once() {
+fn a_panic_on_a_worker_of_a_multi_threaded_runtime_is_sent_at_once() {
     let collector = collector();
     let output = run("child_has_many_threads", &collector, &[]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
@@ -283,7 +283,7 @@ fn child_has_many_threads() {
             let _ = PanicHook::new(&telemetry).timeout(BOUND).install();
             let failed = tokio::spawn(async { panic!("on a worker") }).await;
             assert!(failed.is_err());
-            // Where the driver's thread was another one, that was waited for; else it comes by itself.
+            // If the driver runs on another thread, the hook has waited for it; otherwise the driver sends the event now.
             let drain = telemetry.wait_until_drained(BOUND).await;
             assert!(drain.is_drained());
             std::process::exit(3);
@@ -291,7 +291,7 @@ fn child_has_many_threads() {
     }
 }
 
-/// A transport that panics at its first attempts.
+/// A transport whose first attempts panic.
 struct Explosive<T>(T, usize);
 
 impl<T: Transport> Transport for Explosive<T> {
@@ -305,16 +305,16 @@ impl<T: Transport> Transport for Explosive<T> {
 }
 
 #[test]
-fn a_panic_of_the_sessions_own_transport_does_not_become_telemetry() {
+fn a_panic_in_the_sessions_own_transport_does_not_become_telemetry() {
     let collector = collector();
-    let output = run("child_has_a_transport_that_panics", &collector, &[]);
+    let output = run("child_has_a_panicking_transport", &collector, &[]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(messages(&collector), [] as [String; 0]);
     assert!(text(&output.stderr).contains("the transport panics"));
 }
 
 #[test]
-fn child_has_a_transport_that_panics() {
+fn child_has_a_panicking_transport() {
     if is_child() {
         let over_http: OverHttp =
             HttpTransport::new(Config::from_env().expect("it is set"), Ureq::new());
@@ -334,16 +334,16 @@ fn child_has_a_transport_that_panics() {
 }
 
 #[test]
-fn a_scrub_hook_that_panics_harms_its_own_event_and_not_the_process() {
+fn a_panicking_scrub_hook_costs_its_event_and_not_the_process() {
     let collector = collector();
-    let output = run("child_has_a_scrub_hook_that_panics", &collector, &[]);
+    let output = run("child_has_a_panicking_scrub_hook", &collector, &[]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(messages(&collector), ["[scrubbed]"]);
     assert!(!text(&output.stderr).contains("aborting"), "{output:?}");
 }
 
 #[test]
-fn child_has_a_scrub_hook_that_panics() {
+fn child_has_a_panicking_scrub_hook() {
     if is_child() {
         let over_http: OverHttp =
             HttpTransport::new(Config::from_env().expect("it is set"), Ureq::new());
@@ -360,7 +360,7 @@ fn child_has_a_scrub_hook_that_panics() {
         let _ = install_panic_hook(&telemetry);
         assert!(std::thread::spawn(|| panic!("unbearable")).join().is_err());
         assert!(std::thread::spawn(|| panic!("secret")).join().is_err());
-        // The hook's own panic is one of a thread's as well, and has not been logged by way of itself.
+        // The scrub hook's panic reached the panic hook too, and was not logged through the scrub hook again.
         assert_eq!(telemetry.stats().refused.scrub_panicked, 1);
         let drain = telemetry.stop_blocking(BOUND).expect("it may block");
         assert!(drain.all_delivered());
@@ -368,14 +368,14 @@ fn child_has_a_scrub_hook_that_panics() {
 }
 
 #[test]
-fn a_hook_is_kept_for_as_long_as_its_session_and_no_longer() {
+fn a_hook_lives_exactly_as_long_as_its_session() {
     let collector = collector();
     let output = run("child_has_several_sessions", &collector, &[]);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(messages(&collector), ["both know"]);
-    let second = collector.session("second").expect("it has come");
+    assert_eq!(messages(&collector), ["seen by both sessions"]);
+    let second = collector.session("second").expect("it arrived");
     let mut others = second.events().iter().map(|event| event.value());
-    assert!(others.any(|value| value["error_message"] == "both know"));
+    assert!(others.any(|value| value["error_message"] == "seen by both sessions"));
 }
 
 #[test]
@@ -394,17 +394,22 @@ fn child_has_several_sessions() {
             .start()
             .expect("it starts");
         let _ = install_panic_hook(&stopped);
-        assert!(stopped.stop_blocking(BOUND).expect("it may").is_drained());
+        assert!(
+            stopped
+                .stop_blocking(BOUND)
+                .expect("it may block")
+                .is_drained()
+        );
         drop(stopped);
         let second = init("second").expect("it starts");
         let _ = install_panic_hook(&second);
-        // The driver's thread lets go in its own time.
+        // The driver's thread may release it a little later.
         let give_up = Instant::now() + BOUND;
         while Arc::strong_count(&held) > 1 {
             assert!(Instant::now() < give_up, "a stopped session is kept");
             std::thread::sleep(Duration::from_millis(1));
         }
-        let worker = std::thread::spawn(|| panic!("both know"));
+        let worker = std::thread::spawn(|| panic!("seen by both sessions"));
         assert!(worker.join().is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! A host that is moved by hand: time stands still until it is told to pass, the network answers as it is told, and
-//! every poll is counted.
+//! A host driven by the test: time stands still until the test advances it, the network replies as scripted, and every
+//! poll is counted.
 
 use crate::support::{DAY, SESSION};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -17,9 +17,9 @@ use tinkex_telemetry::session::{Builder, Entropy, Uuid};
 use tinkex_telemetry::time::{Instant, Timestamp};
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
 
-/// Time that passes when it is told to.
+/// A clock that only `advance` moves.
 #[derive(Clone, Default)]
-pub(crate) struct Hand(Arc<Mutex<Time>>);
+pub(crate) struct ManualClock(Arc<Mutex<Time>>);
 
 #[derive(Default)]
 struct Time {
@@ -28,16 +28,16 @@ struct Time {
     timers: Timers,
 }
 
-/// How many timers there have been.
+/// Counts of timers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Timers {
-    pub(crate) made: u64,
+    pub(crate) created: u64,
     pub(crate) alive: usize,
-    /// The most that were alive at the same time.
-    pub(crate) most: usize,
+    /// The most that were alive at once.
+    pub(crate) peak: usize,
 }
 
-impl Hand {
+impl ManualClock {
     fn time(&self) -> MutexGuard<'_, Time> {
         self.0.lock().expect("nothing panics under this lock")
     }
@@ -51,7 +51,7 @@ impl Hand {
         self.advance_to(now);
     }
 
-    /// Moves to the moment of the next timer; `false` when there is none.
+    /// Advances to the next timer; `false` if there is none.
     pub(crate) fn advance_to_next(&self) -> bool {
         let is_waiting = |(at, waker): &(u64, Option<Waker>)| waker.as_ref().map(|_| *at);
         let next = self.time().sleepers.values().filter_map(is_waiting).min();
@@ -71,7 +71,7 @@ impl Hand {
     }
 }
 
-impl Clock for Hand {
+impl Clock for ManualClock {
     fn now(&self) -> Instant {
         Instant::from_micros(self.time().now)
     }
@@ -83,19 +83,19 @@ impl Clock for Hand {
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
         let mut time = self.time();
         let timers = &mut time.timers;
-        timers.made += 1;
+        timers.created += 1;
         timers.alive += 1;
-        timers.most = timers.most.max(timers.alive);
+        timers.peak = timers.peak.max(timers.alive);
         Sleep {
-            hand: self.clone(),
-            id: timers.made,
+            clock: self.clone(),
+            id: timers.created,
             at: at.as_micros(),
         }
     }
 }
 
 struct Sleep {
-    hand: Hand,
+    clock: ManualClock,
     id: u64,
     at: u64,
 }
@@ -104,7 +104,7 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut time = self.hand.time();
+        let mut time = self.clock.time();
         if time.now >= self.at {
             return Poll::Ready(());
         }
@@ -116,22 +116,22 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        let mut time = self.hand.time();
+        let mut time = self.clock.time();
         time.timers.alive -= 1;
         time.sleepers.remove(&self.id);
     }
 }
 
-/// What a request is answered.
+/// The scripted reply to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// The backend has it before the first poll ends.
     Accept,
-    /// Two polls before the backend has it, two more before the answer is there.
+    /// Two polls before the backend has it, two more before the response arrives.
     AcceptSlowly,
-    /// The backend has it and never says so.
+    /// The backend has it, but the response never arrives.
     Lost,
-    /// Nothing ever comes of it.
+    /// The request hangs and never reaches the backend.
     Never,
     Fail,
     Refuse,
@@ -145,7 +145,7 @@ pub(crate) enum Reply {
 pub(crate) enum Fate {
     Unheard,
     Received,
-    /// And the client knows.
+    /// Received, and the client knows.
     Acknowledged,
 }
 
@@ -161,7 +161,7 @@ pub(crate) struct Sent {
     pub(crate) fate: Fate,
 }
 
-/// A network that answers as it is told, and the backend behind it.
+/// A scripted network and the backend behind it.
 #[derive(Clone)]
 pub(crate) struct Wire(Arc<Mutex<Network>>);
 
@@ -172,7 +172,7 @@ struct Network {
 }
 
 impl Wire {
-    /// These replies, one for each request, then `always`.
+    /// Replies with `replies`, one per request, then with `always`.
     pub(crate) fn new(replies: impl IntoIterator<Item = Reply>, always: Reply) -> Self {
         Self(Arc::new(Mutex::new(Network {
             replies: replies.into_iter().collect(),
@@ -189,7 +189,7 @@ impl Wire {
         self.network().sent.clone()
     }
 
-    /// The names of the events that the backend has, in the order in which they first came.
+    /// The names of the events that the backend has, in order of first arrival.
     pub(crate) fn received(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         let mut ids: Vec<String> = Vec::new();
@@ -207,7 +207,7 @@ impl Wire {
         names
     }
 
-    fn note(&self, batch: &Batch<'_>) -> (usize, Reply) {
+    fn record(&self, batch: &Batch<'_>) -> (usize, Reply) {
         let event = |json: &[u8]| {
             let event: serde_json::Value = serde_json::from_slice(json).expect("JSON");
             let index = event["event_session_index"].as_u64().expect("an index");
@@ -234,7 +234,7 @@ impl Wire {
         self.network().sent[request].fate = fate;
     }
 
-    async fn answer(&self, request: usize, reply: Reply) -> Result<Receipt, SendError> {
+    async fn respond(&self, request: usize, reply: Reply) -> Result<Receipt, SendError> {
         match reply {
             Reply::Accept => {}
             Reply::AcceptSlowly => {
@@ -260,22 +260,22 @@ impl Wire {
 }
 
 impl Transport for Wire {
-    // Not an `async fn`, so that it can panic before there is a future.
+    // Not an `async fn`, so that it can panic before the future exists.
     fn send(
         &mut self,
         batch: Batch<'_>,
     ) -> impl Future<Output = Result<Receipt, SendError>> + Send {
-        let (request, reply) = self.note(&batch);
+        let (request, reply) = self.record(&batch);
         if let Reply::PanicInCall = reply {
             quiet_panic();
         }
-        async move { self.answer(request, reply).await }
+        async move { self.respond(request, reply).await }
     }
 }
 
 /// A panic that the panic hook does not print.
 pub(crate) fn quiet_panic() -> ! {
-    resume_unwind(Box::new("a panic of the test's"))
+    resume_unwind(Box::new("a test panic"))
 }
 
 async fn yield_now() {
@@ -337,11 +337,11 @@ impl<F: Future> Task<F> {
         Poll::Pending
     }
 
-    /// Polls at most `polls` times; time passes when nothing else can happen, and until nothing can.
-    pub(crate) fn run_for(&mut self, hand: &Hand, polls: usize) -> Poll<F::Output> {
+    /// Polls at most `polls` times, and advances time whenever nothing else can happen; stops when no timer is left.
+    pub(crate) fn run_for(&mut self, clock: &ManualClock, polls: usize) -> Poll<F::Output> {
         for _ in 0..polls {
             while !self.is_woken() {
-                if !hand.advance_to_next() {
+                if !clock.advance_to_next() {
                     return Poll::Pending;
                 }
             }
@@ -353,19 +353,19 @@ impl<F: Future> Task<F> {
     }
 
     /// Runs to the end.
-    pub(crate) fn run(&mut self, hand: &Hand) -> F::Output {
-        match self.run_for(hand, 100_000) {
+    pub(crate) fn run(&mut self, clock: &ManualClock) -> F::Output {
+        match self.run_for(clock, 100_000) {
             Poll::Ready(output) => output,
             Poll::Pending => panic!("it does not end"),
         }
     }
 }
 
-/// A session on this host, the same at every run: no randomness, no environment.
-pub(crate) fn session<T>(hand: &Hand, transport: T) -> Builder<T, Hand, ()> {
+/// A session on this host, identical in every run: no randomness, no environment.
+pub(crate) fn session<T>(clock: &ManualClock, transport: T) -> Builder<T, ManualClock, ()> {
     Reporter::builder(SESSION)
         .transport(transport)
-        .clock(hand.clone())
+        .clock(clock.clone())
         .entropy(Entropy::new([7; 32]))
         .process_uuid(None)
         .platform("unix/linux")

@@ -1,6 +1,6 @@
-//! A session in memory that the program gives, and a transport that stays on its thread.
+//! A session in caller-provided memory, and a transport that stays on its thread.
 
-use crate::host::{Hand, Reply, Task, Wire, session};
+use crate::host::{ManualClock, Reply, Task, Wire, session};
 use crate::support::{DAY, Failure};
 use alloc::rc::Rc;
 use core::cell::RefCell;
@@ -10,26 +10,27 @@ use tinkex_telemetry::session::{BuildError, Builder, Driver, Memory};
 use tinkex_telemetry::{Batch, Handle, Receipt, Reporter, SendError, Severity, Transport, fields};
 
 const EVENT: usize = 600;
-const HEAD: &str = r#"{"session_id":"s","platform":"unix/linux","sdk_version":"0.1.0","events":["#;
-const FOOT: &str = "]}";
-/// The least that can work.
+const BODY_PREFIX: &str =
+    r#"{"session_id":"s","platform":"unix/linux","sdk_version":"0.1.0","events":["#;
+const BODY_SUFFIX: &str = "]}";
+/// The smallest memory that works.
 const QUEUE: usize = 2 * (EVENT + 12) + 256;
-const BATCH: usize = EVENT + HEAD.len() + FOOT.len();
+const BATCH: usize = EVENT + BODY_PREFIX.len() + BODY_SUFFIX.len();
 
-type Host<T> = (Reporter<T, Hand, ()>, Driver<T, Hand>);
+type Host<T> = (Reporter<T, ManualClock, ()>, Driver<T, ManualClock>);
 
-fn small<T>(hand: &Hand, transport: T) -> Builder<T, Hand, ()> {
-    session(hand, transport).max_event_bytes(EVENT)
+fn small<T>(clock: &ManualClock, transport: T) -> Builder<T, ManualClock, ()> {
+    session(clock, transport).max_event_bytes(EVENT)
 }
 
 fn build_in<const Q: usize, const B: usize, T: LocalTransport>(
-    builder: Builder<T, Hand, ()>,
+    builder: Builder<T, ManualClock, ()>,
 ) -> Result<Host<T>, BuildError> {
-    builder.build_in(Box::leak(Box::new(Memory::<Hand, Q, B>::new())))
+    builder.build_in(Box::leak(Box::new(Memory::<ManualClock, Q, B>::new())))
 }
 
-/// A bit of everything.
-fn use_it(handle: &Handle) {
+/// Uses every kind of call.
+fn exercise(handle: &Handle) {
     for n in 0..10 {
         handle.log("x", fields! { n: n });
     }
@@ -51,43 +52,43 @@ impl LocalTransport for Local {
 }
 
 /// The bodies of all requests.
-fn bodies(build: impl FnOnce(&Hand, Wire)) -> Vec<Vec<u8>> {
+fn bodies(build: impl FnOnce(&ManualClock, Wire)) -> Vec<Vec<u8>> {
     let replies = [Reply::Fail, Reply::TooLarge, Reply::AcceptSlowly];
     let wire = Wire::new(replies, Reply::Accept);
-    build(&Hand::default(), wire.clone());
+    build(&ManualClock::default(), wire.clone());
     wire.sent().into_iter().map(|sent| sent.body).collect()
 }
 
 #[test]
-fn the_same_session_sends_the_same_bytes_wherever_its_memory_is() {
-    let growing = bodies(|hand, wire| {
-        let (reporter, driver) = small(hand, wire).build().expect("it can work");
-        use_it(&reporter);
-        Task::new(driver.run()).run(hand);
+fn a_session_sends_the_same_bytes_whatever_memory_it_uses() {
+    let growing = bodies(|clock, wire| {
+        let (reporter, driver) = small(clock, wire).build().expect("a valid configuration");
+        exercise(&reporter);
+        Task::new(driver.run()).run(clock);
     });
-    let given = bodies(|hand, wire| {
-        let built = build_in::<16_384, 16_384, _>(small(hand, wire));
-        let (reporter, driver) = built.expect("it can work");
-        use_it(&reporter);
-        Task::new(driver.run()).run(hand);
+    let given = bodies(|clock, wire| {
+        let built = build_in::<16_384, 16_384, _>(small(clock, wire));
+        let (reporter, driver) = built.expect("a valid configuration");
+        exercise(&reporter);
+        Task::new(driver.run()).run(clock);
     });
-    let local = bodies(|hand, wire| {
+    let local = bodies(|clock, wire| {
         let wire = Local(Rc::new(RefCell::new(wire)));
-        let built = build_in::<16_384, 16_384, _>(small(hand, wire));
-        let (reporter, driver) = built.expect("it can work");
-        use_it(&reporter);
-        Task::new(driver.run_local()).run(hand);
+        let built = build_in::<16_384, 16_384, _>(small(clock, wire));
+        let (reporter, driver) = built.expect("a valid configuration");
+        exercise(&reporter);
+        Task::new(driver.run_local()).run(clock);
     });
-    let growing_local = bodies(|hand, wire| {
+    let growing_local = bodies(|clock, wire| {
         let wire = Local(Rc::new(RefCell::new(wire)));
-        let (reporter, driver) = small(hand, wire).build().expect("it can work");
-        use_it(&reporter);
-        Task::new(driver.run_local()).run(hand);
+        let (reporter, driver) = small(clock, wire).build().expect("a valid configuration");
+        exercise(&reporter);
+        Task::new(driver.run_local()).run(clock);
     });
     assert_eq!(
         growing.len(),
         5,
-        "twice the whole, two halves, what came after the end"
+        "the whole batch twice, two halves, the event after the end"
     );
     assert_eq!(growing, given);
     assert_eq!(growing, local);
@@ -103,10 +104,10 @@ fn too_small(what: &'static str, needed: usize, given: usize) -> Option<BuildErr
 }
 
 #[test]
-fn memory_that_is_too_small_is_refused_with_the_number_that_would_do() {
+fn memory_that_is_too_small_is_refused_with_the_size_needed() {
     let wire = || Wire::new([], Reply::Accept);
-    let hand = Hand::default();
-    let refused = build_in::<{ QUEUE - 1 }, BATCH, _>(small(&hand, wire())).err();
+    let clock = ManualClock::default();
+    let refused = build_in::<{ QUEUE - 1 }, BATCH, _>(small(&clock, wire())).err();
     assert_eq!(refused, too_small("queue", QUEUE, QUEUE - 1));
     assert_eq!(
         refused.map(|error| error.to_string()),
@@ -115,25 +116,25 @@ fn memory_that_is_too_small_is_refused_with_the_number_that_would_do() {
             QUEUE - 1
         ))
     );
-    let refused = build_in::<1304, BATCH, _>(small(&hand, wire())).err();
+    let refused = build_in::<1304, BATCH, _>(small(&clock, wire())).err();
     assert_eq!(refused, too_small("queue", QUEUE, 1304));
-    let refused = build_in::<QUEUE, { BATCH - 1 }, _>(small(&hand, wire())).err();
+    let refused = build_in::<QUEUE, { BATCH - 1 }, _>(small(&clock, wire())).err();
     assert_eq!(refused, too_small("batch", BATCH, BATCH - 1));
-    let refused = build_in::<QUEUE, 600, _>(small(&hand, wire())).err();
+    let refused = build_in::<QUEUE, 600, _>(small(&clock, wire())).err();
     assert_eq!(refused, too_small("batch", BATCH, 600));
-    // The option is looked at before the memory.
-    let refused = build_in::<QUEUE, BATCH, _>(small(&hand, wire()).max_queue_size(0)).err();
+    // Options are checked before the memory.
+    let refused = build_in::<QUEUE, BATCH, _>(small(&clock, wire()).max_queue_size(0)).err();
     assert!(
         matches!(refused, Some(BuildError::Option(error)) if error.option() == "max_queue_size")
     );
 }
 
 #[test]
-fn with_exactly_the_least_memory_the_largest_event_is_sent_and_the_reserve_is_there() {
-    let hand = Hand::default();
+fn minimal_memory_fits_the_largest_event_and_the_reserve() {
+    let clock = ManualClock::default();
     let wire = Wire::new([], Reply::Accept);
     let (reporter, driver) =
-        build_in::<QUEUE, BATCH, _>(small(&hand, wire.clone())).expect("it can work");
+        build_in::<QUEUE, BATCH, _>(small(&clock, wire.clone())).expect("a valid configuration");
     let mut driver = Task::new(driver.run());
     let mut drain = |name: &str| {
         let mut wait = Task::new(reporter.wait_until_drained(DAY));
@@ -152,7 +153,7 @@ fn with_exactly_the_least_memory_the_largest_event_is_sent_and_the_reserve_is_th
     assert_eq!(sent.queued_bytes, EVENT + 12, "not a byte more would fit");
     assert!(!reporter.log("x", ()), "the queue is full");
     drop(reporter.log_fatal_exception(&Failure("fatal", None), Severity::Critical));
-    assert_eq!(reporter.stats().queued, 3, "but for the reserve");
+    assert_eq!(reporter.stats().queued, 3, "the reserve still takes them");
     drain("the rest");
     let expected = [
         "SESSION_START",

@@ -1,6 +1,6 @@
-//! What is refused when a session is built, and a session that is switched off.
+//! What the builder refuses, and sessions that are switched off.
 
-use crate::host::{Hand, Reply, Task, Wire, session};
+use crate::host::{ManualClock, Reply, Task, Wire, session};
 use crate::support::{DAY, Failure};
 use core::error::Error;
 use core::future::{Future, pending};
@@ -12,17 +12,17 @@ use tinkex_telemetry::time::{Instant, Timestamp};
 use tinkex_telemetry::transport::SetupError;
 use tinkex_telemetry::{Batch, Drain, Handle, Options, Receipt, Reporter, SendError, Transport};
 
-type Host = Builder<Wire, Hand, ()>;
+type Host = Builder<Wire, ManualClock, ()>;
 
 type Change = fn(Host) -> Host;
 
 fn host() -> Host {
-    session(&Hand::default(), Wire::new([], Reply::Accept))
+    session(&ManualClock::default(), Wire::new([], Reply::Accept))
 }
 
-/// The error, from the outside in.
+/// The error, and its texts from the outside in.
 fn refusal(builder: Host) -> (BuildError, String) {
-    let error = builder.build().expect_err("it cannot work");
+    let error = builder.build().expect_err("an invalid configuration");
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -33,7 +33,7 @@ fn refusal(builder: Host) -> (BuildError, String) {
 }
 
 #[test]
-fn every_option_that_cannot_work_is_named() {
+fn every_invalid_option_is_named() {
     let cases: [(&str, Change); 13] = [
         ("flush_threshold", |b| b.flush_threshold(0)),
         ("flush_threshold", |b| b.flush_threshold(10_001)),
@@ -66,7 +66,7 @@ fn every_option_that_cannot_work_is_named() {
 }
 
 #[test]
-fn what_switches_an_option_off_or_to_its_limit_is_allowed() {
+fn options_may_be_disabled_or_set_to_their_limits() {
     let cases: [Change; 8] = [
         |b| {
             b.flush_interval(Duration::ZERO)
@@ -84,14 +84,14 @@ fn what_switches_an_option_off_or_to_its_limit_is_allowed() {
         },
     ];
     for (case, change) in cases.into_iter().enumerate() {
-        let hand = Hand::default();
+        let clock = ManualClock::default();
         let wire = Wire::new([Reply::Fail], Reply::AcceptSlowly);
-        let builder = change(session(&hand, wire.clone()).max_retries(1));
-        let (reporter, driver) = builder.build().expect("it can work");
+        let builder = change(session(&clock, wire.clone()).max_retries(1));
+        let (reporter, driver) = builder.build().expect("a valid configuration");
         let mut driver = Task::new(driver.run());
         reporter.log("x", ());
         drop(reporter.stop(Duration::MAX));
-        driver.run(&hand);
+        driver.run(&clock);
         let stats = reporter.stats();
         assert!(
             stats.is_balanced() && stats.queued == 0,
@@ -101,11 +101,11 @@ fn what_switches_an_option_off_or_to_its_limit_is_allowed() {
 }
 
 #[test]
-fn a_session_that_cannot_be_named_is_refused_with_the_reason() {
+fn an_invalid_identity_is_refused_with_the_reason() {
     let named = |id: &str| {
         Reporter::builder(id)
             .transport(Wire::new([], Reply::Accept))
-            .clock(Hand::default())
+            .clock(ManualClock::default())
             .enabled(true)
     };
     let cases = [
@@ -136,24 +136,24 @@ fn a_session_that_cannot_be_named_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_session_may_have_any_other_name_and_none() {
+fn any_other_session_id_and_none_are_allowed() {
     let names = ["a b", "\"\\\u{1}\t", "é😀", &"s".repeat(4 << 10)];
     for name in names {
         let wire = Wire::new([], Reply::Accept);
         let built = Reporter::builder(name)
             .transport(wire)
-            .clock(Hand::default())
+            .clock(ManualClock::default())
             .enabled(true)
             .build();
-        let (reporter, _driver) = built.expect("it can work");
+        let (reporter, _driver) = built.expect("a valid configuration");
         assert_eq!(reporter.session_id(), Some(name));
     }
     let (reporter, _driver) = Reporter::builder(SessionId::sessionless())
         .transport(Wire::new([], Reply::Accept))
-        .clock(Hand::default())
+        .clock(ManualClock::default())
         .enabled(true)
         .build()
-        .expect("it can work");
+        .expect("a valid configuration");
     let id = reporter.session_id().expect("it has one");
     let uuid = id.strip_prefix("sessionless-").expect(id);
     assert_eq!(
@@ -163,27 +163,27 @@ fn a_session_may_have_any_other_name_and_none() {
     );
 }
 
-/// Nothing of it may be touched by a session that is switched off.
+/// A disabled session must touch none of this.
 #[derive(Clone)]
 struct Untouchable;
 
 impl Transport for Untouchable {
     async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
-        panic!("nothing is sent")
+        panic!("nothing may be sent")
     }
 
     fn check(&self) -> Result<(), SetupError> {
-        panic!("nothing is asked for")
+        panic!("nothing may be checked")
     }
 }
 
 impl Clock for Untouchable {
     fn now(&self) -> Instant {
-        panic!("there is no time")
+        panic!("the clock may not be read")
     }
 
     fn utc(&self) -> Timestamp {
-        panic!("there is no time")
+        panic!("the clock may not be read")
     }
 
     fn sleep_until(&self, _: Instant) -> impl Future<Output = ()> + Send {
@@ -193,7 +193,7 @@ impl Clock for Untouchable {
 
 impl Spawner for Untouchable {
     fn spawn(&self, _: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
-        panic!("no task is started")
+        panic!("no task may be spawned")
     }
 }
 
@@ -203,7 +203,7 @@ impl Runtime for Untouchable {
     }
 }
 
-fn use_it(handle: &Handle) {
+fn exercise(handle: &Handle) {
     let nothing = Drain::default();
     let error = Failure("an error", None);
     let severity = tinkex_telemetry::Severity::Error;
@@ -236,45 +236,47 @@ fn use_it(handle: &Handle) {
 }
 
 #[test]
-fn switched_off_every_call_does_nothing_and_nothing_is_touched() {
-    // Not even what is wrong is looked at.
+fn a_disabled_session_does_nothing_and_touches_nothing() {
+    // Not even invalid options are looked at.
     let reporter = Reporter::builder("\r\n")
         .transport(Untouchable)
         .runtime(Untouchable)
         .max_batch_size(0)
         .enabled(false)
         .start()
-        .expect("nothing is asked for");
-    use_it(&reporter);
+        .expect("nothing is needed");
+    exercise(&reporter);
     assert_eq!(reporter.stats().refused.disabled, 5);
     let handle = reporter.handle();
     drop(reporter);
-    use_it(&handle);
+    exercise(&handle);
     assert_eq!(handle.stats().refused.disabled, 10);
-    use_it(&Handle::off());
+    exercise(&Handle::off());
 }
 
 #[test]
-fn switched_off_a_driver_is_through_at_its_first_poll() {
+fn a_disabled_sessions_driver_finishes_at_its_first_poll() {
     let (reporter, driver) = Reporter::builder("")
         .transport(Untouchable)
         .clock(Untouchable)
         .enabled(false)
         .build()
-        .expect("nothing is asked for");
+        .expect("nothing is needed");
     assert!(Task::new(driver.run()).poll().is_ready());
-    use_it(&reporter);
+    exercise(&reporter);
     let another = reporter
         .new_driver(Untouchable)
-        .expect("as many as one likes");
+        .expect("any number is allowed");
     assert!(Task::new(another.run_local()).poll().is_ready());
 }
 
 #[test]
 fn a_handle_outlives_its_reporter() {
-    let hand = Hand::default();
+    let clock = ManualClock::default();
     let wire = Wire::new([], Reply::Accept);
-    let (reporter, driver) = session(&hand, wire.clone()).build().expect("it can work");
+    let (reporter, driver) = session(&clock, wire.clone())
+        .build()
+        .expect("a valid configuration");
     let handle = reporter.handle();
     assert!(handle.log("x", ()));
     drop(reporter);
@@ -282,7 +284,7 @@ fn a_handle_outlives_its_reporter() {
         !handle.log("late", ()),
         "the session has been asked to stop"
     );
-    Task::new(driver.run()).run(&hand);
+    Task::new(driver.run()).run(&clock);
     assert_eq!(wire.received(), ["SESSION_START", "x", "SESSION_END"]);
     assert!(!handle.log("late", ()));
     handle.flush();

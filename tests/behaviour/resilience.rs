@@ -1,4 +1,4 @@
-//! Code of the application's, the transport's and the executor's that misbehaves.
+//! Misbehaving applications, transports and executors.
 
 use alloc::sync::Arc;
 use core::error::Error;
@@ -17,7 +17,7 @@ use tinkex_telemetry::{
 /// Longer than anything here takes.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Fails at once, for ever.
+/// Always fails, at once.
 struct Broken;
 
 impl Transport for Broken {
@@ -26,7 +26,7 @@ impl Transport for Broken {
     }
 }
 
-/// Hangs in the first attempt, and panics when that is given up.
+/// Hangs in the first attempt, and panics when that attempt is dropped.
 #[derive(Default)]
 struct BadDestructor {
     attempts: usize,
@@ -36,7 +36,7 @@ struct PanicsInDrop;
 
 impl Drop for PanicsInDrop {
     fn drop(&mut self) {
-        panic!("a destructor of the test's");
+        panic!("a test destructor panics");
     }
 }
 
@@ -66,7 +66,7 @@ fn a_transport_whose_destructor_panics_costs_an_attempt_and_not_the_driver() {
 }
 
 #[test]
-fn a_transport_that_is_always_ready_leaves_time_for_others_to_meet_their_deadlines() {
+fn an_always_ready_transport_does_not_starve_other_deadlines() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -86,7 +86,7 @@ fn a_transport_that_is_always_ready_leaves_time_for_others_to_meet_their_deadlin
 }
 
 #[test]
-fn an_error_that_panics_while_it_is_looked_at_still_ends_the_session() {
+fn a_fatal_error_whose_source_panics_still_ends_the_session() {
     #[derive(Debug)]
     struct BadSource;
     impl fmt::Display for BadSource {
@@ -96,7 +96,7 @@ fn an_error_that_panics_while_it_is_looked_at_still_ends_the_session() {
     }
     impl Error for BadSource {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
-            panic!("a source of the test's");
+            panic!("a test source panics");
         }
     }
     let builder = Reporter::builder("resilience")
@@ -112,11 +112,11 @@ fn an_error_that_panics_while_it_is_looked_at_still_ends_the_session() {
 }
 
 #[test]
-fn a_later_stop_waits_no_longer_than_the_first_ones_deadline() {
+fn a_later_stop_waits_no_longer_than_the_first_stops_deadline() {
     let builder = Reporter::builder("resilience")
         .transport(Broken)
         .clock(Thread);
-    // The driver lives and is never polled.
+    // The driver is alive but never polled.
     let (reporter, _driver) = builder.enabled(true).build().expect("it can be built");
     drop(reporter.stop(Duration::from_millis(30)));
     let drain = reporter
@@ -126,7 +126,7 @@ fn a_later_stop_waits_no_longer_than_the_first_ones_deadline() {
     assert_eq!(reporter.stats().dropped.shutdown, 2);
 }
 
-/// Runs a driver whenever it is asked for the time: at the worst of moments.
+/// Polls a driver whenever the time is read: the worst possible moment.
 #[derive(Clone, Default)]
 struct MeddlingClock(Arc<Mutex<Option<Task>>>);
 
@@ -134,7 +134,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Clock for MeddlingClock {
     fn now(&self) -> Instant {
-        // The driver asks for the time, too.
+        // The driver reads the time, too: it must not be polled recursively.
         if let Ok(mut driver) = self.0.try_lock()
             && let Some(future) = driver.as_mut()
         {
@@ -166,13 +166,13 @@ fn a_fatal_error_that_is_settled_at_once_is_counted_as_delivered() {
         .expect("it can be built");
     *clock.0.lock().expect("no panic") = Some(Box::pin(driver.run()));
     let drain = reporter.log_fatal_exception_blocking(&fmt::Error, Severity::Error);
-    let drain = drain.expect("it is over when it begins");
+    let drain = drain.expect("it resolves at once");
     // SESSION_START, the exception, SESSION_END.
     assert_eq!((drain.delivered, drain.remaining), (3, 0));
 }
 
 #[test]
-fn a_driver_that_has_not_been_polled_yet_is_on_no_thread() {
+fn an_unpolled_driver_belongs_to_no_thread() {
     let builder = Reporter::builder("resilience")
         .transport(Broken)
         .clock(Thread);
@@ -184,7 +184,9 @@ fn a_driver_that_has_not_been_polled_yet_is_on_no_thread() {
     let would_deadlock = reporter.wait_until_drained_blocking(BOUND);
     assert!(would_deadlock.is_err());
     drop(polled_here);
-    let _elsewhere = reporter.new_driver(Broken).expect("the other one is gone");
+    let _elsewhere = reporter
+        .new_driver(Broken)
+        .expect("the first driver is gone");
     let drain = reporter.wait_until_drained_blocking(Duration::from_millis(10));
     assert_eq!(drain.map(|drain| drain.remaining), Ok(2));
 }

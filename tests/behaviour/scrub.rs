@@ -12,7 +12,7 @@ use tinkex_telemetry::diagnostic::DiagnosticKind;
 use tinkex_telemetry::event::{Draft, StatusError, Verdict};
 use tinkex_telemetry::{Handle, Severity, fields};
 
-/// A collector, and what a session with this hook has sent to it when `work` is done and it has ended.
+/// Runs `work` on a session with this hook, then stops it. Returns the collector and the events it received.
 fn sent(
     hook: impl Fn(&mut Draft<'_>) -> Verdict + Send + Sync + 'static,
     work: impl FnOnce(&Handle),
@@ -30,7 +30,7 @@ fn sent(
     (collector, values)
 }
 
-/// Puts stars in the place of a secret, wherever it stands.
+/// Replaces the secret with a star, wherever it occurs.
 fn redact(value: &mut Value) {
     match value {
         Value::String(text) => *text = text.replace("hunter2", "*"),
@@ -48,9 +48,9 @@ fn redact_all(draft: &mut Draft<'_>) -> Verdict {
 #[test]
 fn a_hook_sees_name_severity_and_data_and_may_change_them() {
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let ear = Arc::clone(&seen);
+    let sink = Arc::clone(&seen);
     let hook = move |draft: &mut Draft<'_>| {
-        let mut seen = ear.lock().expect("no panic");
+        let mut seen = sink.lock().expect("no panic");
         seen.push((
             draft.name().to_owned(),
             draft.severity(),
@@ -83,7 +83,11 @@ fn a_hook_sees_name_severity_and_data_and_may_change_them() {
         ("nothing".to_owned(), Severity::Info, json!({})),
     ];
     assert_eq!(*seen.lock().expect("no panic"), expected);
-    assert_eq!(events.len(), 5, "the session's own are not shown");
+    assert_eq!(
+        events.len(),
+        5,
+        "the hook does not see the session's own events"
+    );
     assert_eq!(events[1]["event_name"], "auth");
     assert_eq!(events[1]["severity"], "ERROR");
     assert_eq!(events[1]["event_data"], json!({"user": "ada"}));
@@ -91,7 +95,7 @@ fn a_hook_sees_name_severity_and_data_and_may_change_them() {
 }
 
 #[test]
-fn what_a_hook_does_not_change_is_sent_as_it_was_encoded() {
+fn data_that_a_hook_leaves_alone_is_sent_as_encoded() {
     let (collector, _) = sent(
         |draft| {
             let _ = draft.data();
@@ -129,14 +133,14 @@ fn an_event_that_a_hook_drops_leaves_no_gap_and_is_counted() {
 }
 
 #[test]
-fn a_panic_in_a_hook_costs_that_event_only_and_is_told() {
+fn a_panic_in_a_hook_costs_only_that_event_and_is_reported() {
     let collector = Collector::start().expect("a collector");
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let ear = Arc::clone(&told);
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&reports);
     let session = session(&collector.url())
         .on_diagnostic(move |diagnostic| {
-            let mut told = ear.lock().expect("no panic");
-            told.push((diagnostic.kind, diagnostic.to_string()));
+            let mut reports = sink.lock().expect("no panic");
+            reports.push((diagnostic.kind, diagnostic.to_string()));
         })
         .scrub(|draft| {
             if draft.name() == "bad" {
@@ -157,10 +161,10 @@ fn a_panic_in_a_hook_costs_that_event_only_and_is_told() {
     drop(session);
     let record = collector.session("s").expect("it was kept");
     assert_eq!(record.gaps(), [2..=2], "a loss leaves a gap");
-    let told = told.lock().expect("no panic");
+    let reports = reports.lock().expect("no panic");
     let expected = "Telemetry scrub hook panicked, dropping event (1 refused): event \"bad\"";
     let expected = (DiagnosticKind::ScrubPanicked, expected.to_owned());
-    assert_eq!(*told, [expected]);
+    assert_eq!(*reports, [expected]);
 }
 
 #[test]
@@ -209,7 +213,7 @@ fn an_exception_keeps_its_form_whatever_a_hook_does_to_it() {
 }
 
 #[test]
-fn a_fatal_exception_that_a_hook_drops_or_panics_over_ends_the_session() {
+fn a_fatal_exception_ends_the_session_even_if_a_hook_drops_it_or_panics() {
     for panics in [false, true] {
         let hook = move |_: &mut Draft<'_>| {
             if panics {
@@ -231,7 +235,7 @@ fn a_fatal_exception_that_a_hook_drops_or_panics_over_ends_the_session() {
 }
 
 #[test]
-fn what_a_hook_logs_itself_is_refused_and_recursion_ends() {
+fn events_logged_by_a_hook_are_refused_so_recursion_ends() {
     static HANDLE: OnceLock<Handle> = OnceLock::new();
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let hook = |_: &mut Draft<'_>| {
@@ -239,7 +243,7 @@ fn what_a_hook_logs_itself_is_refused_and_recursion_ends() {
         let handle = HANDLE.get().expect("it was set");
         assert!(!handle.log("from the hook", ()));
         assert!(!handle.log_exception(&Failure("x", None), Severity::Error));
-        // What is no logging works.
+        // Everything except logging works.
         handle.flush();
         assert!(handle.stats().is_balanced());
         Verdict::Keep
@@ -258,7 +262,7 @@ fn what_a_hook_logs_itself_is_refused_and_recursion_ends() {
 }
 
 #[test]
-fn data_that_cannot_be_encoded_is_not_shown() {
+fn data_that_cannot_be_encoded_never_reaches_a_hook() {
     let (_collector, events) = sent(
         |_| Verdict::Keep,
         |handle| {
@@ -273,7 +277,7 @@ fn data_that_cannot_be_encoded_is_not_shown() {
 }
 
 #[test]
-fn data_that_nests_deeper_than_a_hook_can_see_is_cut() {
+fn data_nested_deeper_than_a_hook_can_see_is_cut() {
     let mut deep = json!(1);
     for _ in 0..500 {
         deep = json!([deep]);
@@ -290,7 +294,7 @@ fn data_that_nests_deeper_than_a_hook_can_see_is_cut() {
 }
 
 #[test]
-fn limits_keep_data_small_and_what_they_cut_is_counted() {
+fn limits_cut_data_and_cuts_are_counted() {
     let collector = Collector::start().expect("a collector");
     let session = session(&collector.url())
         .max_data_depth(2)
@@ -307,7 +311,7 @@ fn limits_keep_data_small_and_what_they_cut_is_counted() {
     let error = StatusError::new(404).with_body("b".repeat(40));
     assert!(session.log_exception(&error, Severity::Error));
     assert_eq!(session.stats().truncated, 4);
-    // Of an exception only as much is cut as does not fit.
+    // An exception is cut only as far as needed to fit.
     let long: Box<dyn Error> = "m".repeat(1_000).into();
     assert!(session.log_exception(&*long, Severity::Error));
     assert_eq!(session.stats().truncated, 4);
@@ -336,7 +340,7 @@ fn a_hook_sees_texts_before_they_are_cut() {
         .scrub(redact_all)
         .start()
         .expect("it starts");
-    // The limit would leave half of the secret.
+    // Cutting first would leave half of the secret.
     let text = format!("{}hunter2{}", "x".repeat(20), "y".repeat(20));
     assert!(session.log("cut", fields! { text: text, list: [1, 2, 3], c: 1 }));
     assert_eq!(session.stats().truncated, 1);

@@ -1,4 +1,4 @@
-//! Where the API key is seen: in one header of each request, and nowhere else.
+//! Where the API key appears: in one header of each request, and nowhere else.
 
 use crate::support::{BOUND, Failure, KEY, child, is_child};
 use core::fmt::Debug;
@@ -12,7 +12,7 @@ use tinkex_telemetry::{
     Tokio, Transport, Ureq, fields,
 };
 
-/// Whether a text has a part of the key in it. A third would be too much.
+/// Whether a text contains part of the key; a third of it is already too much.
 fn has_key(text: &str) -> bool {
     let parts = KEY.as_bytes().windows(KEY.len() / 3);
     parts
@@ -24,18 +24,18 @@ const URLS: &str = "TINKEX_TEST_URLS";
 
 #[test]
 fn the_api_key_is_in_one_header_and_nowhere_else() {
-    // The program logs everything at the most talkative level; each of its sessions has another server.
+    // The program logs everything at the most verbose level; each of its sessions talks to a different server.
     let accepting = Collector::builder()
         .api_key(KEY)
         .start()
         .expect("a collector");
-    let answers = [401, 413, 500, 301].map(Reply::status);
-    let others = answers
+    let replies = [401, 413, 500, 301].map(Reply::status);
+    let others = replies
         .into_iter()
         .chain([Reply::garbage(), Reply::close_after_body()])
-        .map(|answer| {
+        .map(|reply| {
             let collector = Collector::start().expect("a collector");
-            collector.always(answer);
+            collector.always(reply);
             collector
         });
     let others: Vec<_> = others.collect();
@@ -44,7 +44,7 @@ fn the_api_key_is_in_one_header_and_nowhere_else() {
         .chain([&accepting])
         .map(Collector::url)
         .collect();
-    let output = child("secrets::child_tells_everything")
+    let output = child("secrets::child_prints_everything")
         .env(URLS, urls.join(","))
         .output()
         .expect("it runs");
@@ -52,7 +52,7 @@ fn the_api_key_is_in_one_header_and_nowhere_else() {
     let printed = String::from_utf8_lossy(&printed);
     assert!(output.status.success(), "{printed}");
 
-    // It did tell everything.
+    // It printed everything.
     for expected in [
         "Telemetry rejected by the backend: HTTP 401: ",
         "Telemetry send failed after 1 retries: HTTP 500",
@@ -76,7 +76,7 @@ fn the_api_key_is_in_one_header_and_nowhere_else() {
             "{expected:?} is not in {printed}"
         );
     }
-    // ureq itself writes every byte that it sends to its own log, at its most talkative; nothing above that.
+    // ureq logs every byte it sends at its most verbose level, and at no other.
     let is_raw = |line: &str| line.starts_with("TRACE ureq_proto::util: ");
     let mut leaks = printed
         .lines()
@@ -88,7 +88,7 @@ fn the_api_key_is_in_one_header_and_nowhere_else() {
         assert!(!requests.is_empty());
         assert!(
             !has_key(&format!("{requests:?}")),
-            "not even by the collector"
+            "the collector must not show it either"
         );
         for request in requests {
             let mut with_key = request
@@ -130,7 +130,7 @@ fn show(value: &impl Debug) {
     println!("{value:?} {value:#?}");
 }
 
-/// Shows what a transport gets to see.
+/// Prints what a transport is given.
 struct Shown<T>(T);
 
 impl<T: Transport> Transport for Shown<T> {
@@ -149,7 +149,7 @@ impl<T: Transport> Transport for Shown<T> {
 }
 
 #[test]
-fn child_tells_everything() {
+fn child_prints_everything() {
     if !is_child() {
         return;
     }
@@ -159,14 +159,14 @@ fn child_tells_everything() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let urls = std::env::var(URLS).expect("they are given");
+    let urls = std::env::var(URLS).expect("they are set");
     let urls = urls.split(',').chain(["http://127.0.0.1:1"]);
     for (session, url) in urls.enumerate() {
         let reqwest = Reqwest::new().expect("a client");
         show(&reqwest);
         let on_tokio = Tokio::on(runtime.handle().clone());
-        tell(&format!("ureq {session}"), url, Ureq::new(), Thread);
-        tell(&format!("reqwest {session}"), url, reqwest, on_tokio);
+        exercise(&format!("ureq {session}"), url, Ureq::new(), Thread);
+        exercise(&format!("reqwest {session}"), url, reqwest, on_tokio);
     }
     for wrong in [format!("{KEY}\r\nx: y"), format!("{KEY}\u{7f}é")] {
         show(&Config::new("http://127.0.0.1:1", &wrong));
@@ -178,7 +178,7 @@ fn child_tells_everything() {
     show(&Config::new(&format!("http://{KEY}@127.0.0.1:1"), KEY));
 }
 
-fn tell<R: Runtime>(session: &str, url: &str, client: impl HttpClient + Debug, runtime: R) {
+fn exercise<R: Runtime>(session: &str, url: &str, client: impl HttpClient + Debug, runtime: R) {
     show(&client);
     let config = Config::new(url, KEY).expect("a config");
     show(&config);
@@ -194,7 +194,7 @@ fn tell<R: Runtime>(session: &str, url: &str, client: impl HttpClient + Debug, r
     let reporter = builder.start().expect("it starts");
     show(&reporter.wait_until_drained_blocking(BOUND));
     reporter.log("x", fields! { n: 1 });
-    let error = Failure("an error of the application's", None);
+    let error = Failure("an application error", None);
     show(&reporter.log_fatal_exception_blocking(&error, Severity::Error));
     show(&reporter);
     show(&Handle::clone(&reporter));

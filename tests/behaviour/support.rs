@@ -1,4 +1,4 @@
-//! A session on a thread of its own, over HTTP to a collector; and programs to watch from outside.
+//! A session on its own thread that sends over HTTP to a collector, and child programs to observe.
 
 use core::error::Error;
 use core::fmt;
@@ -12,7 +12,7 @@ use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq};
 /// Longer than anything here takes, shorter than a person waits.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
-/// So long that it never passes.
+/// Long enough never to pass.
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) const SESSION: &str = "s";
@@ -21,7 +21,7 @@ pub(crate) const KEY: &str = "sk-sentinel-0123456789";
 pub(crate) type OverHttp = HttpTransport<Ureq>;
 pub(crate) type Session = Reporter<OverHttp, Thread, Thread>;
 
-/// A session over HTTP to `url`, whose options may still be changed.
+/// A session over HTTP to `url`, whose options a test may still change.
 pub(crate) fn session(url: &str) -> Builder<OverHttp, Thread, Thread> {
     let config = Config::new(url, KEY).expect("a config");
     Reporter::builder(SESSION)
@@ -35,7 +35,7 @@ pub(crate) fn start(collector: &Collector) -> Session {
     session(&collector.url()).start().expect("it starts")
 }
 
-/// The session's events that a collector has kept.
+/// The session's events that the collector has stored.
 pub(crate) fn events(collector: &Collector) -> Vec<EventRecord> {
     match collector.session(SESSION) {
         Some(session) => session.events().to_vec(),
@@ -43,7 +43,7 @@ pub(crate) fn events(collector: &Collector) -> Vec<EventRecord> {
     }
 }
 
-/// What kinds of events they are: the kind, or the name of a generic one.
+/// The names of generic events and the kinds of all others.
 pub(crate) fn names(collector: &Collector) -> Vec<String> {
     let name = |event: &EventRecord| match event.value().get("event_name") {
         Some(Value::String(name)) => name.clone(),
@@ -71,15 +71,14 @@ impl Error for Failure {
     }
 }
 
-const ASKED: &str = "TINKEX_TEST_CHILD";
+const IS_CHILD: &str = "TINKEX_TEST_CHILD";
 
-/// A program to watch from outside: this test binary, asked for one of its `child_…` tests, which do nothing unless they
-/// are asked for that way.
+/// A child program: this test binary, running one of its `child_…` tests, which do nothing unless started this way.
 pub(crate) fn child(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(ASKED, "1")
+        .env(IS_CHILD, "1")
         .stdin(Stdio::null());
     for variable in [
         "TINKER_API_KEY",
@@ -94,5 +93,5 @@ pub(crate) fn child(test: &str) -> Command {
 }
 
 pub(crate) fn is_child() -> bool {
-    std::env::var_os(ASKED).is_some()
+    std::env::var_os(IS_CHILD).is_some()
 }

@@ -1,4 +1,4 @@
-//! What becomes of the values that are logged.
+//! How logged values arrive, and which are refused.
 
 use crate::host::quiet_panic;
 use crate::support::{BOUND, Session, events, names, session, start};
@@ -18,7 +18,7 @@ fn stopped(session: &Session) -> bool {
     drain.all_delivered()
 }
 
-/// A value that is written by a function.
+/// A value serialized by a closure.
 struct Written<F>(F);
 
 impl<F: Fn(&mut dyn FnMut(&'static str, u64))> Serialize for Written<F> {
@@ -35,7 +35,7 @@ impl<F: Fn(&mut dyn FnMut(&'static str, u64))> Serialize for Written<F> {
     }
 }
 
-/// A value that answers with an error, when half of it is written.
+/// A value that fails halfway through its serialization.
 struct Failing;
 
 impl Serialize for Failing {
@@ -46,7 +46,7 @@ impl Serialize for Failing {
     }
 }
 
-/// A list of ten million numbers that nobody has in memory, and how many were asked for.
+/// A list of ten million numbers, generated on demand, that records how far its serialization got.
 struct Huge(Cell<u64>);
 
 impl Serialize for Huge {
@@ -61,14 +61,14 @@ impl Serialize for Huge {
 }
 
 #[test]
-fn a_value_that_cannot_be_encoded_harms_only_itself() {
+fn a_value_that_cannot_be_encoded_costs_only_its_own_event() {
     let collector = Collector::start().expect("a collector");
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let ear = Arc::clone(&told);
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&reports);
     let session = session(&collector.url())
         .on_diagnostic(move |diagnostic| {
-            let mut told = ear.lock().expect("no panic");
-            told.push((
+            let mut reports = sink.lock().expect("no panic");
+            reports.push((
                 diagnostic.kind,
                 diagnostic.count,
                 diagnostic.reason.to_owned(),
@@ -89,13 +89,13 @@ fn a_value_that_cannot_be_encoded_harms_only_itself() {
     good(&session);
     assert!(!session.log("keys", BTreeMap::from([(vec![1], 1)])));
     good(&session);
-    for no_object in [json!([1]), json!("text"), json!(1), json!(1.5), json!(true)] {
-        assert!(!session.log("no object", no_object));
+    for not_an_object in [json!([1]), json!("text"), json!(1), json!(1.5), json!(true)] {
+        assert!(!session.log("not an object", not_an_object));
         good(&session);
     }
     let huge = Huge(Cell::new(0));
     assert!(!session.log("huge", fields! { list: huge }));
-    assert!(huge.0.get() < 64 << 10, "it was not written to its end");
+    assert!(huge.0.get() < 64 << 10, "serialization stopped early");
     good(&session);
     assert!(!session.log("large", fields! { text: "x".repeat(64 << 10) }));
     assert!(!session.log(&"name".repeat(64 << 10), ()));
@@ -119,7 +119,7 @@ fn a_value_that_cannot_be_encoded_harms_only_itself() {
 
     let names = names(&collector);
     assert_eq!(names.iter().filter(|name| *name == "good").count(), 12);
-    // One gap for each refusal, where two of them stand side by side only once.
+    // Each refusal leaves one index unused.
     let record = collector.session("s").expect("it was kept");
     let gaps: Vec<u64> = record.gaps().into_iter().flatten().collect();
     assert_eq!(gaps.len(), 12);
@@ -131,14 +131,14 @@ fn a_value_that_cannot_be_encoded_harms_only_itself() {
     };
     assert_eq!(data("inner"), json!({"n": 1}));
     assert_eq!(data("outer"), json!({"before": 1, "after": 2}));
-    let told = told.lock().expect("no panic");
-    let first = told
+    let reports = reports.lock().expect("no panic");
+    let first = reports
         .iter()
         .find(|(kind, _, _)| *kind == DiagnosticKind::Unencodable);
     let reason = "event \"failing\": it has no other half";
     assert_eq!(first.map(|(_, _, reason)| reason.as_str()), Some(reason));
     let count = |kind| {
-        let of_kind = told.iter().filter(|(other, _, _)| *other == kind);
+        let of_kind = reports.iter().filter(|(other, _, _)| *other == kind);
         of_kind.map(|(_, count, _)| count).sum::<u64>()
     };
     assert_eq!(count(DiagnosticKind::Unencodable), 9);
@@ -167,7 +167,7 @@ struct Everything<'a> {
 }
 
 #[test]
-fn json_types_arrive_as_they_were() {
+fn json_types_arrive_unchanged() {
     let collector = Collector::start().expect("a collector");
     let session = start(&collector);
     let everything = Everything {
@@ -235,7 +235,7 @@ fn json_types_arrive_as_they_were() {
 }
 
 #[test]
-fn a_value_that_changes_after_log_is_sent_as_it_was() {
+fn a_value_changed_after_log_is_sent_as_logged() {
     let collector = Collector::start().expect("a collector");
     let session = start(&collector);
     let count = AtomicU64::new(1);

@@ -1,4 +1,4 @@
-//! The binary.
+//! The `tinkex-collector` binary.
 
 use std::{
     net::TcpListener,
@@ -27,7 +27,7 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn bad_arguments_are_named_and_end_with_two() {
+fn bad_arguments_are_named_and_exit_with_2() {
     for (arguments, named) in [
         (&["--loud"][..], "--loud"),
         (&["--port"], "--port"),
@@ -70,7 +70,7 @@ mod on_unix {
 
     use super::*;
 
-    /// Ends the process also when a test fails.
+    /// Kills the process even when a test fails.
     struct Running(Child);
 
     impl Drop for Running {

@@ -1,4 +1,4 @@
-//! What the tests send, and how.
+//! A minimal client: the requests of the tests, and how they are sent.
 
 use core::{net::SocketAddr, time::Duration};
 use std::{
@@ -13,7 +13,7 @@ use tinkex_telemetry::collector::Collector;
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 pub(crate) const KEY: &str = "0d1c2d3e-4b5a-4c7d-8e9f-0a1b2c3d4e5f";
 
-// What is sent.
+// Requests.
 
 pub(crate) fn id(n: u64) -> String {
     format!("6f1c2d3e-4b5a-4c7d-8e9f-{n:012x}")
@@ -29,11 +29,11 @@ pub(crate) fn common(n: u64, kind: &str) -> Value {
     })
 }
 
-pub(crate) fn with(mut event: Value, own: Value) -> Value {
-    let (Some(event_keys), Value::Object(own)) = (event.as_object_mut(), own) else {
+pub(crate) fn with(mut event: Value, fields: Value) -> Value {
+    let (Some(event_keys), Value::Object(fields)) = (event.as_object_mut(), fields) else {
         panic!("objects");
     };
-    event_keys.extend(own);
+    event_keys.extend(fields);
     event
 }
 
@@ -49,8 +49,8 @@ pub(crate) fn generic(n: u64) -> Value {
 }
 
 pub(crate) fn exception(n: u64) -> Value {
-    let own = json!({"error_type": "Error", "error_message": "", "traceback": "here"});
-    with(common(n, "UNHANDLED_EXCEPTION"), own)
+    let fields = json!({"error_type": "Error", "error_message": "", "traceback": "here"});
+    with(common(n, "UNHANDLED_EXCEPTION"), fields)
 }
 
 pub(crate) fn end(n: u64) -> Value {
@@ -70,7 +70,7 @@ pub(crate) fn batch(session: &str, events: &[Value]) -> Value {
     })
 }
 
-// How it is sent.
+// Sending.
 
 pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).expect("the collector listens");
@@ -91,7 +91,7 @@ pub(crate) fn write_request(
     request.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
     stream
         .write_all(request.as_bytes())
-        .expect("the head goes out");
+        .expect("the head is written");
     // The collector may have hung up already.
     let _ = stream.write_all(body);
 }
@@ -105,14 +105,14 @@ pub(crate) const HEADERS: [(&str, &str); 4] = [
 
 pub(crate) const LINE: &str = "POST /api/v1/telemetry";
 
-/// A request in flight: `post` writes it, `read` waits for what comes back.
+/// A request in flight: `post` writes it, `read` waits for the response.
 pub(crate) fn post(collector: &Collector, body: &Value) -> TcpStream {
     let mut stream = connect(collector.addr());
     write_request(&mut stream, LINE, &HEADERS, body.to_string().as_bytes());
     stream
 }
 
-/// All bytes until the connection ends; a reset ends it as well.
+/// All bytes until the connection is closed or reset.
 pub(crate) fn read(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -134,16 +134,16 @@ pub(crate) fn exchange(
     read(stream)
 }
 
-pub(crate) fn status(answer: &str) -> u16 {
-    let word = answer
+pub(crate) fn status(response: &str) -> u16 {
+    let word = response
         .strip_prefix("HTTP/1.1 ")
         .and_then(|rest| rest.get(..3));
     word.and_then(|word| word.parse().ok())
-        .unwrap_or_else(|| panic!("no status in {answer:?}"))
+        .unwrap_or_else(|| panic!("no status in {response:?}"))
 }
 
-pub(crate) fn body(answer: &str) -> Value {
-    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+pub(crate) fn body(response: &str) -> Value {
+    let (_, body) = response.split_once("\r\n\r\n").expect("a head");
     serde_json::from_str(body).expect("a JSON body")
 }
 
@@ -153,9 +153,9 @@ pub(crate) fn send(collector: &Collector, body: &Value) -> u16 {
 
 /// The field that a strict collector complains about.
 pub(crate) fn complaint(collector: &Collector, request: &Value) -> String {
-    let answer = read(post(collector, request));
-    assert_eq!(status(&answer), 422, "{request} got {answer}");
-    let answer = body(&answer);
-    assert!(answer["error"].is_string(), "{answer}");
-    answer["field"].as_str().expect("a field").to_owned()
+    let response = read(post(collector, request));
+    assert_eq!(status(&response), 422, "{request} got {response}");
+    let response = body(&response);
+    assert!(response["error"].is_string(), "{response}");
+    response["field"].as_str().expect("a field").to_owned()
 }

@@ -1,4 +1,4 @@
-//! What a collector refuses.
+//! Requests that a collector refuses.
 
 use std::{collections::HashMap, io::Write, net::Shutdown};
 
@@ -8,19 +8,19 @@ use tinkex_telemetry::collector::{Collector, Mode, Reply, check};
 use crate::client::*;
 
 #[test]
-fn every_way_of_leaving_the_wire_is_refused_and_named() {
+fn every_violation_of_the_wire_format_is_refused_and_named() {
     let collector = Collector::start().expect("starts");
-    for (pointer, value, field) in spoilt() {
+    for (pointer, value, field) in corruptions() {
         let mut request = batch("s", &[start(), generic(1), exception(2), end(3)]);
-        spoil(&mut request, pointer, value);
+        corrupt(&mut request, pointer, value);
         assert_eq!(complaint(&collector, &request), field, "{pointer}");
     }
-    assert_eq!(collector.violations().len(), spoilt().len());
+    assert_eq!(collector.violations().len(), corruptions().len());
     assert!(collector.session("s").is_none());
 }
 
-/// Where a sound request is spoilt, with what (`None` takes the key out), and the field at fault.
-fn spoilt() -> Vec<(&'static str, Option<Value>, &'static str)> {
+/// Where a valid request is corrupted, with what (`None` removes the key), and the field that is reported.
+fn corruptions() -> Vec<(&'static str, Option<Value>, &'static str)> {
     let mut cases = missing();
     cases.extend(malformed().map(|(pointer, value, field)| (pointer, Some(value), field)));
     cases
@@ -133,30 +133,30 @@ fn malformed() -> impl Iterator<Item = (&'static str, Value, &'static str)> {
     .into_iter()
 }
 
-pub(crate) fn spoil(request: &mut Value, pointer: &str, value: Option<Value>) {
+pub(crate) fn corrupt(request: &mut Value, pointer: &str, value: Option<Value>) {
     let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
     match (request.pointer_mut(parent).expect("a parent"), value) {
         (Value::Object(parent), Some(value)) => drop(parent.insert(key.to_owned(), value)),
-        (Value::Object(parent), None) => drop(parent.remove(key).expect("a key to take out")),
+        (Value::Object(parent), None) => drop(parent.remove(key).expect("a key to remove")),
         (Value::Array(parent), Some(value)) => {
-            parent[key.parse::<usize>().expect("a place")] = value
+            parent[key.parse::<usize>().expect("an array index")] = value
         }
         (parent, value) => panic!("{parent} cannot take {value:?}"),
     }
 }
 
 #[test]
-fn what_is_not_a_json_object_is_a_bad_request() {
+fn a_body_that_is_not_a_json_object_is_a_bad_request() {
     let collector = Collector::start().expect("starts");
     for bad in [&b"{"[..], b"", b"[]", b"17", b"{} {}", b"\xff"] {
-        let answer = exchange(&collector, LINE, &HEADERS, bad);
-        assert_eq!(status(&answer), 400, "{bad:?}");
-        assert_eq!(body(&answer)["field"], "body");
+        let response = exchange(&collector, LINE, &HEADERS, bad);
+        assert_eq!(status(&response), 400, "{bad:?}");
+        assert_eq!(body(&response)["field"], "body");
     }
 }
 
 #[test]
-fn each_header_of_the_wire_is_asked_for() {
+fn every_required_header_is_checked() {
     let collector = Collector::start().expect("starts");
     let request = batch("s", &[start()]).to_string();
     let cases = [
@@ -174,14 +174,14 @@ fn each_header_of_the_wire_is_asked_for() {
             headers.insert(name, value);
         }
         let headers: Vec<_> = headers.into_iter().collect();
-        let answer = exchange(&collector, LINE, &headers, request.as_bytes());
-        assert_eq!(status(&answer), expected, "{name}: {value}");
-        assert_eq!(body(&answer)["field"], name);
+        let response = exchange(&collector, LINE, &headers, request.as_bytes());
+        assert_eq!(status(&response), expected, "{name}: {value}");
+        assert_eq!(body(&response)["field"], name);
     }
 }
 
 #[test]
-fn another_api_key_is_unauthorized_even_in_lenient_mode() {
+fn a_wrong_api_key_is_unauthorized_even_in_lenient_mode() {
     for builder in [Collector::builder(), Collector::builder().lenient()] {
         let collector = builder.api_key("other").start().expect("starts");
         assert_eq!(send(&collector, &batch("s", &[start()])), 401);
@@ -195,7 +195,7 @@ fn another_api_key_is_unauthorized_even_in_lenient_mode() {
 }
 
 #[test]
-fn the_requests_of_a_session_are_held_against_each_other() {
+fn requests_of_one_session_are_checked_against_each_other() {
     let changed = with(generic(2), json!({"event_name": "another"}));
     let taken = with(generic(2), json!({"event_id": id(99)}));
     let cases: [(Value, &str); 5] = [
@@ -213,22 +213,22 @@ fn the_requests_of_a_session_are_held_against_each_other() {
     for (event, field) in cases {
         assert_eq!(complaint(&collector, &batch("s", &[event])), field);
     }
-    assert_eq!(collector.session("s").expect("kept").len(), 3);
+    assert_eq!(collector.session("s").expect("stored").len(), 3);
 }
 
 #[test]
-fn a_request_with_one_bad_event_is_not_kept_in_part() {
+fn a_request_with_one_bad_event_is_refused_as_a_whole() {
     let collector = Collector::start().expect("starts");
     assert_eq!(send(&collector, &batch("s", &[start(), generic(1)])), 200);
     let changed = with(generic(1), json!({"event_name": "another"}));
     let request = batch("s", &[start(), changed, generic(2)]);
     assert_eq!(complaint(&collector, &request), "events[1].event_id");
-    let session = collector.session("s").expect("kept");
+    let session = collector.session("s").expect("stored");
     assert_eq!((session.len(), session.duplicates()), (2, 0));
 }
 
 #[test]
-fn a_session_begins_with_its_start_unless_that_was_refused() {
+fn a_session_must_begin_with_its_start_unless_that_was_refused() {
     let collector = Collector::start().expect("starts");
     assert_eq!(send(&collector, &batch("other", &[start()])), 200);
     assert_eq!(
@@ -252,7 +252,7 @@ fn a_session_begins_with_its_start_unless_that_was_refused() {
 }
 
 #[test]
-fn a_session_that_ended_can_be_allowed_to_go_on_but_not_to_end_again() {
+fn an_ended_session_can_be_allowed_to_continue_but_not_to_end_again() {
     let collector = Collector::builder()
         .events_after_end()
         .start()
@@ -276,13 +276,13 @@ fn late_events_can_be_allowed_and_fill_their_gap() {
         200
     );
     assert_eq!(send(&collector, &batch("s", &[start(), generic(1)])), 200);
-    let session = collector.session("s").expect("kept");
+    let session = collector.session("s").expect("stored");
     let indices: Vec<_> = session.events().iter().map(|event| event.index()).collect();
     assert_eq!(indices, [0, 1, 2, 3]);
 }
 
 #[test]
-fn a_limit_on_events_is_kept_to() {
+fn the_event_limit_is_enforced() {
     let collector = Collector::builder().max_events(2).start().expect("starts");
     assert_eq!(send(&collector, &batch("s", &[start(), generic(1)])), 200);
     let request = batch("s", &[generic(2), generic(3), generic(4)]);
@@ -290,14 +290,14 @@ fn a_limit_on_events_is_kept_to() {
 }
 
 #[test]
-fn lenient_takes_what_strict_refuses() {
+fn lenient_mode_accepts_what_strict_mode_refuses() {
     let mut request = batch("s", &[generic(5), end(6), generic(7), end(8)]);
-    spoil(&mut request, "/platform", Some(json!("Linux")));
-    spoil(&mut request, "/process_uuid", None);
-    spoil(&mut request, "/extra", Some(json!(1)));
-    spoil(&mut request, "/events/0/extra", Some(json!(1)));
-    spoil(&mut request, "/events/0/event_id", Some(json!("5")));
-    spoil(
+    corrupt(&mut request, "/platform", Some(json!("Linux")));
+    corrupt(&mut request, "/process_uuid", None);
+    corrupt(&mut request, "/extra", Some(json!(1)));
+    corrupt(&mut request, "/events/0/extra", Some(json!(1)));
+    corrupt(&mut request, "/events/0/event_id", Some(json!("5")));
+    corrupt(
         &mut request,
         "/events/0/timestamp",
         Some(json!("2025-11-26T10:30:45.123Z")),
@@ -312,14 +312,14 @@ fn lenient_takes_what_strict_refuses() {
         200
     );
     assert_eq!(send(&collector, &batch("s", &[start()])), 200);
-    assert_eq!(collector.session("s").expect("kept").gaps(), [1..=4]);
+    assert_eq!(collector.session("s").expect("stored").gaps(), [1..=4]);
 }
 
 #[test]
-fn lenient_still_refuses_what_nobody_could_make_sense_of() {
+fn lenient_mode_still_refuses_nonsense() {
     let collector = Collector::builder().lenient().start().expect("starts");
     let mut request = batch("s", &[generic(1)]);
-    spoil(
+    corrupt(
         &mut request,
         "/events/0/timestamp",
         Some(json!("yesterday")),
@@ -328,12 +328,12 @@ fn lenient_still_refuses_what_nobody_could_make_sense_of() {
 }
 
 #[test]
-fn other_paths_and_methods_are_refused_as_json() {
+fn other_paths_and_methods_are_refused_with_json() {
     let collector = Collector::start().expect("starts");
     for (line, expected) in [("GET /api/v1/telemetry", 405), ("POST /api/v1/other", 404)] {
-        let answer = exchange(&collector, line, &HEADERS, b"");
-        assert_eq!(status(&answer), expected);
-        assert!(body(&answer)["error"].is_string());
+        let response = exchange(&collector, line, &HEADERS, b"");
+        assert_eq!(status(&response), expected);
+        assert!(body(&response)["error"].is_string());
     }
     assert!(collector.requests().is_empty());
 }
@@ -348,13 +348,13 @@ fn a_body_beyond_the_limit_is_too_large() {
         "{LINE} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
     )
     .expect("written");
-    let answer = read(stream);
-    assert_eq!(status(&answer), 413);
-    assert_eq!(body(&answer)["field"], "body");
+    let response = read(stream);
+    assert_eq!(status(&response), 413);
+    assert_eq!(body(&response)["field"], "body");
 }
 
 #[test]
-fn a_request_that_breaks_off_is_not_recorded_and_may_have_been_a_start() {
+fn an_aborted_request_is_not_recorded_but_may_have_been_a_start() {
     let collector = Collector::start().expect("starts");
     let mut stream = connect(collector.addr());
     write!(

@@ -1,4 +1,4 @@
-//! Capture while the backend is away: what it costs the application in time, and what arrives in the end.
+//! Capture during an outage: how long it delays the application, and what arrives in the end.
 
 use core::fmt;
 use core::future::{Future as _, poll_fn};
@@ -30,7 +30,7 @@ fn options() -> Options {
 }
 
 #[test]
-fn in_an_outage_an_error_goes_on_at_once_and_a_fatal_one_within_the_flush_timeout() {
+fn in_an_outage_an_error_returns_at_once_and_a_fatal_one_within_the_flush_timeout() {
     let report = Sim::new(11).run(|env| async move {
         let reporter = env.reporter(options());
         env.server().always(Reply::stall());
@@ -43,7 +43,7 @@ fn in_an_outage_an_error_goes_on_at_once_and_a_fatal_one_within_the_flush_timeou
         });
         assert_eq!(fatal.await, Err(Failed("late")));
         assert_eq!(env.now().saturating_duration_since(begun), secs(30));
-        // What was given up is not lost, and the session does not go dark.
+        // Giving up the wait loses nothing, and the session keeps working.
         env.server().always(Reply::accept());
         assert!(reporter.log("still.here", ()));
         assert!(reporter.stop(secs(60)).await.all_delivered());
@@ -54,7 +54,7 @@ fn in_an_outage_an_error_goes_on_at_once_and_a_fatal_one_within_the_flush_timeou
 }
 
 #[test]
-fn a_fatal_capture_that_is_dropped_while_it_waits_has_asked_for_everything() {
+fn a_fatal_capture_dropped_while_it_waits_still_ends_the_session() {
     let report = Sim::new(12).run(|env| async move {
         let reporter = env.reporter(options());
         env.server().always(Reply::stall());
@@ -105,16 +105,16 @@ async fn failing_application(env: Env) {
 }
 
 #[test]
-fn no_weather_delays_an_application_whose_errors_are_captured() {
-    let weather = [
+fn no_outage_delays_an_application_that_captures_its_errors() {
+    let outages = [
         Fault::Refused,
         Fault::Stalled,
         Fault::ResetAfterBody,
-        Fault::AnswerLost,
+        Fault::ResponseLost,
         Fault::Status503,
     ];
     for seed in 0..200 {
-        let faults = weather
+        let faults = outages
             .into_iter()
             .fold(Faults::none(), |faults, fault| faults.with(fault, 150));
         Sim::new(seed)

@@ -1,4 +1,4 @@
-//! HTTP events under every fault: each request that begins has one end, and the session gets both.
+//! HTTP events under every fault: each request that starts ends exactly once, and the session receives both events.
 
 use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
@@ -15,17 +15,17 @@ use tinkex_telemetry::session::Entropy;
 use tinkex_telemetry::sim::{Env, Faults, Sim};
 use tinkex_telemetry::{Config, HttpTransport, Options, Reporter};
 
-/// What is known of the requests of a run.
+/// The requests of a run, as the bus reports them.
 #[derive(Default)]
-struct Book {
+struct Tally {
     open: u32,
-    begun: u64,
-    /// The kinds of ends that there were.
+    started: u64,
+    /// The kinds of ends that occurred.
     ends: BTreeSet<String>,
 }
 
-/// Requests one after the other, retries and timeouts among them, through a network where anything may happen: those of
-/// a session whose transport does not say that they are a reporter's.
+/// Sends requests one after another, with retries and timeouts, through a network with every fault. They come from a
+/// session whose transport hides that they are a reporter's own.
 async fn requests(env: &Env, events: &HttpEvents) {
     let client = events.wrap(env.server().http());
     let disguised = move |request: Request<Bytes>| {
@@ -57,49 +57,52 @@ async fn requests(env: &Env, events: &HttpEvents) {
     }
     env.heal();
     let _ = app.stop(Duration::from_secs(600)).await;
-    // The driver, too, comes to its end.
+    // Let the driver finish, too.
     env.advance(Duration::from_secs(1)).await;
 }
 
 async fn scenario(env: Env, total: Arc<Mutex<BTreeSet<String>>>) {
-    let book = Arc::new(Mutex::new(Book::default()));
-    let note = Arc::clone(&book);
-    let attached = env.bus().attach_many("book", EventNames::AUTOMATIC, {
+    let tally = Arc::new(Mutex::new(Tally::default()));
+    let shared = Arc::clone(&tally);
+    let attached = env.bus().attach_many("tally", EventNames::AUTOMATIC, {
         move |event: &Event<'_>| {
-            let mut book = note.lock().expect("it is sound");
+            let mut tally = shared.lock().expect("not poisoned");
             if event.name() == HTTP_REQUEST_START {
-                assert_eq!(book.open, 0, "the one before has its end");
-                book.open += 1;
-                book.begun += 1;
+                assert_eq!(tally.open, 0, "the previous request has ended");
+                tally.open += 1;
+                tally.started += 1;
             } else {
-                assert_eq!(book.open, 1, "an end has a start, and each only one");
-                book.open -= 1;
+                assert_eq!(tally.open, 1, "each end has its own start");
+                tally.open -= 1;
                 let end = event.metadata().str("kind").unwrap_or("stop");
-                book.ends.insert(end.into());
+                tally.ends.insert(end.into());
                 let lasted = event.measurements().u64("duration").expect("a number");
                 assert!(
                     lasted.is_multiple_of(1_000),
-                    "simulated time has microseconds"
+                    "simulated time is in whole microseconds"
                 );
             }
         }
     });
-    attached.expect("it is free");
+    attached.expect("the id is free");
     let mut options = Options::default();
     options.max_retries = 1_000;
     let session = env.reporter(options);
     requests(&env, &HttpEvents::new(&session)).await;
 
-    let book = book.lock().expect("it is sound");
-    // The handler was not detached: it would have been had an assertion failed.
-    assert!(env.bus().detach("book"));
-    assert_eq!(book.open, 0);
-    assert!(book.begun > 0);
-    // `SESSION_START`, and a start and an end for each.
+    let tally = tally.lock().expect("not poisoned");
+    // Still attached: a failed assertion in the handler would have detached it.
+    assert!(env.bus().detach("tally"));
+    assert_eq!(tally.open, 0);
+    assert!(tally.started > 0);
+    // `SESSION_START`, and a start and an end for each request.
     let stats = session.stats();
-    assert_eq!(stats.accepted + stats.refused.total(), 1 + 2 * book.begun);
-    let mut total = total.lock().expect("it is sound");
-    total.extend(book.ends.iter().cloned());
+    assert_eq!(
+        stats.accepted + stats.refused.total(),
+        1 + 2 * tally.started
+    );
+    let mut total = total.lock().expect("not poisoned");
+    total.extend(tally.ends.iter().cloned());
 }
 
 #[test]
@@ -110,12 +113,12 @@ fn each_start_has_exactly_one_end_whatever_the_network_does() {
         let sim = Sim::new(seed).faults(Faults::swarm());
         sim.run(|env| scenario(env, ends)).assert_ok();
     }
-    let ends: Vec<_> = ends.lock().expect("it is sound").iter().cloned().collect();
+    let ends: Vec<_> = ends.lock().expect("not poisoned").iter().cloned().collect();
     assert_eq!(ends, ["cancelled", "error", "panic", "stop"]);
 }
 
 #[test]
-fn what_is_told_is_the_same_in_every_run_of_a_seed() {
+fn every_run_of_a_seed_emits_the_same_events() {
     let report = Sim::sweep(0..100)
         .check_determinism()
         .run(|env| scenario(env, Arc::default()));
@@ -123,7 +126,7 @@ fn what_is_told_is_the_same_in_every_run_of_a_seed() {
 }
 
 #[test]
-fn a_simulated_session_is_on_a_bus_of_its_world_and_of_no_other() {
+fn a_simulated_session_uses_the_bus_of_its_own_run() {
     let seen = Rc::new(Cell::new(0));
     for seed in 0..2 {
         let seen = Rc::clone(&seen);

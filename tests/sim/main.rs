@@ -1,4 +1,4 @@
-//! The simulator finds what is wrong, the same every time, and finds nothing wrong with the crate.
+//! The simulator: it finds faults reproducibly, and finds none in the crate.
 #![cfg(feature = "sim")]
 
 extern crate alloc;

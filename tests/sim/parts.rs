@@ -1,4 +1,4 @@
-//! The parts by themselves, and under other runtimes.
+//! The simulator's parts on their own, and under other runtimes.
 
 use bytes::Bytes;
 use core::future::Future as _;
@@ -16,7 +16,7 @@ const fn secs(secs: u64) -> Duration {
 }
 
 #[test]
-fn a_clock_moves_when_it_is_told_to_and_its_wall_may_jump() {
+fn a_clock_moves_only_when_advanced_and_its_wall_time_may_jump() {
     let start = Timestamp::from_unix_micros(5_000_000);
     let clock = SimClock::starting(Instant::from_micros(7), start);
     clock.advance(secs(2));
@@ -31,7 +31,7 @@ fn a_clock_moves_when_it_is_told_to_and_its_wall_may_jump() {
 }
 
 #[test]
-fn timers_are_due_in_their_order_and_not_before() {
+fn timers_fire_in_order_and_not_early() {
     let mut executor = SimExecutor::new(1);
     let order = alloc::rc::Rc::new(core::cell::RefCell::new(Vec::new()));
     for seconds in [3, 1, 2] {
@@ -52,7 +52,7 @@ fn timers_are_due_in_their_order_and_not_before() {
 }
 
 #[test]
-fn time_passes_also_where_no_timer_is_left() {
+fn time_passes_even_when_no_timer_is_left() {
     let mut executor = SimExecutor::new(1);
     let clock = executor.clock();
     let sleeper = clock.clone();
@@ -69,7 +69,7 @@ fn time_passes_also_where_no_timer_is_left() {
 }
 
 #[test]
-fn a_timer_that_is_set_while_another_thread_moves_past_it_is_not_lost() {
+fn a_timer_set_while_another_thread_advances_past_it_is_not_lost() {
     let clock = SimClock::new();
     let barrier = std::sync::Barrier::new(2);
     let mut lost = 0;
@@ -88,7 +88,7 @@ fn a_timer_that_is_set_while_another_thread_moves_past_it_is_not_lost() {
             let mut context = Context::from_waker(Waker::noop());
             let is_ready = sleep.as_mut().poll(&mut context).is_ready();
             barrier.wait();
-            // It is set, and nobody will move to it.
+            // Lost: the timer is set, and nothing will advance to it.
             lost += u32::from(!is_ready && clock.next_timer().is_some());
         }
     });
@@ -98,7 +98,7 @@ fn a_timer_that_is_set_while_another_thread_moves_past_it_is_not_lost() {
 const ROUNDS: usize = 20_000;
 
 #[test]
-fn each_send_is_answered_by_hand() {
+fn a_test_can_reply_to_each_send() {
     let (mut executor, transport) = (SimExecutor::new(1), ManualTransport::new());
     let reporter = Reporter::builder("s")
         .transport(transport.clone())
@@ -114,23 +114,23 @@ fn each_send_is_answered_by_hand() {
         (1, 0, 0)
     );
     let key = first.idempotency_key();
-    first.answer(Err(SendError::retryable("not now")));
+    first.complete(Err(SendError::retryable("not now")));
     executor.run();
     assert!(transport.next().is_none(), "the backoff is not over");
     executor.advance(secs(2));
-    let second = transport.next().expect("it is tried again");
+    let second = transport.next().expect("it is retried");
     assert_eq!((second.idempotency_key(), second.attempt()), (key, 1));
-    // Never answered: the timeout ends it.
+    // No reply: the timeout ends it.
     drop(second);
     executor.advance(secs(8));
     let third = transport.next().expect("and again");
     assert!(third.text().contains("SESSION_START"));
-    third.answer(Ok(Receipt::delivered()));
+    third.complete(Ok(Receipt::delivered()));
     executor.run();
     assert_eq!(reporter.stats().delivered, 1);
 }
 
-/// Counts, and passes on.
+/// Counts requests and forwards them.
 struct Counting(SimHttp, alloc::sync::Arc<core::sync::atomic::AtomicU64>);
 
 impl HttpClient for Counting {
@@ -141,7 +141,7 @@ impl HttpClient for Counting {
 }
 
 #[test]
-fn a_client_of_ones_own_stands_before_the_simulated_server() {
+fn a_custom_client_can_wrap_the_simulated_server() {
     Sim::new(1)
         .run(|env| async move {
             let count = alloc::sync::Arc::default();

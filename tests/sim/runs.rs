@@ -1,4 +1,4 @@
-//! Single runs: what a scenario sees, how a failure is told, and how it is made smaller.
+//! Single runs: what a scenario sees, how a failure is reported, and how it is shrunk.
 
 use alloc::rc::Rc;
 use core::cell::Cell;
@@ -28,7 +28,7 @@ fn a_day_passes_in_no_time() {
 }
 
 #[test]
-fn a_scripted_answer_is_what_the_session_gets() {
+fn a_session_receives_the_scripted_replies() {
     Sim::new(7)
         .run(|env| async move {
             let reporter = env.reporter(Options::default());
@@ -51,7 +51,7 @@ fn a_scripted_answer_is_what_the_session_gets() {
 }
 
 #[test]
-fn an_outage_heals_and_nothing_is_lost_but_what_the_ledger_says() {
+fn nothing_is_lost_in_an_outage_that_heals() {
     let report = Sim::new(3)
         .faults(Faults::none().with(Fault::Refused, 900))
         .run(|env| async move {
@@ -76,7 +76,7 @@ fn an_outage_heals_and_nothing_is_lost_but_what_the_ledger_says() {
 }
 
 #[test]
-fn a_check_of_ones_own_is_made_after_every_step() {
+fn a_custom_invariant_is_checked_after_every_step() {
     let steps = Rc::new(Cell::new(0));
     let seen = Rc::clone(&steps);
     let invariants = Invariants::none().and(move |view| {
@@ -101,7 +101,7 @@ fn a_check_of_ones_own_is_made_after_every_step() {
 }
 
 #[test]
-fn a_failure_says_how_to_run_it_again() {
+fn a_failure_says_how_to_reproduce_it() {
     let report = Sim::new(42).run(|_| async { panic!("no") });
     assert_eq!(report.failure, Some(Failure::Panicked("no".into())));
     let text = report.to_string();
@@ -109,7 +109,7 @@ fn a_failure_says_how_to_run_it_again() {
 }
 
 #[test]
-fn a_scenario_that_waits_for_nothing_or_for_ever_is_a_failure() {
+fn a_scenario_that_is_stuck_or_exceeds_its_time_limit_is_a_failure() {
     let stuck = Sim::new(1).run(|_| core::future::pending());
     assert_eq!(stuck.failure, Some(Failure::Stuck));
     let endless = Sim::new(1).limit(secs(60)).run(|env| async move {
@@ -119,7 +119,7 @@ fn a_scenario_that_waits_for_nothing_or_for_ever_is_a_failure() {
 }
 
 #[test]
-fn a_run_that_asks_the_real_world_is_not_deterministic() {
+fn a_run_that_depends_on_the_real_world_is_not_deterministic() {
     use core::sync::atomic::{AtomicU64, Ordering};
     static RUNS: AtomicU64 = AtomicU64::new(0);
     let report = Sim::sweep(0..10).check_determinism().run(|env| async move {
@@ -131,7 +131,7 @@ fn a_run_that_asks_the_real_world_is_not_deterministic() {
 }
 
 #[test]
-fn a_failure_is_reduced_to_the_fault_that_it_needs() {
+fn a_failure_shrinks_to_the_faults_it_needs() {
     let report = Sim::sweep(0..1_000).shrink().run(|env| async move {
         let reporter = env.reporter(Options::default());
         reporter.log("x", ());
@@ -141,9 +141,9 @@ fn a_failure_is_reduced_to_the_fault_that_it_needs() {
             "rejected"
         );
     });
-    let failure = report.failure.expect("some answer is for good");
-    let script = failure.script.expect("it is reduced");
-    // The answer that is for good, and at most one or two that keep the first attempts from ending well.
+    let failure = report.failure.expect("some response is permanent");
+    let script = failure.script.expect("it was shrunk");
+    // The permanent rejection, and at most two faults that keep earlier attempts from succeeding.
     assert!(
         (1..=3).contains(&script.matches("Fault::").count()),
         "{script}"
@@ -172,7 +172,7 @@ fn a_timeline_says_what_happened_when() {
 }
 
 #[test]
-fn a_crash_ends_a_process_and_another_one_begins() {
+fn a_new_process_works_after_a_crash() {
     Sim::new(5)
         .run(|env| async move {
             let first = env.reporter(Options::default());
@@ -193,10 +193,10 @@ fn a_crash_ends_a_process_and_another_one_begins() {
 }
 
 #[test]
-fn of_two_timers_at_the_same_time_the_seed_decides_which_is_first() {
+fn the_seed_decides_which_of_two_simultaneous_timers_fires_first() {
     let is_scenario_first = |seed| {
         let first = Rc::new(Cell::new(false));
-        let tell = Rc::clone(&first);
+        let result = Rc::clone(&first);
         let report = Sim::new(seed).run(|env| async move {
             let clock = env.clock();
             let other_is_done = Rc::new(Cell::new(false));
@@ -207,7 +207,7 @@ fn of_two_timers_at_the_same_time_the_seed_decides_which_is_first() {
                 done.set(true);
             });
             env.advance(secs(1)).await;
-            tell.set(!other_is_done.get());
+            result.set(!other_is_done.get());
         });
         report.assert_ok();
         first.get()
@@ -217,7 +217,7 @@ fn of_two_timers_at_the_same_time_the_seed_decides_which_is_first() {
 }
 
 #[test]
-fn a_driver_is_replaced_and_a_runtime_is_not() {
+fn a_dropped_driver_is_replaced_but_a_runtime_is_not() {
     Sim::new(5)
         .run(|env| async move {
             let options = Options::default();

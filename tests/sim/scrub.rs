@@ -1,4 +1,4 @@
-//! A scrub hook that changes, drops and panics as it likes, and limits on data, amid every fault: the ledger holds.
+//! A scrub hook that changes, drops and panics at random, and limits on data, under every fault: the ledger balances.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use tinkex_telemetry::event::{Draft, Verdict};
 use tinkex_telemetry::sim::{Env, Faults, Sim};
 use tinkex_telemetry::{Options, Severity, fields};
 
-/// What became of the events that the hook has seen.
+/// What the hook did with the events it saw.
 #[derive(Default)]
 struct Seen {
     random: AtomicU64,
@@ -16,7 +16,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn look(&self, draft: &mut Draft<'_>) -> Verdict {
+    fn inspect(&self, draft: &mut Draft<'_>) -> Verdict {
         let random = self
             .random
             .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
@@ -42,8 +42,8 @@ impl Seen {
     }
 }
 
-/// What has happened at least once: an event was truncated, the hook has made one too large, it has refused a fatal
-/// exception, and let one pass.
+/// What happened at least once: an event was truncated, the hook made one too large, it refused a fatal exception, it
+/// let one pass.
 #[derive(Default)]
 struct Reached([AtomicU64; 4]);
 
@@ -65,7 +65,7 @@ async fn scenario(env: Env, seed: u64, reached: Arc<Reached>) {
     seen.random.store(seed, Ordering::SeqCst);
     let hook = Arc::clone(&seen);
     let reporter = env.reporter_with(options, |builder| {
-        builder.scrub(move |draft| hook.look(draft))
+        builder.scrub(move |draft| hook.inspect(draft))
     });
     for step in 0..200_u64 {
         let before = reporter.stats();
@@ -114,7 +114,7 @@ async fn scenario(env: Env, seed: u64, reached: Arc<Reached>) {
 }
 
 #[test]
-fn a_hook_that_does_what_it_likes_leaves_the_ledger_true() {
+fn an_unpredictable_hook_leaves_the_ledger_balanced() {
     let reached = Arc::new(Reached::default());
     for seed in 0..300 {
         let reached = Arc::clone(&reached);

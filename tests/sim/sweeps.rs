@@ -1,10 +1,10 @@
-//! Many seeds: nothing is found, everything is reached, and every run can be repeated.
+//! Many seeds: no failure is found, everything is reached, and every run is reproducible.
 
 use std::collections::HashSet;
 use std::env;
 use tinkex_telemetry::sim::{Fault, Faults, Sim, Workload, coverage};
 
-/// `TINKEX_SIM_SEEDS` of them, or a few: `ci/sweep` runs as many as one likes.
+/// The number of seeds: `TINKEX_SIM_SEEDS`, which `ci/sweep` sets, or a few.
 fn count() -> u64 {
     let count = env::var("TINKEX_SIM_SEEDS").ok();
     count.map_or(2_000, |count| count.parse().expect("a number of seeds"))
@@ -27,16 +27,16 @@ fn a_sweep_finds_nothing_and_reaches_everything() {
 }
 
 #[test]
-fn two_runs_of_a_seed_go_the_same_way() {
+fn two_runs_of_a_seed_are_identical() {
     Sim::sweep(0..300)
         .check_determinism()
         .run_workload()
         .assert_ok();
 }
 
-/// Recorded once; a build with other optimizations, or another machine, must come to the same.
+/// Recorded once: other optimization levels and other machines must produce the same trace.
 #[test]
-fn a_seed_goes_the_same_way_in_every_build() {
+fn a_seed_runs_identically_in_every_build() {
     const SEEDS: u64 = 200;
     let traces = (0..SEEDS).map(|seed| {
         let workload = Workload::draw(seed);
@@ -47,7 +47,7 @@ fn a_seed_goes_the_same_way_in_every_build() {
     assert_eq!(all, RECORDED, "{all:#x}");
 }
 
-/// Changes whenever the engine, the driver or the simulator takes another step than before: record it anew then.
+/// Changes whenever the engine, the driver or the simulator takes a different step: then record it again.
 const RECORDED: u64 = 0x5bca_9f01_5de6_984f;
 
 #[test]
@@ -60,7 +60,7 @@ fn every_fault_happens() {
         let report = sim.run(|env| workload.run(env));
         report.assert_ok();
         happened.extend(report.happened.iter().map(|(fault, _)| *fault));
-        happened.extend(report.faults.iter().filter(|fault| is_of_the_run(*fault)));
+        happened.extend(report.faults.iter().filter(|fault| is_drawn_once(*fault)));
     }
     let missing: Vec<_> = Fault::ALL
         .iter()
@@ -69,8 +69,8 @@ fn every_fault_happens() {
     assert_eq!(missing, Vec::<&Fault>::new());
 }
 
-/// Those that are drawn once, before anything happens.
-fn is_of_the_run(fault: Fault) -> bool {
+/// The faults that are drawn once, before the run.
+fn is_drawn_once(fault: Fault) -> bool {
     matches!(
         fault,
         Fault::MonotonicEnd | Fault::Epoch1970 | Fault::Year2038

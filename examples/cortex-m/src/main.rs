@@ -11,7 +11,7 @@ mod storm;
 use crate::board::{Irq, Semihosting, Slot, exit};
 use cortex_m_rt::{entry, exception};
 use embassy_executor::Spawner;
-use scenario::{ANSWERS, Printer, SessionMemory, executor, section, time};
+use scenario::{Printer, REPLIES, SessionMemory, executor, section, time};
 use static_cell::ConstStaticCell;
 use tinkex_telemetry::Handle;
 use tinkex_telemetry::runtime::Embassy;
@@ -41,7 +41,7 @@ async fn program(spawner: Spawner) {
 
 async fn sessions(spawner: Spawner) -> Result<(), &'static str> {
     static MEMORY: ConstStaticCell<SessionMemory> = ConstStaticCell::new(Memory::new());
-    let transport = Printer::new(&Semihosting, ANSWERS);
+    let transport = Printer::new(&Semihosting, REPLIES);
     let builder = scenario::session("scenario", 7, transport);
     let (reporter, driver) = builder
         .build_in(MEMORY.take())

@@ -71,7 +71,7 @@ pub enum Reply {
 }
 
 /// The backend's responses in the scenario.
-pub const ANSWERS: &[Reply] = &[
+pub const REPLIES: &[Reply] = &[
     Reply::Refused,
     Reply::Ok,
     Reply::Silence,
@@ -101,24 +101,24 @@ impl fmt::Display for Reply {
 /// Prints each request and returns the next scripted response. Not `Send`, like most device drivers.
 pub struct Printer<C: 'static> {
     console: &'static C,
-    answers: &'static [Reply],
+    replies: &'static [Reply],
     not_send: PhantomData<*const ()>,
 }
 
 impl<C: Console> Printer<C> {
     /// Returns these responses, then `200` forever.
-    pub fn new(console: &'static C, answers: &'static [Reply]) -> Self {
+    pub fn new(console: &'static C, replies: &'static [Reply]) -> Self {
         Self {
             console,
-            answers,
+            replies,
             not_send: PhantomData,
         }
     }
 
-    fn next_answer(&mut self) -> Reply {
-        match self.answers.split_first() {
+    fn next_reply(&mut self) -> Reply {
+        match self.replies.split_first() {
             Some((first, rest)) => {
-                self.answers = rest;
+                self.replies = rest;
                 *first
             }
             None => Reply::Ok,
@@ -128,19 +128,19 @@ impl<C: Console> Printer<C> {
 
 impl<C: Console> LocalTransport for Printer<C> {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-        let answer = self.next_answer();
+        let reply = self.next_reply();
         let (attempt, key) = (batch.attempt(), batch.idempotency_key());
         // A console does not fail.
-        let _ = write!(Formatted(self.console), "request {attempt} {key} {answer} ");
+        let _ = write!(Formatted(self.console), "request {attempt} {key} {reply} ");
         self.console.print(batch.body());
         self.console.print(b"\n");
-        match answer {
+        match reply {
             Reply::Ok => Ok(Receipt::delivered()),
             Reply::Refused => Err(SendError::retryable("connection refused")),
             Reply::Silence => pending().await,
             Reply::Later => {
-                let wish = RetryAfter::Delay(Duration::from_secs(3));
-                Err(SendError::retryable("status 429").retry_after(wish))
+                let delay = RetryAfter::Delay(Duration::from_secs(3));
+                Err(SendError::retryable("status 429").retry_after(delay))
             }
             Reply::Status(413) => Err(SendError::too_large("status 413")),
             Reply::Status(status @ 500..) => {
@@ -257,7 +257,7 @@ pub async fn run<T, C: Console>(
     let is_accepted = reporter.log("number", 5)
         || reporter.log("list", [1, 2])
         || reporter.log("large", fields! { a: PAGE, b: PAGE, c: PAGE });
-    ensure(!is_accepted, "it is no object, or too large")?;
+    ensure(!is_accepted, "the data is not an object, or too large")?;
     reporter.log_exception(&fmt::Error, Severity::Error);
     reporter.log_exception(&StatusError::new(404), Severity::Error);
     Timer::after_secs(6).await;

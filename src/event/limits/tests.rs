@@ -4,9 +4,7 @@ use super::*;
 use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
 use arbtest::arbitrary::{self, Unstructured};
 use arbtest::arbtest;
-use serde::ser::{
-    SerializeStruct as _, SerializeStructVariant as _, SerializeTupleVariant as _,
-};
+use serde::ser::{SerializeStruct as _, SerializeStructVariant as _, SerializeTupleVariant as _};
 use serde_json::{Map, Value, json};
 
 fn limits(depth: usize, string_bytes: usize, fields: usize) -> DataLimits {

@@ -1,4 +1,4 @@
-//! Why a session could not be opened.
+//! The error of building a session.
 
 use crate::session::identity::IdentityError;
 use crate::session::options::OptionError;
@@ -9,30 +9,30 @@ use core::fmt;
 #[cfg(has_arc)]
 use crate::bus::AttachError;
 
-/// Why a session could not be opened. The message names what to change.
+/// The reason a session could not be started. The message says what to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// An option, or a combination of them.
+    /// An option, or a combination of options, is invalid.
     Option(OptionError),
-    /// The session's id, platform or version.
+    /// The session's id, platform or version is invalid.
     Identity(IdentityError),
-    /// The transport's configuration.
+    /// The transport's configuration is invalid.
     Transport(SetupError),
     /// There is no executor to run the driver.
     Spawn(SpawnError),
-    /// The session cannot take events from its bus: its `handler_id` is taken, or the bus is the parent process's.
+    /// The session cannot attach to its bus: its `handler_id` is taken, or the bus belongs to the parent process.
     #[cfg(has_arc)]
     Attach(AttachError),
-    /// No randomness: the operating system has none, or none was given where there is no `std`.
+    /// There is no randomness: the operating system has none, or, without `std`, none was set.
     NoEntropy,
-    /// The memory given is too small.
+    /// The provided memory is too small.
     StorageTooSmall {
-        /// Which part: `queue` or `batch`.
+        /// The part that is too small: `queue` or `batch`.
         what: &'static str,
-        /// The bytes it needs at least.
+        /// The minimum in bytes.
         needed: usize,
-        /// The bytes it has.
+        /// Its size in bytes.
         given: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! Where a session lives: in memory that the program gives, or on the heap.
+//! The memory of a session: provided by the program, or on the heap.
 
 use crate::engine::ring::{HEADER, Storage};
 use crate::engine::{END_BYTES, EndSlot};
@@ -6,21 +6,21 @@ use crate::session::identity::{ID_BYTES, IdPlace};
 use crate::session::options::Options;
 use crate::session::shared::SessionCore;
 
-/// Memory for one session without an allocator: a queue and a buffer for one request's body, in bytes.
+/// Memory for one session without an allocator: `QUEUE` bytes for the queue and `BATCH` bytes for one request's body.
 ///
-/// Put it into a `static`, with a cell that gives it out once as `&'static mut` (the `static_cell` crate has some).
+/// Put it into a `static`, in a cell that hands it out once as `&'static mut` (the `static_cell` crate has some).
 pub struct Memory<C: 'static, const QUEUE: usize, const BATCH: usize> {
     pub(super) core: Place<C>,
     pub(super) queue: [u8; QUEUE],
     pub(super) batch: [u8; BATCH],
 }
 
-/// Where a session comes to be.
+/// The place of a session.
 ///
-/// Not an `Option`: that may keep its `None` in a byte of the session's own, as a value other than zero, and the whole
-/// memory would be an initialized variable, with a copy in the flash of a device.
+/// Not an `Option`, which may encode `None` as a non-zero value of one of the session's bytes: the whole memory would
+/// then be initialized data, with a copy in the device's flash.
 #[repr(u8)]
-#[expect(clippy::large_enum_variant, reason = "it is memory set aside")]
+#[expect(clippy::large_enum_variant, reason = "it reserves memory")]
 pub(super) enum Place<C> {
     Empty = 0,
     Taken(SessionCore<C>) = 1,
@@ -31,20 +31,20 @@ impl<C> Place<C> {
         *self = Self::Taken(core);
         match self {
             Self::Taken(core) => core,
-            Self::Empty => unreachable!("it was just taken"),
+            Self::Empty => unreachable!("the session was just inserted"),
         }
     }
 }
 
 impl<C, const QUEUE: usize, const BATCH: usize> Memory<C, QUEUE, BATCH> {
-    /// The least that works: two events of [`Options::MIN_EVENT_BYTES`], `SESSION_END` and an id.
-    const MIN_QUEUE: usize = 2 * (Options::MIN_EVENT_BYTES + HEADER) + Places::BESIDE;
+    /// The minimum: two events of [`Options::MIN_EVENT_BYTES`], `SESSION_END` and an id.
+    const MIN_QUEUE: usize = 2 * (Options::MIN_EVENT_BYTES + HEADER) + Places::OVERHEAD;
 
-    /// The least that works: an event of [`Options::MIN_EVENT_BYTES`] and the shortest head of a request.
+    /// The minimum: an event of [`Options::MIN_EVENT_BYTES`] and the shortest body around it.
     const MIN_BATCH: usize = Options::MIN_EVENT_BYTES + 63;
 
-    /// Memory that is not in use. Sizes that no session can live in do not compile; what a session with given options
-    /// needs, [`Builder::build_in`](super::Builder::build_in) says.
+    /// Creates unused memory. Sizes too small for any session do not compile;
+    /// [`Builder::build_in`](super::Builder::build_in) says what a session with given options needs.
     ///
     /// ```compile_fail
     /// # struct Clock;
@@ -61,7 +61,7 @@ impl<C, const QUEUE: usize, const BATCH: usize> Memory<C, QUEUE, BATCH> {
     #[must_use]
     pub const fn new() -> Self {
         const {
-            // The message is checked below: it cannot be put together here.
+            // The messages cannot be formatted here, so the last assertion checks their numbers.
             assert!(
                 QUEUE >= Self::MIN_QUEUE,
                 "the queue of a Memory needs at least 1304 bytes"
@@ -86,7 +86,7 @@ impl<C, const QUEUE: usize, const BATCH: usize> Default for Memory<C, QUEUE, BAT
     }
 }
 
-/// Where a session keeps what does not fit into its own state.
+/// The memory that a session uses besides its own state.
 pub(super) struct Places {
     pub(super) storage: Storage,
     pub(super) end_slot: EndSlot,
@@ -94,8 +94,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// What `SESSION_END` and an id take of a queue that is given.
-    pub(super) const BESIDE: usize = END_BYTES + ID_BYTES;
+    /// The bytes that `SESSION_END` and an id take from a queue's provided memory.
+    pub(super) const OVERHEAD: usize = END_BYTES + ID_BYTES;
 
     #[cfg(has_arc)]
     pub(super) fn growing(max_queue_bytes: usize) -> Self {
@@ -106,7 +106,7 @@ impl Places {
         }
     }
 
-    /// `queue` is large enough.
+    /// Divides `queue`, which must have at least [`OVERHEAD`](Self::OVERHEAD) bytes.
     pub(super) fn within(queue: &'static mut [u8]) -> Self {
         let (end, queue) = queue.split_at_mut(END_BYTES);
         let (id, queue) = queue.split_at_mut(ID_BYTES);

@@ -1,4 +1,4 @@
-//! How a session is put together.
+//! Building a session: its options, its seams and its memory.
 
 use crate::clock::Clock;
 use crate::diagnostic::{Diagnostic, Observer};
@@ -44,10 +44,10 @@ pub use memory::Memory;
 
 use memory::Places;
 
-/// Puts a session together: [`Reporter::builder`] begins, [`start`](Self::start) ends.
+/// Configures and starts a session. Created by [`Reporter::builder`].
 ///
-/// A transport and a clock are needed, and a spawner to start; the compiler says so when one is missing. Every option
-/// has its default in [`Options`].
+/// A session needs a transport and a clock, and a spawner for [`start`](Self::start); if one is missing, the code does
+/// not compile. [`Options`] has the defaults of all options.
 #[must_use = "a builder does nothing until start() or build()"]
 pub struct Builder<T, C, S> {
     identity: IdentitySettings,
@@ -55,7 +55,7 @@ pub struct Builder<T, C, S> {
     transport: T,
     clock: C,
     spawner: S,
-    /// A runtime that could not be bound, which matters only if the session is enabled.
+    /// The result of binding the runtime, which matters only if the session is enabled.
     bound: Result<(), SpawnError>,
     observer: Observer,
     pub(crate) errors: ErrorRules,
@@ -66,7 +66,7 @@ pub struct Builder<T, C, S> {
 }
 
 impl Reporter<(), (), ()> {
-    /// Begins a session. Its id is any string; [`SessionId::sessionless`] where there is none.
+    /// Returns a builder for a session with this id, or with [`SessionId::sessionless`].
     pub fn builder(session: impl Into<SessionId>) -> Builder<(), (), ()> {
         Builder::new(session.into())
     }
@@ -128,7 +128,7 @@ impl<T, C, S> Builder<T, C, S> {
         self
     }
 
-    /// Switches telemetry on or off; see [`Options::enabled`]. It wins over the environment.
+    /// Switches telemetry on or off, whatever the environment says; see [`Options::enabled`].
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.options.enabled = Some(enabled);
         self
@@ -138,7 +138,7 @@ impl<T, C, S> Builder<T, C, S> {
 /// # The event bus
 #[cfg(has_arc)]
 impl<T, C, S> Builder<T, C, S> {
-    /// The session's bus, from which it takes its events. Default: [`Bus::global`] with `std`, none without.
+    /// Sets the bus from which the session takes events. Default: [`Bus::global`] with `std`, none without.
     pub fn bus(mut self, bus: Bus) -> Self {
         self.bus = Some(bus);
         self
@@ -163,30 +163,30 @@ impl<T, C, S> Builder<T, C, S> {
     }
 }
 
-/// # What the backend and the application are told
+/// # What is sent and reported
 impl<T, C, S> Builder<T, C, S> {
-    /// `platform` of every request, `family/os`. Default: the host's, `unknown/unknown` without `std`.
+    /// Sets `platform` in every request, as `family/os`. Default: the host's, `unknown/unknown` without `std`.
     pub fn platform(mut self, platform: impl Into<Str>) -> Self {
         self.identity.platform = Some(platform.into());
         self
     }
 
-    /// `sdk_version` of every request. Default: this crate's. Some backends gate features on it.
+    /// Sets `sdk_version` in every request. Some backends gate features on it. Default: this crate's version.
     pub fn sdk_version(mut self, version: impl Into<Str>) -> Self {
         self.identity.sdk_version = version.into();
         self
     }
 
-    /// `process_uuid` of every request; `None` leaves it out, which some older backends want. Default: one random
-    /// UUID for each process, shared by its sessions (without `std`: for each session).
+    /// Sets `process_uuid` in every request; `None` omits it, which some older backends require. Default: one random
+    /// UUID per process, shared by its sessions (without `std`: one per session).
     pub fn process_uuid(mut self, uuid: Option<Uuid>) -> Self {
         self.identity.process_uuid = uuid.map_or(ProcessUuid::Omitted, ProcessUuid::Given);
         self
     }
 
-    /// Who is told what the reporter has to say of itself. Default: the `log` facade, target `tinkex_telemetry`.
+    /// Sets the observer of the session's diagnostics. Default: the `log` facade, target `tinkex_telemetry`.
     ///
-    /// Called by the driver and by whoever waits for a stop, never inside `log`. It should not block.
+    /// Called by the driver and by threads and tasks that wait for a stop, never inside `log`. It should not block.
     #[cfg(feature = "alloc")]
     pub fn on_diagnostic(
         mut self,
@@ -196,25 +196,26 @@ impl<T, C, S> Builder<T, C, S> {
         self
     }
 
-    /// Who is told what the reporter has to say of itself. Default: the `log` facade, target `tinkex_telemetry`.
+    /// Sets the observer of the session's diagnostics. Default: the `log` facade, target `tinkex_telemetry`.
     ///
-    /// Called by the driver and by whoever waits for a stop, never inside `log`. It should not block.
+    /// Called by the driver and by threads and tasks that wait for a stop, never inside `log`. It should not block.
     #[cfg(not(feature = "alloc"))]
     pub fn on_diagnostic(mut self, observer: fn(&Diagnostic<'_>)) -> Self {
         self.observer = Observer::Function(observer);
         self
     }
 
-    /// Looks at every event before it is queued, to remove what must not leave the program: it may change the event, or
-    /// drop it. `SESSION_START` and `SESSION_END` have nothing in them, and are not shown. Default: none.
+    /// Sets a hook that inspects every event before it is queued, to remove what must not leave the program. It may
+    /// change the event or drop it. It does not see `SESSION_START` and `SESSION_END`, which have no data. Default:
+    /// none.
     ///
-    /// Called by whoever logs, on the calling thread, with no lock held. With it `log` costs about twice as much, and four
-    /// or five times as much where it looks at the data, which are parsed then. Texts are whole: what is too long is cut
-    /// only afterwards, unless the event as a whole does not fit into `max_event_bytes`.
+    /// Called inside `log`, on the calling thread, with no lock held. A hook makes `log` about twice as expensive, and
+    /// four to five times if it reads the data, which must then be parsed. It sees whole texts: long ones are cut
+    /// afterwards, unless the whole event does not fit into `max_event_bytes`.
     ///
-    /// A panic in it refuses this one event, as [`ScrubPanicked`](crate::stats::Refusal::ScrubPanicked). What it logs itself is
-    /// refused as [`Scrubbed`](crate::stats::Refusal::Scrubbed), on every session with a hook. A fatal exception that it drops
-    /// ends the session all the same.
+    /// If the hook panics, the event is refused as [`ScrubPanicked`](crate::stats::Refusal::ScrubPanicked). Events that
+    /// the hook logs itself are refused as [`Scrubbed`](crate::stats::Refusal::Scrubbed), on every session with a hook.
+    /// A fatal exception ends the session even if the hook drops it.
     ///
     /// ```
     /// # use tinkex_telemetry::Reporter;
@@ -239,23 +240,24 @@ impl<T, C, S> Builder<T, C, S> {
         self
     }
 
-    /// Teaches the session to read the HTTP status of errors of the application's own, to tell user errors from
-    /// exceptions. It is asked for every error on a `source()` chain, before anybody else: what it answers counts.
-    /// [`StatusError`](crate::event::StatusError) is known, and so are the errors of the transport's HTTP client; those of
-    /// another one are with [`HttpClient::blame`](crate::http::HttpClient::blame) of its adapter, as in
+    /// Sets a function that finds the HTTP status of the application's errors, to distinguish user errors from
+    /// exceptions. It is called for every error on a `source()` chain, and takes precedence over the built-in rules.
+    ///
+    /// Those know [`StatusError`](crate::event::StatusError) and the errors of the transport's HTTP client. For the
+    /// errors of another client pass its adapter's [`HttpClient::blame`](crate::http::HttpClient::blame), as in
     /// `.classify_errors(Reqwest::blame)`.
     pub fn classify_errors(mut self, classify: Classify) -> Self {
         self.errors.classify = Some(classify);
         self
     }
 
-    /// Attaches the bodies of failed requests to `user_error` events. Default: no, they may contain anything.
+    /// Sets whether `user_error` events include the bodies of failed requests. Default: no; they may contain anything.
     pub fn user_error_bodies(mut self, attach: bool) -> Self {
         self.errors.with_bodies = attach;
         self
     }
 
-    /// The session's randomness. Default with `std`: the operating system's. Without: required.
+    /// Sets the session's source of randomness. Default: the operating system's with `std`; required without.
     pub fn entropy(mut self, entropy: Entropy) -> Self {
         self.entropy = Some(entropy);
         self
@@ -264,22 +266,22 @@ impl<T, C, S> Builder<T, C, S> {
 
 /// # The seams
 impl<T, C, S> Builder<T, C, S> {
-    /// What carries the batches: a [`Transport`] or a [`LocalTransport`].
+    /// Sets the transport that sends the batches: a [`Transport`] or a [`LocalTransport`].
     pub fn transport<U>(self, transport: U) -> Builder<U, C, S> {
         self.replace(|_, clock, spawner| (transport, clock, spawner))
     }
 
-    /// Where the time comes from.
+    /// Sets the clock.
     pub fn clock<D>(self, clock: D) -> Builder<T, D, S> {
         self.replace(|transport, _, spawner| (transport, clock, spawner))
     }
 
-    /// What runs the driver.
+    /// Sets the spawner that runs the driver.
     pub fn spawner<R>(self, spawner: R) -> Builder<T, C, R> {
         self.replace(|transport, clock, _| (transport, clock, spawner))
     }
 
-    /// Clock and spawner in one, bound to the executor of the calling thread.
+    /// Sets clock and spawner in one, bound to the calling thread's executor.
     pub fn runtime<R: Runtime>(mut self, mut runtime: R) -> Builder<T, R, R> {
         self.bound = runtime.bind();
         self.replace(|transport, _, _| (transport, runtime.clone(), runtime))
@@ -304,15 +306,15 @@ impl<T, C, S> Builder<T, C, S> {
     }
 }
 
-/// # Ends, where memory is allocated
+/// # Starting, with an allocator
 #[cfg(has_arc)]
 impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
-    /// Opens the session and hands out its driver, to be run by anything that runs a future.
+    /// Starts the session and returns its driver, for the caller to run on any executor.
     ///
-    /// When telemetry is switched off the driver's future ends at once.
+    /// If telemetry is switched off, the driver's future ends at once.
     ///
     /// # Errors
-    /// An option, the session's identity or the transport's configuration that cannot work; see [`BuildError`].
+    /// When an option, the session's identity or the transport's configuration is invalid; see [`BuildError`].
     #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     pub fn build(self) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
         let places = Places::growing(self.options.max_queue_bytes);
@@ -324,10 +326,10 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
 
 #[cfg(has_arc)]
 impl<T: Transport, C: Clock, S: Spawner> Builder<T, C, S> {
-    /// Opens the session and spawns its driver.
+    /// Starts the session and spawns its driver.
     ///
     /// # Errors
-    /// As [`build`](Self::build); and [`BuildError::Spawn`] when there is no executor to run the driver.
+    /// As for [`build`](Self::build), and [`BuildError::Spawn`] when there is no executor to run the driver.
     pub fn start(self) -> Result<Reporter<T, C, S>, BuildError> {
         let (builder, spawner) = self.take_spawner();
         let places = Places::growing(builder.options.max_queue_bytes);
@@ -353,11 +355,11 @@ impl<T: Transport, C: Clock, S: Spawner> Builder<T, C, S> {
 
 #[cfg(has_arc)]
 impl<T: LocalTransport + 'static, C: Clock, S: LocalSpawner> Builder<T, C, S> {
-    /// [`start`](Builder::start) on a single-threaded executor, for transports that are not `Send`. To be called on its
-    /// thread, where blocking waits answer [`WouldDeadlock`](crate::runtime::WouldDeadlock) from then on.
+    /// [`start`](Builder::start) on a single-threaded executor, for transports that are not `Send`. Call it on the
+    /// executor's thread, where blocking waits return [`WouldDeadlock`](crate::runtime::WouldDeadlock) from then on.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`start`](Builder::start).
     pub fn start_local(self) -> Result<Reporter<T, C, S>, BuildError> {
         let mut taken = None;
         let builder = self.replace(|transport, clock, spawner| {
@@ -369,7 +371,7 @@ impl<T: LocalTransport + 'static, C: Clock, S: LocalSpawner> Builder<T, C, S> {
             spawner
                 .spawn_local(driver.run_local())
                 .map_err(BuildError::Spawn)?;
-            // It can run nowhere else, so nobody may block here even before its first turn.
+            // The driver can run on this thread only, so blocking here is refused even before its first poll.
             if let Some(session) = reporter.handle().session() {
                 session.shared().note_driver_thread();
             }
@@ -378,15 +380,16 @@ impl<T: LocalTransport + 'static, C: Clock, S: LocalSpawner> Builder<T, C, S> {
     }
 }
 
-/// # The end, where memory is given
+/// # Starting, without an allocator
 impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
-    /// Opens the session in memory that the program gives, and hands out its driver. Nothing is allocated.
+    /// Starts the session in memory that the program provides, and returns its driver. Allocates nothing.
     ///
-    /// `max_queue_bytes` and `max_batch_bytes` are taken from the memory's own lengths.
+    /// `max_queue_bytes` and `max_batch_bytes` follow from the size of the memory.
     ///
     /// # Errors
-    /// As `build`; and [`BuildError::StorageTooSmall`] when the memory does not hold one event of `max_event_bytes`, the
-    /// reserve for a fatal exception, as much again, and 256 bytes for `SESSION_END` and the session's id.
+    /// As for `build`, and [`BuildError::StorageTooSmall`] when the queue's memory cannot hold one event of
+    /// `max_event_bytes`, the equally large reserve for a fatal exception, and 256 bytes for `SESSION_END` and the
+    /// session's id, or when the batch's memory cannot hold a request with one such event.
     #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     pub fn build_in<const QUEUE: usize, const BATCH: usize>(
         mut self,
@@ -400,11 +403,11 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
                 given,
             })
         };
-        let least = record.saturating_mul(2).saturating_add(Places::BESIDE);
-        if QUEUE < least {
-            return too_small("queue", least, QUEUE);
+        let min = record.saturating_mul(2).saturating_add(Places::OVERHEAD);
+        if QUEUE < min {
+            return too_small("queue", min, QUEUE);
         }
-        self.options.max_queue_bytes = QUEUE - Places::BESIDE - record;
+        self.options.max_queue_bytes = QUEUE - Places::OVERHEAD - record;
         self.options.max_batch_bytes = BATCH;
         let Memory { core, queue, batch } = memory;
         let result = self.assemble(Places::within(queue), Body::fixed(batch), None, |new| {
@@ -412,7 +415,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         });
         match result {
             Err(BuildError::Option(error)) if error.option() == "max_batch_bytes" => {
-                too_small("batch", error.least().unwrap_or(BATCH + 1), BATCH)
+                too_small("batch", error.min().unwrap_or(BATCH + 1), BATCH)
             }
             other => other,
         }
@@ -425,7 +428,7 @@ type AnySpawner = Option<Box<dyn crate::session::spawning::AnySpawner>>;
 type AnySpawner = Option<core::convert::Infallible>;
 
 impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
-    /// Checks everything, then makes reporter and driver.
+    /// Checks everything, then creates reporter and driver.
     #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     fn assemble(
         self,
@@ -475,7 +478,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         let reserve = options.max_event_bytes + HEADER;
         let ring = Ring::new(places.storage.with_reserve(reserve));
         let mut engine = Engine::new(options.for_engine(overhead), ring, places.end_slot, random);
-        // Nobody else knows the engine yet.
+        // Cannot fail: the engine is new.
         let _ = engine.attach();
         let (started, at) = (self.clock.now(), self.clock.utc());
         let body_prefix_len = overhead - BODY_SUFFIX.len();
@@ -513,12 +516,12 @@ fn attach<C: Clock>(core: &SessionRef<C>, options: &Options) -> Result<(), Attac
     )
 }
 
-/// What a request's body spends beside its events.
+/// The bytes that a request's body takes besides its events.
 fn overhead(session: &Identity) -> Result<usize, IdentityError> {
-    writer::with(Identity::MAX_BODY_PREFIX, |head| {
-        session.write_body_prefix(head)?;
-        head.finish().map_err(|_| IdentityError::TooLong)?;
-        Ok(head.len() + BODY_SUFFIX.len())
+    writer::with(Identity::MAX_BODY_PREFIX, |prefix| {
+        session.write_body_prefix(prefix)?;
+        prefix.finish().map_err(|_| IdentityError::TooLong)?;
+        Ok(prefix.len() + BODY_SUFFIX.len())
     })
 }
 

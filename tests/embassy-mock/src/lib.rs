@@ -1,4 +1,4 @@
-//! The embassy runtime in time that is moved by hand: every interval to the tick.
+//! The embassy runtime in simulated time: every interval, exact to the tick.
 #![cfg(test)]
 
 mod support;
@@ -16,7 +16,7 @@ use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, fields};
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 #[test]
-fn what_is_queued_leaves_when_the_flush_interval_has_passed() {
+fn queued_events_are_sent_after_the_flush_interval() {
     in_mock_time(async |pool, _| {
         let memory = Memory::default();
         let reporter = start(pool, memory.clone());
@@ -37,7 +37,7 @@ fn what_is_queued_leaves_when_the_flush_interval_has_passed() {
 }
 
 #[test]
-fn attempts_back_off_by_one_two_and_four_seconds_and_a_tenth_at_most() {
+fn attempts_back_off_by_one_two_and_four_seconds_plus_at_most_a_tenth() {
     in_mock_time(async |pool, _| {
         let memory = Memory::failing(3);
         let reporter = start(pool, memory.clone());
@@ -48,7 +48,7 @@ fn attempts_back_off_by_one_two_and_four_seconds_and_a_tenth_at_most() {
             assert_eq!(memory.attempts().len(), n + 1);
             pass(delay - MILLISECOND).await;
             assert_eq!(memory.attempts().len(), n + 1, "{delay:?}");
-            // To where the next delay begins.
+            // Advance to the start of the next delay.
             while memory.attempts().len() == n + 1 {
                 pass(Duration::from_micros(100)).await;
                 let gap = elapsed() - memory.attempts()[n];
@@ -61,15 +61,15 @@ fn attempts_back_off_by_one_two_and_four_seconds_and_a_tenth_at_most() {
 }
 
 #[test]
-fn an_attempt_without_answer_is_given_up_at_http_timeout() {
+fn an_attempt_without_a_response_is_abandoned_at_http_timeout() {
     in_mock_time(async |pool, _| {
         let memory = Memory::silent();
         let reporter = start(pool, memory.clone());
         reporter.flush();
         pass(5 * SECOND - MILLISECOND).await;
-        assert_eq!((memory.attempts().len(), memory.given_up()), (1, vec![]));
+        assert_eq!((memory.attempts().len(), memory.abandoned()), (1, vec![]));
         pass(MILLISECOND).await;
-        assert_eq!(memory.given_up(), [5 * SECOND]);
+        assert_eq!(memory.abandoned(), [5 * SECOND]);
         pass(Duration::from_millis(1_100)).await;
         assert_eq!(memory.attempts().len(), 2);
     });
@@ -87,13 +87,13 @@ fn a_stop_ends_at_its_deadline_whatever_the_transport_does() {
         assert!(has_ended());
         let drain = drain.take().expect("it has ended");
         assert_eq!((drain.delivered, drain.remaining), (0, 2));
-        assert_eq!(memory.given_up(), [2 * SECOND]);
+        assert_eq!(memory.abandoned(), [2 * SECOND]);
         assert_eq!(reporter.stats().dropped.shutdown, 2);
     });
 }
 
 #[test]
-fn sends_are_answered_by_hand() {
+fn a_test_can_reply_to_sends() {
     in_mock_time(async |pool, _| {
         let transport = ManualTransport::new();
         let reporter = start(pool, transport.clone());
@@ -102,14 +102,14 @@ fn sends_are_answered_by_hand() {
         pass(MILLISECOND).await;
         let send = transport.next().expect("the interval is over");
         assert_eq!((send.event_count(), send.attempt()), (1, 0));
-        send.answer(Err(SendError::rejected("no")));
+        send.complete(Err(SendError::rejected("no")));
         pass(Duration::ZERO).await;
         assert_eq!(reporter.stats().dropped.rejected, 1);
     });
 }
 
 #[test]
-fn sessions_in_one_pool_keep_each_their_own_time() {
+fn sessions_in_one_pool_have_their_own_timers() {
     in_mock_time(async |pool, _| {
         let memories = [Memory::default(), Memory::default()];
         let early = start(pool, memories[0].clone());
@@ -125,8 +125,8 @@ fn sessions_in_one_pool_keep_each_their_own_time() {
 }
 
 #[test]
-fn a_driver_in_a_task_of_the_programs_keeps_the_time_too() {
-    /// Counts in memory that no other thread may see.
+fn a_driver_in_the_programs_own_task_flushes_on_time_too() {
+    /// Counts in an `Rc`, which cannot leave its thread.
     struct Local(Memory, Rc<Cell<usize>>);
 
     impl LocalTransport for Local {
@@ -159,14 +159,14 @@ fn a_sleep_ends_at_its_tick_and_not_before() {
             .checked_add(Duration::from_micros(1_500))
             .expect("it is near");
         let (_, has_ended) = tasks.watch(Embassy.sleep_until(at));
-        let (_, has_come_to_the_end) =
+        let (_, has_reached_the_end_of_time) =
             tasks.watch(Embassy.sleep_until(Instant::from_micros(u64::MAX)));
         pass(Duration::from_micros(1_499)).await;
         assert!(!has_ended());
         pass(Duration::from_micros(1)).await;
         assert!(has_ended());
         pass(1_000_000 * SECOND).await;
-        assert!(!has_come_to_the_end());
+        assert!(!has_reached_the_end_of_time());
         assert!(elapsed() > 1_000_000 * SECOND);
     });
 }

@@ -1,4 +1,4 @@
-//! An executor on which time passes when a test says so.
+//! An executor whose time passes only when a test advances it.
 
 use core::cell::Cell;
 use core::future::{Future, pending, poll_fn};
@@ -15,7 +15,7 @@ use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// The mock driver is one for the process.
+/// The mock driver is global, so tests take turns.
 static TIME: Mutex<()> = Mutex::new(());
 
 #[embassy_executor::task(pool_size = 64)]
@@ -23,17 +23,17 @@ async fn task(future: Pin<Box<dyn Future<Output = ()>>>) {
     future.await;
 }
 
-/// Starts tasks beside the test's own.
+/// Spawns tasks next to the test's own.
 #[derive(Clone, Copy)]
 pub(crate) struct Tasks(Spawner);
 
 impl Tasks {
     pub(crate) fn spawn(self, future: impl Future<Output = ()> + 'static) {
         let task = task(Box::pin(future));
-        self.0.spawn(task.expect("there are tasks enough"));
+        self.0.spawn(task.expect("the task pool is large enough"));
     }
 
-    /// Runs a future to its end, and says whether it is there.
+    /// Runs a future in a task. Returns where its output will be, and whether it has ended.
     pub(crate) fn watch<T: 'static>(
         self,
         future: impl Future<Output = T> + 'static,
@@ -48,7 +48,7 @@ impl Tasks {
     }
 }
 
-/// Runs a test on an executor and with a pool of its own, from the time zero.
+/// Runs a test on a new executor with a new pool, starting at time zero.
 pub(crate) fn in_mock_time(test: impl AsyncFnOnce(&'static EmbassyPool, Tasks) + 'static) {
     let _alone = TIME.lock().unwrap_or_else(PoisonError::into_inner);
     MockDriver::get().reset();
@@ -69,7 +69,7 @@ pub(crate) fn in_mock_time(test: impl AsyncFnOnce(&'static EmbassyPool, Tasks) +
     );
 }
 
-/// Lets time pass, and then all tasks run until they wait again.
+/// Advances time, then lets all tasks run until they wait again.
 pub(crate) async fn pass(time: Duration) {
     settle().await;
     let micros = u64::try_from(time.as_micros()).expect("it is not that long");
@@ -77,7 +77,7 @@ pub(crate) async fn pass(time: Duration) {
     settle().await;
 }
 
-/// More turns than anything here takes.
+/// Yields more often than anything here needs.
 async fn settle() {
     for _ in 0..64 {
         let has_yielded = Cell::new(false);
@@ -108,7 +108,7 @@ pub(crate) fn start<T: Transport>(
         .expect("it starts")
 }
 
-/// Notes when each attempt came and when it was given up.
+/// A transport that records when each attempt started and when it was abandoned.
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     notes: Arc<Mutex<Notes>>,
@@ -119,11 +119,11 @@ pub(crate) struct Memory {
 #[derive(Default)]
 struct Notes {
     attempts: Vec<Duration>,
-    given_up: Vec<Duration>,
+    abandoned: Vec<Duration>,
 }
 
 impl Memory {
-    /// Fails the first attempts.
+    /// Fails the first `failures` attempts.
     pub(crate) fn failing(failures: usize) -> Self {
         Self {
             failures,
@@ -131,7 +131,7 @@ impl Memory {
         }
     }
 
-    /// Never answers.
+    /// Never responds.
     pub(crate) fn silent() -> Self {
         Self {
             is_silent: true,
@@ -143,11 +143,11 @@ impl Memory {
         self.notes.lock().expect("no panic").attempts.clone()
     }
 
-    pub(crate) fn given_up(&self) -> Vec<Duration> {
-        self.notes.lock().expect("no panic").given_up.clone()
+    pub(crate) fn abandoned(&self) -> Vec<Duration> {
+        self.notes.lock().expect("no panic").abandoned.clone()
     }
 
-    /// Says how many there were.
+    /// Returns the number of attempts so far.
     pub(crate) fn note_attempt(&self) -> usize {
         let attempts = &mut self.notes.lock().expect("no panic").attempts;
         attempts.push(elapsed());
@@ -159,7 +159,7 @@ impl Transport for Memory {
     async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
         let attempts = self.note_attempt();
         if self.is_silent {
-            let _given_up = GivenUp(self);
+            let _abandoned = Abandoned(self);
             pending::<()>().await;
         }
         if attempts <= self.failures {
@@ -169,15 +169,15 @@ impl Transport for Memory {
     }
 }
 
-struct GivenUp<'a>(&'a Memory);
+struct Abandoned<'a>(&'a Memory);
 
-impl Drop for GivenUp<'_> {
+impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         self.0
             .notes
             .lock()
             .expect("no panic")
-            .given_up
+            .abandoned
             .push(elapsed());
     }
 }

@@ -1,25 +1,25 @@
-//! What was printed, held to the wire, to the order of events and to the ledger.
+//! Checks the printed requests against the wire format, the order of events and the ledger.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use tinkex_telemetry::wire::{self, EventKind, Mode};
 
-/// A session's part of what was printed, which passed the check.
+/// One session's part of the output, which passed the check.
 pub(crate) struct Session<'a> {
     pub(crate) printed: &'a str,
     name: String,
-    answers: Vec<&'a str>,
+    responses: Vec<&'a str>,
     events: BTreeMap<u64, String>,
     delivered: BTreeSet<u64>,
     dropped: BTreeSet<u64>,
     refused: u64,
 }
 
-/// One line: `request <attempt> <key> <answer> <body>`.
+/// One line: `request <attempt> <key> <response> <body>`.
 struct Request<'a> {
     attempt: u32,
     key: &'a str,
-    answer: &'a str,
+    response: &'a str,
     body: &'a str,
 }
 
@@ -30,17 +30,17 @@ impl<'a> Request<'a> {
         Some(Self {
             attempt: words.next()?.parse().ok()?,
             key: words.next()?,
-            answer: words.next()?,
+            response: words.next()?,
             body: words.next()?,
         })
     }
 
     fn is_retryable(&self) -> bool {
-        matches!(self.answer, "refused" | "silence" | "429") || self.answer.starts_with('5')
+        matches!(self.response, "refused" | "silence" | "429") || self.response.starts_with('5')
     }
 }
 
-/// The sessions, each of which ends with its ledger, and what is printed behind them.
+/// The sessions, each of which ends with its ledger, and the output after the last one.
 pub(crate) fn sessions(printed: &str) -> Result<(Vec<Session<'_>>, &str), String> {
     let (mut sessions, mut start, mut at) = (Vec::new(), 0, 0);
     for line in printed.split_inclusive('\n') {
@@ -53,17 +53,17 @@ pub(crate) fn sessions(printed: &str) -> Result<(Vec<Session<'_>>, &str), String
     Ok((sessions, &printed[start..]))
 }
 
-/// How long the longest critical section was, in instructions: `held <n> copy <n>`, in steps of ten of them.
+/// Reports the longest critical section from a line `held <n> copy <n>`, which counts tens of instructions.
 pub(crate) fn held(line: &str) -> Result<String, String> {
     let words: Vec<_> = line.split_whitespace().collect();
     let ["held", longest, "copy", copy] = words[..] else {
-        return Err(format!("behind the last ledger: {line}"));
+        return Err(format!("unexpected line after the last ledger: {line}"));
     };
     let instructions = |steps: &str| steps.parse().map(|steps: u32| steps * 10);
     let (Ok(longest), Ok(copy)) = (instructions(longest), instructions(copy)) else {
-        return Err(format!("these are no numbers: {line}"));
+        return Err(format!("not numbers: {line}"));
     };
-    // Beside at most 256 bytes that are copied, some 64-bit arithmetic: an id, an index, times.
+    // At most 256 bytes are copied, next to some 64-bit arithmetic: an id, an index, times.
     if longest > 10 * copy {
         return Err(format!("interrupts were off for {longest} instructions"));
     }
@@ -78,7 +78,7 @@ impl<'a> Session<'a> {
         let mut session = Self {
             printed,
             name: String::new(),
-            answers: Vec::new(),
+            responses: Vec::new(),
             events: BTreeMap::new(),
             delivered: BTreeSet::new(),
             dropped: BTreeSet::new(),
@@ -90,16 +90,16 @@ impl<'a> Session<'a> {
         for line in requests.lines() {
             let problem = |what: &str| format!("{what}: {line}");
             let Some(request) = Request::read(line) else {
-                return Err(problem("no request"));
+                return Err(problem("not a request"));
             };
             let due = before.take().filter(Request::is_retryable);
             let attempt = due.as_ref().map_or(0, |before| before.attempt + 1);
             if request.attempt != attempt || due.is_some_and(|before| before.key != request.key) {
-                return Err(problem("this is not the attempt that is due"));
+                return Err(problem("not the attempt that is due"));
             }
             let known = bodies.insert(request.key, request.body);
             if known.is_some() != (attempt > 0) || known.is_some_and(|body| body != request.body) {
-                return Err(problem("a key stands for two batches, or a batch has two"));
+                return Err(problem("one key for two batches, or two keys for one"));
             }
             session
                 .take(&request, &mut ids)
@@ -126,11 +126,11 @@ impl<'a> Session<'a> {
             }
             let newest = self.events.last_key_value().map(|(index, _)| *index);
             if newest > Some(event.index()) || !ids.insert(event.id().to_owned()) {
-                return Err("an event is out of order, or another's double".into());
+                return Err("an event is out of order, or its id is taken".into());
             }
             self.events.insert(event.index(), event.json().to_owned());
         }
-        let settled = match request.answer {
+        let settled = match request.response {
             "200" => Some(&mut self.delivered),
             "400" => Some(&mut self.dropped),
             _ => None,
@@ -138,9 +138,9 @@ impl<'a> Session<'a> {
         if let Some(settled) = settled {
             settled.append(&mut indices);
         }
-        // Nothing new comes while anything older is open.
+        // No event may be sent before all older ones are settled.
         let is_settled = |index| self.delivered.contains(index) != self.dropped.contains(index);
-        self.answers.push(request.answer);
+        self.responses.push(request.response);
         let first = checked.events()[0].index();
         match self
             .events
@@ -148,7 +148,7 @@ impl<'a> Session<'a> {
             .all(|(index, _)| is_settled(index))
         {
             true => Ok(()),
-            false => Err("an event before it is not settled, or twice".into()),
+            false => Err("an earlier event is unsettled, or settled twice".into()),
         }
     }
 
@@ -166,14 +166,14 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         Err(format!(
-            "{}: one SESSION_START is to be first, and one SESSION_END last",
+            "{}: the first event must be the only SESSION_START, and the last the only SESSION_END",
             self.name
         ))
     }
 
-    /// The ledger says what the requests say, and a gap in the indices is a refusal.
+    /// The ledger must agree with the requests; each gap in the indices is a refusal.
     fn check_ledger(&mut self, ledger: &str) -> Result<(), String> {
-        let words = ledger.strip_prefix("ledger ").ok_or("there is no ledger")?;
+        let words = ledger.strip_prefix("ledger ").ok_or("no ledger")?;
         let counts: HashMap<&str, u64> = words
             .split_whitespace()
             .filter_map(|word| word.split_once('='))
@@ -200,8 +200,8 @@ impl<'a> Session<'a> {
             ("refusals", refused, gaps),
         ];
         self.refused = gaps;
-        for (what, told, seen) in found {
-            if told != Some(seen) {
+        for (what, counted, seen) in found {
+            if counted != Some(seen) {
                 return Err(format!("{what}: the requests say {seen}: {ledger}"));
             }
         }
@@ -212,20 +212,20 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// All of these answers were given, in this order.
-    pub(crate) fn expect_answers(&self, answers: &[scenario::Reply]) -> Result<(), String> {
-        let answers: Vec<_> = answers.iter().map(ToString::to_string).collect();
-        let given = self.answers.get(..answers.len());
-        if self.name == "scenario" && given.is_some_and(|given| given == answers) {
+    /// The session began with exactly these responses.
+    pub(crate) fn expect_responses(&self, expected: &[scenario::Reply]) -> Result<(), String> {
+        let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
+        let first = self.responses.get(..expected.len());
+        if self.name == "scenario" && first.is_some_and(|first| first == expected) {
             return Ok(());
         }
         Err(format!(
-            "{}: the answers were {:?}",
-            self.name, self.answers
+            "{}: the responses were {:?}",
+            self.name, self.responses
         ))
     }
 
-    /// Thread and interrupt both have logged, each in its order, and now one came first, now the other.
+    /// Thread and interrupt have both logged, each in order, and their events interleave.
     pub(crate) fn expect_interrupted_thread(&self) -> Result<(), String> {
         let numbers = |name: &str| -> Vec<(usize, u64)> {
             let start = format!(r#""event_name":"{name}","event_data":{{"n":"#);
@@ -239,13 +239,16 @@ impl<'a> Session<'a> {
                 .collect()
         };
         let (thread, interrupt) = (numbers("thread"), numbers("interrupt"));
-        for (who, numbers) in [("thread", &thread), ("interrupt", &interrupt)] {
+        for (source, numbers) in [("thread", &thread), ("interrupt", &interrupt)] {
             let are_in_order = numbers
                 .iter()
                 .enumerate()
                 .all(|(at, (_, n))| at as u64 == *n);
             if !are_in_order || numbers.len() < 100 {
-                return Err(format!("{}: events of the {who} are missing", self.name));
+                return Err(format!(
+                    "{}: events of the {source} are missing or out of order",
+                    self.name
+                ));
             }
         }
         let turns = thread
@@ -254,7 +257,7 @@ impl<'a> Session<'a> {
             .count();
         if turns < 10 {
             return Err(format!(
-                "{}: the thread was interrupted {turns} times",
+                "{}: the thread was interrupted only {turns} times",
                 self.name
             ));
         }
@@ -262,7 +265,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The first lines that differ.
+/// The first difference, with the text around it.
 pub(crate) fn difference(one: &str, other: &str) -> Option<String> {
     let at = one
         .bytes()
@@ -287,9 +290,9 @@ impl fmt::Display for Session<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} requests as the wire wants them; {} events accepted, {} delivered, {} dropped, {} refused",
+            "{}: {} valid requests; {} events accepted, {} delivered, {} dropped, {} refused",
             self.name,
-            self.answers.len(),
+            self.responses.len(),
             self.events.len(),
             self.delivered.len(),
             self.dropped.len(),

@@ -1,8 +1,8 @@
-//! The scenario on this host: the same code, time that is moved by hand, a console that keeps what is printed.
+//! The scenario on this host: the same code in simulated time, with a console that keeps the output.
 
 use embassy_executor::{Executor, Spawner};
 use embassy_time::{Duration, MockDriver};
-use scenario::{ANSWERS, Console, Printer, SessionMemory};
+use scenario::{Console, Printer, REPLIES, SessionMemory};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -23,7 +23,7 @@ impl Console for Kept {
     }
 }
 
-/// What the scenario prints here. It runs once: time and tasks are the process's.
+/// The scenario's output on this host. It runs once, because time and tasks are global.
 pub(crate) fn run() -> &'static str {
     static RESULT: OnceLock<String> = OnceLock::new();
     RESULT.get_or_init(|| {
@@ -43,7 +43,7 @@ pub(crate) fn run() -> &'static str {
 #[embassy_executor::task]
 async fn program(spawner: Spawner) {
     let memory = Box::leak(Box::new(SessionMemory::new()));
-    let builder = scenario::session("scenario", 7, Printer::new(&PRINTED, ANSWERS));
+    let builder = scenario::session("scenario", 7, Printer::new(&PRINTED, REPLIES));
     let (reporter, driver) = builder.build_in(memory).expect("it is large enough");
     spawner.spawn(drive(driver).expect("it is the first"));
     spawner.spawn(sample(reporter.handle()).expect("it is the first"));
@@ -65,7 +65,7 @@ async fn sample(telemetry: Handle) {
     scenario::sample(telemetry).await;
 }
 
-/// A step of the firmware's, then all that is to be done in it.
+/// Lets all tasks run, then advances time by one of the firmware's steps, and again.
 #[embassy_executor::task]
 async fn pass_time() {
     while !HAS_ENDED.load(Ordering::Acquire) {

@@ -1,4 +1,4 @@
-//! `embedded <what the firmware printed>`: checks it, and compares it with the same scenario on this host.
+//! `check <firmware output>`: checks the output, and compares it with that of the same scenario on this host.
 
 mod check;
 mod host;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let Some(path) = std::env::args().nth(1) else {
-        eprintln!("usage: embedded <what the firmware printed>");
+        eprintln!("usage: check <firmware output>");
         return ExitCode::FAILURE;
     };
     match std::fs::read_to_string(&path)
@@ -27,20 +27,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is known of a run that passed the check.
+/// Checks a run and reports what it did.
 fn check_firmware(printed: &str) -> Result<String, String> {
     let (runs, rest) = check::sessions(printed)?;
     let held = check::held(rest)?;
     let [scenario, storm] = &runs[..] else {
-        return Err(format!("there are {} sessions, not two", runs.len()));
+        return Err(format!("expected two sessions, found {}", runs.len()));
     };
-    scenario.expect_answers(scenario::ANSWERS)?;
+    scenario.expect_responses(scenario::REPLIES)?;
     storm.expect_interrupted_thread()?;
     let (there, here) = (scenario.printed, host::run());
     if let Some(difference) = check::difference(there, here) {
-        return Err(format!("the host's requests are others: {difference}"));
+        return Err(format!("the host's requests differ: {difference}"));
     }
     Ok(format!(
-        "{scenario}\n{storm}\n{held}\nThe scenario is the same on this host, to the last byte."
+        "{scenario}\n{storm}\n{held}\nThe scenario printed the same on this host, byte for byte."
     ))
 }

@@ -11,9 +11,9 @@ use tinkex_telemetry::runtime::Clock;
 use tinkex_telemetry::time::{Instant, Timestamp};
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Stats, wire};
 
-/// A connection with a backend that gives one answer, whatever it is sent.
+/// A connection to a backend that sends one response, whatever it receives.
 pub struct Connection {
-    answer: &'static [u8],
+    response: &'static [u8],
     sent: Vec<u8>,
 }
 
@@ -23,11 +23,11 @@ impl ErrorType for Connection {
 
 impl Read for Connection {
     async fn read(&mut self, out: &mut [u8]) -> Result<usize, Infallible> {
-        // In pieces, as a network has them.
-        let len = out.len().min(self.answer.len()).min(7);
-        let (piece, rest) = self.answer.split_at(len);
+        // In pieces, as from a network.
+        let len = out.len().min(self.response.len()).min(7);
+        let (piece, rest) = self.response.split_at(len);
         out[..len].copy_from_slice(piece);
-        self.answer = rest;
+        self.response = rest;
         Ok(len)
     }
 }
@@ -47,7 +47,7 @@ impl Write for Connection {
 pub struct Exchange(Stats);
 
 impl Exchange {
-    /// The answer was a success.
+    /// The response was a success.
     pub fn expect_delivered(&self) {
         assert_eq!(self.0.delivered, 1, "{:?}", self.0);
     }
@@ -57,13 +57,13 @@ impl Exchange {
         assert_eq!(self.0.queued, 1, "{:?}", self.0);
     }
 
-    /// The batch was given up.
+    /// The batch was dropped.
     pub fn expect_dropped(&self) {
         assert_eq!(self.0.dropped.rejected, 1, "{:?}", self.0);
     }
 }
 
-/// Time that stands still.
+/// A clock that stands still.
 struct Still;
 
 impl Clock for Still {
@@ -81,7 +81,7 @@ impl Clock for Still {
 }
 
 struct Page<F> {
-    answer: &'static [u8],
+    response: &'static [u8],
     post: F,
 }
 
@@ -92,7 +92,7 @@ where
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
         let body = batch.body().to_vec();
         let mut connection = Connection {
-            answer: self.answer,
+            response: self.response,
             sent: Vec::new(),
         };
         let result = (self.post)(&mut connection, batch).await;
@@ -110,17 +110,17 @@ where
             "{head}"
         );
         assert!(head.ends_with("\r\n\r\n"), "{head}");
-        wire::check(&body, wire::Mode::Strict).expect("it is as the wire wants it");
+        wire::check(&body, wire::Mode::Strict).expect("a valid request");
         result
     }
 }
 
-/// Opens a session whose first batch `post` sends to a backend that gives this answer.
-pub fn exchange<F>(answer: &'static [u8], post: F) -> Exchange
+/// Opens a session and lets `post` send its first batch to a backend that sends this response.
+pub fn exchange<F>(response: &'static [u8], post: F) -> Exchange
 where
     F: AsyncFnMut(&mut Connection, Batch<'_>) -> Result<Receipt, SendError>,
 {
-    let builder = Reporter::builder("page").transport(Page { answer, post });
+    let builder = Reporter::builder("page").transport(Page { response, post });
     let builder = builder
         .clock(Still)
         .retry_base_delay(Duration::from_secs(1));

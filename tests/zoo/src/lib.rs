@@ -1,7 +1,7 @@
-//! The crate with other people's runtimes, clients and tools. The tests are in `tests/`; here are the pages whose
-//! snippets need those crates, compiled as documentation tests.
+//! Documentation tests of the pages whose snippets need third-party runtimes, clients and tools. The other tests with
+//! those crates are in `tests/`.
 
-/// A page, by its path from this file.
+/// Pages, by their paths from this file.
 macro_rules! pages {
     ($($name:ident: $path:literal,)*) => {
         $(
@@ -12,7 +12,7 @@ macro_rules! pages {
     };
 }
 
-// features/ includes its pages for readers only; they are compiled here.
+// In features/, these pages are only included for readers; they are compiled here.
 pages! {
     readme: "../../../README.md",
     architecture: "../../../docs/architecture.md",

@@ -1,4 +1,4 @@
-//! In the steady state logging allocates nothing, and neither does executing events.
+//! In the steady state, neither logging nor executing events allocates.
 
 use allocation_counter::measure;
 use core::future::{Future, pending};
@@ -11,10 +11,10 @@ use tinkex_telemetry::runtime::Clock;
 use tinkex_telemetry::time::{Instant, Timestamp};
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Severity, Transport, fields};
 
-/// Time that stands still.
-struct Still;
+/// A clock that stands still.
+struct FrozenClock;
 
-impl Clock for Still {
+impl Clock for FrozenClock {
     fn now(&self) -> Instant {
         Instant::ORIGIN
     }
@@ -28,10 +28,10 @@ impl Clock for Still {
     }
 }
 
-/// A network that answers when it is told to.
-struct Wire(Mutex<mpsc::Receiver<()>>);
+/// A transport that completes one send per message on the channel.
+struct Network(Mutex<mpsc::Receiver<()>>);
 
-impl Transport for Wire {
+impl Transport for Network {
     async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
         core::future::poll_fn(|context| match self.0.lock().map(|wire| wire.try_recv()) {
             Ok(Ok(())) => Poll::Ready(()),
@@ -54,7 +54,7 @@ struct Step<'a> {
     tags: [Option<&'a str>; 3],
 }
 
-/// Logs in every way, so many events of each; how often that allocated.
+/// Logs `events` events in each way. Returns the number of allocations.
 fn allocations(reporter: &tinkex_telemetry::Handle, events: u64) -> u64 {
     let model = String::from("a \"small\" model");
     let info = measure(|| {
@@ -81,10 +81,10 @@ fn poll(driver: Pin<&mut impl Future<Output = ()>>) {
     assert!(driver.poll(&mut context).is_pending());
 }
 
-/// A network that takes everything at once.
-struct Swallow;
+/// A transport that accepts everything at once.
+struct Discard;
 
-impl Transport for Swallow {
+impl Transport for Discard {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
         assert!(!batch.body().is_empty());
         Ok(Receipt::delivered())
@@ -92,13 +92,13 @@ impl Transport for Swallow {
 }
 
 #[test]
-fn a_session_that_was_idle_sends_its_next_batch_from_the_same_memory() {
+fn an_idle_session_sends_its_next_batch_from_the_same_memory() {
     let (reporter, driver) = Reporter::builder("s")
-        .transport(Swallow)
-        .clock(Still)
+        .transport(Discard)
+        .clock(FrozenClock)
         .enabled(true)
         .build()
-        .expect("it can work");
+        .expect("the defaults are valid");
     let mut driver = pin!(driver.run());
     let mut send = || {
         for _ in 0..20 {
@@ -115,24 +115,24 @@ fn a_session_that_was_idle_sends_its_next_batch_from_the_same_memory() {
 
 #[test]
 fn in_the_steady_state_logging_allocates_nothing() {
-    let (answer, answers) = mpsc::channel();
+    let (reply, replies) = mpsc::channel();
     let (reporter, driver) = Reporter::builder("s")
-        .transport(Wire(Mutex::new(answers)))
-        .clock(Still)
+        .transport(Network(Mutex::new(replies)))
+        .clock(FrozenClock)
         .enabled(true)
         .flush_interval(Duration::from_secs(1))
         .build()
-        .expect("it can work");
+        .expect("the defaults are valid");
     let mut driver = pin!(driver.run());
     let mut drain = || {
         while reporter.stats().queued > 0 {
-            answer.send(()).expect("it listens");
+            reply.send(()).expect("the transport is alive");
             reporter.flush();
             poll(driver.as_mut());
         }
     };
 
-    // The first events make room: for the ring, and for this thread's scratch buffer.
+    // The first events allocate the ring and this thread's scratch buffer.
     assert!(allocations(&reporter, 500) > 0);
     drain();
     assert_eq!(allocations(&reporter, 500), 0, "the queue was empty");
@@ -142,18 +142,22 @@ fn in_the_steady_state_logging_allocates_nothing() {
     reporter.flush();
     poll(driver.as_mut());
     assert_eq!(reporter.stats().queued, 4, "a batch is in flight");
-    assert_eq!(allocations(&reporter, 400), 0, "while it is");
+    assert_eq!(allocations(&reporter, 400), 0, "with a batch in flight");
     poll(driver.as_mut());
-    assert_eq!(reporter.stats().queued, 1604, "it still is");
-    // The ring's end and beginning are passed, too.
+    assert_eq!(
+        reporter.stats().queued,
+        1604,
+        "the batch is still in flight"
+    );
+    // Long enough for the ring to wrap around.
     for _ in 0..50 {
-        answer.send(()).expect("it listens");
+        reply.send(()).expect("the transport is alive");
         poll(driver.as_mut());
         assert_eq!(allocations(&reporter, 10), 0);
     }
 
     let info = measure(|| {
-        // No more than what is refused for lack of room.
+        // Until the queue is full.
         while reporter.log("x", ()) {}
         assert!(!reporter.log("x", ()));
     });
@@ -161,7 +165,7 @@ fn in_the_steady_state_logging_allocates_nothing() {
     assert!(info.count_total < 8, "the ring may have grown: {info:?}");
 }
 
-/// Executes so many events; how often that allocated.
+/// Executes `events` events. Returns the number of allocations.
 fn executions(bus: &Bus, session: &str, events: u64) -> u64 {
     let info = measure(|| {
         for step in 0..events {
@@ -180,41 +184,45 @@ fn executions(bus: &Bus, session: &str, events: u64) -> u64 {
 }
 
 #[test]
-fn executing_an_event_allocates_nothing_with_no_handler_with_others_and_with_a_session() {
+fn executing_an_event_allocates_nothing_with_or_without_handlers_and_a_session() {
     let bus = Bus::new();
-    assert_eq!(executions(&bus, "s", 100), 0, "nobody listens");
+    assert_eq!(executions(&bus, "s", 100), 0, "no handler is attached");
     bus.attach("other", "another.event", |_| {})
-        .expect("it is free");
+        .expect("the id is free");
     bus.attach("own", "tinkex.http.request.stop", |event| {
         assert!(event.measurements().u64("duration").is_some());
     })
-    .expect("it is free");
-    assert_eq!(executions(&bus, "s", 100), 0, "handlers listen");
+    .expect("the id is free");
+    assert_eq!(executions(&bus, "s", 100), 0, "handlers are attached");
 
-    let (_answer, answers) = mpsc::channel();
+    let (_reply, replies) = mpsc::channel();
     let (reporter, _driver) = Reporter::builder("s")
-        .transport(Wire(Mutex::new(answers)))
-        .clock(Still)
+        .transport(Network(Mutex::new(replies)))
+        .clock(FrozenClock)
         .bus(bus.clone())
         .enabled(true)
         .build()
-        .expect("it can work");
-    assert!(executions(&bus, "s", 200) > 0, "the queue makes room");
+        .expect("the defaults are valid");
+    assert!(executions(&bus, "s", 200) > 0, "the queue allocates");
     let before = reporter.stats().accepted;
-    assert_eq!(executions(&bus, "s", 50), 0, "the session takes them");
+    assert_eq!(executions(&bus, "s", 50), 0, "events of this session");
     assert_eq!(reporter.stats().accepted, before + 50);
-    assert_eq!(executions(&bus, "t", 50), 0, "it leaves others'");
+    assert_eq!(executions(&bus, "t", 50), 0, "events of another session");
     assert_eq!(reporter.stats().accepted, before + 50);
 }
 
 #[test]
-fn a_request_allocates_for_its_events_only_if_somebody_listens() {
+fn a_request_allocates_for_its_events_only_if_a_handler_is_attached() {
     use tinkex_telemetry::http::HttpEvents;
     let bus = Bus::new();
     let events = HttpEvents::on(&bus, "s");
     let requests = || measure(|| (0..100).for_each(|_| events.start("GET", "/a").stop(200)));
     assert_eq!(requests().count_total, 0);
     bus.attach("one", "tinkex.http.request.stop", |_| {})
-        .expect("it is free");
-    assert_eq!(requests().count_total, 100, "what its end has to say");
+        .expect("the id is free");
+    assert_eq!(
+        requests().count_total,
+        100,
+        "one per request, for the stop's metadata"
+    );
 }

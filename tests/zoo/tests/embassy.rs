@@ -1,6 +1,6 @@
-//! The embassy runtime on embassy's executor for hosts: the pool, its beginning and its end, and waits of every kind.
+//! The embassy runtime on embassy's executor for hosts: the pool, its start and end, and all kinds of waits.
 //!
-//! The intervals, in time that is moved by hand, are tested in `tests/embassy-mock/`, a package of its own.
+//! `tests/embassy-mock/`, a separate package, tests the intervals with a mock time driver.
 
 extern crate alloc;
 
@@ -22,7 +22,7 @@ use tinkex_telemetry::session::{BuildError, Driver};
 use tinkex_telemetry::time::{Instant, Timestamp};
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport, fields};
 
-/// Longer than anything here takes, shorter than a person waits.
+/// Longer than any wait here takes, yet short enough for a person to wait.
 const BOUND: Duration = Duration::from_secs(20);
 
 #[embassy_executor::task(pool_size = 64)]
@@ -31,10 +31,10 @@ async fn task(future: Pin<Box<dyn Future<Output = ()>>>) {
 }
 
 fn spawn(tasks: Tasks, future: impl Future<Output = ()> + 'static) {
-    tasks.spawn(task(Box::pin(future)).expect("there are tasks enough"));
+    tasks.spawn(task(Box::pin(future)).expect("the task pool has room"));
 }
 
-/// Runs `main` on an executor of its own. What it leaves running stands still afterwards.
+/// Runs `main` on a new executor. Tasks that are still running afterwards are never polled again.
 fn on_embassy<T: 'static>(main: impl AsyncFnOnce(Tasks) -> T + 'static) -> T {
     let executor: &'static mut Executor = Box::leak(Box::new(Executor::new()));
     let result = Rc::new(RefCell::new(None));
@@ -48,7 +48,7 @@ fn on_embassy<T: 'static>(main: impl AsyncFnOnce(Tasks) -> T + 'static) -> T {
         },
         || result.borrow().is_some(),
     );
-    result.take().expect("it has ended")
+    result.take().expect("`main` has ended")
 }
 
 fn new_pool() -> &'static EmbassyPool {
@@ -73,8 +73,8 @@ async fn yield_now() {
     .await;
 }
 
-/// Gives every task a turn, in whatever order the executor keeps them.
-async fn let_others_run() {
+/// Lets the executor poll every task, whatever their order.
+async fn yield_to_all() {
     for _ in 0..3 {
         yield_now().await;
     }
@@ -83,7 +83,7 @@ async fn let_others_run() {
 async fn until(holds: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     while !holds() {
-        assert!(began.elapsed() < BOUND, "it never came");
+        assert!(began.elapsed() < BOUND, "the condition never held");
         yield_now().await;
     }
 }
@@ -92,10 +92,10 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A session's name, and the events of a batch.
+/// A session's name and the events of a batch.
 type Sent = (String, Vec<String>);
 
-/// Keeps what it is sent.
+/// Records its batches.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<Sent>>>);
 
@@ -119,7 +119,7 @@ impl Transport for Memory {
     }
 }
 
-/// Never answers.
+/// Never completes a send.
 struct Stalled;
 
 impl Transport for Stalled {
@@ -142,7 +142,7 @@ fn start_as<T: Transport>(
 }
 
 fn start<T: Transport>(pool: &'static EmbassyPool, transport: T) -> Reporter<T, Embassy, Embassy> {
-    start_as("s", pool, transport).expect("it starts")
+    start_as("s", pool, transport).expect("the session starts")
 }
 
 // Delivery.
@@ -169,13 +169,13 @@ fn events_arrive_in_order_up_to_the_sessions_end() {
 }
 
 #[test]
-fn a_batch_leaves_when_the_threshold_is_reached() {
+fn a_batch_is_sent_when_the_threshold_is_reached() {
     let memory = Memory::default();
     let transport = memory.clone();
     on_embassy(async move |tasks| {
         let reporter = start(running_pool(tasks), transport);
         reporter.log("x", ());
-        let_others_run().await;
+        yield_to_all().await;
         assert_eq!(reporter.stats().delivered, 0);
         reporter.log("x", ());
         until(|| reporter.stats().delivered == 3).await;
@@ -189,11 +189,11 @@ fn sessions_in_one_pool_do_not_wait_for_each_other() {
     let transport = memory.clone();
     on_embassy(async move |tasks| {
         let pool = running_pool(tasks);
-        let stalled = start_as("stalled", pool, Stalled).expect("it starts");
+        let stalled = start_as("stalled", pool, Stalled).expect("the session starts");
         stalled.flush();
         let sessions = ["a", "b"].map(|it| start_as(it, pool, transport.clone()));
         for session in sessions {
-            let session = session.expect("it starts");
+            let session = session.expect("the session starts");
             assert!(session.stop(BOUND).await.all_delivered());
         }
         assert_eq!(stalled.stats().queued, 1);
@@ -203,7 +203,7 @@ fn sessions_in_one_pool_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn dropping_the_reporter_only_asks_for_a_stop() {
+fn dropping_the_reporter_only_requests_a_stop() {
     on_embassy(async |tasks| {
         let reporter = start(running_pool(tasks), Memory::default());
         let handle = reporter.handle();
@@ -216,8 +216,8 @@ fn dropping_the_reporter_only_asks_for_a_stop() {
 }
 
 #[test]
-fn a_transport_that_is_not_send_runs_in_a_task_of_the_programs() {
-    /// Counts events in memory that no other thread may see.
+fn a_transport_that_is_not_send_runs_in_a_task_of_the_program() {
+    /// Counts events in memory that other threads cannot access.
     struct Counter(Rc<Cell<usize>>);
 
     impl LocalTransport for Counter {
@@ -236,18 +236,18 @@ fn a_transport_that_is_not_send_runs_in_a_task_of_the_programs() {
         let count = Rc::new(Cell::new(0));
         let builder = Reporter::builder("s").transport(Counter(Rc::clone(&count)));
         let builder = builder.clock(Embassy).enabled(true);
-        let (reporter, driver) = builder.build().expect("it builds");
-        tasks.spawn(telemetry(driver).expect("it is the first"));
+        let (reporter, driver) = builder.build().expect("the session builds");
+        tasks.spawn(telemetry(driver).expect("the task is spawned once"));
         assert!(reporter.stop(BOUND).await.all_delivered());
         count.get()
     });
     assert_eq!(count, 2);
 }
 
-// The pool's beginning.
+// The start of the pool.
 
 #[test]
-fn what_is_spawned_before_the_pool_runs_is_kept_until_it_does() {
+fn tasks_spawned_before_the_pool_runs_are_kept_until_it_does() {
     on_embassy(async |tasks| {
         let pool = new_pool();
         let reporter = start(pool, Memory::default());
@@ -260,10 +260,10 @@ fn what_is_spawned_before_the_pool_runs_is_kept_until_it_does() {
 }
 
 #[test]
-fn a_wait_on_a_pool_that_nobody_runs_ends_at_its_deadline() {
+fn a_wait_on_a_pool_that_is_not_running_ends_at_its_deadline() {
     on_embassy(async |_| {
         let reporter = start(new_pool(), Memory::default());
-        // In real time: that it passes by itself is what is tested.
+        // In real time: the deadline must pass without a driver.
         let drain = reporter.stop(Duration::from_millis(20)).await;
         assert_eq!((drain.delivered, drain.remaining), (0, 2));
         assert_eq!(reporter.stats().dropped.shutdown, 2);
@@ -274,7 +274,7 @@ fn a_wait_on_a_pool_that_nobody_runs_ends_at_its_deadline() {
 fn a_pool_is_run_by_one_task_at_a_time() {
     on_embassy(async |tasks| {
         let pool = running_pool(tasks);
-        let_others_run().await;
+        yield_to_all().await;
         pool.run().await;
         let reporter = start(pool, Memory::default());
         assert!(reporter.stop(BOUND).await.all_delivered());
@@ -286,9 +286,9 @@ fn a_session_without_a_pool_cannot_be_started() {
     let builder = Reporter::builder("s").transport(Memory::default());
     let refused = builder.runtime(Embassy).enabled(true).start();
     let Err(error @ BuildError::Spawn(_)) = refused else {
-        panic!("it was started");
+        panic!("the session started");
     };
-    let reason = error.source().expect("it says why").to_string();
+    let reason = error.source().expect("the error has a source").to_string();
     assert!(reason.contains("Embassy::on(&POOL)"), "{reason}");
     assert!(Embassy.spawn(async {}).is_err());
 }
@@ -300,30 +300,30 @@ fn tasks_can_be_spawned_from_other_threads() {
         let pool = running_pool(tasks);
         let reporter = start(pool, Memory::default());
         let handle = reporter.handle();
-        let_others_run().await;
+        yield_to_all().await;
         let elsewhere = thread::spawn(move || {
             let here = thread::current().id();
             handle.spawn(async move {
                 let is_elsewhere = thread::current().id() != here;
-                done.send(is_elsewhere).expect("somebody waits");
+                done.send(is_elsewhere).expect("the test is waiting");
             })
         });
-        let has_come = RefCell::new(None);
+        let received = RefCell::new(None);
         until(|| {
             is_done
                 .try_recv()
-                .is_ok_and(|it| has_come.replace(Some(it)).is_none())
+                .is_ok_and(|it| received.replace(Some(it)).is_none())
         })
         .await;
-        assert_eq!(has_come.take(), Some(true));
+        assert_eq!(received.take(), Some(true));
         assert_eq!(elsewhere.join().expect("no panic"), Ok(()));
     });
 }
 
-// The pool's end.
+// The end of the pool.
 
 #[test]
-fn waits_end_at_once_when_the_pool_is_dropped_and_another_driver_carries_on() {
+fn waits_end_at_once_when_the_pool_is_dropped_and_another_driver_takes_over() {
     let pool = new_pool();
     let mut run = Box::pin(pool.run());
     let reporter = start(pool, Stalled);
@@ -333,14 +333,16 @@ fn waits_end_at_once_when_the_pool_is_dropped_and_another_driver_carries_on() {
     assert!(poll_once(run.as_mut()).is_pending());
     drop(run);
     let Poll::Ready(drain) = poll_once(wait) else {
-        panic!("it waits for nobody");
+        panic!("the wait is still pending");
     };
     assert_eq!((drain.delivered, drain.remaining), (0, 2));
     assert!(!reporter.stats().driver_alive);
     let blocking = reporter.wait_until_drained_blocking(BOUND);
     assert_eq!(blocking.map(|drain| drain.remaining), Ok(2));
 
-    let driver = reporter.new_driver(Memory::default()).expect("it has none");
+    let driver = reporter
+        .new_driver(Memory::default())
+        .expect("the session has no driver");
     on_embassy(async move |tasks| {
         spawn(tasks, driver.run());
         assert!(reporter.stop(BOUND).await.all_delivered());
@@ -348,7 +350,7 @@ fn waits_end_at_once_when_the_pool_is_dropped_and_another_driver_carries_on() {
 }
 
 #[test]
-fn a_pool_whose_task_is_gone_takes_no_tasks_until_it_is_run_again() {
+fn a_stopped_pool_accepts_no_tasks_until_it_runs_again() {
     let pool = new_pool();
     let mut run = Box::pin(pool.run());
     let kept = Arc::new(());
@@ -358,26 +360,28 @@ fn a_pool_whose_task_is_gone_takes_no_tasks_until_it_is_run_again() {
         core::future::pending::<()>().await;
         drop(inside);
     };
-    on_pool.spawn(task).expect("it is kept");
+    on_pool.spawn(task).expect("the pool keeps the task");
     assert!(poll_once(run.as_mut()).is_pending());
     assert_eq!(Arc::strong_count(&kept), 2);
     drop(run);
     assert_eq!(Arc::strong_count(&kept), 1);
 
-    let refused = on_pool.spawn(async {}).expect_err("nobody runs it");
+    let refused = on_pool
+        .spawn(async {})
+        .expect_err("the pool is not running");
     assert_eq!(refused.to_string(), "the task that ran the pool is gone");
     assert!(start_as("s", pool, Stalled).is_err());
 
     on_embassy(async |tasks| {
         spawn(tasks, pool.run());
-        let_others_run().await;
+        yield_to_all().await;
         let reporter = start(pool, Memory::default());
         assert!(reporter.stop(BOUND).await.all_delivered());
     });
 }
 
 #[test]
-fn a_run_that_is_dropped_before_its_first_turn_has_changed_nothing() {
+fn a_run_dropped_before_its_first_poll_changes_nothing() {
     on_embassy(async |tasks| {
         let pool = new_pool();
         drop(pool.run());
@@ -389,13 +393,13 @@ fn a_run_that_is_dropped_before_its_first_turn_has_changed_nothing() {
 }
 
 #[test]
-fn a_task_that_panics_ends_alone() {
+fn a_panicking_task_does_not_affect_others() {
     /// Panics when it is dropped.
-    struct Sore;
+    struct PanicsOnDrop;
 
-    impl Drop for Sore {
+    impl Drop for PanicsOnDrop {
         fn drop(&mut self) {
-            panic!("it is dropped");
+            panic!("dropped");
         }
     }
 
@@ -403,11 +407,11 @@ fn a_task_that_panics_ends_alone() {
     let mut run = Box::pin(pool.run());
     let on_pool = Embassy::on(pool);
     on_pool
-        .spawn(async { panic!("it is polled") })
-        .expect("kept");
+        .spawn(async { panic!("polled") })
+        .expect("the pool keeps the task");
     for is_done in [false, true] {
         let task = async move {
-            let _sore = Sore;
+            let _panics = PanicsOnDrop;
             poll_fn(|_| {
                 if is_done {
                     Poll::Ready(())
@@ -417,7 +421,7 @@ fn a_task_that_panics_ends_alone() {
             })
             .await;
         };
-        on_pool.spawn(task).expect("kept");
+        on_pool.spawn(task).expect("the pool keeps the task");
     }
     let reporter = start(pool, Memory::default());
     reporter.flush();
@@ -427,30 +431,30 @@ fn a_task_that_panics_ends_alone() {
     assert!(!reporter.stats().driver_alive);
 }
 
-// Waits that block.
+// Blocking waits.
 
 #[test]
 fn blocking_on_the_pools_thread_is_refused() {
     on_embassy(async |tasks| {
         let pool = running_pool(tasks);
-        let_others_run().await;
-        // The driver has not had a turn yet.
+        yield_to_all().await;
+        // The driver has not been polled yet.
         let reporter = start(pool, Stalled);
         let refused = reporter.wait_until_drained_blocking(BOUND);
         assert_eq!(refused, Err(WouldDeadlock));
-        let_others_run().await;
+        yield_to_all().await;
         assert_eq!(reporter.stop_blocking(BOUND), Err(WouldDeadlock));
         assert!(reporter.stats().session_ended);
     });
 }
 
 #[test]
-fn blocking_on_the_thread_of_a_driver_of_its_own_is_refused() {
+fn blocking_on_the_thread_of_a_separate_driver_is_refused() {
     on_embassy(async |tasks| {
         let builder = Reporter::builder("s").transport(Stalled).clock(Embassy);
-        let (reporter, driver) = builder.enabled(true).build().expect("it builds");
+        let (reporter, driver) = builder.enabled(true).build().expect("the session builds");
         spawn(tasks, driver.run());
-        let_others_run().await;
+        yield_to_all().await;
         let refused = reporter.wait_until_drained_blocking(BOUND);
         assert_eq!(refused, Err(WouldDeadlock));
     });
@@ -479,7 +483,7 @@ fn a_sleep_is_never_early() {
     on_embassy(async |_| {
         for micros in [1, 7, 50, 333, 1_000] {
             let at = Embassy.now().checked_add(Duration::from_micros(micros));
-            let at = at.expect("it is near");
+            let at = at.expect("no overflow");
             Embassy.sleep_until(at).await;
             assert!(Embassy.now() >= at);
         }
@@ -487,7 +491,7 @@ fn a_sleep_is_never_early() {
 }
 
 #[test]
-fn a_sleep_until_now_takes_no_turn_and_one_without_end_no_harm() {
+fn a_sleep_until_now_is_ready_at_once_and_an_endless_one_does_no_harm() {
     assert!(poll_once(pin!(Embassy.sleep_until(Embassy.now()))).is_ready());
     assert!(poll_once(pin!(Embassy.sleep_until(Instant::ORIGIN))).is_ready());
     let end = Instant::from_micros(u64::MAX);
@@ -495,7 +499,7 @@ fn a_sleep_until_now_takes_no_turn_and_one_without_end_no_harm() {
 }
 
 #[test]
-fn wall_time_is_the_programs_or_else_the_systems() {
+fn wall_time_comes_from_the_program_or_else_from_the_system() {
     let before = Timestamp::from(SystemTime::now());
     let now = Embassy.utc();
     assert!(before <= now && now <= Timestamp::from(SystemTime::now()));
@@ -505,7 +509,7 @@ fn wall_time_is_the_programs_or_else_the_systems() {
     let memory = Memory::default();
     let builder = Reporter::builder("s").transport(memory.clone());
     let builder = builder.clock(given).enabled(true);
-    let (reporter, driver) = builder.build().expect("it builds");
+    let (reporter, driver) = builder.build().expect("the session builds");
     reporter.flush();
     assert!(poll_once(pin!(driver.run())).is_pending());
     let event = &memory.batches()[0].1[0];

@@ -1,4 +1,4 @@
-//! The tokio runtime: both flavours, paused time, blocking waits, and runtimes that are missing or gone.
+//! The tokio runtime: both flavours, paused time, blocking waits, and missing or shut-down runtimes.
 
 extern crate alloc;
 
@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::{LocalSet, spawn_blocking};
 use tokio::time::Instant;
 
-/// Longer than anything here takes, shorter than a person waits.
+/// Longer than any wait here takes, yet short enough for a person to wait.
 const BOUND: Duration = Duration::from_secs(20);
 
 fn multi_thread(workers: usize) -> Runtime {
@@ -37,7 +37,7 @@ fn current_thread() -> Runtime {
     builder.enable_all().build().expect("a runtime")
 }
 
-/// Notes when each attempt came in tokio's time, and fails the first `failures`.
+/// Records the time of each attempt, by tokio's clock, and fails the first `failures`.
 #[derive(Clone, Default)]
 struct Memory {
     attempts: Arc<Mutex<Vec<Instant>>>,
@@ -61,7 +61,7 @@ impl Transport for Memory {
     }
 }
 
-/// Never answers.
+/// Never completes a send.
 struct Stalled;
 
 impl Transport for Stalled {
@@ -76,7 +76,7 @@ fn start_on<T: Transport>(tokio: Tokio, transport: T) -> Reporter<T, Tokio, Toki
         .runtime(tokio)
         .enabled(true)
         .start()
-        .expect("it starts")
+        .expect("the session starts")
 }
 
 fn start<T: Transport>(transport: T) -> Reporter<T, Tokio, Tokio> {
@@ -100,7 +100,7 @@ fn events_arrive_from_both_flavours() {
             assert!(reporter.log("x", fields! { n: 1 }));
             assert!(reporter.stop(BOUND).await.all_delivered());
         });
-        let session = collector.session("s").expect("it was kept");
+        let session = collector.session("s").expect("the session arrived");
         assert!(session.has_ended());
         assert_eq!((session.len(), session.gaps()), (3, vec![]));
         assert_eq!(collector.violations(), []);
@@ -108,15 +108,15 @@ fn events_arrive_from_both_flavours() {
 }
 
 #[test]
-fn a_reporter_that_is_dropped_is_stopped_by_its_executor() {
+fn a_dropped_reporter_is_stopped_by_its_executor() {
     for runtime in [multi_thread(1), current_thread()] {
         let collector = Collector::start().expect("a collector");
         let config = Config::new(&collector.url(), "key").expect("a config");
         runtime.block_on(async {
             let client = Reqwest::new().expect("a client");
             drop(start(HttpTransport::new(config, client)));
-            let has_come = spawn_blocking(move || collector.wait_for("s", 2, BOUND));
-            assert!(has_come.await.expect("no panic"));
+            let received = spawn_blocking(move || collector.wait_for("s", 2, BOUND));
+            assert!(received.await.expect("no panic"));
         });
     }
 }
@@ -157,7 +157,7 @@ async fn retries_back_off_in_paused_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_without_answer_ends_at_its_timeout_in_paused_time() {
+async fn an_attempt_without_response_ends_at_its_timeout_in_paused_time() {
     let began = Instant::now();
     let reporter = start(Stalled);
     let drain = reporter.stop(Duration::from_secs(7)).await;
@@ -208,14 +208,14 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Real time passes here: it is what is under test.
+/// In real time: the sleeps themselves are under test.
 const SHORT: Duration = Duration::from_millis(20);
 
 #[test]
-fn a_sleep_may_be_made_and_polled_outside_the_runtime() {
+fn a_sleep_may_be_created_and_polled_outside_the_runtime() {
     let runtime = multi_thread(1);
     let tokio = Tokio::on(runtime.handle().clone());
-    let at = tokio.now().checked_add(SHORT).expect("soon");
+    let at = tokio.now().checked_add(SHORT).expect("no overflow");
     block_on(tokio.sleep_until(at));
     assert!(tokio.now() >= at);
 }
@@ -224,7 +224,7 @@ fn a_sleep_may_be_made_and_polled_outside_the_runtime() {
 fn a_sleep_outlives_the_runtime_and_is_not_early() {
     for runtime in [multi_thread(1), current_thread()] {
         let tokio = Tokio::on(runtime.handle().clone());
-        let at = tokio.now().checked_add(SHORT).expect("soon");
+        let at = tokio.now().checked_add(SHORT).expect("no overflow");
         let mut under_way = Box::pin(tokio.sleep_until(at));
         assert!(poll(under_way.as_mut()).is_pending());
         let untouched = tokio.sleep_until(at);
@@ -232,15 +232,15 @@ fn a_sleep_outlives_the_runtime_and_is_not_early() {
         block_on(under_way);
         assert!(tokio.now() >= at);
         block_on(untouched);
-        let later = tokio.now().checked_add(SHORT).expect("soon");
+        let later = tokio.now().checked_add(SHORT).expect("no overflow");
         block_on(tokio.sleep_until(later));
         assert!(tokio.now() >= later);
     }
 }
 
 #[test]
-fn a_clock_that_was_never_bound_works_with_any_runtime_and_with_none() {
-    let at = || Tokio.now().checked_add(SHORT).expect("soon");
+fn an_unbound_clock_works_with_any_runtime_and_with_none() {
+    let at = || Tokio.now().checked_add(SHORT).expect("no overflow");
     let (outside, inside) = (at(), at());
     block_on(Tokio.sleep_until(outside));
     assert!(Tokio.now() >= outside);
@@ -264,10 +264,10 @@ fn a_sleep_until_the_end_of_time_does_not_overflow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sleep_that_is_dropped_leaves_no_task_behind() {
+async fn a_dropped_sleep_leaves_no_task_behind() {
     let mut tokio = Tokio;
     tokio.bind().expect("there is a runtime");
-    let at = tokio.now().checked_add(BOUND).expect("soon");
+    let at = tokio.now().checked_add(BOUND).expect("no overflow");
     let metrics = tokio::runtime::Handle::current().metrics();
     {
         let mut sleep = pin!(tokio.sleep_until(at));
@@ -279,7 +279,7 @@ async fn a_sleep_that_is_dropped_leaves_no_task_behind() {
     }
 }
 
-// Runtimes that are missing, incomplete or gone.
+// Missing, incomplete or shut-down runtimes.
 
 #[test]
 fn outside_a_runtime_nothing_starts() {
@@ -294,7 +294,7 @@ fn outside_a_runtime_nothing_starts() {
 }
 
 #[test]
-fn a_runtime_can_be_named_from_outside() {
+fn a_session_can_be_started_from_outside_on_a_given_runtime() {
     let runtime = multi_thread(1);
     let reporter = start_on(Tokio::on(runtime.handle().clone()), Memory::default());
     assert_eq!(
@@ -317,20 +317,23 @@ fn a_runtime_without_timers_is_refused() {
 }
 
 #[test]
-fn a_runtime_that_is_shut_down_starts_nothing() {
+fn nothing_starts_on_a_runtime_that_has_shut_down() {
     for runtime in [multi_thread(1), current_thread()] {
         let handle = runtime.handle().clone();
         drop(runtime);
         let builder = Reporter::builder("s")
             .transport(Stalled)
             .runtime(Tokio::on(handle));
-        let error = builder.enabled(true).start().expect_err("it is gone");
+        let error = builder
+            .enabled(true)
+            .start()
+            .expect_err("the runtime is shut down");
         assert_eq!(refusal(&error), "the tokio runtime is shut down");
     }
 }
 
 #[test]
-fn a_task_that_is_through_at_once_was_started_all_the_same() {
+fn a_task_that_finishes_at_once_still_counts_as_started() {
     let runtime = multi_thread(1);
     let tokio = Tokio::on(runtime.handle().clone());
     for _ in 0..1000 {
@@ -340,7 +343,7 @@ fn a_task_that_is_through_at_once_was_started_all_the_same() {
 }
 
 #[test]
-fn waits_end_at_once_when_the_runtime_goes_down_under_a_reporter() {
+fn waits_end_at_once_when_the_runtime_of_a_reporter_shuts_down() {
     for runtime in [multi_thread(2), current_thread()] {
         let reporter = start_on(Tokio::on(runtime.handle().clone()), Stalled);
         let handle = reporter.handle();
@@ -371,7 +374,7 @@ fn blocking_works_in_a_task_of_a_multi_thread_runtime() {
     let runtime = multi_thread(1);
     let task = async {
         let reporter = start(Memory::default());
-        // At once, when the driver may be next in line on this very worker; and again, when it has been here.
+        // At once, when the driver may be the next task of this worker; and again, after it has run here.
         for n in 0..20 {
             assert_eq!(drain(&reporter), Ok(1), "{n}");
             reporter.log("x", ());
@@ -379,7 +382,7 @@ fn blocking_works_in_a_task_of_a_multi_thread_runtime() {
         }
     };
     runtime.block_on(runtime.spawn(task)).expect("no panic");
-    // In what block_on itself runs, too.
+    // Also in the future of `block_on` itself.
     runtime.block_on(async { assert_eq!(drain(&start(Memory::default())), Ok(1)) });
 }
 
@@ -394,7 +397,7 @@ fn blocking_is_refused_in_a_local_set() {
             drain(&handle)
         });
         assert_eq!(task.await.expect("no panic"), Err(WouldDeadlock));
-        // What was asked for was asked for all the same.
+        // The refused call has still requested the flush.
         assert!(reporter.wait_until_drained(BOUND).await.is_drained());
     });
 }
@@ -419,7 +422,7 @@ fn blocking_is_refused_in_a_current_thread_runtime_before_and_after_the_driver_h
 }
 
 #[test]
-fn blocking_is_refused_on_whatever_thread_runs_a_current_thread_runtime() {
+fn blocking_is_refused_on_any_thread_that_runs_a_current_thread_runtime() {
     let runtime = current_thread();
     let reporter = runtime.block_on(async {
         let reporter = start(Memory::default());
@@ -451,15 +454,15 @@ fn blocking_works_in_spawn_blocking_and_outside() {
 }
 
 #[test]
-fn a_panic_of_what_is_waited_for_is_not_swallowed() {
+fn a_panic_in_a_blocking_wait_propagates() {
     let runtime = multi_thread(1);
     let tokio = Tokio::on(runtime.handle().clone());
-    let task = async move { tokio.block_in_place(true, &mut || panic!("of its own")) };
+    let task = async move { tokio.block_in_place(true, &mut || panic!("inside the wait")) };
     let panic = runtime
         .block_on(runtime.spawn(task))
-        .expect_err("it panics")
+        .expect_err("the wait panics")
         .into_panic();
-    assert_eq!(panic.downcast_ref(), Some(&"of its own"));
+    assert_eq!(panic.downcast_ref(), Some(&"inside the wait"));
 }
 
 #[test]
@@ -483,16 +486,16 @@ fn a_fatal_exception_is_settled_before_a_blocking_main_ends() {
     );
 }
 
-/// tokio's own paused time moves the session; the test answers.
+/// tokio's paused time drives the session; the test completes the sends.
 #[tokio::test(start_paused = true)]
-async fn sends_are_answered_by_hand_in_tokios_paused_time() {
+async fn sends_are_completed_by_hand_in_tokios_paused_time() {
     let transport = ManualTransport::new();
     let reporter = Reporter::builder("s")
         .transport(transport.clone())
         .runtime(Tokio)
         .enabled(true)
         .start()
-        .expect("it starts");
+        .expect("the session starts");
     let begin = Instant::now();
     let send = loop {
         match transport.next() {
@@ -505,7 +508,7 @@ async fn sends_are_answered_by_hand_in_tokios_paused_time() {
         waited >= Duration::from_secs(10) && waited < Duration::from_secs(11),
         "{waited:?}"
     );
-    send.answer(Ok(Receipt::delivered()));
+    send.complete(Ok(Receipt::delivered()));
     assert!(
         reporter
             .wait_until_drained(Duration::from_secs(5))

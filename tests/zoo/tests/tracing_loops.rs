@@ -1,5 +1,5 @@
-//! Sending what is traced makes clients trace: none of that is sent in turn. The subscriber is the process's own, so that
-//! the clients' threads have it, too.
+//! What HTTP clients trace while they send telemetry is not sent in turn. The subscriber is global, so that it covers
+//! the clients' threads.
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
 use core::fmt;
@@ -21,7 +21,7 @@ const BOUND: Duration = Duration::from_secs(20);
 const ROUNDS: u64 = 30;
 const SESSIONS: [&str; 3] = ["reqwest", "ureq", "surf"];
 
-/// How many events of each origin were traced at all.
+/// The number of traced events of each origin, whether sent or not.
 static TRACED: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
 struct Counting;
@@ -55,13 +55,13 @@ fn start<R: Runtime>(url: &str, id: &str, client: impl HttpClient, runtime: R) -
         .transport(HttpTransport::new(config, client))
         .runtime(runtime)
         .enabled(true)
-        // Whatever is queued goes out at once, so that a loop would not have to wait.
+        // Sends every event at once, so that a loop would show immediately.
         .flush_interval(Duration::from_millis(1))
         .flush_threshold(1)
         .start()
-        .expect("it starts");
+        .expect("the session starts");
     let handle = reporter.handle();
-    // They live as long as the process.
+    // The sessions live as long as the process.
     core::mem::forget(reporter);
     handle
 }
@@ -101,8 +101,8 @@ fn sessions() -> &'static Sessions {
             .with(layer(2))
             .with(only_reentrant)
             .with(Counting);
-        tracing::subscriber::set_global_default(subscriber).expect("there is no other");
-        tracing_log::LogTracer::init().expect("there is no other");
+        tracing::subscriber::set_global_default(subscriber).expect("no other is set");
+        tracing_log::LogTracer::init().expect("no other is set");
         Sessions {
             collector,
             handles,
@@ -112,7 +112,7 @@ fn sessions() -> &'static Sessions {
 }
 
 #[test]
-fn at_the_most_talkative_level_no_client_makes_events_of_its_own() {
+fn at_the_most_verbose_level_no_client_creates_events() {
     let Sessions {
         collector, handles, ..
     } = sessions();
@@ -124,7 +124,7 @@ fn at_the_most_talkative_level_no_client_makes_events_of_its_own() {
             assert!(drain.is_ok_and(|drain| drain.all_delivered()));
         }
     }
-    // Nothing comes after it, however often it is looked.
+    // Nothing follows, however many flushes.
     for handle in handles {
         for _ in 0..20 {
             handle.flush();
@@ -137,14 +137,14 @@ fn at_the_most_talkative_level_no_client_makes_events_of_its_own() {
         assert!(drain.is_ok_and(|drain| drain.all_delivered()));
     }
     for id in SESSIONS {
-        let session = collector.session(id).expect("it was kept");
+        let session = collector.session(id).expect("the session arrived");
         assert_eq!(session.len() as u64, 2 + 2 * ROUNDS);
         for event in &session.events()[1..=2 * ROUNDS as usize] {
             assert_eq!(event.value()["event_data"]["target"], "app");
             assert_eq!(event.value()["event_name"], "app");
         }
     }
-    // The clients did have much to say: at least once for each request.
+    // The clients did trace, at least once per request.
     for origin in ["reqwest", "ureq", "ureq_proto", "async_h1", "http_client"] {
         let count = traced(origin);
         assert!(count >= ROUNDS, "{origin} only {count}");
@@ -163,11 +163,11 @@ fn at_the_most_talkative_level_no_client_makes_events_of_its_own() {
 }
 
 #[test]
-fn a_field_that_traces_while_it_is_recorded_does_so_in_vain() {
+fn events_traced_while_a_field_is_recorded_are_ignored() {
     struct Traces;
     impl fmt::Debug for Traces {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            // With an event of its own for each, this would have no end.
+            // If this event were recorded, it would recurse forever.
             error!(target: "reentrant", field = ?Self, "inner");
             f.write_str("shown")
         }
@@ -178,7 +178,7 @@ fn a_field_that_traces_while_it_is_recorded_does_so_in_vain() {
     assert!(drain.is_ok_and(|drain| drain.all_delivered()));
     assert_eq!(handle.stats().accepted, 2);
     let session = sessions().collector.session("reentrant");
-    let session = session.expect("it was kept");
+    let session = session.expect("the session arrived");
     let fields = &session.events()[1].value()["event_data"]["fields"];
     assert_eq!(fields["field"], "shown");
 }

@@ -1,4 +1,4 @@
-//! Blocks: what they come to, and what is logged of it.
+//! Captured blocks: what they return, and what is logged.
 
 use crate::support::{BOUND, Failed, builder, finish, pair, payload, thread};
 use core::error::Error;
@@ -9,12 +9,12 @@ use tinkex_telemetry::session::AsHandle;
 use tinkex_telemetry::{Handle, Severity, Thread, capture};
 
 #[test]
-fn values_of_any_type_pass_and_nothing_is_logged() {
+fn values_of_any_type_pass_through_and_nothing_is_logged() {
     let (session, kept) = thread();
     assert_eq!(capture!(reporter = session, { 5 }), 5);
     assert_eq!(capture!(reporter = session, { Some("x") }), Some("x"));
     assert_eq!(capture!(reporter = session, { Ok::<_, Failed>(7) }), Ok(7));
-    // No error that anybody could report.
+    // Not a type that can be logged as an error.
     assert_eq!(
         capture!(reporter = session, { Err::<(), _>("a text") }),
         Err("a text")
@@ -28,7 +28,7 @@ fn values_of_any_type_pass_and_nothing_is_logged() {
 }
 
 #[test]
-fn an_error_is_logged_and_given_back() {
+fn an_error_is_logged_and_returned() {
     let (session, kept) = thread();
     let result: Result<(), Failed> = capture!(reporter = session, { Err(Failed("one")) });
     assert_eq!(result, Err(Failed("one")));
@@ -40,7 +40,7 @@ fn an_error_is_logged_and_given_back() {
 }
 
 #[test]
-fn a_block_ends_where_a_question_mark_says_so() {
+fn a_question_mark_ends_only_the_block() {
     fn parse(session: &Handle, text: &str) -> Result<u8, ParseIntError> {
         let doubled = capture!(reporter = session, {
             let number: u8 = text.parse()?;
@@ -56,7 +56,7 @@ fn a_block_ends_where_a_question_mark_says_so() {
 }
 
 #[test]
-fn boxed_errors_and_reports_are_logged_as_what_they_hold() {
+fn boxed_errors_and_reports_are_logged_as_the_errors_they_contain() {
     let (session, kept) = thread();
     let boxed = capture!(reporter = session, {
         Err::<(), Box<dyn Error>>(Box::new(Failed("boxed")))
@@ -88,7 +88,7 @@ fn boxed_errors_and_reports_are_logged_as_what_they_hold() {
 }
 
 #[test]
-fn a_panic_is_logged_and_goes_on_with_its_own_payload() {
+fn a_panic_is_logged_and_continues_with_its_payload() {
     #[derive(Debug, PartialEq)]
     struct Own(u32);
     let (session, kept) = thread();
@@ -107,7 +107,7 @@ fn a_panic_is_logged_and_goes_on_with_its_own_payload() {
 }
 
 #[test]
-fn the_severity_is_what_was_asked_for() {
+fn the_requested_severity_is_used() {
     let (session, kept) = thread();
     let _: Result<(), _> = capture!(reporter = session, severity = Severity::Critical, {
         Err(Failed("critical"))
@@ -126,7 +126,7 @@ fn the_severity_is_what_was_asked_for() {
 }
 
 #[test]
-fn a_fatal_failure_ends_the_session_and_is_sent_before_it_goes_on() {
+fn a_fatal_failure_ends_the_session_and_is_sent_before_it_is_returned() {
     let (session, kept) = thread();
     let result: Result<(), _> = capture!(fatal = true, reporter = session, { Err(Failed("last")) });
     assert_eq!(result, Err(Failed("last")));
@@ -135,14 +135,14 @@ fn a_fatal_failure_ends_the_session_and_is_sent_before_it_goes_on() {
         [kinds(0), kinds(1), kinds(2)],
         ["SESSION_START", "UNHANDLED_EXCEPTION", "SESSION_END"]
     );
-    // It does not go dark.
+    // The session still accepts events.
     assert!(session.log("still.here", ()));
     finish(session, &kept);
     assert_eq!(kept.events().len(), 4);
 }
 
 #[test]
-fn a_fatal_panic_ends_the_session_and_is_sent_before_it_goes_on() {
+fn a_fatal_panic_ends_the_session_and_is_sent_before_it_continues() {
     let (session, kept) = thread();
     let text = payload(|| capture!(reporter = session, fatal = true, { panic!("last") }));
     assert_eq!(text.downcast_ref(), Some(&"last"));
@@ -151,11 +151,11 @@ fn a_fatal_panic_ends_the_session_and_is_sent_before_it_goes_on() {
 }
 
 #[test]
-fn without_a_reporter_everything_is_as_it_was() {
-    let nobody: Option<Handle> = None;
+fn without_a_reporter_capture_changes_nothing() {
+    let none: Option<Handle> = None;
     assert_eq!(capture!({ 3 }), 3);
     assert_eq!(
-        capture!(reporter = nobody, { Err::<(), _>(Failed("x")) }),
+        capture!(reporter = none, { Err::<(), _>(Failed("x")) }),
         Err(Failed("x"))
     );
     assert_eq!(capture!(reporter = Handle::off(), fatal = true, { 4 }), 4);
@@ -168,7 +168,7 @@ fn without_a_reporter_everything_is_as_it_was() {
 }
 
 #[test]
-fn handles_reporters_and_options_of_them_are_reporters() {
+fn handles_reporters_and_options_of_them_are_accepted_as_reporters() {
     let (session, kept) = thread();
     let handle = session.handle();
     let option = Some(handle.clone());
@@ -182,9 +182,9 @@ fn handles_reporters_and_options_of_them_are_reporters() {
 }
 
 #[test]
-fn a_session_that_is_switched_off_changes_nothing_and_logs_nothing() {
+fn a_disabled_session_changes_nothing_and_logs_nothing() {
     let (builder, kept) = builder(Thread);
-    let session = builder.enabled(false).start().expect("it starts");
+    let session = builder.enabled(false).start().expect("the session starts");
     assert_eq!(
         capture!(reporter = session, { Err::<(), _>(Failed("x")) }),
         Err(Failed("x"))
@@ -200,18 +200,18 @@ fn a_session_that_is_switched_off_changes_nothing_and_logs_nothing() {
 }
 
 #[test]
-fn an_error_that_panics_when_it_is_looked_at_is_given_back_all_the_same() {
+fn an_error_whose_display_panics_is_still_returned() {
     #[derive(Debug)]
-    struct Bomb;
-    impl core::fmt::Display for Bomb {
+    struct PanickingDisplay;
+    impl core::fmt::Display for PanickingDisplay {
         fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-            panic!("looked at")
+            panic!("formatted")
         }
     }
-    impl Error for Bomb {}
+    impl Error for PanickingDisplay {}
     let (session, kept) = thread();
     let result = capture!(reporter = session, {
-        capture!(reporter = session, { Err::<(), _>(Bomb) })
+        capture!(reporter = session, { Err::<(), _>(PanickingDisplay) })
     });
     assert!(result.is_err());
     assert!(session.stats().refused.unencodable > 0);

@@ -1,4 +1,4 @@
-//! Whose fault an error of an HTTP client was.
+//! Errors of HTTP clients: the user's, or exceptions.
 
 use crate::support::{Kept, thread};
 use serde_json::json;
@@ -7,14 +7,14 @@ use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::{Config, Handle, HttpTransport, Reporter, Reqwest, Thread, Ureq, capture};
 
 fn reqwest_error(status: u16) -> reqwest::Error {
-    let answer = http::Response::builder().status(status).body("");
-    reqwest::Response::from(answer.expect("an answer"))
+    let response = http::Response::builder().status(status).body("");
+    reqwest::Response::from(response.expect("a response"))
         .error_for_status()
-        .expect_err("a status of failure")
+        .expect_err("an error status")
 }
 
-/// What a session with this way to look at errors makes of one.
-fn judged(
+/// The event that a session with this classification logs for an error.
+fn classified(
     classify: tinkex_telemetry::event::Classify,
     work: impl FnOnce(&Handle),
 ) -> serde_json::Value {
@@ -25,26 +25,26 @@ fn judged(
         .classify_errors(classify)
         .enabled(true)
         .start()
-        .expect("it starts");
+        .expect("the session starts");
     work(&session);
     let _ = crate::support::finish(session, &kept);
     kept.logged().remove(0)
 }
 
 #[test]
-fn the_statuses_of_each_client_tell_user_errors_from_exceptions() {
+fn the_status_in_each_clients_error_separates_user_errors_from_exceptions() {
     for (status, is_users) in [(404, true), (429, false), (500, false)] {
-        let reqwest = judged(Reqwest::blame, |session| {
+        let reqwest = classified(Reqwest::blame, |session| {
             let _ = session
                 .capture()
                 .run(|| Err::<(), _>(reqwest_error(status)));
         });
-        let ureq = judged(Ureq::blame, |session| {
+        let ureq = classified(Ureq::blame, |session| {
             let _ = session
                 .capture()
                 .run(|| Err::<(), _>(ureq::Error::StatusCode(status)));
         });
-        let surf = judged(
+        let surf = classified(
             |_| None,
             |session| {
                 let status = surf::StatusCode::try_from(status).expect("a status");
@@ -52,7 +52,7 @@ fn the_statuses_of_each_client_tell_user_errors_from_exceptions() {
                 let _ = capture!(reporter = session, { Err::<(), _>(error) });
             },
         );
-        let own = judged(
+        let own = classified(
             |_| None,
             |session| {
                 let error = anyhow::Error::new(StatusError::new(status)).context("while training");
@@ -81,8 +81,8 @@ fn the_statuses_of_each_client_tell_user_errors_from_exceptions() {
 }
 
 #[test]
-fn a_session_knows_the_errors_of_its_transports_client() {
-    fn fault_of<T: tinkex_telemetry::Transport>(
+fn a_session_recognizes_the_errors_of_its_transports_client() {
+    fn status_of<T: tinkex_telemetry::Transport>(
         _: &T,
         error: &(dyn core::error::Error + 'static),
     ) -> Option<u16> {
@@ -91,16 +91,16 @@ fn a_session_knows_the_errors_of_its_transports_client() {
     let config = || Config::new("http://127.0.0.1:1", "key").expect("a config");
     let over_ureq = HttpTransport::new(config(), Ureq::new());
     assert_eq!(
-        fault_of(&over_ureq, &ureq::Error::StatusCode(404)),
+        status_of(&over_ureq, &ureq::Error::StatusCode(404)),
         Some(404)
     );
-    assert_eq!(fault_of(&over_ureq, &reqwest_error(404)), None);
+    assert_eq!(status_of(&over_ureq, &reqwest_error(404)), None);
     let over_reqwest = HttpTransport::new(config(), Reqwest::new().expect("a client"));
-    assert_eq!(fault_of(&over_reqwest, &reqwest_error(404)), Some(404));
+    assert_eq!(status_of(&over_reqwest, &reqwest_error(404)), Some(404));
 }
 
 #[test]
-fn an_error_that_reqwest_hides_deep_inside_is_found() {
+fn a_status_error_deep_in_the_source_chain_is_found() {
     let (session, kept) = thread();
     let deep = (0..20).fold(anyhow::Error::new(StatusError::new(403)), |error, _| {
         error.context("one more")

@@ -1,4 +1,4 @@
-//! Futures that are captured where they are awaited.
+//! Futures captured where they are awaited.
 
 use crate::support::{Failed, finish, pair, payload, smol, thread, tokio};
 use alloc::rc::Rc;
@@ -8,7 +8,7 @@ use core::task::{Context, Waker};
 use tinkex_telemetry::capture;
 
 #[test]
-fn a_future_comes_to_what_it_came_to_and_its_failure_is_logged() {
+fn a_future_keeps_its_output_and_its_failure_is_logged() {
     let (session, kept) = thread();
     let value = smol::block_on(capture!(reporter = session, async {
         smol::future::yield_now().await;
@@ -30,7 +30,7 @@ fn a_future_comes_to_what_it_came_to_and_its_failure_is_logged() {
 }
 
 #[test]
-fn a_future_that_is_dropped_half_way_is_no_exception() {
+fn a_future_dropped_half_way_is_no_exception() {
     let (session, kept) = thread();
     {
         let mut future = pin!(capture!(reporter = session, fatal = true, async {
@@ -46,7 +46,7 @@ fn a_future_that_is_dropped_half_way_is_no_exception() {
 }
 
 #[test]
-fn a_future_that_is_not_send_can_be_captured_and_one_that_is_stays_so() {
+fn a_future_that_is_not_send_can_be_captured_and_one_that_is_send_stays_send() {
     fn is_send<F: Future + Send>(future: F) -> F {
         future
     }
@@ -84,7 +84,7 @@ fn a_fatal_failure_is_sent_before_the_future_ends_on_tokio_in_both_flavours() {
 }
 
 #[test]
-fn a_fatal_panic_is_sent_before_it_goes_on_on_smol() {
+fn a_fatal_panic_on_smol_is_sent_before_it_continues() {
     let (session, kept) = smol();
     let text = payload(|| {
         smol::block_on(capture!(reporter = session, fatal = true, async {

@@ -1,5 +1,4 @@
-//! What capture logs of what an application does, and that the application does not notice: on the thread, tokio and
-//! smol runtimes.
+//! Capture logs an application's failures without changing what it does, on the thread, tokio and smol runtimes.
 
 extern crate alloc;
 

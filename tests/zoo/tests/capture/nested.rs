@@ -1,4 +1,4 @@
-//! Captures within captures: each failure is logged once.
+//! Nested captures: each failure is logged once.
 
 use crate::support::{Failed, finish, pair, payload, thread};
 use core::error::Error;
@@ -58,7 +58,7 @@ fn a_panic_that_passes_through_three_captures_is_logged_once() {
 }
 
 #[test]
-fn what_fails_after_a_failure_that_was_handled_is_logged_too() {
+fn a_failure_after_a_handled_failure_is_logged_too() {
     let (session, kept) = thread();
     let result = capture!(reporter = session, {
         let handled: Result<(), _> = capture!(reporter = session, { Err(Failed("first")) });
@@ -81,7 +81,7 @@ fn what_fails_after_a_failure_that_was_handled_is_logged_too() {
 }
 
 #[test]
-fn the_same_failure_in_two_captures_one_after_the_other_is_logged_twice() {
+fn the_same_failure_in_two_consecutive_captures_is_logged_twice() {
     let (session, kept) = thread();
     for _ in 0..2 {
         let _: Result<(), _> = capture!(reporter = session, { Err(Failed("again")) });
@@ -91,7 +91,7 @@ fn the_same_failure_in_two_captures_one_after_the_other_is_logged_twice() {
 }
 
 #[test]
-fn each_of_two_sessions_logs_what_passes_through_its_captures() {
+fn two_sessions_each_log_what_passes_through_their_captures() {
     let ((one, in_one), (two, in_two)) = (thread(), second());
     let result = capture!(reporter = one, {
         capture!(reporter = two, { Err::<(), _>(Failed("both")) })
@@ -101,7 +101,7 @@ fn each_of_two_sessions_logs_what_passes_through_its_captures() {
     assert_eq!(finish(two, &in_two), [pair("Failed", "both")]);
 }
 
-/// A session of another name.
+/// A session with another name.
 fn second() -> (
     crate::support::Session<tinkex_telemetry::Thread>,
     crate::support::Kept,
@@ -111,11 +111,11 @@ fn second() -> (
         .transport(kept.clone())
         .runtime(tinkex_telemetry::Thread)
         .enabled(true);
-    (builder.start().expect("it starts"), kept)
+    (builder.start().expect("the session starts"), kept)
 }
 
 #[test]
-fn a_capture_that_is_fatal_ends_the_session_for_what_one_inside_has_logged() {
+fn a_fatal_capture_ends_the_session_for_a_failure_logged_by_an_inner_one() {
     let (session, kept) = thread();
     let result = capture!(reporter = session, fatal = true, {
         capture!(reporter = session, { Err::<(), _>(Failed("deep")) })
@@ -137,13 +137,13 @@ fn futures_and_tasks_within_captures_log_once_wherever_they_run() {
         smol::future::yield_now().await;
         inner.await
     }))
-    .expect_err("it fails");
+    .expect_err("the block fails");
     smol::block_on(capture!(reporter = session, async {
         let task = async_capture!(reporter = session, { Err::<(), _>(Failed("task")) });
         task.await?.map_err(Outer)?;
         Ok::<_, Box<dyn Error>>(())
     }))
-    .expect_err("it fails");
+    .expect_err("the block fails");
     let text = payload(|| {
         smol::block_on(capture!(reporter = session, async {
             let task = async_capture!(reporter = session, { panic!("in a task") });
@@ -162,7 +162,7 @@ fn futures_and_tasks_within_captures_log_once_wherever_they_run() {
 }
 
 #[test]
-fn two_futures_polled_in_turns_keep_their_failures_apart() {
+fn two_interleaved_futures_keep_their_failures_apart() {
     let (session, kept) = thread();
     let one = capture!(reporter = session, async {
         let inner: Result<(), _> = capture!(reporter = session, { Err(Failed("same")) });
@@ -175,7 +175,7 @@ fn two_futures_polled_in_turns_keep_their_failures_apart() {
     });
     let (one, two) = smol::block_on(smol::future::zip(one, two));
     assert!(one.is_err() && two.is_err());
-    // One of each, though they say the same.
+    // One of each future, though their messages are equal.
     assert_eq!(
         finish(session, &kept),
         [pair("Failed", "same"), pair("Failed", "same")]

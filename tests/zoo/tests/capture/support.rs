@@ -1,4 +1,4 @@
-//! Sessions whose events stay in memory.
+//! Sessions that keep their events in memory.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -9,10 +9,10 @@ use tinkex_telemetry::runtime::{Runtime, Smol};
 use tinkex_telemetry::session::Builder;
 use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Thread, Tokio, Transport};
 
-/// Longer than anything here takes.
+/// Longer than any wait here takes.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
-/// What has arrived.
+/// The events that have arrived.
 #[derive(Clone, Default)]
 pub(crate) struct Kept(Arc<Mutex<Vec<Value>>>);
 
@@ -20,7 +20,7 @@ impl Transport for Kept {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
         let events = batch.events().map(serde_json::from_slice);
         let events: Result<Vec<Value>, _> = events.collect();
-        let mut kept = self.0.lock().expect("nobody panics here");
+        let mut kept = self.0.lock().expect("no panic");
         kept.extend(events.expect("JSON"));
         Ok(Receipt::delivered())
     }
@@ -28,17 +28,17 @@ impl Transport for Kept {
 
 impl Kept {
     pub(crate) fn events(&self) -> Vec<Value> {
-        self.0.lock().expect("nobody panics here").clone()
+        self.0.lock().expect("no panic").clone()
     }
 
-    /// All but start and end.
+    /// All events except the session's start and end.
     pub(crate) fn logged(&self) -> Vec<Value> {
         let mut events = self.events();
         events.retain(|event| event["event"] != "SESSION_START" && event["event"] != "SESSION_END");
         events
     }
 
-    /// Of each exception its type and message.
+    /// The type and message of each exception.
     pub(crate) fn exceptions(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         self.logged()
@@ -62,22 +62,22 @@ pub(crate) fn builder<R: Runtime>(runtime: R) -> (Builder<Kept, R, R>, Kept) {
 
 pub(crate) fn thread() -> (Session<Thread>, Kept) {
     let (builder, kept) = builder(Thread);
-    (builder.start().expect("it starts"), kept)
+    (builder.start().expect("the session starts"), kept)
 }
 
 pub(crate) fn tokio() -> (Session<Tokio>, Kept) {
     let (builder, kept) = builder(Tokio);
-    (builder.start().expect("it starts"), kept)
+    (builder.start().expect("the session starts"), kept)
 }
 
 pub(crate) fn smol() -> (Session<Smol>, Kept) {
     let (builder, kept) = builder(Smol);
-    (builder.start().expect("it starts"), kept)
+    (builder.start().expect("the session starts"), kept)
 }
 
-/// The exceptions of a session that is over then.
+/// Stops the session. Returns its exceptions.
 pub(crate) fn finish(session: Session<Thread>, kept: &Kept) -> Vec<(String, String)> {
-    let drain = session.stop_blocking(BOUND).expect("it may block");
+    let drain = session.stop_blocking(BOUND).expect("no deadlock");
     assert!(drain.all_delivered(), "{drain:?}");
     kept.exceptions()
 }
@@ -97,10 +97,10 @@ impl fmt::Display for Failed {
 
 impl core::error::Error for Failed {}
 
-/// Runs `work`, which panics; gives the payload back.
+/// Runs `work`, which must panic. Returns the payload.
 pub(crate) fn payload<R>(work: impl FnOnce() -> R) -> Box<dyn core::any::Any + Send> {
     match std::panic::catch_unwind(core::panic::AssertUnwindSafe(work)) {
-        Ok(_) => panic!("it did not panic"),
+        Ok(_) => panic!("`work` did not panic"),
         Err(payload) => payload,
     }
 }

@@ -13,16 +13,16 @@ use tinkex_telemetry::local::LocalSpawner;
 use tinkex_telemetry::runtime::SpawnError;
 use tinkex_telemetry::{Handle, Thread, Tokio, async_capture, async_capture_local};
 
-/// What every runtime is to do. Needs a panic to be caught by the caller, as the test's own.
+/// What every runtime must do. The panic of a task reaches the task that awaits it.
 async fn check_tasks(session: &Handle) {
     assert_eq!(async_capture!(reporter = session, { 5 }).await, Ok(5));
     let failing = async_capture!(reporter = session, { Err::<(), _>(Failed("task")) });
     assert_eq!(failing.await, Ok(Err(Failed("task"))));
     let panicking = async_capture!(reporter = session, { panic!("loud") });
     let panicked = AssertUnwindSafe(panicking).catch_unwind().await;
-    let payload = panicked.map(drop).expect_err("it panicked");
+    let payload = panicked.map(drop).expect_err("the task panicked");
     assert_eq!(payload.downcast_ref(), Some(&"loud"));
-    // Nobody waits for this one.
+    // Detached: not awaited.
     drop(
         session
             .capture()
@@ -40,7 +40,7 @@ fn expected() -> Vec<(String, String)> {
     ]
 }
 
-/// The detached task may come at any time.
+/// Waits for the detached task, which may run at any time.
 async fn settle(session: &Handle) {
     while session.stats().accepted < 4 {
         ::smol::future::yield_now().await;
@@ -94,24 +94,25 @@ fn tasks_on_smol() {
 }
 
 #[test]
-fn tasks_run_as_well_when_telemetry_is_switched_off() {
+fn tasks_also_run_when_telemetry_is_disabled() {
     let (builder, kept) = builder(Thread);
-    let session = builder.enabled(false).start().expect("it starts");
-    let (tell, told) = mpsc::channel();
+    let session = builder.enabled(false).start().expect("the session starts");
+    let (sender, receiver) = mpsc::channel();
     let task = async_capture!(reporter = session, {
-        tell.send(std::thread::current().id())
-            .expect("somebody listens");
+        sender
+            .send(std::thread::current().id())
+            .expect("the test is waiting");
         Err::<(), _>(Failed("unheard"))
     });
-    // On a thread of its own, though nobody has awaited it.
-    let ran_on = told.recv_timeout(BOUND).expect("it runs");
+    // It runs on another thread before it is awaited.
+    let ran_on = receiver.recv_timeout(BOUND).expect("the task runs");
     assert_ne!(ran_on, std::thread::current().id());
     assert_eq!(::smol::block_on(task), Ok(Err(Failed("unheard"))));
     assert_eq!(kept.events(), [] as [serde_json::Value; 0]);
 }
 
 #[test]
-fn a_task_that_nobody_starts_runs_where_it_is_awaited() {
+fn a_task_without_an_executor_runs_where_it_is_awaited() {
     let task = async_capture!({ std::thread::current().id() });
     assert!(!task.is_finished());
     assert_eq!(::smol::block_on(task), Ok(std::thread::current().id()));
@@ -127,26 +128,26 @@ fn a_task_whose_executor_is_shut_down_is_an_error_and_does_not_hang() {
         .build()
         .expect("a runtime");
     let (builder, _kept) = builder(Tokio::on(runtime.handle().clone()));
-    let session = builder.start().expect("it starts");
-    let (tell, told) = mpsc::channel();
+    let session = builder.start().expect("the session starts");
+    let (sender, receiver) = mpsc::channel();
     let task = async_capture!(reporter = session, {
-        tell.send(()).expect("somebody listens");
+        sender.send(()).expect("the test is waiting");
         pending::<()>().await;
     });
-    told.recv_timeout(BOUND).expect("it runs");
+    receiver.recv_timeout(BOUND).expect("the task runs");
     runtime.shutdown_timeout(BOUND);
-    let lost = ::smol::block_on(task).expect_err("it never ended");
+    let lost = ::smol::block_on(task).expect_err("the task was dropped");
     assert!(lost.to_string().contains("dropped the task"), "{lost}");
 }
 
 #[test]
-fn a_task_that_was_not_begun_when_its_executor_ended_runs_where_it_is_awaited() {
+fn a_task_not_started_before_its_executor_ended_runs_where_it_is_awaited() {
     let runtime = ::tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .expect("a runtime");
     let (builder, _kept) = builder(Tokio::on(runtime.handle().clone()));
-    let session = builder.start().expect("it starts");
+    let session = builder.start().expect("the session starts");
     let mut task = pin!(async_capture!(reporter = session, { 9 }));
     let mut context = Context::from_waker(Waker::noop());
     assert!(task.as_mut().poll(&mut context).is_pending());
@@ -154,7 +155,7 @@ fn a_task_that_was_not_begun_when_its_executor_ended_runs_where_it_is_awaited() 
     assert_eq!(::smol::block_on(task), Ok(9));
 }
 
-/// An executor of one thread.
+/// A single-threaded executor.
 struct Local(::smol::LocalExecutor<'static>);
 
 impl LocalSpawner for Local {

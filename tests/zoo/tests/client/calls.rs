@@ -1,7 +1,7 @@
-//! Each call has the request and the result of its row.
+//! The request and the result of each call.
 
-use crate::in_each_world;
-use crate::worlds::{KEY, Site, World, builder, site};
+use crate::on_each_stack;
+use crate::runtimes::{KEY, Site, Stack, builder, site};
 use serde_json::json;
 use std::time::Duration;
 use tinkex_telemetry::Config;
@@ -11,40 +11,40 @@ use tinkex_telemetry::client::{
 };
 use tinkex_telemetry::collector::{Collector, Reply};
 
-in_each_world! {
+on_each_stack! {
     a_session_is_created_with_tags_metadata_version_and_project,
-    the_heart_beats_every_ten_seconds_and_ends_with_a_410,
+    heartbeats_come_every_ten_seconds_and_stop_at_a_410,
     a_session_is_finished_with_its_reason,
-    an_older_server_without_finish_is_no_obstacle,
-    capabilities_are_asked_for_with_a_get,
+    a_close_tolerates_an_older_server_without_finish,
+    capabilities_are_requested_with_a_get,
     samplers_are_numbered_from_zero,
     a_sample_is_submitted_and_its_result_is_typed,
-    a_busy_backend_gets_the_same_sample_again,
-    logprobs_are_those_of_the_prompt,
-    a_model_is_made_with_its_adapter,
-    a_training_client_speaks_its_rows,
+    a_429_repeats_the_same_sample_request,
+    compute_logprobs_returns_the_logprobs_of_the_prompt,
+    a_model_is_created_with_its_lora_config,
+    training_calls_have_the_documented_requests_and_results,
     weights_are_saved_and_loaded,
-    a_sampler_comes_of_the_weights_as_they_are,
-    plain_calls_are_tried_again_where_that_makes_sense,
-    plain_calls_fail_at_once_where_it_does_not,
-    every_request_has_the_headers_of_the_wire,
-    a_long_result_is_read_to_its_end,
+    a_sampling_client_uses_the_current_weights,
+    plain_calls_are_retried_after_transient_failures,
+    plain_calls_fail_at_once_after_permanent_errors,
+    every_request_has_the_protocol_headers,
+    a_long_result_is_read_completely,
 }
 
 fn prompt() -> ModelInput {
     ModelInput::from_tokens([5, 6])
 }
 
-fn a_session_is_created_with_tags_metadata_version_and_project<W: World>() {
+fn a_session_is_created_with_tags_metadata_version_and_project<W: Stack>() {
     let collector = Collector::start().unwrap();
-    let world = W::default();
+    let stack = W::default();
     let service = builder::<W>(&collector)
         .tags(["a", "b"])
         .user_metadata("who", "me")
         .project("p-1")
         .sdk_version("9.9.9")
         .connect();
-    let service = world.wait(service).unwrap();
+    let service = stack.wait(service).unwrap();
     let call = &collector.backend().calls_of("create_session")[0];
     assert_eq!(
         *call.body(),
@@ -56,25 +56,25 @@ fn a_session_is_created_with_tags_metadata_version_and_project<W: World>() {
     let id = service.session_id();
     assert_eq!(id, format!("session-{}-1", collector.addr().port()));
     assert!(service.telemetry().is_some());
-    let _ = world.block_on(service.close());
+    let _ = stack.block_on(service.close());
     let session = collector.session(id).unwrap();
     assert_eq!(session.sdk_version(), "9.9.9");
 }
 
-fn the_heart_beats_every_ten_seconds_and_ends_with_a_410<W: World>() {
+fn heartbeats_come_every_ten_seconds_and_stop_at_a_410<W: Stack>() {
     let collector = Collector::start().unwrap();
     let name = "session_heartbeat";
-    let answers = [Reply::status(503), Reply::json(&json!({}))];
-    collector.backend().script(name, answers);
+    let replies = [Reply::status(503), Reply::json(&json!({}))];
+    collector.backend().script(name, replies);
     collector.backend().script(name, [Reply::status(410)]);
-    let world = W::default();
-    let service = world.wait(builder::<W>(&collector).connect()).unwrap();
+    let stack = W::default();
+    let service = stack.wait(builder::<W>(&collector).connect()).unwrap();
     assert!(
         collector
             .backend()
             .wait_for(name, 3, Duration::from_secs(60))
     );
-    let drain = world.block_on(service.close());
+    let drain = stack.block_on(service.close());
     assert!(drain.all_delivered());
     let beats = collector.backend().calls_of(name);
     let body = json!({ "session_id": service.session_id(), "type": "session_heartbeat" });
@@ -83,28 +83,28 @@ fn the_heart_beats_every_ten_seconds_and_ends_with_a_410<W: World>() {
     assert_eq!(statuses, [Some(503), Some(200), Some(410)]);
 }
 
-fn a_session_is_finished_with_its_reason<W: World>() {
+fn a_session_is_finished_with_its_reason<W: Stack>() {
     let site = site::<W>();
     let end = site.service.close_as(EndReason::Errored, "no more data");
-    assert!(site.world.block_on(end).all_delivered());
+    assert!(site.stack.block_on(end).all_delivered());
     let finish = site.only("finish");
     assert_eq!(
         *finish.body(),
         json!({ "reason": { "type": "errored" }, "detail": "no more data" })
     );
-    // Once.
+    // Only once.
     site.close();
     site.only("finish");
 }
 
-fn an_older_server_without_finish_is_no_obstacle<W: World>() {
+fn a_close_tolerates_an_older_server_without_finish<W: Stack>() {
     let site = site::<W>();
     site.backend.always("finish", Reply::status(404));
     assert!(site.close().has_ended());
     site.only("finish");
 }
 
-fn capabilities_are_asked_for_with_a_get<W: World>() {
+fn capabilities_are_requested_with_a_get<W: Stack>() {
     let site = site::<W>();
     let found = site.wait(site.service.get_server_capabilities()).unwrap();
     let names: Vec<_> = found
@@ -116,7 +116,7 @@ fn capabilities_are_asked_for_with_a_get<W: World>() {
     assert_eq!(found.supported_models[0].max_context_length, Some(32_768));
 }
 
-fn samplers_are_numbered_from_zero<W: World>() {
+fn samplers_are_numbered_from_zero<W: Stack>() {
     let site = site::<W>();
     let first = site.sampler();
     let path = SamplingModel::from("tinker://x/y");
@@ -141,7 +141,7 @@ fn samplers_are_numbered_from_zero<W: World>() {
     );
 }
 
-fn a_sample_is_submitted_and_its_result_is_typed<W: World>() {
+fn a_sample_is_submitted_and_its_result_is_typed<W: Stack>() {
     let site = site::<W>();
     let sampler = site.sampler();
     let params = SamplingParams::new().max_tokens(3).stop(["\n"]);
@@ -168,7 +168,7 @@ fn a_sample_is_submitted_and_its_result_is_typed<W: World>() {
     assert_eq!(site.backend.calls_of("asample")[1].body()["seq_id"], 1);
 }
 
-fn a_busy_backend_gets_the_same_sample_again<W: World>() {
+fn a_429_repeats_the_same_sample_request<W: Stack>() {
     let site = site::<W>();
     let sampler = site.sampler();
     let busy = [Reply::status(429), Reply::status(429)];
@@ -177,14 +177,16 @@ fn a_busy_backend_gets_the_same_sample_again<W: World>() {
         .unwrap();
     let calls = site.backend.calls_of("asample");
     assert_eq!(calls.len(), 3);
-    let key = calls[0].header("x-idempotency-key").expect("a key");
+    let key = calls[0]
+        .header("x-idempotency-key")
+        .expect("an idempotency key");
     for call in &calls {
         assert_eq!(call.body(), calls[0].body());
         assert_eq!(call.header("x-idempotency-key"), Some(key));
     }
 }
 
-fn logprobs_are_those_of_the_prompt<W: World>() {
+fn compute_logprobs_returns_the_logprobs_of_the_prompt<W: Stack>() {
     let site = site::<W>();
     let sampler = site.sampler();
     let logprobs = site.wait(sampler.compute_logprobs(prompt())).unwrap();
@@ -207,7 +209,7 @@ fn logprobs_are_those_of_the_prompt<W: World>() {
     );
 }
 
-fn a_model_is_made_with_its_adapter<W: World>() {
+fn a_model_is_created_with_its_lora_config<W: Stack>() {
     let site = site::<W>();
     let lora = LoraConfig::rank(4).seed(7).train_unembed(false);
     let model = NewModel::from(lora).user_metadata("run", "7");
@@ -236,7 +238,7 @@ fn a_model_is_made_with_its_adapter<W: World>() {
     );
 }
 
-fn a_training_client_speaks_its_rows<W: World>() {
+fn training_calls_have_the_documented_requests_and_results<W: Stack>() {
     let site = site::<W>();
     let training = site.trainer();
     let data = [Datum::new(prompt()).input("target_tokens", vec![6_i64, 7])];
@@ -288,7 +290,7 @@ fn a_training_client_speaks_its_rows<W: World>() {
     );
 }
 
-fn weights_are_saved_and_loaded<W: World>() {
+fn weights_are_saved_and_loaded<W: Stack>() {
     let site = site::<W>();
     let training = site.trainer();
     let saved = site.wait(training.save_weights("a")).unwrap();
@@ -316,7 +318,7 @@ fn weights_are_saved_and_loaded<W: World>() {
     );
 }
 
-fn a_sampler_comes_of_the_weights_as_they_are<W: World>() {
+fn a_sampling_client_uses_the_current_weights<W: Stack>() {
     let site = site::<W>();
     let training = site.trainer();
     let _first = site.sampler();
@@ -328,10 +330,10 @@ fn a_sampler_comes_of_the_weights_as_they_are<W: World>() {
     );
 }
 
-fn plain_calls_are_tried_again_where_that_makes_sense<W: World>() {
+fn plain_calls_are_retried_after_transient_failures<W: Stack>() {
     let site = site::<W>();
     let name = "get_server_capabilities";
-    for answer in [
+    for reply in [
         Reply::status(408),
         Reply::status(409),
         Reply::status(429),
@@ -340,21 +342,21 @@ fn plain_calls_are_tried_again_where_that_makes_sense<W: World>() {
         Reply::close_after_body(),
     ] {
         let before = site.backend.calls_of(name).len();
-        site.backend.script(name, [answer]);
+        site.backend.script(name, [reply]);
         site.wait(site.service.get_server_capabilities()).unwrap();
-        // An HTTP client may try once more by itself when its connection was closed.
+        // An HTTP client may itself retry when its connection was closed.
         assert!(site.backend.calls_of(name).len() >= before + 2);
     }
 }
 
-fn plain_calls_fail_at_once_where_it_does_not<W: World>() {
+fn plain_calls_fail_at_once_after_permanent_errors<W: Stack>() {
     let site = site::<W>();
     let name = "get_server_capabilities";
     for status in [302, 400, 401, 403, 404, 410, 422] {
         let before = site.backend.calls_of(name).len();
         let body = format!("{{\"error\":\"no, {KEY}\"}}");
-        let answer = Reply::status(status).body(body);
-        site.backend.script(name, [answer]);
+        let reply = Reply::status(status).body(body);
+        site.backend.script(name, [reply]);
         let result = site.wait(site.service.get_server_capabilities());
         let error = result.expect_err(&status.to_string());
         assert_eq!(error.status(), Some(status));
@@ -364,21 +366,21 @@ fn plain_calls_fail_at_once_where_it_does_not<W: World>() {
     }
 }
 
-fn every_request_has_the_headers_of_the_wire<W: World>() {
+fn every_request_has_the_protocol_headers<W: Stack>() {
     let collector = Collector::builder().api_key(KEY).start().unwrap();
     let config = Config::new(&collector.url(), KEY)
         .and_then(|config| config.header("cf-access-client-id", "someone"))
         .unwrap();
-    let world = W::default();
+    let stack = W::default();
     let service = ServiceClient::builder(config)
         .http(W::http())
         .runtime(W::runtime());
-    let service = world.wait(service.connect()).unwrap();
-    let sampler = world.wait(service.create_sampling_client("small")).unwrap();
-    world
+    let service = stack.wait(service.connect()).unwrap();
+    let sampler = stack.wait(service.create_sampling_client("small")).unwrap();
+    stack
         .wait(sampler.sample(prompt(), 1, SamplingParams::new()))
         .unwrap();
-    let _ = world.block_on(service.close());
+    let _ = stack.block_on(service.close());
     let calls = collector.backend().calls();
     for call in &calls {
         assert_eq!(call.header("accept"), Some("application/json"));
@@ -392,7 +394,7 @@ fn every_request_has_the_headers_of_the_wire<W: World>() {
     assert!(calls.len() >= 5);
 }
 
-fn a_long_result_is_read_to_its_end<W: World>() {
+fn a_long_result_is_read_completely<W: Stack>() {
     let site: Site<W> = site();
     let sampler = site.sampler();
     let tokens: Vec<u32> = (0..200_000).collect();

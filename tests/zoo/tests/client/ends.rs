@@ -1,32 +1,32 @@
-//! How a session ends: by a close, by the last drop, and what that does to calls under way.
+//! The end of a session, by a close or by the last drop, and its effect on pending calls.
 
-use crate::in_each_world;
-use crate::worlds::{KEY, ThreadUreq, World, builder, site, site_with};
+use crate::on_each_stack;
+use crate::runtimes::{KEY, Stack, ThreadUreq, builder, site, site_with};
 use std::thread;
 use std::time::Duration;
 use tinkex_telemetry::client::{ClientError, SamplingParams, ServiceClient};
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::{Config, Reqwest, Tokio};
 
-in_each_world! {
-    a_close_ends_the_calls_under_way_at_once,
+on_each_stack! {
+    a_close_ends_pending_calls_at_once,
     after_a_close_every_call_fails_and_nothing_is_sent,
-    no_client_that_goes_takes_the_session_with_it,
-    the_last_client_that_goes_ends_the_session,
-    a_close_keeps_its_deadline_whatever_the_backend_does,
+    dropping_one_client_does_not_end_the_session,
+    dropping_the_last_client_ends_the_session,
+    a_close_keeps_its_deadline_when_the_backend_stalls,
     without_telemetry_everything_else_works,
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_secs(60);
 
-fn a_close_ends_the_calls_under_way_at_once<W: World + Sync>() {
+fn a_close_ends_pending_calls_at_once<W: Stack + Sync>() {
     let site = site::<W>();
     let sampler = site.sampler();
     site.backend.always("retrieve_future", Reply::stall());
     let call = sampler.sample(vec![1], 1, SamplingParams::new());
     thread::scope(|scope| {
         let waits = scope.spawn(|| site.wait(call));
-        assert!(site.backend.wait_for("retrieve_future", 1, PATIENCE));
+        assert!(site.backend.wait_for("retrieve_future", 1, BOUND));
         let session = site.close();
         assert!(session.has_ended());
         assert_eq!(waits.join().unwrap(), Err(ClientError::Closed));
@@ -34,7 +34,7 @@ fn a_close_ends_the_calls_under_way_at_once<W: World + Sync>() {
     site.only("finish");
 }
 
-fn after_a_close_every_call_fails_and_nothing_is_sent<W: World>() {
+fn after_a_close_every_call_fails_and_nothing_is_sent<W: Stack>() {
     let site = site::<W>();
     let (sampler, training) = (site.sampler(), site.trainer());
     site.close();
@@ -50,40 +50,40 @@ fn after_a_close_every_call_fails_and_nothing_is_sent<W: World>() {
     assert_eq!(site.backend.calls().len(), calls);
 }
 
-fn no_client_that_goes_takes_the_session_with_it<W: World>() {
+fn dropping_one_client_does_not_end_the_session<W: Stack>() {
     let site = site::<W>();
     let telemetry = site.service.telemetry().unwrap();
     let (sampler, training) = (site.sampler(), site.trainer());
     drop(training);
     assert!(telemetry.log("still", ()));
-    // The service itself goes, and a sampler is left.
-    let (world, backend, collector) = (site.world, site.backend, site.collector);
+    // Drops the service; only a sampler is left.
+    let (stack, backend, collector) = (site.stack, site.backend, site.collector);
     drop(site.service);
     assert!(telemetry.log("still", ()));
     let sampled = sampler.sample(vec![1], 1, SamplingParams::new());
     drop(sampler);
-    // Only the call is left.
-    assert!(world.wait(sampled).is_ok());
-    assert!(backend.wait_for("finish", 1, PATIENCE));
+    // Only the pending call is left.
+    assert!(stack.wait(sampled).is_ok());
+    assert!(backend.wait_for("finish", 1, BOUND));
     let id = telemetry.session_id().unwrap().to_owned();
-    assert!(collector.wait_for(&id, 10, PATIENCE));
+    assert!(collector.wait_for(&id, 10, BOUND));
 }
 
-fn the_last_client_that_goes_ends_the_session<W: World>() {
+fn dropping_the_last_client_ends_the_session<W: Stack>() {
     let site = site::<W>();
     let telemetry = site.service.telemetry().unwrap();
     let id = site.service.session_id().to_owned();
     drop(site.service);
     assert!(!telemetry.log("over", ()));
-    assert!(site.backend.wait_for("finish", 1, PATIENCE));
+    assert!(site.backend.wait_for("finish", 1, BOUND));
     let finish = &site.backend.calls_of("finish")[0];
     assert_eq!(finish.body()["reason"]["type"], "success");
     // The start and the end.
-    assert!(site.collector.wait_for(&id, 2, PATIENCE));
+    assert!(site.collector.wait_for(&id, 2, BOUND));
 }
 
 #[test]
-fn where_tasks_have_threads_a_drop_waits_until_all_is_told() {
+fn on_the_thread_runtime_a_drop_waits_until_everything_is_sent() {
     let site = site::<ThreadUreq>();
     let id = site.service.session_id().to_owned();
     site.sampler();
@@ -93,7 +93,7 @@ fn where_tasks_have_threads_a_drop_waits_until_all_is_told() {
 }
 
 #[test]
-fn a_panic_that_drops_the_service_is_the_reason_of_its_end() {
+fn a_panic_that_drops_the_service_ends_the_session_as_errored() {
     let site = site::<ThreadUreq>();
     let service = site.service;
     let thread = thread::spawn(move || {
@@ -105,33 +105,33 @@ fn a_panic_that_drops_the_service_is_the_reason_of_its_end() {
     assert_eq!(finish.body()["reason"]["type"], "errored");
 }
 
-fn a_close_keeps_its_deadline_whatever_the_backend_does<W: World>() {
+fn a_close_keeps_its_deadline_when_the_backend_stalls<W: Stack>() {
     let short = Duration::from_secs(4);
     let collector = Collector::start().unwrap();
     let site = site_with::<W>(collector, |builder| builder.close_timeout(short));
     site.collector.always(Reply::stall());
     site.backend.always("finish", Reply::stall());
-    let drain = site.world.block_on(site.service.close());
-    // That it comes back at all is the point: neither answer ever does.
+    let drain = site.stack.block_on(site.service.close());
+    // Neither response ever arrives; the point is that the close returns at all.
     assert!(!drain.is_drained());
 }
 
-fn without_telemetry_everything_else_works<W: World>() {
+fn without_telemetry_everything_else_works<W: Stack>() {
     let collector = Collector::start().unwrap();
     let off = builder::<W>(&collector).telemetry(|telemetry| telemetry.enabled(false));
-    let world = W::default();
-    let service = world.wait(off.connect()).unwrap();
+    let stack = W::default();
+    let service = stack.wait(off.connect()).unwrap();
     assert!(service.telemetry().is_none());
-    let sampler = world.wait(service.create_sampling_client("small")).unwrap();
+    let sampler = stack.wait(service.create_sampling_client("small")).unwrap();
     let sampled = sampler.sample(vec![1], 1, SamplingParams::new());
-    assert_eq!(world.wait(sampled).unwrap().sequences.len(), 1);
-    assert_eq!(world.block_on(service.close()), Default::default());
+    assert_eq!(stack.wait(sampled).unwrap().sequences.len(), 1);
+    assert_eq!(stack.block_on(service.close()), Default::default());
     assert_eq!(collector.requests().len(), 0);
     assert_eq!(collector.backend().calls_of("finish").len(), 1);
 }
 
 #[test]
-fn what_cannot_work_is_an_error_that_names_it() {
+fn an_invalid_setup_is_an_error_that_names_the_problem() {
     let wrong = Config::new("ftp://host", KEY).unwrap_err();
     let shown = ClientError::from(wrong).to_string();
     assert_eq!(shown, "base_url is neither http:// nor https://");
@@ -140,6 +140,6 @@ fn what_cannot_work_is_an_error_that_names_it() {
         .http(Reqwest::new().unwrap())
         .runtime(Tokio)
         .connect();
-    // There is no tokio here to be bound to.
+    // There is no tokio runtime here to bind to.
     assert!(matches!(outside.wait(), Err(ClientError::Spawn(_))));
 }

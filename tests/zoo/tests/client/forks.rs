@@ -1,6 +1,6 @@
-//! After a `fork()` the session is the parent's: in the child calls end at once, and nothing is sent.
+//! After a `fork()` the session belongs to the parent: in the child, calls end at once and nothing is sent.
 
-use crate::worlds::{KEY, names};
+use crate::runtimes::{KEY, names};
 use fork::{ChildEvent, ProcessFork, Signal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, exit};
@@ -10,27 +10,27 @@ use tinkex_telemetry::client::{ClientError, LoraConfig, SamplingParams, ServiceC
 use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::{Config, Thread, Ureq};
 
-const ASKED: &str = "TINKEX_TEST_FORKS";
-/// What no child takes.
+const FORKING: &str = "TINKEX_TEST_FORKS";
+/// Longer than any child takes.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A program that forks is a process of its own: this test binary, asked for the test below.
+/// The forking program runs in a separate process: this test binary, running only the test below.
 #[test]
 fn in_the_child_of_a_fork_calls_end_at_once_and_send_nothing() {
-    let program = std::env::current_exe().expect("a path");
+    let program = std::env::current_exe().expect("the path of this binary");
     let name = "forks::child_of_this_program";
     let output = Command::new(program)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(ASKED, "1")
+        .env(FORKING, "1")
         .output()
-        .expect("it runs");
+        .expect("the binary runs");
     let printed = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{printed}");
 }
 
 #[test]
 fn child_of_this_program() {
-    if std::env::var_os(ASKED).is_none() {
+    if std::env::var_os(FORKING).is_none() {
         return;
     }
     let collector = Collector::start().unwrap();
@@ -46,7 +46,7 @@ fn child_of_this_program() {
     let waiting = training.save_weights("a");
     let sample = || sampler.sample(vec![1], 1, SamplingParams::new());
 
-    match fork::fork_process().expect("a process") {
+    match fork::fork_process().expect("the fork succeeds") {
         ProcessFork::Child => {
             let code = catch_unwind(AssertUnwindSafe(move || {
                 assert_eq!(waiting.wait(), Err(ClientError::Closed));
@@ -61,10 +61,10 @@ fn child_of_this_program() {
         ProcessFork::Parent(child) => {
             let give_up = Instant::now() + BOUND;
             loop {
-                match fork::wait_event_nohang(child).expect("it is a child") {
+                match fork::wait_event_nohang(child).expect("a child process") {
                     Some(ChildEvent::Exited { code, .. }) => break assert_eq!(code, 0),
                     Some(event) if event.is_terminal() => panic!("{event:?}"),
-                    // Nothing tells of the end of a process.
+                    // Polls, because nothing notifies of the end of a process.
                     _ if Instant::now() < give_up => thread::sleep(Duration::from_millis(1)),
                     _ => {
                         let _ = fork::signal_process(child, Signal::KILL);

@@ -1,4 +1,4 @@
-//! The clients of the backend: each row of its interface on three runtimes, and bad weather in simulated time.
+//! The clients of the backend: every call on three runtimes, and outages in simulated time.
 #![allow(
     clippy::std_instead_of_alloc,
     clippy::std_instead_of_core,
@@ -10,25 +10,25 @@ mod ends;
 #[cfg(unix)]
 mod forks;
 mod order;
+mod outages;
 mod polls;
 mod reports;
-mod sky;
+mod runtimes;
+mod sim_harness;
 mod table;
-mod weather;
-mod worlds;
 
-/// Runs cases that are generic in their world in each of the worlds.
-macro_rules! in_each_world {
+/// Runs generic cases on each combination of runtime and HTTP client.
+macro_rules! on_each_stack {
     ($($case:ident),* $(,)?) => {
         mod on_tokio_with_reqwest {
-            $(#[test] fn $case() { super::$case::<crate::worlds::TokioReqwest>(); })*
+            $(#[test] fn $case() { super::$case::<crate::runtimes::TokioReqwest>(); })*
         }
         mod on_threads_with_ureq {
-            $(#[test] fn $case() { super::$case::<crate::worlds::ThreadUreq>(); })*
+            $(#[test] fn $case() { super::$case::<crate::runtimes::ThreadUreq>(); })*
         }
         mod on_smol_with_surf {
-            $(#[test] fn $case() { super::$case::<crate::worlds::SmolSurf>(); })*
+            $(#[test] fn $case() { super::$case::<crate::runtimes::SmolSurf>(); })*
         }
     };
 }
-pub(crate) use in_each_world;
+pub(crate) use on_each_stack;

@@ -1,7 +1,7 @@
-//! Training requests keep the order of their calls, whoever waits for what.
+//! Training requests are submitted in call order, whatever the order of the waits.
 
-use crate::in_each_world;
-use crate::worlds::{World, site};
+use crate::on_each_stack;
+use crate::runtimes::{Stack, site};
 use bytes::Bytes;
 use http::Request;
 use serde_json::json;
@@ -11,17 +11,17 @@ use tinkex_telemetry::client::{AdamParams, LoraConfig, ServiceClient};
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::http::HttpClient as _;
 
-in_each_world! {
-    requests_are_submitted_in_the_order_of_the_calls_and_awaited_in_any,
-    nobody_need_wait_for_a_request_to_be_submitted,
-    a_refused_request_keeps_none_behind_it,
-    a_panic_in_a_submission_goes_on_in_whoever_waits_and_harms_no_other,
+on_each_stack! {
+    requests_are_submitted_in_call_order_and_awaited_in_any_order,
+    requests_are_submitted_without_being_awaited,
+    a_refused_request_does_not_block_those_behind_it,
+    a_panic_during_submission_reaches_the_waiting_caller_and_affects_no_other_call,
 }
 
-fn requests_are_submitted_in_the_order_of_the_calls_and_awaited_in_any<W: World>() {
+fn requests_are_submitted_in_call_order_and_awaited_in_any_order<W: Stack>() {
     let site = site::<W>();
     let training = site.trainer();
-    // The first needs three attempts, and all the others wait for it.
+    // The first needs three attempts; all others wait for it.
     let unable = [Reply::status(503), Reply::status(503)];
     site.backend.script("save_weights", unable);
     let calls: Vec<_> = (0..5)
@@ -48,26 +48,26 @@ fn requests_are_submitted_in_the_order_of_the_calls_and_awaited_in_any<W: World>
     assert_eq!(order.collect::<Vec<_>>(), expected);
 }
 
-fn nobody_need_wait_for_a_request_to_be_submitted<W: World>() {
+fn requests_are_submitted_without_being_awaited<W: Stack>() {
     let site = site::<W>();
     let training = site.trainer();
     let first = training.save_weights("a");
     let second = training.save_weights("b");
-    let patience = std::time::Duration::from_secs(60);
-    assert!(site.backend.wait_for("save_weights", 2, patience));
-    // Only the client that trains has asked for results so far.
+    let timeout = std::time::Duration::from_secs(60);
+    assert!(site.backend.wait_for("save_weights", 2, timeout));
+    // So far, only the creation of the training client has polled for a result.
     assert_eq!(site.backend.calls_of("retrieve_future").len(), 1);
     drop(training);
     site.wait(second).unwrap();
     site.wait(first).unwrap();
 }
 
-fn a_refused_request_keeps_none_behind_it<W: World>() {
+fn a_refused_request_does_not_block_those_behind_it<W: Stack>() {
     let site = site::<W>();
     let training = site.trainer();
     let refusal = Reply::status(422).body(r#"{"error":"no"}"#);
     site.backend.script("load_weights", [refusal]);
-    // The number of the refused one is used up, so this backend would not take what comes behind it.
+    // The refused request has used up its number, so without a script this backend would reject the next one.
     let promise = json!({ "request_id": "request-1" });
     site.backend.script("save_weights", [Reply::json(&promise)]);
     site.backend.result("SaveWeights", json!({ "path": "x" }));
@@ -78,7 +78,7 @@ fn a_refused_request_keeps_none_behind_it<W: World>() {
     assert_eq!(site.only("save_weights").body()["seq_id"], 2);
 }
 
-fn a_panic_in_a_submission_goes_on_in_whoever_waits_and_harms_no_other<W: World>() {
+fn a_panic_during_submission_reaches_the_waiting_caller_and_affects_no_other_call<W: Stack>() {
     let collector = Collector::builder().events_after_end().start().unwrap();
     let config = Config::new(&collector.url(), "any key").unwrap();
     let inner = W::http();
@@ -86,27 +86,27 @@ fn a_panic_in_a_submission_goes_on_in_whoever_waits_and_harms_no_other<W: World>
         let mut inner = inner.clone();
         async move {
             if request.uri().path().ends_with("optim_step") {
-                // As a panic would be, but for the message that the hook would print.
+                // Unwinds like a panic, but without the message of the panic hook.
                 resume_unwind(Box::new("simulated"));
             }
             inner.send(request).await
         }
     };
-    let world = W::default();
+    let stack = W::default();
     let service = ServiceClient::builder(config)
         .http(http)
         .runtime(W::runtime())
         .telemetry(|telemetry| telemetry.enabled(true));
-    let service = world.wait(service.connect()).unwrap();
+    let service = stack.wait(service.connect()).unwrap();
     let training = service.create_training_client("small", LoraConfig::default());
-    let training = world.wait(training).unwrap();
+    let training = stack.wait(training).unwrap();
     let step = training.optim_step(AdamParams::default());
-    let panic = catch_unwind(AssertUnwindSafe(|| world.wait(step))).unwrap_err();
+    let panic = catch_unwind(AssertUnwindSafe(|| stack.wait(step))).unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"simulated"));
-    // The task that submits lives, and so does the session: only its telemetry has had its end.
-    let info = world.wait(training.get_info()).unwrap();
+    // The submitting task and the session live on; only the telemetry has logged its end.
+    let info = stack.wait(training.get_info()).unwrap();
     assert_eq!(info.model_id, "model-1");
-    let _ = world.block_on(service.close());
+    let _ = stack.block_on(service.close());
     let session = collector.session(service.session_id()).unwrap();
     let events: Vec<_> = session.events().iter().map(|event| event.value()).collect();
     let fatal = events

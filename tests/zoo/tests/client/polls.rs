@@ -1,35 +1,35 @@
-//! Each answer to a poll for a result has the consequence of its row.
+//! The effect of each response to a poll for a result.
 
-use crate::in_each_world;
-use crate::worlds::{KEY, Site, World, data_of, site, try_again};
+use crate::on_each_stack;
+use crate::runtimes::{KEY, Site, Stack, data_of, site, try_again};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tinkex_telemetry::client::{Category, ClientError, Result, Sampled, SamplingParams};
 use tinkex_telemetry::collector::Reply;
 
-in_each_world! {
-    a_bare_result_or_a_completed_one_is_the_end,
-    a_request_that_waits_is_polled_again_and_its_state_is_told,
-    a_pending_one_is_polled_again,
-    metadata_alone_are_not_enough,
-    a_failed_request_says_whose_fault_it_was,
-    a_lost_request_is_submitted_again_and_not_for_ever,
-    a_backend_that_cannot_answer_is_asked_again,
-    a_broken_connection_is_no_answer,
-    a_wrong_poll_is_tried_three_times_more,
-    a_refused_poll_is_the_end,
+on_each_stack! {
+    a_bare_or_completed_result_ends_the_polling,
+    a_queued_request_is_polled_again_and_its_state_is_reported,
+    a_pending_request_is_polled_again,
+    metadata_alone_triggers_another_poll,
+    a_failed_request_has_the_category_of_its_error,
+    an_expired_request_is_resubmitted_a_limited_number_of_times,
+    a_poll_with_a_transient_status_is_repeated,
+    a_poll_whose_connection_breaks_is_repeated,
+    a_400_or_a_malformed_response_is_retried_three_times,
+    a_refused_poll_fails_the_call,
 }
 
 const POLL: &str = "retrieve_future";
 
-/// Samples once while polls are answered like this; and how many polls there were.
-fn sample<W: World>(
+/// Samples once with these replies to the polls. Returns the result and the number of polls.
+fn sample<W: Stack>(
     site: &Site<W>,
-    answers: impl IntoIterator<Item = Reply>,
+    replies: impl IntoIterator<Item = Reply>,
 ) -> (Result<Sampled>, usize) {
     let sampler = site.sampler();
     let before = site.backend.calls_of(POLL).len();
-    site.backend.script(POLL, answers);
+    site.backend.script(POLL, replies);
     let result = site.wait(sampler.sample(vec![1], 1, SamplingParams::new().max_tokens(2)));
     (result, site.backend.calls_of(POLL).len() - before)
 }
@@ -38,7 +38,7 @@ fn tokens(result: Result<Sampled>) -> Vec<u32> {
     result.expect("a result").sequences.swap_remove(0).tokens
 }
 
-fn a_bare_result_or_a_completed_one_is_the_end<W: World>() {
+fn a_bare_or_completed_result_ends_the_polling<W: Stack>() {
     let site = site::<W>();
     let bare = json!({ "sequences": [{ "tokens": [7], "stop_reason": "stop" }] });
     let wrapped = json!({ "status": "completed", "result": bare });
@@ -53,19 +53,19 @@ fn a_bare_result_or_a_completed_one_is_the_end<W: World>() {
     );
 }
 
-fn a_request_that_waits_is_polled_again_and_its_state_is_told<W: World>() {
+fn a_queued_request_is_polled_again_and_its_state_is_reported<W: Stack>() {
     let site = site::<W>();
     let late = Reply::status(408)
         .body(json!({ "type": "try_again", "queue_state": "paused_rate_limit" }).to_string());
     let reason = json!({ "queue_state_reason": "no room", "retry_after_ms": 20 });
-    let answers = [
+    let replies = [
         try_again("active", &json!({})),
         try_again("paused_capacity", &reason),
         try_again("paused_capacity", &reason),
         late,
         try_again("of tomorrow", &json!({ "retry_after_ms": 1 })),
     ];
-    let (result, polls) = sample(&site, answers);
+    let (result, polls) = sample(&site, replies);
     assert_eq!((tokens(result), polls), (vec![1, 2], 6));
     let iterations: Vec<_> = site
         .backend
@@ -99,14 +99,14 @@ fn a_request_that_waits_is_polled_again_and_its_state_is_told<W: World>() {
     );
 }
 
-fn a_pending_one_is_polled_again<W: World>() {
+fn a_pending_request_is_polled_again<W: Stack>() {
     let site = site::<W>();
     let pending = Reply::json(&json!({ "status": "pending" }));
     let (result, polls) = sample(&site, [pending.clone(), pending]);
     assert_eq!((tokens(result), polls), (vec![1, 2], 3));
 }
 
-fn metadata_alone_are_not_enough<W: World>() {
+fn metadata_alone_triggers_another_poll<W: Stack>() {
     let site = site::<W>();
     let metadata = json!({ "status": "complete_metadata", "response_payload_size": 7 });
     let (result, polls) = sample(&site, [Reply::json(&metadata)]);
@@ -126,7 +126,7 @@ fn metadata_alone_are_not_enough<W: World>() {
     );
 }
 
-fn a_failed_request_says_whose_fault_it_was<W: World>() {
+fn a_failed_request_has_the_category_of_its_error<W: Stack>() {
     let site = site::<W>();
     for (category, word) in [
         (Category::User, "user"),
@@ -139,7 +139,7 @@ fn a_failed_request_says_whose_fault_it_was<W: World>() {
         });
         for body in [flat, nested] {
             let (result, polls) = sample(&site, [Reply::json(&body)]);
-            let error = result.expect_err("it has failed");
+            let error = result.expect_err("the request failed");
             assert_eq!((error.category(), polls), (category, 1));
             assert_eq!(error.to_string(), "sample failed: no [redacted]");
             assert!(error.request_id().is_some());
@@ -148,7 +148,7 @@ fn a_failed_request_says_whose_fault_it_was<W: World>() {
     }
 }
 
-fn a_lost_request_is_submitted_again_and_not_for_ever<W: World>() {
+fn an_expired_request_is_resubmitted_a_limited_number_of_times<W: Stack>() {
     let site = site::<W>();
     let (result, polls) = sample(&site, [Reply::status(410), Reply::status(410)]);
     assert_eq!((tokens(result), polls), (vec![1, 2], 3));
@@ -159,7 +159,7 @@ fn a_lost_request_is_submitted_again_and_not_for_ever<W: World>() {
             .iter()
             .all(|call| call.body() == submitted[0].body())
     );
-    // Under another key, or it might be answered as it was.
+    // Under a new key: with the old one, the backend might return the old response.
     let keys = submitted
         .iter()
         .filter_map(|call| call.header("x-idempotency-key"));
@@ -180,7 +180,7 @@ fn a_lost_request_is_submitted_again_and_not_for_ever<W: World>() {
     assert_eq!(polls, 4);
 }
 
-fn a_backend_that_cannot_answer_is_asked_again<W: World>() {
+fn a_poll_with_a_transient_status_is_repeated<W: Stack>() {
     let site = site::<W>();
     for status in [408, 429, 500, 503] {
         let (result, polls) = sample(&site, [Reply::status(status)]);
@@ -188,28 +188,28 @@ fn a_backend_that_cannot_answer_is_asked_again<W: World>() {
     }
 }
 
-fn a_broken_connection_is_no_answer<W: World>() {
+fn a_poll_whose_connection_breaks_is_repeated<W: Stack>() {
     let site = site::<W>();
-    for answer in [Reply::close_after_body(), Reply::garbage()] {
-        let (result, polls) = sample(&site, [answer]);
+    for reply in [Reply::close_after_body(), Reply::garbage()] {
+        let (result, polls) = sample(&site, [reply]);
         assert_eq!(tokens(result), [1, 2]);
         assert!(polls >= 2);
     }
 }
 
-fn a_wrong_poll_is_tried_three_times_more<W: World>() {
+fn a_400_or_a_malformed_response_is_retried_three_times<W: Stack>() {
     let site = site::<W>();
     let wrong = || Reply::status(400);
     let (result, polls) = sample(&site, [wrong(), wrong(), wrong()]);
     assert_eq!((tokens(result), polls), (vec![1, 2], 4));
     let (result, polls) = sample(&site, [wrong(), wrong(), wrong(), wrong()]);
-    let error = result.expect_err("it is refused");
+    let error = result.expect_err("the poll is refused");
     assert_eq!((error.status(), polls), (Some(400), 4));
     assert_eq!(error.category(), Category::User);
-    // An answer that is none is as good as a wrong poll.
+    // A malformed response counts like a 400.
     let nonsense = || Reply::status(200).body("nonsense");
-    let answers = [nonsense(), nonsense(), nonsense(), nonsense()];
-    let (result, polls) = sample(&site, answers);
+    let replies = [nonsense(), nonsense(), nonsense(), nonsense()];
+    let (result, polls) = sample(&site, replies);
     assert!(
         matches!(result, Err(ClientError::InvalidResponse { .. })),
         "{result:?}"
@@ -217,11 +217,11 @@ fn a_wrong_poll_is_tried_three_times_more<W: World>() {
     assert_eq!(polls, 4);
 }
 
-fn a_refused_poll_is_the_end<W: World>() {
+fn a_refused_poll_fails_the_call<W: Stack>() {
     let site = site::<W>();
     for status in [401, 403, 404, 422] {
         let (result, polls) = sample(&site, [Reply::status(status)]);
-        let error = result.expect_err("it is refused");
+        let error = result.expect_err("the poll is refused");
         assert_eq!((error.status(), polls), (Some(status), 1));
     }
 }

@@ -1,7 +1,7 @@
-//! What the clients report by themselves: failures by whose fault they were, messages, and never a secret.
+//! What the clients report automatically: failures by category, messages of the backend, and never a secret.
 
-use crate::in_each_world;
-use crate::worlds::{KEY, World, data_of, names, site, site_with};
+use crate::on_each_stack;
+use crate::runtimes::{KEY, Stack, data_of, names, site, site_with};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,17 +10,17 @@ use tinkex_telemetry::client::{AdamParams, ClientError, SamplingParams};
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::diagnostic::DiagnosticKind;
 
-in_each_world! {
-    a_users_own_error_is_a_user_error_and_the_session_lives_on,
-    any_other_error_is_an_exception_and_the_session_lives_on,
-    a_telemetry_endpoint_that_stalls_for_ever_delays_no_error,
-    what_the_backend_says_of_the_session_reaches_the_diagnostics,
-    pauses_reach_observer_and_diagnostics,
-    no_event_has_a_secret_in_it,
+on_each_stack! {
+    an_error_caused_by_the_user_is_a_user_error_and_the_session_continues,
+    any_other_error_is_an_exception_and_the_session_continues,
+    a_stalled_telemetry_endpoint_delays_no_error,
+    messages_of_the_backend_reach_the_diagnostics,
+    pauses_reach_the_observer_and_the_diagnostics,
+    no_event_contains_a_secret,
     a_call_that_is_never_awaited_reports_nothing,
 }
 
-fn a_users_own_error_is_a_user_error_and_the_session_lives_on<W: World>() {
+fn an_error_caused_by_the_user_is_a_user_error_and_the_session_continues<W: Stack>() {
     let site = site::<W>();
     let sampler = site.sampler();
     site.backend.script("asample", [Reply::status(404)]);
@@ -32,21 +32,21 @@ fn a_users_own_error_is_a_user_error_and_the_session_lives_on<W: World>() {
     assert!(site.wait(sample()).is_err());
     assert!(site.wait(sample()).is_ok());
     let session = site.close();
-    let told = data_of(&session, "user_error");
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert_eq!(told[0]["status_code"], 404);
-    assert_eq!(told[0]["error_type"], "ClientError");
-    assert!(told[0].get("body").is_none());
-    assert_eq!(told[1]["message"], "sample failed: your fault");
+    let reported = data_of(&session, "user_error");
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    assert_eq!(reported[0]["status_code"], 404);
+    assert_eq!(reported[0]["error_type"], "ClientError");
+    assert!(reported[0].get("body").is_none());
+    assert_eq!(reported[1]["message"], "sample failed: your fault");
     let names = names(&session);
     assert!(!names.iter().any(|name| name == "UNHANDLED_EXCEPTION"));
-    // One end, and that is the last of all.
+    // One end, as the last event.
     let ends = names.iter().filter(|name| *name == "SESSION_END");
     assert_eq!(ends.count(), 1);
     assert_eq!(names.last().unwrap(), "SESSION_END");
 }
 
-fn any_other_error_is_an_exception_and_the_session_lives_on<W: World>() {
+fn any_other_error_is_an_exception_and_the_session_continues<W: Stack>() {
     let site = site::<W>();
     let training = site.trainer();
     let failed = json!({ "error": "out of memory", "category": "server" });
@@ -57,19 +57,22 @@ fn any_other_error_is_an_exception_and_the_session_lives_on<W: World>() {
     assert!(site.wait(training.get_info()).is_ok());
     let session = site.close();
     let events = session.events().iter().map(|event| event.value());
-    let told: Vec<_> = events
+    let reported: Vec<_> = events
         .filter(|event| event["event"] == "UNHANDLED_EXCEPTION")
         .collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0]["error_message"], "optim_step failed: out of memory");
-    assert_eq!(told[0]["severity"], "ERROR");
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert_eq!(
+        reported[0]["error_message"],
+        "optim_step failed: out of memory"
+    );
+    assert_eq!(reported[0]["severity"], "ERROR");
     assert_eq!(names(&session).last().unwrap(), "SESSION_END");
 }
 
-fn a_telemetry_endpoint_that_stalls_for_ever_delays_no_error<W: World>() {
+fn a_stalled_telemetry_endpoint_delays_no_error<W: Stack>() {
     let collector = Collector::start().unwrap();
     collector.always(Reply::stall());
-    // Whoever waited for telemetry would wait for half an hour and more.
+    // A caller that waited for telemetry would wait for more than half an hour.
     let long = Duration::from_secs(50_000);
     let site = site_with::<W>(collector, |builder| {
         builder
@@ -89,10 +92,10 @@ fn a_telemetry_endpoint_that_stalls_for_ever_delays_no_error<W: World>() {
         assert_eq!(site.wait(call).unwrap_err().status(), Some(status));
     }
     assert!(site.wait(site.service.get_server_capabilities()).is_ok());
-    let _ = site.world.block_on(site.service.close());
+    let _ = site.stack.block_on(site.service.close());
 }
 
-fn what_the_backend_says_of_the_session_reaches_the_diagnostics<W: World>() {
+fn messages_of_the_backend_reach_the_diagnostics<W: Stack>() {
     let collector = Collector::start().unwrap();
     let created = json!({
         "session_id": "s", "info_message": "hello", "warning_message": format!("old {KEY}"),
@@ -100,18 +103,18 @@ fn what_the_backend_says_of_the_session_reaches_the_diagnostics<W: World>() {
     });
     let created = Reply::json(&created);
     collector.backend().script("create_session", [created]);
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let note = Arc::clone(&told);
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let recorded = Arc::clone(&reported);
     let site = site_with::<W>(collector, |builder| {
         builder.telemetry(move |telemetry| {
             telemetry.enabled(true).on_diagnostic(move |diagnostic| {
                 let what = (diagnostic.kind, diagnostic.reason.to_owned());
-                note.lock().unwrap().push(what);
+                recorded.lock().unwrap().push(what);
             })
         })
     });
     assert_eq!(
-        *told.lock().unwrap(),
+        *reported.lock().unwrap(),
         [
             (DiagnosticKind::BackendInfo, "hello".to_owned()),
             (DiagnosticKind::BackendWarning, "old [redacted]".to_owned()),
@@ -120,10 +123,10 @@ fn what_the_backend_says_of_the_session_reaches_the_diagnostics<W: World>() {
     drop(site);
 }
 
-fn pauses_reach_observer_and_diagnostics<W: World>() {
+fn pauses_reach_the_observer_and_the_diagnostics<W: Stack>() {
     let collector = Collector::start().unwrap();
     let pauses = Arc::new(Mutex::new(Vec::new()));
-    let (note, changes) = (Arc::clone(&pauses), Arc::new(Mutex::new(Vec::new())));
+    let (recorded, changes) = (Arc::clone(&pauses), Arc::new(Mutex::new(Vec::new())));
     let observed = Arc::clone(&changes);
     let site = site_with::<W>(collector, |builder| {
         builder
@@ -133,13 +136,13 @@ fn pauses_reach_observer_and_diagnostics<W: World>() {
             .telemetry(move |telemetry| {
                 telemetry.enabled(true).on_diagnostic(move |diagnostic| {
                     if diagnostic.kind == DiagnosticKind::QueuePaused {
-                        note.lock().unwrap().push(diagnostic.to_string());
+                        recorded.lock().unwrap().push(diagnostic.to_string());
                     }
                 })
             })
     });
     let sampler = site.sampler();
-    let paused = crate::worlds::try_again("paused_rate_limit", &json!({ "retry_after_ms": 1 }));
+    let paused = crate::runtimes::try_again("paused_rate_limit", &json!({ "retry_after_ms": 1 }));
     site.backend
         .script("retrieve_future", [paused.clone(), paused]);
     let sampled = sampler.sample(vec![1], 1, SamplingParams::new());
@@ -151,7 +154,7 @@ fn pauses_reach_observer_and_diagnostics<W: World>() {
     );
 }
 
-fn no_event_has_a_secret_in_it<W: World>() {
+fn no_event_contains_a_secret<W: Stack>() {
     let site = site::<W>();
     let sampler = site.sampler();
     let sample = || sampler.sample(vec![1], 1, SamplingParams::new());
@@ -164,7 +167,7 @@ fn no_event_has_a_secret_in_it<W: World>() {
         let before = site.backend.calls_of("retrieve_future").len();
         site.backend.script("retrieve_future", echoes);
         assert!(site.wait(sample()).is_err());
-        // Those that were not taken.
+        // Uses up the replies that no poll has consumed.
         let taken = site.backend.calls_of("retrieve_future").len() - before;
         for _ in taken..4 {
             assert!(site.wait(sample()).is_err());
@@ -175,7 +178,7 @@ fn no_event_has_a_secret_in_it<W: World>() {
     site.backend.script("retrieve_future", [failed]);
     assert!(site.wait(sample()).is_err());
     let reason = json!({ "queue_state_reason": format!("for {KEY}"), "retry_after_ms": 1 });
-    let paused = crate::worlds::try_again("paused_capacity", &reason);
+    let paused = crate::runtimes::try_again("paused_capacity", &reason);
     site.backend.script("retrieve_future", [paused]);
     assert!(site.wait(sample()).is_ok());
     let session = site.close();
@@ -185,7 +188,7 @@ fn no_event_has_a_secret_in_it<W: World>() {
     }
 }
 
-fn a_call_that_is_never_awaited_reports_nothing<W: World>() {
+fn a_call_that_is_never_awaited_reports_nothing<W: Stack>() {
     let site = site::<W>();
     let sampler = site.sampler();
     drop(sampler.sample(vec![1], 1, SamplingParams::new()));

@@ -1,6 +1,6 @@
-//! What the guide says that each call reports is what it reports.
+//! Compares what each call reports with the table in the guide.
 
-use crate::worlds::{Site, ThreadUreq, data_of, site};
+use crate::runtimes::{Site, ThreadUreq, data_of, site};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tinkex_telemetry::client::{
     TrainingClient,
 };
 
-/// A row of the guide: the requests, and how many changes of the queue there are.
+/// A row of the guide: the requests, and the number of queue state changes.
 type Row = (Vec<String>, u64);
 
 type ByService = fn(&Site<ThreadUreq>);
@@ -20,7 +20,7 @@ fn rows() -> BTreeMap<(String, String), Row> {
         env!("CARGO_MANIFEST_DIR"),
         "/../../features/client/guide.md"
     );
-    let guide = std::fs::read_to_string(path).expect("a guide");
+    let guide = std::fs::read_to_string(path).expect("the guide");
     let rows = guide
         .lines()
         .skip_while(|line| !line.starts_with("| client | call |"))
@@ -39,12 +39,12 @@ fn rows() -> BTreeMap<(String, String), Row> {
     .collect()
 }
 
-/// What a call reports in a session of its own, beyond what had to come before it.
-struct Look {
+/// What a call reports in a new session, without the calls that had to precede it.
+struct CallReport {
     site: Site<ThreadUreq>,
 }
 
-impl Look {
+impl CallReport {
     fn new() -> Self {
         Self { site: site() }
     }
@@ -59,7 +59,7 @@ impl Look {
         (starts, data_of(&session, "tinkex.queue.state_change").len())
     }
 
-    /// The requests since then, each of which has its end, and the changes of the queue.
+    /// The requests since `before`, each of which must have an end, and the queue state changes.
     fn row(&self, before: (usize, usize)) -> Row {
         let session = self.site.close();
         let changes = data_of(&session, "tinkex.queue.state_change").len() - before.1;
@@ -67,13 +67,16 @@ impl Look {
             let path = event["metadata"]["path"].as_str().unwrap();
             path.rsplit('/').next().unwrap().to_owned()
         };
-        // Whether a heart beats meanwhile is a matter of time.
-        let is_asked = |name: &String| name != "session_heartbeat";
+        // Whether a heartbeat falls into the call depends on timing.
+        let is_caused_by_call = |name: &String| name != "session_heartbeat";
         let starts = data_of(&session, "tinkex.http.request.start");
         let stops = data_of(&session, "tinkex.http.request.stop");
-        let count = |events: &[Value]| events.iter().map(path).filter(is_asked).count();
+        let count = |events: &[Value]| events.iter().map(path).filter(is_caused_by_call).count();
         assert_eq!(count(&starts), count(&stops));
-        let names = starts[before.0..].iter().map(path).filter(is_asked);
+        let names = starts[before.0..]
+            .iter()
+            .map(path)
+            .filter(is_caused_by_call);
         (names.collect(), changes as u64)
     }
 }
@@ -89,8 +92,8 @@ fn each_call_reports_what_the_guide_says() {
         if call != "close" {
             assert_eq!(requests.pop(), Some(finish.clone()), "the close");
         }
-        let told = rows.remove(&(client.to_owned(), call.to_owned()));
-        assert_eq!(Some((requests, changes)), told, "{client}::{call}");
+        let documented = rows.remove(&(client.to_owned(), call.to_owned()));
+        assert_eq!(Some((requests, changes)), documented, "{client}::{call}");
     };
 
     let service: [(&str, ByService); 5] = [
@@ -107,28 +110,34 @@ fn each_call_reports_what_the_guide_says() {
         }),
     ];
     for (call, make) in service {
-        let look = Look::new();
-        make(&look.site);
-        check("ServiceClient", call, look.row((0, 0)));
+        let report = CallReport::new();
+        make(&report.site);
+        check("ServiceClient", call, report.row((0, 0)));
     }
 
     for call in ["sample", "sample_with", "compute_logprobs"] {
-        let look = Look::new();
-        let sampler = look.site.sampler();
-        let before = look.counts();
+        let report = CallReport::new();
+        let sampler = report.site.sampler();
+        let before = report.counts();
         match call {
             "sample" => drop(
-                look.site
+                report
+                    .site
                     .wait(sampler.sample(prompt(), 1, params()))
                     .unwrap(),
             ),
             "sample_with" => {
                 let request = SampleRequest::new(prompt());
-                drop(look.site.wait(sampler.sample_with(request)).unwrap());
+                drop(report.site.wait(sampler.sample_with(request)).unwrap());
             }
-            _ => drop(look.site.wait(sampler.compute_logprobs(prompt())).unwrap()),
+            _ => drop(
+                report
+                    .site
+                    .wait(sampler.compute_logprobs(prompt()))
+                    .unwrap(),
+            ),
         }
-        check("SamplingClient", call, look.row(before));
+        check("SamplingClient", call, report.row(before));
     }
 
     let training: [(&str, ByTraining<'_>); 9] = [
@@ -164,16 +173,16 @@ fn each_call_reports_what_the_guide_says() {
         }),
     ];
     for (call, make) in training {
-        let look = Look::new();
-        let service = &look.site.service;
+        let report = CallReport::new();
+        let service = &report.site.service;
         let client = service.create_training_client("small", LoraConfig::default());
-        let client = look.site.wait(client).unwrap();
-        let before = look.counts();
-        make(&look.site, &client);
-        check("TrainingClient", call, look.row(before));
+        let client = report.site.wait(client).unwrap();
+        let before = report.counts();
+        make(&report.site, &client);
+        check("TrainingClient", call, report.row(before));
     }
 
-    // The heart, which is left, is looked at where time is simulated.
+    // Only the heartbeat is left; the tests in simulated time cover it.
     let left: Vec<_> = rows.into_keys().map(|(_, call)| call).collect();
     assert_eq!(left, ["every ten seconds"]);
 }

@@ -9,7 +9,7 @@ use smol_hyper::rt::FuturesIo;
 use tinkex_telemetry::http::{HttpClient, HttpError, MAX_RESPONSE_BYTES, Surf};
 use tinkex_telemetry::{Reqwest, Ureq};
 
-/// Longer than any test takes: what bounds an attempt is the session's own timeout.
+/// Longer than any test takes: only the session's own timeout bounds an attempt.
 const NEVER: Duration = Duration::from_secs(600);
 
 pub(crate) fn ureq() -> Ureq {
@@ -27,7 +27,7 @@ pub(crate) fn surf() -> Surf {
     })
 }
 
-/// A client of one's own: hyper over smol's sockets, a connection for each request.
+/// A custom client: hyper over smol's sockets, one connection per request.
 pub(crate) fn hyper() -> impl HttpClient {
     async |request: Request<Bytes>| exchange(request).await
 }
@@ -44,13 +44,13 @@ async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError>
     let (mut sender, connection) = hyper::client::conn::http1::handshake(FuturesIo::new(stream))
         .await
         .map_err(|error| HttpError::from_error(&error))?;
-    // Ends with this future.
+    // Cancelled when this future is dropped.
     let _connection = smol::spawn(connection);
-    let answer = sender
+    let response = sender
         .send_request(Request::from_parts(parts, Full::new(body)))
         .await
         .map_err(|error| HttpError::from_error(&error))?;
-    let (parts, body) = answer.into_parts();
+    let (parts, body) = response.into_parts();
     let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await;
     let body = body.map_err(|error| HttpError::from_error(&*error))?;
     Ok(Response::from_parts(parts, body.to_bytes()))

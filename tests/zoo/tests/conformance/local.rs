@@ -1,6 +1,6 @@
-//! A thread with a single-threaded executor of its own, which is told from outside what to do.
+//! A thread with its own single-threaded executor, which runs jobs submitted from outside.
 
-use crate::worlds::Task;
+use crate::runtimes::Task;
 use alloc::rc::Rc;
 use core::marker::PhantomData;
 use smol::channel::{Receiver, Sender, unbounded};
@@ -10,14 +10,14 @@ use tinkex_telemetry::{Batch, Receipt, SendError};
 
 pub(crate) type Job<S> = Box<dyn FnOnce(&S) + Send>;
 
-/// Ends its executor, with all tasks, when it is dropped.
+/// Dropping it ends the executor with all its tasks.
 pub(crate) struct LocalThread<S> {
     jobs: Option<Sender<Job<S>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<S: LocalSpawner + 'static> LocalThread<S> {
-    /// `run` makes the executor and runs [`obey`] on it.
+    /// `run` creates the executor and runs [`run_jobs`] on it.
     pub(crate) fn start(run: impl FnOnce(Receiver<Job<S>>) + Send + 'static) -> Self {
         let (jobs, receiver) = unbounded();
         let thread = thread::spawn(move || run(receiver));
@@ -27,13 +27,13 @@ impl<S: LocalSpawner + 'static> LocalThread<S> {
         }
     }
 
-    pub(crate) fn tell(&self, job: impl FnOnce(&S) + Send + 'static) {
-        let jobs = self.jobs.as_ref().expect("it is not shut down");
-        jobs.try_send(Box::new(job)).expect("the thread lives");
+    pub(crate) fn submit(&self, job: impl FnOnce(&S) + Send + 'static) {
+        let jobs = self.jobs.as_ref().expect("not shut down");
+        jobs.try_send(Box::new(job)).expect("the thread is running");
     }
 
     pub(crate) fn spawn(&self, task: Task) {
-        self.tell(|spawner| spawner.spawn_local(task).expect("it runs"));
+        self.submit(|spawner| spawner.spawn_local(task).expect("the executor is running"));
     }
 
     pub(crate) fn shut_down(&mut self) {
@@ -53,8 +53,8 @@ impl<S> Drop for LocalThread<S> {
     }
 }
 
-/// Does what it is told until nobody is left to tell.
-pub(crate) async fn obey<S>(jobs: Receiver<Job<S>>, spawner: S) {
+/// Runs jobs until all senders are dropped.
+pub(crate) async fn run_jobs<S>(jobs: Receiver<Job<S>>, spawner: S) {
     while let Ok(job) = jobs.recv().await {
         job(&spawner);
     }

@@ -1,55 +1,55 @@
-//! One suite for every runtime with every HTTP client that works on it, over the scripted collector.
+//! One suite for every runtime with every HTTP client that works on it, against the scripted collector.
 //!
-//! A pair is a line in `conformance!` below: it gets all the cases, and a row in the table that is printed at the end
-//! and shown in docs/runtimes.md.
+//! Each line of `conformance!` below is a pair: it runs all cases, and has a row in the table printed at the end and in
+//! docs/runtimes.md.
 
 extern crate alloc;
 
 mod cases;
 mod clients;
 mod local;
+mod runtimes;
 mod session;
 mod table;
-mod worlds;
 
 use clients::{hyper, reqwest, surf, ureq};
 
-/// Tests of a pair: every case there is.
+/// The tests of a pair: all cases.
 macro_rules! pair {
-    ($pair:expr, $world:ty, $client:expr) => {
-        pair! { @ $pair, $world, $client;
+    ($pair:expr, $under_test:ty, $client:expr) => {
+        pair! { @ $pair, $under_test, $client;
             delivery::events_arrive_as_they_were_logged,
-            delivery::events_of_many_threads_arrive_in_order_once_and_without_gaps,
+            delivery::events_from_many_threads_arrive_once_in_order_and_without_gaps,
             delivery::batches_have_at_most_a_hundred_events,
-            delivery::the_threshold_sends_without_being_asked,
-            delivery::the_interval_sends_without_being_asked,
+            delivery::reaching_the_threshold_triggers_a_send,
+            delivery::the_interval_triggers_a_send,
             delivery::a_disabled_session_touches_nothing,
-            delivery::a_thousand_sessions_live_side_by_side,
+            delivery::a_thousand_sessions_run_side_by_side,
             faults::a_retry_keeps_the_idempotency_key,
             faults::a_retry_after_is_honoured,
             faults::a_batch_that_is_too_large_is_split,
             faults::a_permanent_refusal_drops_the_batch_and_nothing_behind_it,
             faults::a_stalled_server_costs_one_attempt_after_the_timeout,
-            faults::a_late_answer_is_not_taken_for_that_of_the_next_attempt,
-            faults::a_connection_that_breaks_off_anywhere_costs_one_attempt,
-            faults::an_interim_answer_is_not_taken_for_the_answer,
-            faults::the_rest_of_a_long_answer_is_not_taken_for_the_next,
-            faults::an_answer_that_is_lost_leaves_duplicates_that_can_be_told,
+            faults::a_late_response_is_not_attributed_to_the_next_attempt,
+            faults::a_connection_that_breaks_anywhere_costs_one_attempt,
+            faults::an_interim_response_is_not_taken_for_the_final_one,
+            faults::the_rest_of_a_long_response_is_not_taken_for_the_next_one,
+            faults::a_lost_response_leaves_recognizable_duplicates,
             ends::a_fatal_exception_is_sent_with_the_end,
-            ends::a_drain_in_a_task_ends_when_all_is_settled,
+            ends::a_drain_in_a_task_ends_when_everything_is_settled,
             ends::a_stop_in_a_task_ends_the_session,
-            ends::a_stop_ends_at_its_deadline_though_the_server_never_answers,
+            ends::a_stop_ends_at_its_deadline_even_if_the_server_never_responds,
             ends::a_dropped_reporter_still_sends_its_end,
             ends::blocking_waits_work_outside_and_never_hang_inside,
-            ends::a_session_that_has_ended_answers_at_once,
-            ends::a_runtime_that_is_shut_down_ends_every_wait,
+            ends::calls_on_an_ended_session_return_at_once,
+            ends::shutting_down_the_runtime_ends_every_wait,
         }
     };
-    (@ $pair:expr, $world:ty, $client:expr; $($group:ident::$case:ident,)*) => {
+    (@ $pair:expr, $under_test:ty, $client:expr; $($group:ident::$case:ident,)*) => {
         $(
             #[test]
             fn $case() {
-                let case = crate::cases::$group::$case::<$world, _>;
+                let case = crate::cases::$group::$case::<$under_test, _>;
                 crate::table::record($pair, stringify!($case), || case($client));
             }
         )*
@@ -58,14 +58,14 @@ macro_rules! pair {
 }
 
 macro_rules! conformance {
-    ($($name:ident: $world:ident, $client:ident, $runtime:literal, $http:literal;)*) => {
+    ($($name:ident: $under_test:ident, $client:ident, $runtime:literal, $http:literal;)*) => {
         $(
             mod $name {
                 const PAIR: crate::table::Pair = crate::table::Pair { runtime: $runtime, http: $http };
-                pair! { PAIR, crate::worlds::$world, crate::$client }
+                pair! { PAIR, crate::runtimes::$under_test, crate::$client }
             }
         )*
-        /// Every pair, with the number of its cases.
+        /// All pairs, each with the number of its cases.
         const PAIRS: &[(table::Pair, usize)] =
             &[$((table::Pair { runtime: $runtime, http: $http }, $name::CASES)),*];
     };

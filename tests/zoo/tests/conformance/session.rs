@@ -1,6 +1,6 @@
-//! A running session on some runtime, and what cases do with one.
+//! A session on the runtime under test, and what cases do with it.
 
-use crate::worlds::World;
+use crate::runtimes::RuntimeUnderTest;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::time::Duration;
@@ -11,12 +11,12 @@ use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::session::Builder;
 use tinkex_telemetry::{Config, Drain, Handle, HttpTransport, Options, Reporter, fields};
 
-/// Longer than anything here takes, shorter than a person waits.
+/// Longer than any wait here takes, yet short enough for a person to wait.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
 
 pub(crate) const ID: &str = "s";
 
-/// What a world has opened.
+/// A session that a runtime has started.
 pub(crate) struct Opened {
     pub(crate) handle: Handle,
     pub(crate) reporter: Box<dyn Any + Send>,
@@ -39,12 +39,12 @@ impl Opened {
 pub(crate) struct Session<W> {
     pub(crate) handle: Handle,
     pub(crate) reporter: Option<Box<dyn Any + Send>>,
-    pub(crate) told: Arc<Mutex<String>>,
+    pub(crate) diagnostics: Arc<Mutex<String>>,
     pub(crate) collector: Collector,
-    pub(crate) world: W,
+    pub(crate) runtime: W,
 }
 
-/// No timer of its own, next to no backoff, and no timeout that a busy machine could meet.
+/// No flush interval, almost no backoff, and a timeout that even a busy machine does not reach.
 pub(crate) fn options() -> Options {
     let mut options = Options::default();
     options.flush_interval = Duration::ZERO;
@@ -53,21 +53,24 @@ pub(crate) fn options() -> Options {
     options
 }
 
-/// Opens a session on a world of its own, with a collector of its own.
-pub(crate) fn open<W: World, H: HttpClient>(client: fn() -> H, options: Options) -> Session<W> {
-    let (world, collector) = (W::new(), Collector::start().expect("a collector"));
-    let told = Arc::new(Mutex::new(String::new()));
-    let ear = Arc::clone(&told);
+/// Opens a session on a new runtime, with a new collector.
+pub(crate) fn open<W: RuntimeUnderTest, H: HttpClient>(
+    client: fn() -> H,
+    options: Options,
+) -> Session<W> {
+    let (runtime, collector) = (W::new(), Collector::start().expect("a collector"));
+    let diagnostics = Arc::new(Mutex::new(String::new()));
+    let sink = Arc::clone(&diagnostics);
     let start = builder(ID, options).on_diagnostic(move |diagnostic| {
-        *ear.lock().expect("no panic") += &format!("{diagnostic}\n");
+        *sink.lock().expect("no panic") += &format!("{diagnostic}\n");
     });
-    let Opened { handle, reporter } = world.open(start, transport(&collector, client));
+    let Opened { handle, reporter } = runtime.open(start, transport(&collector, client));
     Session {
         handle,
         reporter: Some(reporter),
-        told,
+        diagnostics,
         collector,
-        world,
+        runtime,
     }
 }
 
@@ -83,29 +86,29 @@ pub(crate) fn transport<H: HttpClient>(
     HttpTransport::new(config, client())
 }
 
-impl<W: World> Session<W> {
+impl<W: RuntimeUnderTest> Session<W> {
     pub(crate) fn log(&self, events: usize) {
         for n in 0..events {
             assert!(self.handle.log("x", fields! { n: n }));
         }
     }
 
-    /// From outside of the runtime.
+    /// Waits outside the runtime.
     pub(crate) fn drain(&self) -> Drain {
         let drain = self.handle.wait_until_drained_blocking(BOUND);
-        drain.expect("nobody runs an executor here")
+        drain.expect("no executor on this thread")
     }
 
-    /// Everything logged so far arrives.
+    /// Checks that everything logged so far arrives.
     pub(crate) fn deliver(&self) {
         let drain = self.drain();
-        assert!(drain.all_delivered(), "{drain:?} {:?}", self.told);
+        assert!(drain.all_delivered(), "{drain:?} {:?}", self.diagnostics);
     }
 
-    /// What has arrived; nothing was wrong with it.
+    /// The received session, after checking that the collector saw no violation.
     pub(crate) fn kept(&self) -> Arc<SessionRecord> {
         assert_eq!(self.collector.violations(), []);
-        self.collector.session(ID).expect("something has come")
+        self.collector.session(ID).expect("events have arrived")
     }
 
     /// Runs `task` on the runtime.
@@ -113,10 +116,10 @@ impl<W: World> Session<W> {
         &self,
         task: impl Future<Output = R> + Send + 'static,
     ) -> R {
-        let (tell, hear) = channel();
-        self.world.spawn(Box::pin(async move {
-            let _ = tell.send(task.await);
+        let (sender, receiver) = channel();
+        self.runtime.spawn(Box::pin(async move {
+            let _ = sender.send(task.await);
         }));
-        hear.recv_timeout(BOUND).expect("the task ends")
+        receiver.recv_timeout(BOUND).expect("the task ends")
     }
 }

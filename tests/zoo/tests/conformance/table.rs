@@ -1,4 +1,4 @@
-//! What has passed: printed when everything has run, and compared with the documentation.
+//! The table of results: printed when all cases have run, and compared with the documentation.
 
 use crate::PAIRS;
 use alloc::collections::BTreeMap;
@@ -7,22 +7,22 @@ use std::io::Write as _;
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
-/// A runtime and an HTTP client, as the documentation calls them.
+/// A runtime and an HTTP client, as named in the documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pair {
     pub(crate) runtime: &'static str,
     pub(crate) http: &'static str,
 }
 
-/// The end of a case that did not fail.
+/// The result of a case that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed,
-    /// The runtime has nothing that the case is about.
+    /// The runtime lacks what the case tests.
     DoesNotApply,
 }
 
-/// What became of the cases that have run.
+/// The results of the cases so far; `None` is a failure.
 type Row = BTreeMap<&'static str, Option<Verdict>>;
 
 static ROWS: Mutex<BTreeMap<Pair, Row>> = Mutex::new(BTreeMap::new());
@@ -35,7 +35,7 @@ pub(crate) fn record(pair: Pair, case: &'static str, run: impl FnOnce() -> Verdi
     rows.entry(pair).or_default().insert(case, verdict);
     let has_run = |(pair, cases): &(Pair, usize)| rows.get(pair).map(Row::len) == Some(*cases);
     if PAIRS.iter().all(has_run) {
-        // Not through `print!`, which a test that passes is not heard with.
+        // Not `print!`: the output of passing tests is captured.
         let _ = std::io::stderr().write_all(show(&rows).as_bytes());
     }
     drop(rows);
@@ -66,7 +66,10 @@ fn show(rows: &BTreeMap<Pair, Row>) -> String {
 #[test]
 fn the_documentation_shows_every_pair() {
     let page = include_str!("../../../../docs/runtimes.md");
-    let table = page.split_once("| on | with |").expect("it has a table").1;
+    let table = page
+        .split_once("| on | with |")
+        .expect("the page has the table")
+        .1;
     let rows: Vec<_> = table
         .lines()
         .skip(2)

@@ -1,7 +1,7 @@
-//! After a `fork()`: the parent goes on as if nothing had happened, the child's calls on the parent's session end at
-//! once and send nothing, and a session that the child opens is its own.
+//! After a `fork()`, the parent continues unaffected, the child's calls on the parent's session end at once and send
+//! nothing, and the child can open its own sessions.
 //!
-//! Each program that forks is a process of its own: this test binary, asked for one of its `child_…` tests.
+//! Each forking program is a separate process: this test binary, running one of its `child_…` tests.
 #![cfg(unix)]
 
 extern crate alloc;
@@ -34,25 +34,27 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// What a future that waits for nothing comes to.
+/// The output of a future that is ready at once.
 fn now<F: Future>(future: F) -> F::Output {
     match poll(&mut pin!(future)) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("it waits"),
+        Poll::Pending => panic!("the future is pending"),
     }
 }
 
-/// A session of the calling process's own sends by itself: it has timers.
+/// Checks that a session opened by this process works, including its timers.
 fn works(journal: &Path, name: &str) {
     let own = session(name, Journal::new(journal))
         .flush_interval(Duration::from_millis(5))
         .start()
-        .expect("it starts");
+        .expect("the session starts");
     assert!(own.log("own", ()));
     while own.stats().delivered < 2 {
         thread::sleep(Duration::from_millis(1));
     }
-    let drain = own.stop_blocking(BOUND).expect("no executor here");
+    let drain = own
+        .stop_blocking(BOUND)
+        .expect("no executor on this thread");
     assert!(drain.all_delivered());
     let stats = own.stats();
     assert_eq!((stats.delivered, stats.refused.total()), (3, 0));
@@ -63,10 +65,10 @@ fn is_refused(drain: Drain, remaining: u64) -> bool {
 }
 
 #[test]
-fn in_the_child_every_call_ends_at_once_and_the_parents_events_are_the_parents_to_send() {
+fn in_the_child_every_call_ends_at_once_and_only_the_parent_sends_its_events() {
     let sent = run("child_calls_everything");
     let [parent] = sent.values().collect::<Vec<_>>()[..] else {
-        panic!("the child has sent something: {sent:?}");
+        panic!("the child sent something: {sent:?}");
     };
     let events: Vec<_> = events(parent).collect();
     let indices: Vec<_> = events.iter().map(|event| index(event)).collect();
@@ -90,7 +92,7 @@ fn child_calls_everything() {
     let Some(path) = journal() else { return };
     let parent = session("parent", Journal::new(&path))
         .start()
-        .expect("it starts");
+        .expect("the session starts");
     (0..3).for_each(|n| assert!(parent.log("queued", fields! { n: n })));
     let before = parent.stats();
 
@@ -126,24 +128,26 @@ fn child_calls_everything() {
         assert!(after.is_balanced() && !after.driver_alive && is_counted(0));
         after.driver_alive = true;
         after.refused.forked = 0;
-        assert_eq!(after, before, "otherwise as it was");
+        assert_eq!(after, before, "nothing else has changed");
         drop(parent.handle());
         0
     });
     assert_eq!(code, 0);
 
-    assert_eq!(parent.stats(), before, "nothing of this is the parent's");
+    assert_eq!(parent.stats(), before, "the parent is unaffected");
     assert!(parent.log("afterwards", ()));
-    let drain = parent.stop_blocking(BOUND).expect("no executor here");
+    let drain = parent
+        .stop_blocking(BOUND)
+        .expect("no executor on this thread");
     assert!(drain.all_delivered());
     let stats = parent.stats();
     assert_eq!((stats.accepted, stats.delivered), (6, 6));
 }
 
 #[test]
-fn in_the_child_a_parents_bus_calls_nobody_and_the_processs_bus_is_a_new_one() {
+fn in_the_child_the_parents_bus_calls_no_handler_and_the_global_bus_is_new() {
     let sent = run("child_executes_events");
-    assert_eq!(sent.len(), 2, "each sends its own: {sent:?}");
+    assert_eq!(sent.len(), 2, "each process sends its own: {sent:?}");
     for requests in sent.values() {
         let names: Vec<_> = events(requests)
             .filter_map(|event| event["event_name"].as_str())
@@ -160,12 +164,14 @@ fn child_executes_events() {
     };
     let open = |name: &'static str| {
         let session = session(name, Journal::new(&path)).events(["an.event"]);
-        session.start().expect("it starts")
+        session.start().expect("the session starts")
     };
     let parent = open("parent");
     let own = Bus::new();
-    own.attach("one", "an.event", |_| panic!("it is the parent's"))
-        .expect("it is free");
+    own.attach("one", "an.event", |_| {
+        panic!("a handler of the parent is called")
+    })
+    .expect("the id is free");
     let code = fork(|| {
         execute(&own, "parent");
         execute(Bus::global(), "parent");
@@ -174,18 +180,22 @@ fn child_executes_events() {
         assert!(Bus::global().is_idle());
         let child = open("child");
         execute(Bus::global(), "child");
-        let drain = child.stop_blocking(BOUND).expect("no executor here");
+        let drain = child
+            .stop_blocking(BOUND)
+            .expect("no executor on this thread");
         u8::from(!drain.all_delivered() || parent.stats().refused.total() > 0)
     });
     assert_eq!(code, 0);
     assert_eq!(own.list().len(), 1);
     execute(Bus::global(), "parent");
-    let drain = parent.stop_blocking(BOUND).expect("no executor here");
+    let drain = parent
+        .stop_blocking(BOUND)
+        .expect("no executor on this thread");
     assert!(drain.all_delivered());
 }
 
 #[test]
-fn a_child_may_drop_what_its_parent_has_opened() {
+fn a_child_may_drop_a_session_of_its_parent() {
     let sent = run("child_drops_everything");
     assert_eq!(sent.len(), 1, "{sent:?}");
 }
@@ -195,7 +205,7 @@ fn child_drops_everything() {
     let Some(path) = journal() else { return };
     let open = || {
         let session = session("parent", Journal::new(&path)).start();
-        Some(session.expect("it starts"))
+        Some(session.expect("the session starts"))
     };
     let mut parent = open();
     let code = fork(|| {
@@ -203,7 +213,7 @@ fn child_drops_everything() {
         0
     });
     assert_eq!(code, 0);
-    // In the parent it drains.
+    // In the parent, the drop drains the queue.
     drop(parent.take());
 }
 
@@ -235,7 +245,7 @@ fn a_childs_own_session_has_a_process_uuid_a_thread_and_timers_of_its_own() {
 fn child_opens_sessions() {
     let Some(path) = journal() else { return };
     works(&path, "before");
-    // With a session of its own before it forks in its turn, and without.
+    // A child that forks in turn, with and without its own session before that.
     for has_own in [true, false] {
         let code = fork(|| {
             if has_own {
@@ -253,18 +263,18 @@ fn child_opens_sessions() {
     works(&path, "after");
 }
 
-/// Sends when it is told to.
-struct OnceTold {
+/// Blocks each send until its gate opens.
+struct Gated {
     journal: Journal,
     begun: Arc<AtomicBool>,
-    told: mpsc::Receiver<()>,
+    gate: mpsc::Receiver<()>,
 }
 
-impl Transport for OnceTold {
+impl Transport for Gated {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
         self.begun.store(true, Ordering::Release);
-        // It may block: the driver has its thread for itself.
-        let _ = self.told.recv();
+        // Blocking is fine: the driver has a dedicated thread.
+        let _ = self.gate.recv();
         self.journal.write(&batch);
         Ok(Receipt::delivered())
     }
@@ -272,21 +282,23 @@ impl Transport for OnceTold {
 
 #[test]
 fn a_wait_that_began_before_the_fork_ends_in_the_child_at_once() {
-    let sent = run("child_waits_already");
+    let sent = run("child_is_already_waiting");
     assert_eq!(sent.len(), 1, "{sent:?}");
 }
 
 #[test]
-fn child_waits_already() {
+fn child_is_already_waiting() {
     let Some(path) = journal() else { return };
     let begun = Arc::new(AtomicBool::new(false));
-    let (tell, told) = mpsc::channel();
-    let transport = OnceTold {
+    let (open_gate, gate) = mpsc::channel();
+    let transport = Gated {
         journal: Journal::new(&path),
         begun: Arc::clone(&begun),
-        told,
+        gate,
     };
-    let parent = session("parent", transport).start().expect("it starts");
+    let parent = session("parent", transport)
+        .start()
+        .expect("the session starts");
     assert!(parent.log("x", ()));
     let mut wait = Box::pin(parent.wait_until_drained(DAY));
     while !begun.load(Ordering::Acquire) {
@@ -299,13 +311,15 @@ fn child_waits_already() {
     });
     assert_eq!(code, 0);
     assert!(poll(&mut wait).is_pending());
-    drop(tell);
-    let drain = parent.stop_blocking(BOUND).expect("no executor here");
+    drop(open_gate);
+    let drain = parent
+        .stop_blocking(BOUND)
+        .expect("no executor on this thread");
     assert!(drain.all_delivered());
     assert!(now(wait).all_delivered());
 }
 
-/// Needs a second poll for each batch, and notes every poll.
+/// Needs two polls for each batch, and writes each to the journal.
 struct Slow(Journal);
 
 impl Transport for Slow {
@@ -325,12 +339,12 @@ impl Transport for Slow {
 }
 
 #[test]
-fn a_driver_without_a_thread_of_its_own_ends_in_the_child_and_sends_nothing() {
+fn a_driver_without_a_dedicated_thread_ends_in_the_child_and_sends_nothing() {
     let sent = run("child_polls_the_driver");
     let [parent] = sent.values().collect::<Vec<_>>()[..] else {
-        panic!("the child has sent something: {sent:?}");
+        panic!("the child sent something: {sent:?}");
     };
-    // One batch in two polls, and that of the end.
+    // Two batches in two polls each: the queued events, and the end.
     assert_eq!(parent.len(), 4);
 }
 
@@ -339,10 +353,10 @@ fn child_polls_the_driver() {
     let Some(path) = journal() else { return };
     let (parent, driver) = session("parent", Slow(Journal::new(&path)))
         .build()
-        .expect("it can work");
+        .expect("the defaults are valid");
     let mut driver = Box::pin(driver.run());
     let ends = |driver: &mut _| u8::from(poll(driver).is_pending());
-    // Before its first poll, in mid-send, and asleep.
+    // Before its first poll, during a send, and while it sleeps.
     assert_eq!(fork(|| ends(&mut driver)), 0);
     parent.flush();
     assert!(poll(&mut driver).is_pending());
@@ -356,16 +370,16 @@ fn child_polls_the_driver() {
     assert!(now(stopped).all_delivered());
 }
 
-/// Forks, and does no more about it than a transport that knows nothing of processes.
+/// Forks during a send, and continues in both processes like a transport that is unaware of the fork.
 struct Forking(Journal);
 
 impl Transport for Forking {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-        let code = match ::fork::fork_process().expect("a process") {
+        let code = match ::fork::fork_process().expect("the fork succeeds") {
             ProcessFork::Child => return Ok(Receipt::delivered()),
             ProcessFork::Parent(child) => exit_code(child),
         };
-        assert_eq!(code, 0, "with its only thread the child has ended");
+        assert_eq!(code, 0, "the child ends with its only thread");
         self.0.write(&batch);
         Ok(Receipt::delivered())
     }
@@ -375,7 +389,7 @@ impl Transport for Forking {
 fn a_transport_that_forks_does_not_leave_a_second_driver_behind() {
     let sent = run("child_has_a_forking_transport");
     let [parent] = sent.values().collect::<Vec<_>>()[..] else {
-        panic!("the child has sent something: {sent:?}");
+        panic!("the child sent something: {sent:?}");
     };
     assert_eq!(events(parent).count(), 2_002);
 }
@@ -384,15 +398,17 @@ fn a_transport_that_forks_does_not_leave_a_second_driver_behind() {
 fn child_has_a_forking_transport() {
     let Some(path) = journal() else { return };
     let parent = session("parent", Forking(Journal::new(&path))).start();
-    let parent = parent.expect("it starts");
-    // Every hundred make a batch, and some wake the driver.
+    let parent = parent.expect("the session starts");
+    // Every hundred events are a batch, and some of them wake the driver.
     (0..2_000).for_each(|n| assert!(parent.log("x", fields! { n: n })));
-    let drain = parent.stop_blocking(BOUND).expect("no executor here");
+    let drain = parent
+        .stop_blocking(BOUND)
+        .expect("no executor on this thread");
     assert!(drain.all_delivered(), "{drain:?}");
     assert_eq!(parent.stats().delivered, 2_002);
 }
 
-/// Counts what the process sends that it was made in. No other may send.
+/// Counts the events sent by the process that created it, and aborts any other that sends.
 struct Counting {
     process: u32,
     events: Arc<AtomicU64>,
@@ -427,18 +443,23 @@ fn child_forks_while_threads_log() {
         process: id(),
         events: Arc::clone(&events),
     };
-    let parent = session("parent", counting).start().expect("it starts");
+    let parent = session("parent", counting)
+        .start()
+        .expect("the session starts");
     let mut parent = Some(parent);
-    let handle = parent.as_ref().map(|parent| parent.handle()).expect("one");
+    let handle = parent
+        .as_ref()
+        .map(|parent| parent.handle())
+        .expect("the session is open");
     let is_over = AtomicBool::new(false);
     let mut unreadable = 0;
     let logged = thread::scope(|scope| {
-        let loggers = [true, false, false, false].map(|looks_at_stacks| {
+        let loggers = [true, false, false, false].map(|logs_exceptions| {
             let (handle, is_over) = (handle.clone(), &is_over);
             scope.spawn(move || {
                 let mut accepted = 0;
                 while !is_over.load(Ordering::Relaxed) {
-                    let is_accepted = if looks_at_stacks {
+                    let is_accepted = if logs_exceptions {
                         handle.log_exception(&StatusError::new(500), Severity::Error)
                     } else {
                         handle.log("x", fields! { n: accepted })
@@ -462,9 +483,11 @@ fn child_forks_while_threads_log() {
                     assert_eq!(stats.refused.forked, 2);
                     drop(parent.take());
                     let own = session("own", Journal::new(&path)).start();
-                    let own = own.expect("it starts");
+                    let own = own.expect("the session starts");
                     assert!(own.log("own", ()));
-                    let drain = own.stop_blocking(BOUND).expect("no executor here");
+                    let drain = own
+                        .stop_blocking(BOUND)
+                        .expect("no executor on this thread");
                     assert!(drain.all_delivered());
                     if stats.accepted == 0 { UNREADABLE } else { 0 }
                 });
@@ -474,11 +497,13 @@ fn child_forks_while_threads_log() {
         }));
         is_over.store(true, Ordering::Relaxed);
         let accepted = loggers.into_iter().map(|logger| logger.join());
-        let accepted = accepted.map(|logger| logger.expect("it does not panic"));
+        let accepted = accepted.map(|logger| logger.expect("no panic"));
         (accepted.sum::<u64>(), forks.is_ok())
     });
     assert!(logged.1);
-    let drain = handle.stop_blocking(BOUND).expect("no executor here");
+    let drain = handle
+        .stop_blocking(BOUND)
+        .expect("no executor on this thread");
     assert!(drain.all_delivered());
     let stats = handle.stats();
     assert_eq!(
@@ -488,7 +513,7 @@ fn child_forks_while_threads_log() {
     assert_eq!(events.load(Ordering::Relaxed), stats.delivered);
     assert_eq!((stats.refused.forked, stats.dropped.total()), (0, 0));
     println!(
-        "{FORKS} forks while {} events were logged, {unreadable} of them while one was just being queued",
+        "{FORKS} forks while {} events were logged, {unreadable} of them while an event was being queued",
         logged.0
     );
 }

@@ -1,7 +1,7 @@
-//! Each way in which a client's requests are told of, on the runtimes that it works on.
+//! Every way to emit events for a client's requests, on each runtime where it works.
 
+use crate::events::RecordedEvents;
 use crate::server::{SECRET, Server, refused};
-use crate::told::Told;
 use bytes::Bytes;
 use core::convert::Infallible;
 use core::future::Future;
@@ -18,7 +18,7 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-/// The status of the answer to a `GET` of a URL, made again so many times.
+/// Sends a `GET` of a URL with this retry count. Resolves to the response's status.
 pub(crate) type Get = Box<dyn Fn(String, u32) -> BoxFuture<Option<u16>> + Send>;
 
 fn request(url: &str, retries: u32) -> Request<Bytes> {
@@ -27,14 +27,14 @@ fn request(url: &str, retries: u32) -> Request<Bytes> {
     request.body(Bytes::new()).expect("a request")
 }
 
-/// A client wrapped.
+/// A wrapped client.
 fn wrapped<H: HttpClient>(events: &HttpEvents, make: impl Fn() -> H + Send + 'static) -> Get {
     let events = events.clone();
     Box::new(move |url, retries| {
         let mut client = events.wrap(make());
         Box::pin(async move {
-            let answer = client.send(request(&url, retries)).await;
-            answer.ok().map(|answer| answer.status().as_u16())
+            let response = client.send(request(&url, retries)).await;
+            response.ok().map(|response| response.status().as_u16())
         })
     })
 }
@@ -52,8 +52,8 @@ fn surf_middleware(events: &HttpEvents) -> Get {
         request.set_ext(RetryCount(retries));
         let client = client.clone();
         Box::pin(async move {
-            let answer = client.send(request).await;
-            answer.ok().map(|answer| answer.status().into())
+            let response = client.send(request).await;
+            response.ok().map(|response| response.status().into())
         })
     })
 }
@@ -67,12 +67,12 @@ pub(crate) fn reqwest_with(events: &HttpEvents) -> reqwest_middleware::ClientWit
         .build()
 }
 
-/// reqwest wants one, though nothing here is encrypted.
+/// reqwest requires one, though nothing here is encrypted.
 fn no_tls() -> rustls::ClientConfig {
     let ring = rustls::crypto::ring::default_provider();
     rustls::ClientConfig::builder_with_provider(ring.into())
         .with_safe_default_protocol_versions()
-        .expect("there are some")
+        .expect("the default protocol versions are valid")
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth()
 }
@@ -85,7 +85,12 @@ fn reqwest_middleware(events: &HttpEvents) -> Get {
             .bearer_auth(SECRET)
             .with_extension(RetryCount(retries))
             .send();
-        Box::pin(async move { sending.await.ok().map(|answer| answer.status().as_u16()) })
+        Box::pin(async move {
+            sending
+                .await
+                .ok()
+                .map(|response| response.status().as_u16())
+        })
     })
 }
 
@@ -98,7 +103,7 @@ pub(crate) fn ureq_with(events: &HttpEvents, status_is_error: bool) -> ureq::Age
     config.build().new_agent()
 }
 
-/// Blocks the thread it is polled on.
+/// Blocks the thread that polls it.
 fn ureq_middleware(events: &HttpEvents, status_is_error: bool) -> Get {
     let agent = ureq_with(events, status_is_error);
     Box::new(move |url, retries| {
@@ -106,7 +111,7 @@ fn ureq_middleware(events: &HttpEvents, status_is_error: bool) -> Get {
         Box::pin(async move {
             let request = request(&url, retries).map(|_| ());
             match agent.run(request) {
-                Ok(answer) => Some(answer.status().as_u16()),
+                Ok(response) => Some(response.status().as_u16()),
                 Err(ureq::Error::StatusCode(status)) => Some(status),
                 Err(_) => None,
             }
@@ -114,7 +119,7 @@ fn ureq_middleware(events: &HttpEvents, status_is_error: bool) -> Get {
     })
 }
 
-/// A client as a service: hyper over smol's sockets, a connection for each request.
+/// A client as a service: hyper over smol's sockets, one connection per request.
 #[derive(Clone)]
 pub(crate) struct HyperService;
 
@@ -153,19 +158,19 @@ fn tower_client(events: &HttpEvents) -> Get {
     Box::new(move |url, retries| {
         let mut service = service.clone();
         Box::pin(async move {
-            let answer = service.call(request(&url, retries)).await.ok()?;
-            let status = answer.status().as_u16();
-            answer.into_body().collect().await.ok()?;
+            let response = service.call(request(&url, retries)).await.ok()?;
+            let status = response.status().as_u16();
+            response.into_body().collect().await.ok()?;
             Some(status)
         })
     })
 }
 
-/// hyper as a closure, the client of one's own.
+/// hyper as a closure: a custom client.
 pub(crate) async fn by_hyper(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
     let failed = |error: Box<dyn core::error::Error + Send + Sync>| HttpError::from_error(&*error);
-    let answer = HyperService.call(request).await.map_err(failed)?;
-    let (parts, body) = answer.into_parts();
+    let response = HyperService.call(request).await.map_err(failed)?;
+    let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(|error| failed(error.into()))?;
     Ok(Response::from_parts(parts, body.to_bytes()))
 }
@@ -175,7 +180,7 @@ pub(crate) enum On {
     Tokio,
     TokioCurrentThread,
     Smol,
-    /// A thread that is nobody's executor.
+    /// A thread without an executor.
     Thread,
 }
 
@@ -194,24 +199,24 @@ impl On {
                 };
                 let runtime = builder.enable_all().build().expect("a runtime");
                 let done = runtime.block_on(runtime.spawn(future));
-                done.expect("it does not panic")
+                done.expect("no panic")
             }
             Self::Smol => smol::block_on(smol::spawn(future)),
             Self::Thread => {
                 let thread = thread::spawn(|| smol::block_on(future));
-                thread.join().expect("it does not panic")
+                thread.join().expect("no panic")
             }
         }
     }
 }
 
-/// Every way on every runtime it works on, with a name for both.
-pub(crate) fn each_way(mut run: impl FnMut(&str, On, &Told, Get)) {
+/// Runs every way on each runtime where it works, with a name for both.
+pub(crate) fn each_way(mut run: impl FnMut(&str, On, &RecordedEvents, Get)) {
     for on in RUNTIMES {
         let mut way = |name: &str, make: &dyn Fn(&HttpEvents) -> Get| {
-            let told = Told::new();
-            let get = make(&told.events());
-            run(&format!("{name} on {on:?}"), on, &told, get);
+            let recorded = RecordedEvents::new();
+            let get = make(&recorded.events());
+            run(&format!("{name} on {on:?}"), on, &recorded, get);
         };
         if matches!(on, On::Tokio | On::TokioCurrentThread) {
             way("Reqwest, wrapped", &|events| {
@@ -234,9 +239,9 @@ pub(crate) fn each_way(mut run: impl FnMut(&str, On, &Told, Get)) {
 }
 
 #[test]
-fn each_way_tells_of_a_start_and_one_end_however_a_request_goes() {
+fn every_way_emits_a_start_and_one_end_for_each_request() {
     let server = Server::start();
-    each_way(|name, on, told, get| {
+    each_way(|name, on, recorded, get| {
         let gets = [
             ("/200", server.url("/200")),
             ("/404", server.url("/404")),
@@ -246,14 +251,14 @@ fn each_way_tells_of_a_start_and_one_end_however_a_request_goes() {
         ];
         for (path, url) in gets {
             let status = on.run(get(url, 3));
-            let short = told.short();
+            let short = recorded.short();
             assert_eq!(short.len(), 2, "{name}: {short:?}");
             assert_eq!(short[0], format!("GET {path}"), "{name}");
             let end = match path {
                 "/200" => "200 ok, retry 3",
                 "/404" => "404 error, retry 3",
                 "/503" => "503 error, retry 3",
-                // What the client takes it for is its own affair.
+                // Clients classify this error differently.
                 "/close" => "error: ",
                 _ if name.starts_with("tower") => "error: the service failed",
                 _ => "error: connection refused",
@@ -267,11 +272,11 @@ fn each_way_tells_of_a_start_and_one_end_however_a_request_goes() {
 }
 
 #[test]
-fn a_request_that_is_dropped_half_way_is_cancelled() {
+fn a_request_dropped_half_way_is_cancelled() {
     let server = alloc::sync::Arc::new(Server::start());
-    each_way(|name, on, told, get| {
+    each_way(|name, on, recorded, get| {
         if name.starts_with("ureq's") {
-            // It blocks: there is no future to drop.
+            // ureq blocks: there is no future to drop.
             return;
         }
         let (url, server) = (server.url("/stall"), alloc::sync::Arc::clone(&server));
@@ -282,43 +287,43 @@ fn a_request_that_is_dropped_half_way_is_cancelled() {
                 arrived.await;
                 Some(())
             };
-            let answered = async {
+            let responded = async {
                 request.await;
                 None
             };
-            assert_eq!(smol::future::or(answered, arrived).await, Some(()));
+            assert_eq!(smol::future::or(responded, arrived).await, Some(()));
         });
         let cancelled = "GET /stall: cancelled: the request was dropped before its response";
-        assert_eq!(told.short(), ["GET /stall", cancelled], "{name}");
+        assert_eq!(recorded.short(), ["GET /stall", cancelled], "{name}");
     });
 }
 
 #[test]
-fn a_future_that_was_never_polled_is_no_request_and_a_panic_is_told_as_one() {
-    let told = Told::new();
+fn an_unpolled_future_is_no_request_and_a_panic_is_an_exception() {
+    let recorded = RecordedEvents::new();
     let panics = |_: Request<Bytes>| async { std::panic::resume_unwind(Box::new("a client")) };
-    let mut client = told.events().wrap(panics);
+    let mut client = recorded.events().wrap(panics);
     drop(client.send(request("http://host/x?y", 0)));
-    assert!(told.take().is_empty());
+    assert!(recorded.take().is_empty());
     let call = core::panic::AssertUnwindSafe(|| {
         smol::block_on(client.send(request("http://host/x?y", 0)))
     });
     assert!(std::panic::catch_unwind(call).is_err());
     assert_eq!(
-        told.short(),
+        recorded.short(),
         ["GET /x", "GET /x: panic: the request panicked"]
     );
 }
 
 #[test]
-fn by_hand_the_end_is_what_one_says() {
-    let told = Told::new();
-    let events = told.events();
+fn a_request_reported_by_hand_ends_as_specified() {
+    let recorded = RecordedEvents::new();
+    let events = recorded.events();
     events.start("PUT", "/a?b=c").retry_count(2).stop(302);
     events.start("GET", "/a").exception("error", "no luck");
     drop(events.start("GET", "/a"));
     assert_eq!(
-        told.short(),
+        recorded.short(),
         [
             "PUT /a",
             "PUT /a: 302 ok, retry 2",
@@ -331,23 +336,22 @@ fn by_hand_the_end_is_what_one_says() {
 }
 
 #[test]
-fn a_handler_that_comes_half_way_is_told_of_no_end_without_its_start() {
+fn a_handler_attached_half_way_gets_no_end_without_its_start() {
     let bus = tinkex_telemetry::bus::Bus::new();
     let events = HttpEvents::on(&bus, "s");
     let call = events.start("GET", "/a");
     let attached = bus.attach("late", tinkex_telemetry::bus::HTTP_REQUEST_STOP, |_| {
-        panic!("it saw no start");
+        panic!("its start was before the handler");
     });
-    attached.expect("it is free");
+    attached.expect("the id is free");
     call.stop(200);
     assert_eq!(bus.list().len(), 1);
 }
 
-/// The compiler's word that all of it can be passed around.
 #[test]
-fn what_is_handed_out_can_go_to_other_threads() {
+fn http_events_and_wrapped_clients_can_be_shared_between_threads() {
     fn check<T: Send + Sync + Clone + 'static>(_: &T) {}
-    let events = Told::new().events();
+    let events = RecordedEvents::new().events();
     check(&events);
     check(&events.wrap(Infallible::clone as fn(&Infallible) -> Infallible));
 }

@@ -1,10 +1,10 @@
-//! HTTP events: a start, and one end, whichever way a request is made and however it goes; and no secret in any of them.
+//! HTTP events: a start and exactly one end for every request, and no secret in any of them.
 
 extern crate alloc;
 
 mod clients;
-mod own;
+mod events;
 mod secrets;
+mod self_suppression;
 mod server;
 mod services;
-mod told;

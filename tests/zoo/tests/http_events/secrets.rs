@@ -1,9 +1,9 @@
-//! What is in a request's header, query and userinfo, or in the text of an error, is in no event, in no line of the log
-//! and in no request of the session's.
+//! Secrets in a request's header, query and userinfo, or in an error text, appear in no event, no log line and no
+//! request of the session.
 
 use crate::clients::each_way;
+use crate::events::{RecordedEvents, SESSION};
 use crate::server::{SECRET, Server, refused};
-use crate::told::{SESSION, Told};
 use bytes::Bytes;
 use core::time::Duration;
 use http::{Request, Response};
@@ -12,7 +12,7 @@ use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::http::{HttpClient, HttpError, HttpEvents};
 use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq};
 
-/// Also as userinfo is encoded.
+/// The secret as encoded in userinfo.
 const ENCODED: &str = "Wm05eVltbGtaR1Z1";
 
 fn is_clean(text: &str) -> bool {
@@ -24,17 +24,17 @@ fn is_clean(text: &str) -> bool {
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps what this crate writes; HTTP clients write what they send to targets of their own.
-struct Keeper;
+/// Records the lines of this crate only: HTTP clients log what they send, under their own targets.
+struct LineRecorder;
 
-impl log::Log for Keeper {
+impl log::Log for LineRecorder {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if record.target().starts_with("tinkex_telemetry") {
-            let mut lines = LINES.lock().expect("it is sound");
+            let mut lines = LINES.lock().expect("no panic");
             lines.push(record.args().to_string());
         }
     }
@@ -43,14 +43,15 @@ impl log::Log for Keeper {
 }
 
 #[test]
-fn no_secret_of_a_request_is_told_to_anybody() {
-    log::set_logger(&Keeper).expect("there is no other");
+fn no_secret_of_a_request_is_emitted_logged_or_sent() {
+    log::set_logger(&LineRecorder).expect("no other logger is set");
     log::set_max_level(log::LevelFilter::Trace);
     let server = Server::start();
-    each_way(|name, on, told, get| {
+    each_way(|name, on, recorded, get| {
         let collector = Collector::start().expect("a collector");
-        let session = session(told, &collector);
-        told.bus
+        let session = session(recorded, &collector);
+        recorded
+            .bus
             .attach_logger(log::Level::Info)
             .expect("not forked");
         let urls = [
@@ -58,7 +59,7 @@ fn no_secret_of_a_request_is_told_to_anybody() {
             server.url("/503"),
             server.url("/close"),
             refused("/refused"),
-            // A name that nobody has.
+            // A name that does not resolve.
             format!(
                 "http://{SECRET}:{SECRET}@{}.invalid/x?{SECRET}",
                 SECRET.to_lowercase()
@@ -67,7 +68,7 @@ fn no_secret_of_a_request_is_told_to_anybody() {
         for url in urls {
             on.run(get(url, 0));
         }
-        let events = told.take();
+        let events = recorded.take();
         assert_eq!(events.len(), 10, "{name}");
         for event in events {
             assert!(is_clean(&event.to_string()), "{name}: {event}");
@@ -75,10 +76,10 @@ fn no_secret_of_a_request_is_told_to_anybody() {
         finish(session, &collector, 10);
     });
 
-    // A client whose errors tell everything.
-    let told = Told::new();
+    // A client whose errors contain the whole request.
+    let recorded = RecordedEvents::new();
     let collector = Collector::start().expect("a collector");
-    let session = session(&told, &collector);
+    let session = session(&recorded, &collector);
     let chatty = async |request: Request<Bytes>| {
         let text = format!("{} {:?} timed out", request.uri(), request.headers());
         Err::<Response<Bytes>, _>(HttpError::new(text))
@@ -87,17 +88,17 @@ fn no_secret_of_a_request_is_told_to_anybody() {
     let request = Request::get(server.url("/x")).header("x-key", SECRET);
     let request = request.body(Bytes::new()).expect("a request");
     assert!(smol::block_on(client.send(request)).is_err());
-    assert_eq!(told.short(), ["GET /x", "GET /x: timeout: timed out"]);
+    assert_eq!(recorded.short(), ["GET /x", "GET /x: timeout: timed out"]);
     let shown = HttpEvents::new(&session);
     assert!(is_clean(&format!(
         "{shown:?} {:?} {session:?}",
         shown.start("GET", "/x")
     )));
-    told.take();
-    // That one was given up.
+    recorded.take();
+    // Two requests with two events each: the second was dropped.
     finish(session, &collector, 4);
 
-    let lines = LINES.lock().expect("it is sound");
+    let lines = LINES.lock().expect("no panic");
     assert!(
         lines
             .iter()
@@ -111,23 +112,23 @@ fn no_secret_of_a_request_is_told_to_anybody() {
 type Session = Reporter<HttpTransport<Ureq>, Thread, Thread>;
 
 /// A session on the bus, to a collector.
-fn session(told: &Told, collector: &Collector) -> Session {
+fn session(recorded: &RecordedEvents, collector: &Collector) -> Session {
     let config = Config::new(&collector.url(), "any key").expect("a config");
     Reporter::builder(SESSION)
         .transport(HttpTransport::new(config, Ureq::new()))
         .runtime(Thread)
-        .bus(told.bus.clone())
+        .bus(recorded.bus.clone())
         .enabled(true)
         .start()
-        .expect("it starts")
+        .expect("the session starts")
 }
 
-fn finish(session: Session, collector: &Collector, told: usize) {
+fn finish(session: Session, collector: &Collector, events: usize) {
     let drain = session.stop_blocking(Duration::from_secs(20));
-    assert!(drain.expect("another thread").all_delivered());
-    let got = collector.session(SESSION).expect("it is there");
-    // And the session's start and end.
-    assert_eq!(got.len(), told + 2);
+    assert!(drain.expect("no deadlock").all_delivered());
+    let got = collector.session(SESSION).expect("the session arrived");
+    // Two more: the session's start and end.
+    assert_eq!(got.len(), events + 2);
     for event in got.events() {
         assert!(is_clean(event.json()), "{}", event.json());
     }

@@ -1,4 +1,4 @@
-//! A server on loopback whose answer the path decides.
+//! A server on loopback whose response depends on the path.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,12 +6,12 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-/// What is in the header, the query and the userinfo of every request.
+/// Contained in a header, the query and the userinfo of every request.
 pub(crate) const SECRET: &str = "Zm9yYmlkZGVu";
 
 pub(crate) struct Server {
     port: u16,
-    /// The stalled requests that have come.
+    /// The stalled requests so far.
     stalled: Mutex<Receiver<TcpStream>>,
 }
 
@@ -37,14 +37,14 @@ impl Server {
         url(self.port, path)
     }
 
-    /// Waits for a request that gets no answer.
+    /// Waits for a request that gets no response.
     pub(crate) fn wait_for_stalled(&self) {
-        let stalled = self.stalled.lock().expect("it is sound");
-        drop(stalled.recv().expect("the server runs"));
+        let stalled = self.stalled.lock().expect("no panic");
+        drop(stalled.recv().expect("the server is running"));
     }
 }
 
-/// Where nobody listens.
+/// A URL on a port where nothing listens.
 pub(crate) fn refused(path: &str) -> String {
     url(1, path)
 }
@@ -75,7 +75,7 @@ fn serve(stream: TcpStream, stalls: &Sender<TcpStream>) -> Option<()> {
     let status = match path.as_str() {
         "/stall" => {
             stalls.send(stream.try_clone().ok()?).ok()?;
-            // Until the client goes.
+            // Until the client disconnects.
             let _ = stream.read(&mut [0]);
             return None;
         }

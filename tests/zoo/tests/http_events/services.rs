@@ -1,6 +1,6 @@
-//! Services: a request ends where its answer's body does.
+//! Services: a request ends with the body of its response.
 
-use crate::told::Told;
+use crate::events::RecordedEvents;
 use alloc::collections::VecDeque;
 use axum::Router;
 use axum::routing::get;
@@ -18,7 +18,7 @@ use tinkex_telemetry::http::{HttpEvents, ObservedBody};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
-/// What a body's polls come to, one after the other; then its end. A piece that is not there yet is `None`.
+/// A body whose polls return these pieces, then its end; `None` is a pending poll. The flag enables `is_end_stream`.
 struct Pieces(VecDeque<Option<Result<&'static str, &'static str>>>, bool);
 
 impl Body for Pieces {
@@ -47,11 +47,11 @@ impl Body for Pieces {
     }
 }
 
-/// A service that answers with a body of these pieces, which says or does not say when it is at its end.
+/// A service that responds with a body of these pieces; the flag is that of [`Pieces`].
 #[derive(Clone)]
-struct Answers(Vec<Option<Result<&'static str, &'static str>>>, bool);
+struct Responses(Vec<Option<Result<&'static str, &'static str>>>, bool);
 
-impl Service<Request<()>> for Answers {
+impl Service<Request<()>> for Responses {
     type Response = Response<Pieces>;
     type Error = &'static str;
     type Future = Ready<Result<Response<Pieces>, &'static str>>;
@@ -66,11 +66,11 @@ impl Service<Request<()>> for Answers {
     }
 }
 
-fn call(events: &HttpEvents, answers: Answers) -> ObservedBody<Pieces> {
-    let mut service = events.layer(answers);
+fn call(events: &HttpEvents, responses: Responses) -> ObservedBody<Pieces> {
+    let mut service = events.layer(responses);
     let request = Request::get("http://user:pw@host/a?b").body(());
-    let answer = smol::block_on(service.call(request.expect("a request")));
-    answer.expect("an answer").into_body()
+    let response = smol::block_on(service.call(request.expect("a request")));
+    response.expect("a response").into_body()
 }
 
 fn poll(body: &mut ObservedBody<Pieces>) -> bool {
@@ -80,54 +80,60 @@ fn poll(body: &mut ObservedBody<Pieces>) -> bool {
 }
 
 #[test]
-fn the_stop_is_told_at_the_end_of_the_body_and_not_before() {
-    for says_end in [false, true] {
-        let told = Told::new();
+fn the_stop_is_emitted_at_the_end_of_the_body_and_not_before() {
+    for reports_end in [false, true] {
+        let recorded = RecordedEvents::new();
         let pieces = vec![Some(Ok("a")), None, Some(Ok("b"))];
-        let mut body = call(&told.events(), Answers(pieces, says_end));
+        let mut body = call(&recorded.events(), Responses(pieces, reports_end));
         assert_eq!(body.size_hint().exact(), Some(3));
-        assert_eq!(told.short(), ["GET /a"]);
+        assert_eq!(recorded.short(), ["GET /a"]);
         assert!(poll(&mut body) && !poll(&mut body));
-        assert!(told.take().is_empty(), "there is more to come");
+        assert!(recorded.take().is_empty(), "there is more to come");
         assert!(poll(&mut body));
-        if !says_end {
-            assert!(told.take().is_empty());
+        if !reports_end {
+            assert!(recorded.take().is_empty());
             assert!(poll(&mut body));
         }
-        assert_eq!(told.short(), ["GET /a: 200 ok"]);
+        assert_eq!(recorded.short(), ["GET /a: 200 ok"]);
         drop(body);
-        assert!(told.take().is_empty(), "once is enough");
+        assert!(recorded.take().is_empty(), "only one end");
     }
 }
 
 #[test]
-fn a_body_that_is_empty_or_dropped_is_a_stop_and_one_that_fails_an_exception() {
-    let told = Told::new();
-    let body = call(&told.events(), Answers(Vec::new(), true));
-    assert_eq!(told.short(), ["GET /a", "GET /a: 200 ok"]);
+fn an_empty_or_dropped_body_is_a_stop_and_a_failed_one_an_exception() {
+    let recorded = RecordedEvents::new();
+    let body = call(&recorded.events(), Responses(Vec::new(), true));
+    assert_eq!(recorded.short(), ["GET /a", "GET /a: 200 ok"]);
     drop(body);
-    assert!(told.take().is_empty());
+    assert!(recorded.take().is_empty());
 
-    let mut body = call(&told.events(), Answers(vec![Some(Ok("a")), None], false));
+    let mut body = call(
+        &recorded.events(),
+        Responses(vec![Some(Ok("a")), None], false),
+    );
     poll(&mut body);
-    told.take();
+    recorded.take();
     drop(body);
-    assert_eq!(told.short(), ["GET /a: 200 ok"]);
+    assert_eq!(recorded.short(), ["GET /a: 200 ok"]);
 
-    let mut body = call(&told.events(), Answers(vec![Some(Err("secret"))], false));
+    let mut body = call(
+        &recorded.events(),
+        Responses(vec![Some(Err("secret"))], false),
+    );
     poll(&mut body);
     drop(body);
     assert_eq!(
-        told.short(),
+        recorded.short(),
         ["GET /a", "GET /a: error: the response broke off"]
     );
 }
 
-/// A service whose future is what this makes.
-struct Does<F>(F);
+/// A service whose future comes from this function.
+struct ServiceFn<F>(F);
 
 impl<F: Fn() -> A, A: Future<Output = Result<Response<Pieces>, &'static str>>> Service<Request<()>>
-    for Does<F>
+    for ServiceFn<F>
 {
     type Response = Response<Pieces>;
     type Error = &'static str;
@@ -143,21 +149,21 @@ impl<F: Fn() -> A, A: Future<Output = Result<Response<Pieces>, &'static str>>> S
 }
 
 #[test]
-fn a_service_that_fails_panics_or_is_given_up_is_an_exception() {
-    let told = Told::new();
+fn a_service_that_fails_panics_or_is_dropped_is_an_exception() {
+    let recorded = RecordedEvents::new();
     let request = || Request::post("/a").body(()).expect("a request");
-    let mut fails = told.events().layer(Does(|| ready(Err("secret"))));
+    let mut fails = recorded.events().layer(ServiceFn(|| ready(Err("secret"))));
     assert!(smol::block_on(fails.call(request())).is_err());
     assert_eq!(
-        told.short(),
+        recorded.short(),
         ["POST /a", "POST /a: error: the service failed"]
     );
 
     let unwind = || -> Ready<Result<_, _>> { std::panic::resume_unwind(Box::new("it")) };
-    let mut in_call = told.events().layer(Does(unwind));
-    let mut in_future = told
+    let mut in_call = recorded.events().layer(ServiceFn(unwind));
+    let mut in_future = recorded
         .events()
-        .layer(Does(move || async move { unwind().await }));
+        .layer(ServiceFn(move || async move { unwind().await }));
     let panics: [&mut dyn FnMut(); 2] = [
         &mut || drop(smol::block_on(in_call.call(request()))),
         &mut || drop(smol::block_on(in_future.call(request()))),
@@ -165,25 +171,25 @@ fn a_service_that_fails_panics_or_is_given_up_is_an_exception() {
     for panics in panics {
         assert!(std::panic::catch_unwind(core::panic::AssertUnwindSafe(panics)).is_err());
         assert_eq!(
-            told.short(),
+            recorded.short(),
             ["POST /a", "POST /a: panic: the request panicked"]
         );
     }
 
-    let mut never = told.events().layer(Does(pending));
+    let mut never = recorded.events().layer(ServiceFn(pending));
     drop(never.call(request()));
     assert_eq!(
-        told.short()[1],
+        recorded.short()[1],
         "POST /a: cancelled: the request was dropped before its response"
     );
 }
 
 #[test]
-fn a_server_tells_of_the_requests_that_it_answers() {
-    let told = Told::new();
+fn a_server_emits_events_for_the_requests_it_handles() {
+    let recorded = RecordedEvents::new();
     let router = Router::new()
-        .route("/a", get(|| async { "an answer" }))
-        .layer(told.events());
+        .route("/a", get(|| async { "a response" }))
+        .layer(recorded.events());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
     let listener = listener.expect("a port");
@@ -196,16 +202,20 @@ fn a_server_tells_of_the_requests_that_it_answers() {
         }
     });
     for path in ["/a?key=secret", "/nothing"] {
-        let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+        let mut stream = std::net::TcpStream::connect(address).expect("the server listens");
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
+        stream
+            .write_all(request.as_bytes())
+            .expect("the server reads");
+        let mut response = String::new();
+        stream
+            .read_to_string(&mut response)
+            .expect("the server responds");
     }
     server.abort();
     drop(runtime);
     assert_eq!(
-        told.short(),
+        recorded.short(),
         [
             "GET /a",
             "GET /a: 200 ok",

@@ -1,4 +1,4 @@
-//! What is traced becomes events of a session, and nothing else does.
+//! Traced events become events of a session; what the session itself traces does not.
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
 use core::fmt;
@@ -17,14 +17,14 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
-/// Keeps the events that it is given. It traces while it does, as a client of the application's own might.
+/// Records the events it is sent. It also traces, as an application's own HTTP client might.
 #[derive(Clone, Default)]
 struct Keep(Arc<Mutex<Vec<Value>>>);
 
 impl Transport for Keep {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
         error!(target: "my_client", "this must not be sent");
-        let body: Value = serde_json::from_slice(batch.body()).expect("it is JSON");
+        let body: Value = serde_json::from_slice(batch.body()).expect("the body is JSON");
         let events = body["events"].as_array().expect("events").clone();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.extend(events);
@@ -32,12 +32,12 @@ impl Transport for Keep {
     }
 }
 
-/// Time that passes when it is told to.
+/// A clock that the test advances.
 #[derive(Clone, Default)]
 struct Time(Arc<AtomicU64>);
 
 impl Time {
-    fn pass(&self, micros: u64) {
+    fn advance(&self, micros: u64) {
         self.0.fetch_add(micros, Ordering::SeqCst);
     }
 }
@@ -56,7 +56,7 @@ impl Clock for Time {
     }
 }
 
-/// What a session sends of what `work` traces, its own two events left out.
+/// What a session sends while `work` traces, without the session's start and end.
 fn sent<L>(layer: impl FnOnce(&Handle, &Time) -> L, work: impl FnOnce(&Handle, &Time)) -> Vec<Value>
 where
     L: Layer<Registry> + Send + Sync,
@@ -67,7 +67,7 @@ where
         .clock(time.clone())
         .enabled(true)
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let subscriber = Registry::default().with(layer(&reporter, &time));
     tracing::subscriber::with_default(subscriber, || {
         work(&reporter, &time);
@@ -144,7 +144,7 @@ fn an_event_has_its_target_its_level_and_its_message() {
 }
 
 #[test]
-fn an_event_with_a_name_keeps_it() {
+fn a_named_event_keeps_its_name() {
     let events = sent(everything, |_, _| {
         info!(name: "cache.miss", key = 7);
         tracing::event!(name: "plain", target: "app", Level::INFO, a = 1);
@@ -203,13 +203,13 @@ fn fields_keep_their_types() {
 }
 
 #[test]
-fn with_limits_or_a_hook_the_data_are_the_same() {
+fn limits_and_hooks_leave_the_data_unchanged() {
     let build = |keep: &Keep, change: fn(Plain) -> Plain| {
         let builder = Reporter::builder("s")
             .transport(keep.clone())
             .clock(Time::default())
             .enabled(true);
-        change(builder).build().expect("they can work")
+        change(builder).build().expect("the options are valid")
     };
     type Plain = tinkex_telemetry::session::Builder<Keep, Time, ()>;
     let changes: [fn(Plain) -> Plain; 4] = [
@@ -247,7 +247,7 @@ fn with_limits_or_a_hook_the_data_are_the_same() {
 }
 
 #[test]
-fn a_field_that_is_named_twice_is_one_key() {
+fn a_field_named_twice_is_one_key() {
     struct Raw(Arc<Mutex<String>>);
     impl Transport for Raw {
         async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
@@ -262,7 +262,7 @@ fn a_field_that_is_named_twice_is_one_key() {
         .clock(Time::default())
         .enabled(true)
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let layer = TelemetryLayer::new(reporter.handle());
     tracing::subscriber::with_default(Registry::default().with(layer), || {
         info!(a = 1, b = 2, a = 3);
@@ -292,7 +292,7 @@ fn spans_are_named_outermost_first() {
 }
 
 #[test]
-fn of_very_many_spans_the_innermost_are_named() {
+fn only_the_innermost_of_many_spans_are_named() {
     fn nest(depth: usize) {
         if depth == 0 {
             info!("at the bottom");
@@ -309,7 +309,7 @@ fn of_very_many_spans_the_innermost_are_named() {
 }
 
 #[test]
-fn a_span_that_closes_is_an_event_if_asked_for() {
+fn a_closed_span_is_an_event_if_enabled() {
     let work = |_: &Handle, time: &Time| {
         let outer = info_span!(target: "app", "outer");
         let inner = info_span!(
@@ -321,12 +321,12 @@ fn a_span_that_closes_is_an_event_if_asked_for() {
             error = &Failed("bad", None) as &(dyn core::error::Error + 'static),
             later = tracing::field::Empty,
         );
-        time.pass(10);
-        inner.in_scope(|| time.pass(200));
+        time.advance(10);
+        inner.in_scope(|| time.advance(200));
         inner.record("later", 2.5);
         inner.record("n", 3);
-        time.pass(3_000);
-        inner.in_scope(|| inner.in_scope(|| time.pass(40_000)));
+        time.advance(3_000);
+        inner.in_scope(|| inner.in_scope(|| time.advance(40_000)));
         tracing::debug_span!("not wanted").in_scope(|| {});
         drop(inner);
         drop(outer);
@@ -356,14 +356,14 @@ fn two_sessions_follow_the_same_spans() {
         .clock(Time::default())
         .enabled(true)
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let layer = |handle: &Handle, _: &Time| {
         let first = TelemetryLayer::new(handle.clone()).span_closings(true);
         let second = TelemetryLayer::new(second.handle()).span_closings(true);
         first.and_then(second)
     };
     let events = sent(layer, |_, time| {
-        info_span!("shared").in_scope(|| time.pass(5));
+        info_span!("shared").in_scope(|| time.advance(5));
     });
     assert_eq!(events[0]["event_data"]["busy_us"], 5);
     assert_eq!(second.stats().accepted, 2);
@@ -405,7 +405,7 @@ fn the_default_is_info_and_above() {
 }
 
 #[test]
-fn filters_of_the_subscribers_own_count_too() {
+fn the_subscribers_own_filters_apply_too() {
     let work = |_: &Handle, _: &Time| {
         debug!(target: "app", "debug");
         info!(target: "app", "info");
@@ -415,7 +415,7 @@ fn filters_of_the_subscribers_own_count_too() {
         everything(handle, time).with_filter(EnvFilter::new("app=info"))
     };
     assert_eq!(messages(&sent(with_env_filter, work)), ["info"]);
-    // Another layer's filter is its own affair, and so is this one's.
+    // The filters of other layers do not affect this one, nor the reverse.
     let with_others = |handle: &Handle, time: &Time| {
         let others = tracing_subscriber::fmt::layer()
             .with_writer(std::io::sink)
@@ -430,7 +430,7 @@ fn filters_of_the_subscribers_own_count_too() {
 }
 
 #[test]
-fn a_layer_does_not_keep_events_from_other_layers() {
+fn a_layer_hides_no_events_from_other_layers() {
     #[derive(Clone, Default)]
     struct Count(Arc<AtomicU64>);
     impl<S: tracing::Subscriber> Layer<S> for Count {
@@ -454,13 +454,13 @@ fn a_layer_does_not_keep_events_from_other_layers() {
 }
 
 #[test]
-fn on_a_session_that_is_switched_off_nothing_is_looked_at() {
+fn a_disabled_session_inspects_no_field() {
     let (reporter, _driver) = Reporter::builder("s")
         .transport(Keep::default())
         .clock(Time::default())
         .enabled(false)
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let layer = TelemetryLayer::new(reporter.handle()).span_closings(true);
     tracing::subscriber::with_default(Registry::default().with(layer), || {
         info_span!("span", field = ?Panics).in_scope(|| error!(field = ?Panics));
@@ -469,7 +469,7 @@ fn on_a_session_that_is_switched_off_nothing_is_looked_at() {
 }
 
 #[test]
-fn a_field_that_panics_harms_its_own_event_only() {
+fn a_panicking_field_affects_only_its_own_event() {
     let layer = |handle: &Handle, _: &Time| TelemetryLayer::new(handle.clone()).span_closings(true);
     let events = sent(layer, |handle, _| {
         info!("before");
@@ -487,21 +487,21 @@ fn a_field_that_panics_harms_its_own_event_only() {
 }
 
 #[test]
-fn what_a_transport_traces_while_it_is_driven_is_left_out() {
-    // `Keep` traces at each batch, under a target that nothing excludes.
+fn events_traced_by_a_transport_are_left_out() {
+    // `Keep` traces once per batch, under a target that no filter excludes.
     let events = sent(everything, |_, _| info!("one"));
     assert_eq!(messages(&events), ["one"]);
 }
 
 #[test]
-fn what_an_observer_traces_is_left_out() {
+fn events_traced_by_an_observer_are_left_out() {
     let (reporter, driver) = Reporter::builder("s")
         .transport(Keep::default())
         .clock(Time::default())
         .enabled(true)
         .on_diagnostic(|diagnostic| error!(target: "app", "{diagnostic}"))
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let layer = everything(&reporter, &Time::default());
     tracing::subscriber::with_default(Registry::default().with(layer), || {
         assert!(!reporter.log("unencodable", [1]));
@@ -519,7 +519,7 @@ fn in_the_steady_state_an_event_allocates_nothing() {
         .clock(Time::default())
         .enabled(true)
         .build()
-        .expect("the defaults can work");
+        .expect("the defaults are valid");
     let layer = TelemetryLayer::new(reporter.handle());
     tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
         let outer = info_span!("outer");

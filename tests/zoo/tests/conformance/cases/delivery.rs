@@ -1,8 +1,8 @@
 //! A healthy server: what arrives, when, in what order, in how many requests.
 
+use crate::runtimes::RuntimeUnderTest;
 use crate::session::{BOUND, ID, Opened, builder, open, options, transport};
 use crate::table::Verdict::{self, Passed};
-use crate::worlds::World;
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -10,7 +10,7 @@ use tinkex_telemetry::collector::{Collector, EventKind, RequestRecord};
 use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::{Severity, fields};
 
-pub(crate) fn events_arrive_as_they_were_logged<W: World, H: HttpClient>(
+pub(crate) fn events_arrive_as_they_were_logged<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
@@ -38,8 +38,8 @@ pub(crate) fn events_arrive_as_they_were_logged<W: World, H: HttpClient>(
     Passed
 }
 
-pub(crate) fn events_of_many_threads_arrive_in_order_once_and_without_gaps<
-    W: World,
+pub(crate) fn events_from_many_threads_arrive_once_in_order_and_without_gaps<
+    W: RuntimeUnderTest,
     H: HttpClient,
 >(
     client: fn() -> H,
@@ -61,7 +61,7 @@ pub(crate) fn events_of_many_threads_arrive_in_order_once_and_without_gaps<
     let kept = session.kept();
     assert_eq!(kept.len() as u64, 1 + THREADS * EACH);
     assert_eq!((kept.gaps(), kept.duplicates()), (vec![], 0));
-    // The collector refuses a request that is not in the order of the indices; what a thread logged is in its own.
+    // The collector rejects requests whose indices are out of order; here, the order within each thread is checked.
     let mut next = [0; THREADS as usize];
     for event in &kept.events()[1..] {
         let data = &event.value()["event_data"];
@@ -78,7 +78,7 @@ fn sizes(collector: &Collector) -> Vec<usize> {
     requests.iter().map(RequestRecord::event_count).collect()
 }
 
-pub(crate) fn batches_have_at_most_a_hundred_events<W: World, H: HttpClient>(
+pub(crate) fn batches_have_at_most_a_hundred_events<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let mut options = options();
@@ -91,7 +91,7 @@ pub(crate) fn batches_have_at_most_a_hundred_events<W: World, H: HttpClient>(
     Passed
 }
 
-pub(crate) fn the_threshold_sends_without_being_asked<W: World, H: HttpClient>(
+pub(crate) fn reaching_the_threshold_triggers_a_send<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
@@ -101,8 +101,8 @@ pub(crate) fn the_threshold_sends_without_being_asked<W: World, H: HttpClient>(
     Passed
 }
 
-/// Real time passes, since the runtimes' own timers are what is looked at.
-pub(crate) fn the_interval_sends_without_being_asked<W: World, H: HttpClient>(
+/// In real time: the runtimes' own timers are under test.
+pub(crate) fn the_interval_triggers_a_send<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let mut options = options();
@@ -116,12 +116,12 @@ pub(crate) fn the_interval_sends_without_being_asked<W: World, H: HttpClient>(
     Passed
 }
 
-pub(crate) fn a_disabled_session_touches_nothing<W: World, H: HttpClient>(
+pub(crate) fn a_disabled_session_touches_nothing<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
-    let (world, collector) = (W::new(), Collector::start().expect("a collector"));
+    let (runtime, collector) = (W::new(), Collector::start().expect("a collector"));
     let start = builder(ID, options()).enabled(false);
-    let Opened { handle, reporter } = world.open(start, transport(&collector, client));
+    let Opened { handle, reporter } = runtime.open(start, transport(&collector, client));
     assert!(!handle.is_enabled());
     assert!(!handle.log("x", ()));
     handle.flush();
@@ -133,18 +133,18 @@ pub(crate) fn a_disabled_session_touches_nothing<W: World, H: HttpClient>(
     Passed
 }
 
-pub(crate) fn a_thousand_sessions_live_side_by_side<W: World, H: HttpClient>(
+pub(crate) fn a_thousand_sessions_run_side_by_side<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     const SESSIONS: usize = 1_000;
-    // They take threads and sockets: one world after the other.
+    // They take threads and sockets, so only one runtime runs this at a time.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (world, collector) = (W::new(), Collector::start().expect("a collector"));
+    let (runtime, collector) = (W::new(), Collector::start().expect("a collector"));
     let sessions: Vec<_> = (0..SESSIONS)
         .map(|n| {
             let start = builder(&format!("s{n}"), options());
-            world.open(start, transport(&collector, client))
+            runtime.open(start, transport(&collector, client))
         })
         .collect();
     for session in &sessions {
@@ -152,7 +152,10 @@ pub(crate) fn a_thousand_sessions_live_side_by_side<W: World, H: HttpClient>(
         session.handle.flush();
     }
     for session in &sessions {
-        let drain = session.handle.stop_blocking(BOUND).expect("from outside");
+        let drain = session
+            .handle
+            .stop_blocking(BOUND)
+            .expect("no executor on this thread");
         assert!(drain.all_delivered(), "{drain:?}");
     }
     assert_eq!(collector.violations(), []);

@@ -1,8 +1,8 @@
-//! Fatal errors, waits, stops, drops, and runtimes that end.
+//! Fatal errors, waits, stops, drops, and runtimes that shut down.
 
+use crate::runtimes::RuntimeUnderTest;
 use crate::session::{BOUND, ID, open, options};
 use crate::table::Verdict::{self, DoesNotApply, Passed};
-use crate::worlds::World;
 use core::task::{Context, Waker};
 use core::time::Duration;
 use std::io;
@@ -11,7 +11,7 @@ use tinkex_telemetry::Severity;
 use tinkex_telemetry::collector::{EventKind, Reply};
 use tinkex_telemetry::http::HttpClient;
 
-pub(crate) fn a_fatal_exception_is_sent_with_the_end<W: World, H: HttpClient>(
+pub(crate) fn a_fatal_exception_is_sent_with_the_end<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
@@ -28,11 +28,14 @@ pub(crate) fn a_fatal_exception_is_sent_with_the_end<W: World, H: HttpClient>(
         EventKind::SessionEnd,
     ];
     assert_eq!(kinds, expected);
-    assert!(session.told.lock().expect("no panic").contains(ID));
+    assert!(session.diagnostics.lock().expect("no panic").contains(ID));
     Passed
 }
 
-pub(crate) fn a_drain_in_a_task_ends_when_all_is_settled<W: World, H: HttpClient>(
+pub(crate) fn a_drain_in_a_task_ends_when_everything_is_settled<
+    W: RuntimeUnderTest,
+    H: HttpClient,
+>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
@@ -48,7 +51,7 @@ pub(crate) fn a_drain_in_a_task_ends_when_all_is_settled<W: World, H: HttpClient
     Passed
 }
 
-pub(crate) fn a_stop_in_a_task_ends_the_session<W: World, H: HttpClient>(
+pub(crate) fn a_stop_in_a_task_ends_the_session<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
@@ -65,9 +68,9 @@ pub(crate) fn a_stop_in_a_task_ends_the_session<W: World, H: HttpClient>(
     Passed
 }
 
-/// Real time passes: one deadline.
-pub(crate) fn a_stop_ends_at_its_deadline_though_the_server_never_answers<
-    W: World,
+/// In real time, for one deadline.
+pub(crate) fn a_stop_ends_at_its_deadline_even_if_the_server_never_responds<
+    W: RuntimeUnderTest,
     H: HttpClient,
 >(
     client: fn() -> H,
@@ -86,7 +89,7 @@ pub(crate) fn a_stop_ends_at_its_deadline_though_the_server_never_answers<
     Passed
 }
 
-pub(crate) fn a_dropped_reporter_still_sends_its_end<W: World, H: HttpClient>(
+pub(crate) fn a_dropped_reporter_still_sends_its_end<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let mut session = open::<W, H>(client, options());
@@ -98,13 +101,16 @@ pub(crate) fn a_dropped_reporter_still_sends_its_end<W: World, H: HttpClient>(
     Passed
 }
 
-pub(crate) fn blocking_waits_work_outside_and_never_hang_inside<W: World, H: HttpClient>(
+pub(crate) fn blocking_waits_work_outside_and_never_hang_inside<
+    W: RuntimeUnderTest,
+    H: HttpClient,
+>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
     session.log(1);
     session.deliver();
-    // Inside of a task it works or is refused at once, and what was asked for is done all the same.
+    // Inside a task the wait works or is refused at once; the flush or stop it requests happens in either case.
     for _ in 0..20 {
         session.log(1);
         let handle = session.handle.clone();
@@ -123,7 +129,7 @@ pub(crate) fn blocking_waits_work_outside_and_never_hang_inside<W: World, H: Htt
     Passed
 }
 
-pub(crate) fn a_session_that_has_ended_answers_at_once<W: World, H: HttpClient>(
+pub(crate) fn calls_on_an_ended_session_return_at_once<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let mut session = open::<W, H>(client, options());
@@ -142,7 +148,7 @@ pub(crate) fn a_session_that_has_ended_answers_at_once<W: World, H: HttpClient>(
     Passed
 }
 
-pub(crate) fn a_runtime_that_is_shut_down_ends_every_wait<W: World, H: HttpClient>(
+pub(crate) fn shutting_down_the_runtime_ends_every_wait<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let mut session = open::<W, H>(client, options());
@@ -151,11 +157,12 @@ pub(crate) fn a_runtime_that_is_shut_down_ends_every_wait<W: World, H: HttpClien
     session.log(5);
     session.handle.flush();
     assert!(session.collector.wait_for_requests(2, BOUND));
-    // Begun before the end. Nothing wakes the driver while its executor is dropped: smol's may then keep the task.
+    // This wait begins before the shutdown. Nothing may wake the driver while its executor is dropped: smol's may
+    // then keep the task.
     let mut waiting = Box::pin(session.handle.wait_until_drained(BOUND));
     let mut context = Context::from_waker(Waker::noop());
     assert!(waiting.as_mut().poll(&mut context).is_pending());
-    if !session.world.shut_down() {
+    if !session.runtime.shut_down() {
         session.collector.always(Reply::accept());
         session.collector.stop();
         drop(waiting);

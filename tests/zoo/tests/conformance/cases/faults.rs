@@ -1,22 +1,22 @@
 //! Servers and networks that fail.
 
+use crate::runtimes::RuntimeUnderTest;
 use crate::session::{BOUND, ID, Session, builder, open, options};
 use crate::table::Verdict::{self, Passed};
-use crate::worlds::World;
 use core::time::Duration;
 use std::collections::HashSet;
 use tinkex_telemetry::HttpTransport;
-use tinkex_telemetry::collector::{Reply, ResponseKind};
+use tinkex_telemetry::collector::{Reply, ReplyKind};
 use tinkex_telemetry::http::HttpClient;
 
-fn keys<W: World>(session: &Session<W>) -> Vec<String> {
+fn keys<W: RuntimeUnderTest>(session: &Session<W>) -> Vec<String> {
     let requests = session.collector.requests();
     let keys = requests.iter().map(|request| request.idempotency_key());
-    keys.map(|key| key.expect("it has one").to_owned())
+    keys.map(|key| key.expect("every request has a key").to_owned())
         .collect()
 }
 
-pub(crate) fn a_retry_keeps_the_idempotency_key<W: World, H: HttpClient>(
+pub(crate) fn a_retry_keeps_the_idempotency_key<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
@@ -33,8 +33,10 @@ pub(crate) fn a_retry_keeps_the_idempotency_key<W: World, H: HttpClient>(
     Passed
 }
 
-/// Real time passes, as much as the cap allows.
-pub(crate) fn a_retry_after_is_honoured<W: World, H: HttpClient>(client: fn() -> H) -> Verdict {
+/// In real time, limited by the cap.
+pub(crate) fn a_retry_after_is_honoured<W: RuntimeUnderTest, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
     let cap = Duration::from_millis(50);
     let mut options = options();
     options.retry_max_delay = cap;
@@ -54,7 +56,7 @@ pub(crate) fn a_retry_after_is_honoured<W: World, H: HttpClient>(client: fn() ->
     Passed
 }
 
-pub(crate) fn a_batch_that_is_too_large_is_split<W: World, H: HttpClient>(
+pub(crate) fn a_batch_that_is_too_large_is_split<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
@@ -72,15 +74,18 @@ pub(crate) fn a_batch_that_is_too_large_is_split<W: World, H: HttpClient>(
     Passed
 }
 
-pub(crate) fn a_permanent_refusal_drops_the_batch_and_nothing_behind_it<W: World, H: HttpClient>(
+pub(crate) fn a_permanent_refusal_drops_the_batch_and_nothing_behind_it<
+    W: RuntimeUnderTest,
+    H: HttpClient,
+>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
     session.deliver();
     for status in [400, 401, 403, 404, 307] {
         let before = session.collector.requests().len();
-        let answer = Reply::status(status).header("location", &session.collector.url());
-        session.collector.script([answer]);
+        let reply = Reply::status(status).header("location", &session.collector.url());
+        session.collector.script([reply]);
         session.log(2);
         assert_eq!(session.drain().dropped, 2, "{status}");
         session.log(1);
@@ -94,28 +99,34 @@ pub(crate) fn a_permanent_refusal_drops_the_batch_and_nothing_behind_it<W: World
     Passed
 }
 
-/// The clients have no timeouts of their own here that would pass before the bound of the wait.
-pub(crate) fn a_stalled_server_costs_one_attempt_after_the_timeout<W: World, H: HttpClient>(
+/// No client here has a timeout shorter than the bound of the wait.
+pub(crate) fn a_stalled_server_costs_one_attempt_after_the_timeout<
+    W: RuntimeUnderTest,
+    H: HttpClient,
+>(
     client: fn() -> H,
 ) -> Verdict {
     let mut options = options();
     options.http_timeout = Duration::from_millis(100);
-    // A slow machine may need a third one for what is meant to succeed.
+    // On a slow machine, the attempt that should succeed may time out, too.
     options.max_retries = 20;
     let session = open::<W, H>(client, options);
     session.collector.script([Reply::stall(), Reply::stall()]);
     session.log(1);
     session.deliver();
     let requests = session.collector.requests();
-    let answers: Vec<_> = requests.iter().map(|request| request.answer()).collect();
-    assert_eq!(answers[..2], [ResponseKind::Stall, ResponseKind::Stall]);
+    let replies: Vec<_> = requests.iter().map(|request| request.reply()).collect();
+    assert_eq!(replies[..2], [ReplyKind::Stall, ReplyKind::Stall]);
     assert_eq!(session.kept().len(), 2);
     assert!(keys(&session).windows(2).all(|two| two[0] == two[1]));
     Passed
 }
 
-/// Real time passes, since the answer comes when nobody waits for it any more.
-pub(crate) fn a_late_answer_is_not_taken_for_that_of_the_next_attempt<W: World, H: HttpClient>(
+/// In real time: the response must arrive after its attempt has timed out.
+pub(crate) fn a_late_response_is_not_attributed_to_the_next_attempt<
+    W: RuntimeUnderTest,
+    H: HttpClient,
+>(
     client: fn() -> H,
 ) -> Verdict {
     let mut options = options();
@@ -133,7 +144,10 @@ pub(crate) fn a_late_answer_is_not_taken_for_that_of_the_next_attempt<W: World, 
     Passed
 }
 
-pub(crate) fn a_connection_that_breaks_off_anywhere_costs_one_attempt<W: World, H: HttpClient>(
+pub(crate) fn a_connection_that_breaks_anywhere_costs_one_attempt<
+    W: RuntimeUnderTest,
+    H: HttpClient,
+>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
@@ -156,7 +170,7 @@ pub(crate) fn a_connection_that_breaks_off_anywhere_costs_one_attempt<W: World, 
     Passed
 }
 
-pub(crate) fn an_answer_that_is_lost_leaves_duplicates_that_can_be_told<W: World, H: HttpClient>(
+pub(crate) fn a_lost_response_leaves_recognizable_duplicates<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,
 ) -> Verdict {
     let session = open::<W, H>(client, options());
@@ -174,14 +188,14 @@ pub(crate) fn an_answer_that_is_lost_leaves_duplicates_that_can_be_told<W: World
     Passed
 }
 
-/// What a server on a socket sends for the first request; every later one is answered with a 400.
-fn first_answer(first: Vec<u8>) -> (core::net::SocketAddr, std::thread::JoinHandle<()>) {
+/// A server that sends `first` in response to the first request, and a 400 to every later one.
+fn serve_first(first: Vec<u8>) -> (core::net::SocketAddr, std::thread::JoinHandle<()>) {
     use std::io::{Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let is_first = alloc::sync::Arc::new(core::sync::atomic::AtomicBool::new(true));
     let thread = std::thread::spawn(move || {
-        // More than any client needs here; the test takes the rest.
+        // More connections than any client needs here; the test uses up the rest.
         for stream in listener.incoming().take(MAX_CONNECTIONS) {
             let mut stream = stream.expect("a connection");
             let (first, is_first) = (first.clone(), alloc::sync::Arc::clone(&is_first));
@@ -194,12 +208,12 @@ fn first_answer(first: Vec<u8>) -> (core::net::SocketAddr, std::thread::JoinHand
                         continue;
                     }
                     request.clear();
-                    let answer = if is_first.swap(false, core::sync::atomic::Ordering::Relaxed) {
+                    let response = if is_first.swap(false, core::sync::atomic::Ordering::Relaxed) {
                         &first[..]
                     } else {
                         b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"
                     };
-                    if stream.write_all(answer).is_err() {
+                    if stream.write_all(response).is_err() {
                         break;
                     }
                 }
@@ -211,49 +225,58 @@ fn first_answer(first: Vec<u8>) -> (core::net::SocketAddr, std::thread::JoinHand
 
 const MAX_CONNECTIONS: usize = 64;
 
-/// The first batch is taken, the second is not: whatever the first answer leaves on its connection, none is counted as
-/// delivered that was not.
-fn only_the_first_is_delivered<W: World, H: HttpClient>(client: fn() -> H, first: Vec<u8>) {
-    let (address, server) = first_answer(first);
+/// The server accepts the first batch only: whatever the first response leaves on its connection, no later batch may
+/// count as delivered.
+fn only_the_first_is_delivered<W: RuntimeUnderTest, H: HttpClient>(
+    client: fn() -> H,
+    first: Vec<u8>,
+) {
+    let (address, server) = serve_first(first);
     let config = tinkex_telemetry::Config::new(&format!("http://{address}"), "sk-0123456789");
     let transport = HttpTransport::new(config.expect("a config"), client());
-    let world = W::new();
+    let runtime = W::new();
     let mut options = options();
     options.max_retries = 0;
-    let opened = world.open(builder(ID, options), transport);
+    let opened = runtime.open(builder(ID, options), transport);
     let drain = || {
         let drain = opened.handle.wait_until_drained_blocking(BOUND);
-        drain.expect("from outside")
+        drain.expect("no executor on this thread")
     };
     let first = drain();
     assert_eq!(first.delivered + first.dropped, 1);
     for _ in 0..3 {
         assert!(opened.handle.log("x", ()));
-        assert_eq!(drain().delivered, 0, "the server has refused it");
+        assert_eq!(drain().delivered, 0, "the server refused it");
     }
     drop(opened);
-    drop(world);
+    drop(runtime);
     for _ in 0..MAX_CONNECTIONS {
         let _ = std::net::TcpStream::connect(address);
     }
     server.join().expect("no panic");
 }
 
-pub(crate) fn an_interim_answer_is_not_taken_for_the_answer<W: World, H: HttpClient>(
+pub(crate) fn an_interim_response_is_not_taken_for_the_final_one<
+    W: RuntimeUnderTest,
+    H: HttpClient,
+>(
     client: fn() -> H,
 ) -> Verdict {
     let interim = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".as_slice();
-    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".as_slice();
-    only_the_first_is_delivered::<W, H>(client, [interim, answer].concat());
+    let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".as_slice();
+    only_the_first_is_delivered::<W, H>(client, [interim, response].concat());
     Passed
 }
 
-pub(crate) fn the_rest_of_a_long_answer_is_not_taken_for_the_next<W: World, H: HttpClient>(
+pub(crate) fn the_rest_of_a_long_response_is_not_taken_for_the_next_one<
+    W: RuntimeUnderTest,
+    H: HttpClient,
+>(
     client: fn() -> H,
 ) -> Verdict {
-    let mut answer = b"HTTP/1.1 200 OK\r\ncontent-length: 80000\r\n\r\n".to_vec();
+    let mut response = b"HTTP/1.1 200 OK\r\ncontent-length: 80000\r\n\r\n".to_vec();
     let hidden = b"\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-    answer.extend(hidden.iter().cycle().take(80_000));
-    only_the_first_is_delivered::<W, H>(client, answer);
+    response.extend(hidden.iter().cycle().take(80_000));
+    only_the_first_is_delivered::<W, H>(client, response);
     Passed
 }

@@ -1,4 +1,4 @@
-//! What is asked of every pair.
+//! The cases that every pair must pass.
 
 pub(crate) mod delivery;
 pub(crate) mod ends;

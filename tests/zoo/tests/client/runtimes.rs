@@ -1,4 +1,4 @@
-//! Runtimes and HTTP clients whose time passes twenty times as fast, so that waits need no patience.
+//! Combinations of runtime and HTTP client whose time runs twenty times as fast, to keep waits short.
 
 use serde_json::{Value, json};
 use std::future::Future;
@@ -18,7 +18,7 @@ use tinkex_telemetry::{Config, Reqwest, Thread, Tokio, Ureq};
 pub(crate) const KEY: &str = "sk-sentinel-0123456789";
 const SPEED: u32 = 20;
 
-/// A runtime in a hurry.
+/// A runtime whose clock runs [`SPEED`] times as fast.
 #[derive(Clone)]
 pub(crate) struct Fast<R>(R);
 
@@ -61,16 +61,16 @@ impl<R: Runtime> Runtime for Fast<R> {
     }
 }
 
-/// A runtime and an HTTP client.
-pub(crate) trait World: Default {
+/// A runtime with an HTTP client.
+pub(crate) trait Stack: Default {
     type Http: HttpClient + Clone;
     type Runtime: Runtime;
 
     fn http() -> Self::Http;
     fn runtime() -> Self::Runtime;
-    /// Waits for a call in the way that programs of this kind do.
+    /// Waits for a call in the usual way of programs on this runtime.
     fn wait<T>(&self, call: Pending<T>) -> tinkex_telemetry::client::Result<T>;
-    /// Waits for anything else.
+    /// Waits for any other future.
     fn block_on<F: Future>(&self, future: F) -> F::Output;
 }
 
@@ -83,7 +83,7 @@ impl Default for TokioReqwest {
     }
 }
 
-impl World for TokioReqwest {
+impl Stack for TokioReqwest {
     type Http = Reqwest;
     type Runtime = Fast<Tokio>;
 
@@ -107,7 +107,7 @@ impl World for TokioReqwest {
 #[derive(Default)]
 pub(crate) struct ThreadUreq;
 
-impl World for ThreadUreq {
+impl Stack for ThreadUreq {
     type Http = Ureq;
     type Runtime = Fast<Thread>;
 
@@ -131,7 +131,7 @@ impl World for ThreadUreq {
 #[derive(Default)]
 pub(crate) struct SmolSurf;
 
-impl World for SmolSurf {
+impl Stack for SmolSurf {
     type Http = Surf;
     type Runtime = Fast<Smol>;
 
@@ -152,35 +152,37 @@ impl World for SmolSurf {
     }
 }
 
-/// A backend, and a service that is connected to it.
-pub(crate) struct Site<W: World> {
+/// A backend, and a service connected to it.
+pub(crate) struct Site<W: Stack> {
     pub(crate) service: ServiceClient,
     pub(crate) backend: Backend,
     pub(crate) collector: Collector,
-    pub(crate) world: W,
+    pub(crate) stack: W,
 }
 
-pub(crate) fn site<W: World>() -> Site<W> {
+pub(crate) fn site<W: Stack>() -> Site<W> {
     site_with(Collector::start().unwrap(), |builder| builder)
 }
 
-pub(crate) fn site_with<W: World>(
+pub(crate) fn site_with<W: Stack>(
     collector: Collector,
     adjust: impl FnOnce(ServiceBuilder<W::Http, W::Runtime>) -> ServiceBuilder<W::Http, W::Runtime>,
 ) -> Site<W> {
-    let world = W::default();
+    let stack = W::default();
     let builder = builder::<W>(&collector);
-    let service = world.wait(adjust(builder).connect()).expect("it connects");
+    let service = stack
+        .wait(adjust(builder).connect())
+        .expect("the service connects");
     Site {
         service,
         backend: collector.backend().clone(),
         collector,
-        world,
+        stack,
     }
 }
 
-/// Its telemetry has time enough in a machine that is busy.
-pub(crate) fn builder<W: World>(collector: &Collector) -> ServiceBuilder<W::Http, W::Runtime> {
+/// The timeouts are long enough for a busy machine.
+pub(crate) fn builder<W: Stack>(collector: &Collector) -> ServiceBuilder<W::Http, W::Runtime> {
     let config = Config::new(&collector.url(), KEY).unwrap();
     ServiceClient::builder(config)
         .http(W::http())
@@ -193,21 +195,21 @@ pub(crate) fn builder<W: World>(collector: &Collector) -> ServiceBuilder<W::Http
         })
 }
 
-impl<W: World> Site<W> {
+impl<W: Stack> Site<W> {
     pub(crate) fn sampler(&self) -> SamplingClient {
         let call = self.service.create_sampling_client("small");
-        self.world.wait(call).expect("a sampler")
+        self.stack.wait(call).expect("the sampler is created")
     }
 
     pub(crate) fn trainer(&self) -> TrainingClient {
         let call = self
             .service
             .create_training_client("small", LoraConfig::rank(8));
-        self.world.wait(call).expect("a model")
+        self.stack.wait(call).expect("the model is created")
     }
 
     pub(crate) fn wait<T>(&self, call: Pending<T>) -> tinkex_telemetry::client::Result<T> {
-        self.world.wait(call)
+        self.stack.wait(call)
     }
 
     /// The only call of this name.
@@ -217,16 +219,16 @@ impl<W: World> Site<W> {
         calls.into_iter().next().unwrap()
     }
 
-    /// Ends the session. What came of its telemetry.
+    /// Ends the session. Returns its received telemetry.
     pub(crate) fn close(&self) -> Arc<SessionRecord> {
-        let drain = self.world.block_on(self.service.close());
+        let drain = self.stack.block_on(self.service.close());
         assert!(drain.all_delivered(), "{drain:?}");
         let session = self.collector.session(self.service.session_id());
-        session.expect("something came")
+        session.expect("telemetry arrived")
     }
 }
 
-/// What the events of a session are called.
+/// The names of a session's events.
 pub(crate) fn names(session: &SessionRecord) -> Vec<String> {
     let events = session.events().iter();
     events
@@ -237,7 +239,7 @@ pub(crate) fn names(session: &SessionRecord) -> Vec<String> {
         .collect()
 }
 
-/// What is in the data of the events of one name.
+/// The data of the events of one name.
 pub(crate) fn data_of(session: &SessionRecord, name: &str) -> Vec<Value> {
     let events = session.events().iter().map(|event| event.value());
     let events = events.filter(|event| event["event_name"] == name);

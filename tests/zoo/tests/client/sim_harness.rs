@@ -1,4 +1,4 @@
-//! A simulated world with a backend in it: time passes by itself, and the weather is the test's.
+//! A simulated network and backend: time advances automatically, and tests script the faults.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,12 +16,12 @@ use tinkex_telemetry::runtime::Clock as _;
 use tinkex_telemetry::session::{Entropy, Uuid};
 use tinkex_telemetry::sim::{SimClock, SimExecutor, SimSpawner};
 
-/// How long a request is under way, and its answer.
+/// The latency of a request, and of its response.
 pub(crate) const PING: Duration = Duration::from_millis(5);
 
-/// What the world is like. Clones are the same one.
+/// The backend, the clock and the current faults. Clones share their state.
 #[derive(Clone)]
-pub(crate) struct Sky {
+pub(crate) struct SimHarness {
     pub(crate) backend: Backend,
     pub(crate) clock: SimClock,
     start: tinkex_telemetry::time::Instant,
@@ -33,18 +33,18 @@ struct State {
     down_until: Duration,
     is_telemetry_stalled: bool,
     panics_in: &'static str,
-    /// Per mille of exchanges that come to nothing, and the state of the dice.
+    /// The rate of failing exchanges, per mille, and the state of the random generator.
     storm: u64,
     dice: u64,
-    /// Exchanges under way, and the most that there were.
-    under_way: [usize; 2],
-    /// What arrived at the backend, and when.
+    /// The exchanges in flight, and their maximum so far.
+    in_flight: [usize; 2],
+    /// What was sent to the backend, and in which second.
     arrived: Vec<(u64, String)>,
     events: Vec<Value>,
-    told: Vec<(u64, DiagnosticKind, String)>,
+    diagnostics: Vec<(u64, DiagnosticKind, String)>,
 }
 
-impl Sky {
+impl SimHarness {
     fn new(clock: SimClock) -> Self {
         Self {
             backend: Backend::new(),
@@ -58,7 +58,7 @@ impl Sky {
         work(&mut self.state.lock().unwrap())
     }
 
-    /// How long the simulation has been running.
+    /// The simulated time since the start.
     pub(crate) fn passed(&self) -> Duration {
         self.clock.now().saturating_duration_since(self.start)
     }
@@ -68,23 +68,23 @@ impl Sky {
         self.clock.sleep_until(end).await;
     }
 
-    /// No connection from now on, for so long.
+    /// Refuses all connections from now on, for `duration`.
     pub(crate) fn outage(&self, duration: Duration) {
         let end = self.passed() + duration;
         self.with(|state| state.down_until = end);
     }
 
-    /// So many of a thousand exchanges come to nothing.
+    /// `per_mille` of the exchanges fail from now on.
     pub(crate) fn storm(&self, per_mille: u64, seed: u64) {
         self.with(|state| (state.storm, state.dice) = (per_mille, seed | 1));
     }
 
-    /// The HTTP client panics in calls of this name.
+    /// Makes the HTTP client panic in calls of this name.
     pub(crate) fn panic_in(&self, name: &'static str) {
         self.with(|state| state.panics_in = name);
     }
 
-    /// Everything that has come, and when.
+    /// Everything sent so far, for comparing two runs.
     pub(crate) fn log(&self) -> String {
         self.with(|state| format!("{:?} {:?}", state.arrived, state.events))
     }
@@ -93,7 +93,7 @@ impl Sky {
         self.with(|state| state.is_telemetry_stalled = true);
     }
 
-    /// In which seconds calls of this name were attempted.
+    /// The seconds in which calls of this name were attempted.
     pub(crate) fn attempts(&self, name: &str) -> Vec<u64> {
         self.with(|state| {
             let arrived = state.arrived.iter().filter(|(_, call)| call == name);
@@ -101,31 +101,36 @@ impl Sky {
         })
     }
 
-    /// The telemetry that has come.
+    /// The telemetry received so far.
     pub(crate) fn events(&self) -> Vec<Value> {
         self.with(|state| state.events.clone())
     }
 
-    /// What was told of one kind, and in which second.
-    pub(crate) fn told(&self, kind: DiagnosticKind) -> Vec<(u64, String)> {
+    /// The diagnostics of one kind, each with its second.
+    pub(crate) fn diagnostics(&self, kind: DiagnosticKind) -> Vec<(u64, String)> {
         self.with(|state| {
-            let told = state.told.iter().filter(|told| told.1 == kind);
-            told.map(|(at, _, reason)| (*at, reason.clone())).collect()
+            let reported = state
+                .diagnostics
+                .iter()
+                .filter(|diagnostic| diagnostic.1 == kind);
+            reported
+                .map(|(at, _, reason)| (*at, reason.clone()))
+                .collect()
         })
     }
 
-    /// The most exchanges, heartbeats apart, that were under way at once.
-    pub(crate) fn most_under_way(&self) -> usize {
-        self.with(|state| state.under_way[1])
+    /// The maximum number of concurrent exchanges, without heartbeats.
+    pub(crate) fn max_in_flight(&self) -> usize {
+        self.with(|state| state.in_flight[1])
     }
 
     fn note_diagnostic(&self, diagnostic: &Diagnostic<'_>) {
         let at = self.passed().as_secs();
         let reason = diagnostic.reason.to_owned();
-        self.with(|state| state.told.push((at, diagnostic.kind, reason)));
+        self.with(|state| state.diagnostics.push((at, diagnostic.kind, reason)));
     }
 
-    fn strikes(&self) -> Option<u64> {
+    fn occurs(&self) -> Option<u64> {
         self.with(|state| {
             state.dice ^= state.dice << 13;
             state.dice ^= state.dice >> 7;
@@ -148,20 +153,20 @@ impl Sky {
             return Ok(Response::new(Bytes::from_static(b"{}")));
         }
         let at = self.passed().as_secs();
-        let _under_way = (name != "session_heartbeat").then(|| UnderWay::begin(&self));
+        let _in_flight = (name != "session_heartbeat").then(|| InFlight::begin(&self));
         self.with(|state| state.arrived.push((at, name)));
         if self.with(|state| state.arrived.last().map(|last| &*last.1) == Some(state.panics_in)) {
-            // As a panic would be, but for the message that the hook would print.
+            // Unwinds like a panic, but without the message of the panic hook.
             std::panic::resume_unwind(Box::new("simulated"));
         }
         if self.passed() < self.with(|state| state.down_until) {
             return Err(HttpError::new("connection refused"));
         }
-        match self.strikes().map(|dice| dice % 4) {
+        match self.occurs().map(|dice| dice % 4) {
             Some(0) => return Err(HttpError::new("connection refused")),
             Some(1) => {
-                // The backend has it, and the answer gets lost.
-                let _ = self.backend.answer(&request);
+                // The backend receives the request, and the response gets lost.
+                let _ = self.backend.reply(&request);
                 return Err(HttpError::new("connection reset"));
             }
             Some(2) => return pending().await,
@@ -172,20 +177,20 @@ impl Sky {
             }
             None => {}
         }
-        let answer = self.backend.answer(&request).response();
+        let response = self.backend.reply(&request).response();
         self.sleep(PING).await;
-        match answer {
-            Some(answer) => Ok(answer),
+        match response {
+            Some(response) => Ok(response),
             None => pending().await,
         }
     }
 
     fn http(&self) -> impl HttpClient + Clone + use<> {
-        let sky = self.clone();
-        move |request| sky.clone().exchange(request)
+        let sim = self.clone();
+        move |request| sim.clone().exchange(request)
     }
 
-    /// A service in this world.
+    /// Connects a service to this backend.
     pub(crate) fn connect(&self, spawner: &SimSpawner) -> Pending<ServiceClient> {
         self.connect_with(spawner, |builder| builder)
     }
@@ -196,7 +201,7 @@ impl Sky {
         adjust: impl FnOnce(ServiceBuilder<(), ()>) -> ServiceBuilder<(), ()>,
     ) -> Pending<ServiceClient> {
         let config = Config::new("http://simulated.invalid", "simulated").unwrap();
-        let sky = self.clone();
+        let sim = self.clone();
         let builder = ServiceClient::builder(config).entropy(Entropy::new([1; 32]));
         adjust(builder)
             .http(self.http())
@@ -207,38 +212,38 @@ impl Sky {
                     .bus(Bus::new())
                     .entropy(Entropy::new([2; 32]))
                     .process_uuid(Some(Uuid::nil()))
-                    .on_diagnostic(move |diagnostic| sky.note_diagnostic(diagnostic))
+                    .on_diagnostic(move |diagnostic| sim.note_diagnostic(diagnostic))
             })
             .connect()
     }
 }
 
-/// An exchange, until it ends or is given up.
-struct UnderWay(Sky);
+/// An exchange in flight, until it ends or is dropped.
+struct InFlight(SimHarness);
 
-impl UnderWay {
-    fn begin(sky: &Sky) -> Self {
-        sky.with(|state| {
-            state.under_way[0] += 1;
-            state.under_way[1] = state.under_way[1].max(state.under_way[0]);
+impl InFlight {
+    fn begin(sim: &SimHarness) -> Self {
+        sim.with(|state| {
+            state.in_flight[0] += 1;
+            state.in_flight[1] = state.in_flight[1].max(state.in_flight[0]);
         });
-        Self(sky.clone())
+        Self(sim.clone())
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.with(|state| state.under_way[0] -= 1);
+        self.0.with(|state| state.in_flight[0] -= 1);
     }
 }
 
-/// Runs a test in a simulated world to its end.
-pub(crate) fn under<F: Future<Output = ()> + 'static>(
+/// Runs a test in the simulation until it ends.
+pub(crate) fn run_simulated<F: Future<Output = ()> + 'static>(
     seed: u64,
-    test: impl FnOnce(Sky, SimSpawner) -> F,
+    test: impl FnOnce(SimHarness, SimSpawner) -> F,
 ) {
     let mut executor = SimExecutor::new(seed);
-    let sky = Sky::new(executor.clock());
-    let test = test(sky, executor.spawner());
-    executor.block_on(test).expect("it comes to its end");
+    let sim = SimHarness::new(executor.clock());
+    let test = test(sim, executor.spawner());
+    executor.block_on(test).expect("the test ends");
 }

@@ -1,6 +1,6 @@
-//! The runtimes. A world is one of them, as far as a case has to do with it.
+//! The runtimes under test: how each starts a session, spawns a task and shuts down.
 
-use crate::local::{LocalThread, NotSend, obey};
+use crate::local::{LocalThread, NotSend, run_jobs};
 use crate::session::Opened;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Start = Builder<(), (), ()>;
 
-pub(crate) trait World: Sized + 'static {
+pub(crate) trait RuntimeUnderTest: Sized + 'static {
     fn new() -> Self;
 
     /// Starts a session on this runtime.
@@ -32,21 +32,21 @@ pub(crate) trait World: Sized + 'static {
     /// Runs a task on this runtime.
     fn spawn(&self, task: Task);
 
-    /// Ends the runtime, if it can end. False when it cannot.
+    /// Shuts the runtime down. Returns false if that is impossible.
     fn shut_down(&mut self) -> bool {
         false
     }
 }
 
 fn open_on(start: Builder<impl Transport, (), ()>, runtime: impl Runtime) -> Opened {
-    Opened::new(start.runtime(runtime).start().expect("it starts"))
+    Opened::new(start.runtime(runtime).start().expect("the session starts"))
 }
 
-// Runtimes that nothing ends.
+// Runtimes that cannot be shut down.
 
 pub(crate) struct OnThreads;
 
-impl World for OnThreads {
+impl RuntimeUnderTest for OnThreads {
     fn new() -> Self {
         Self
     }
@@ -62,7 +62,7 @@ impl World for OnThreads {
 
 pub(crate) struct SmolGlobal;
 
-impl World for SmolGlobal {
+impl RuntimeUnderTest for SmolGlobal {
     fn new() -> Self {
         Self
     }
@@ -78,7 +78,7 @@ impl World for SmolGlobal {
 
 pub(crate) struct AsyncStdGlobal;
 
-impl World for AsyncStdGlobal {
+impl RuntimeUnderTest for AsyncStdGlobal {
     fn new() -> Self {
         Self
     }
@@ -96,7 +96,7 @@ impl World for AsyncStdGlobal {
 
 pub(crate) struct TokioMultiThread(Option<TokioRuntime>);
 
-impl World for TokioMultiThread {
+impl RuntimeUnderTest for TokioMultiThread {
     fn new() -> Self {
         let mut builder = TokioBuilder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build();
@@ -104,12 +104,12 @@ impl World for TokioMultiThread {
     }
 
     fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
-        let runtime = self.0.as_ref().expect("it is not shut down");
+        let runtime = self.0.as_ref().expect("not shut down");
         open_on(start.transport(over), Tokio::on(runtime.handle().clone()))
     }
 
     fn spawn(&self, task: Task) {
-        let runtime = self.0.as_ref().expect("it is not shut down");
+        let runtime = self.0.as_ref().expect("not shut down");
         drop(runtime.spawn(task));
     }
 
@@ -124,16 +124,18 @@ pub(crate) struct TokioCurrentThread {
     thread: Ending,
 }
 
-impl World for TokioCurrentThread {
+impl RuntimeUnderTest for TokioCurrentThread {
     fn new() -> Self {
-        let (tell, hear) = channel();
+        let (sender, receiver) = channel();
         let thread = Ending::start(move |end| {
             let runtime = current_thread();
-            tell.send(runtime.handle().clone()).expect("it is awaited");
+            sender
+                .send(runtime.handle().clone())
+                .expect("the caller is waiting");
             let _ = runtime.block_on(end.recv());
         });
         Self {
-            handle: hear.recv().expect("a runtime"),
+            handle: receiver.recv().expect("a runtime"),
             thread,
         }
     }
@@ -157,14 +159,14 @@ fn current_thread() -> TokioRuntime {
     builder.enable_all().build().expect("a runtime")
 }
 
-// Executors that a thread runs until it is told to end.
+// Executors on a thread that runs them until it is told to stop.
 
 pub(crate) struct SmolExecutor {
     executor: Option<Arc<Executor<'static>>>,
     thread: Ending,
 }
 
-impl World for SmolExecutor {
+impl RuntimeUnderTest for SmolExecutor {
     fn new() -> Self {
         let executor = Arc::new(Executor::new());
         let run = Arc::clone(&executor);
@@ -177,16 +179,16 @@ impl World for SmolExecutor {
     }
 
     fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
-        let executor = self.executor.clone().expect("it is not shut down");
+        let executor = self.executor.clone().expect("not shut down");
         let start = start
             .transport(over)
             .clock(Smol)
             .spawner(Arc::downgrade(&executor));
-        Opened::new(start.start().expect("it starts"))
+        Opened::new(start.start().expect("the session starts"))
     }
 
     fn spawn(&self, task: Task) {
-        let executor = self.executor.as_ref().expect("it is not shut down");
+        let executor = self.executor.as_ref().expect("not shut down");
         executor.spawn(task).detach();
     }
 
@@ -207,7 +209,7 @@ pub(crate) struct OnEmbassy {
 #[embassy_executor::task(pool_size = 64)]
 async fn run_pool(pool: &'static EmbassyPool, end: Receiver<()>, _ended: Sender<()>) {
     let (mut running, mut end) = (pin!(pool.run()), pin!(end.recv()));
-    // Polled with this task's own waker, as embassy's timers need it. The pool goes before the sender does.
+    // Polled with this task's own waker, which embassy's timers require. The pool is dropped before `_ended`.
     let _ = poll_fn(|context| {
         let _ = running.as_mut().poll(context);
         end.as_mut().poll(context)
@@ -215,16 +217,17 @@ async fn run_pool(pool: &'static EmbassyPool, end: Receiver<()>, _ended: Sender<
     .await;
 }
 
-impl World for OnEmbassy {
+impl RuntimeUnderTest for OnEmbassy {
     fn new() -> Self {
         let pool: &'static EmbassyPool = Box::leak(Box::new(EmbassyPool::new()));
         let (end, ends) = bounded(1);
-        let (tell, ended) = bounded(1);
+        let (sender, ended) = bounded(1);
         thread::spawn(move || {
             let executor: &'static mut EmbassyExecutor =
                 Box::leak(Box::new(EmbassyExecutor::new()));
-            executor
-                .run(|spawner| spawner.spawn(run_pool(pool, ends, tell).expect("there is room")))
+            executor.run(|spawner| {
+                spawner.spawn(run_pool(pool, ends, sender).expect("the task pool has room"))
+            })
         });
         Self {
             pool,
@@ -238,7 +241,9 @@ impl World for OnEmbassy {
     }
 
     fn spawn(&self, task: Task) {
-        Embassy::on(self.pool).spawn(task).expect("it runs");
+        Embassy::on(self.pool)
+            .spawn(task)
+            .expect("the pool accepts tasks");
     }
 
     fn shut_down(&mut self) -> bool {
@@ -254,10 +259,10 @@ impl Drop for OnEmbassy {
     }
 }
 
-/// The driver on a thread of the application's own.
+/// The driver on one of the application's threads.
 pub(crate) struct AnyBlockOn;
 
-impl World for AnyBlockOn {
+impl RuntimeUnderTest for AnyBlockOn {
     fn new() -> Self {
         Self
     }
@@ -267,7 +272,7 @@ impl World for AnyBlockOn {
             .transport(over)
             .clock(Thread)
             .build()
-            .expect("it can be built");
+            .expect("the session builds");
         thread::spawn(move || smol::block_on(driver.run()));
         Opened::new(reporter)
     }
@@ -277,14 +282,14 @@ impl World for AnyBlockOn {
     }
 }
 
-/// A thread that ends when it is told to.
+/// A thread that ends on request.
 struct Ending {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ending {
-    /// `run` returns when nothing more can be received.
+    /// `run` must return when its channel is closed.
     fn start(run: impl FnOnce(Receiver<()>) + Send + 'static) -> Self {
         let (end, ends) = bounded(1);
         Self {
@@ -308,15 +313,15 @@ impl Drop for Ending {
     }
 }
 
-// Executors of one thread, with a transport that is not `Send`.
+// Single-threaded executors, with a transport that is not `Send`.
 
 pub(crate) struct TokioLocalSet(LocalThread<Rc<LocalSet>>);
 
-impl World for TokioLocalSet {
+impl RuntimeUnderTest for TokioLocalSet {
     fn new() -> Self {
         Self(LocalThread::start(|jobs| {
             let (runtime, set) = (current_thread(), Rc::new(LocalSet::new()));
-            set.block_on(&runtime, obey(jobs, Rc::clone(&set)));
+            set.block_on(&runtime, run_jobs(jobs, Rc::clone(&set)));
         }))
     }
 
@@ -336,11 +341,11 @@ impl World for TokioLocalSet {
 
 pub(crate) struct SmolLocal(LocalThread<Rc<LocalExecutor<'static>>>);
 
-impl World for SmolLocal {
+impl RuntimeUnderTest for SmolLocal {
     fn new() -> Self {
         Self(LocalThread::start(|jobs| {
             let executor = Rc::new(LocalExecutor::new());
-            smol::block_on(executor.run(obey(jobs, Rc::clone(&executor))));
+            smol::block_on(executor.run(run_jobs(jobs, Rc::clone(&executor))));
         }))
     }
 
@@ -369,12 +374,13 @@ where
     H: HttpClient,
     C: Clock,
 {
-    let (tell, hear) = channel();
-    thread.tell(move |spawner| {
+    let (sender, receiver) = channel();
+    thread.submit(move |spawner| {
         let start = start.transport(NotSend::new(over)).clock(clock());
         let reporter = start.spawner(spawner.clone()).start_local();
-        tell.send(Opened::new(reporter.expect("it starts")))
-            .expect("it is awaited");
+        sender
+            .send(Opened::new(reporter.expect("the session starts")))
+            .expect("the caller is waiting");
     });
-    hear.recv().expect("it starts")
+    receiver.recv().expect("the session starts")
 }

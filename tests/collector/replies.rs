@@ -1,74 +1,67 @@
-//! What a collector can be told to answer.
+//! The replies that a collector can be scripted to send.
 
 use core::time::Duration;
 use std::{io::Write, time::Instant};
 
 use serde_json::json;
-use tinkex_telemetry::collector::{Collector, Reply, ResponseKind};
+use tinkex_telemetry::collector::{Collector, Reply, ReplyKind};
 
 use crate::client::*;
 
 #[test]
-fn answers_are_given_in_the_order_of_the_script_and_then_the_default() {
+fn replies_follow_the_script_and_then_the_default() {
     let collector = Collector::start().expect("starts");
     collector.script([Reply::status(503), Reply::status(429)]);
     collector.always(Reply::status(500));
     let request = batch("s", &[start()]);
-    let answers = [(); 4].map(|()| send(&collector, &request));
-    assert_eq!(answers, [503, 429, 500, 500]);
+    let statuses = [(); 4].map(|()| send(&collector, &request));
+    assert_eq!(statuses, [503, 429, 500, 500]);
     assert!(collector.session("s").is_none());
     collector.always(Reply::accept());
     assert_eq!(send(&collector, &request), 200);
-    let answered: Vec<_> = collector.requests().iter().map(|r| r.answer()).collect();
-    assert_eq!(
-        answered,
-        [503, 429, 500, 500, 200].map(ResponseKind::Status)
-    );
+    let replies: Vec<_> = collector.requests().iter().map(|r| r.reply()).collect();
+    assert_eq!(replies, [503, 429, 500, 500, 200].map(ReplyKind::Status));
 }
 
 #[test]
-fn an_answer_has_the_headers_and_the_body_it_was_given() {
+fn a_reply_has_the_scripted_headers_and_body() {
     let collector = Collector::start().expect("starts");
-    let answer = Reply::status(429)
+    let reply = Reply::status(429)
         .retry_after("120")
         .header("x-more", "1")
         .body("slowly");
-    collector.script([answer]);
-    let answer = read(post(&collector, &batch("s", &[start()])));
-    assert!(answer.contains("\r\nretry-after: 120\r\n"), "{answer}");
-    assert!(answer.contains("\r\nx-more: 1\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nslowly"), "{answer}");
+    collector.script([reply]);
+    let response = read(post(&collector, &batch("s", &[start()])));
+    assert!(response.contains("\r\nretry-after: 120\r\n"), "{response}");
+    assert!(response.contains("\r\nx-more: 1\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nslowly"), "{response}");
 }
 
 #[test]
-fn connections_can_end_without_an_answer() {
+fn a_connection_can_close_without_a_response() {
     let collector = Collector::start().expect("starts");
     let request = batch("s", &[start()]);
     let cases = [
         (
             Reply::close_before_body(),
-            ResponseKind::CloseBeforeBody,
+            ReplyKind::CloseBeforeBody,
             false,
         ),
-        (
-            Reply::close_after_body(),
-            ResponseKind::CloseAfterBody,
-            false,
-        ),
-        (Reply::lost(), ResponseKind::CloseAfterBody, true),
+        (Reply::close_after_body(), ReplyKind::CloseAfterBody, false),
+        (Reply::lost(), ReplyKind::CloseAfterBody, true),
     ];
-    for (answer, kind, kept) in cases {
-        collector.script([answer]);
+    for (reply, kind, is_kept) in cases {
+        collector.script([reply]);
         assert_eq!(read(post(&collector, &request)), "");
         let last = collector.requests().pop().expect("recorded");
-        assert_eq!((last.answer(), last.is_kept()), (kind, kept));
+        assert_eq!((last.reply(), last.is_kept()), (kind, is_kept));
     }
     assert_eq!(send(&collector, &request), 200);
-    assert_eq!(collector.session("s").expect("kept").duplicates(), 1);
+    assert_eq!(collector.session("s").expect("stored").duplicates(), 1);
 }
 
 #[test]
-fn a_connection_can_be_closed_before_its_body_is_sent() {
+fn a_connection_can_close_before_the_body_is_sent() {
     let collector = Collector::start().expect("starts");
     collector.script([Reply::close_before_body()]);
     let mut stream = connect(collector.addr());
@@ -79,29 +72,32 @@ fn a_connection_can_be_closed_before_its_body_is_sent() {
 }
 
 #[test]
-fn garbage_is_not_http_and_its_events_are_kept_only_on_request() {
+fn garbage_is_not_http_and_its_events_are_stored_only_on_request() {
     let collector = Collector::start().expect("starts");
     collector.script([Reply::garbage(), Reply::garbage().body("\0\0").keep()]);
     let first = read(post(&collector, &batch("s", &[start()])));
     assert!(!first.is_empty() && !first.starts_with("HTTP/"), "{first}");
     assert!(collector.session("s").is_none());
     assert_eq!(read(post(&collector, &batch("s", &[start()]))), "\0\0");
-    assert_eq!(collector.session("s").expect("kept").len(), 1);
+    assert_eq!(collector.session("s").expect("stored").len(), 1);
 }
 
 #[test]
-fn a_truncated_answer_promises_more_than_it_sends() {
+fn a_truncated_response_announces_more_than_it_sends() {
     let collector = Collector::start().expect("starts");
     collector.script([Reply::truncated().body("0123456789")]);
-    let answer = read(post(&collector, &batch("s", &[start()])));
-    assert_eq!(status(&answer), 200);
-    assert!(answer.contains("\r\ncontent-length: 10\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\n01234"), "{answer}");
+    let response = read(post(&collector, &batch("s", &[start()])));
+    assert_eq!(status(&response), 200);
+    assert!(
+        response.contains("\r\ncontent-length: 10\r\n"),
+        "{response}"
+    );
+    assert!(response.ends_with("\r\n\r\n01234"), "{response}");
     assert!(collector.session("s").is_none());
 }
 
 #[test]
-fn a_delayed_answer_has_kept_its_events_before_it_comes() {
+fn a_delayed_reply_stores_its_events_before_it_responds() {
     let collector = Collector::start().expect("starts");
     collector.script([Reply::accept().delay(Duration::from_secs(3600))]);
     let stream = post(&collector, &batch("s", &[start()]));
@@ -111,9 +107,9 @@ fn a_delayed_answer_has_kept_its_events_before_it_comes() {
 }
 
 #[test]
-fn a_delay_is_at_least_as_long_as_it_says() {
+fn a_delay_lasts_at_least_as_long_as_asked() {
     let collector = Collector::start().expect("starts");
-    // For real, since it is the collector's own clock that is tested.
+    // Real time, because the collector's own clock is under test.
     let delay = Duration::from_millis(30);
     collector.script([Reply::accept().delay(delay)]);
     let before = Instant::now();
@@ -122,11 +118,11 @@ fn a_delay_is_at_least_as_long_as_it_says() {
 }
 
 #[test]
-fn a_violation_takes_the_place_of_success_and_of_nothing_else() {
+fn a_violation_replaces_success_and_nothing_else() {
     let collector = Collector::start().expect("starts");
     collector.script([Reply::status(202), Reply::status(503).keep()]);
     let mut request = batch("s", &[start()]);
-    crate::violations::spoil(&mut request, "/extra", Some(json!(1)));
+    crate::violations::corrupt(&mut request, "/extra", Some(json!(1)));
     assert_eq!(send(&collector, &request), 422);
     assert_eq!(send(&collector, &request), 503);
     let violation = collector.requests()[1]

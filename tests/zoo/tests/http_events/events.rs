@@ -1,4 +1,4 @@
-//! What is told on a bus.
+//! A bus that records its events.
 
 use alloc::sync::Arc;
 use serde_json::{Value, json};
@@ -7,41 +7,43 @@ use tinkex_telemetry::bus::Bus;
 use tinkex_telemetry::bus::{Event, EventNames};
 use tinkex_telemetry::http::HttpEvents;
 
-pub(crate) const SESSION: &str = "told";
+pub(crate) const SESSION: &str = "recorded";
 
-/// A bus, and all that is told on it.
+/// A bus, and the events executed on it.
 #[derive(Clone)]
-pub(crate) struct Told {
+pub(crate) struct RecordedEvents {
     pub(crate) bus: Bus,
     all: Arc<Mutex<Vec<Value>>>,
 }
 
-impl Told {
+impl RecordedEvents {
     pub(crate) fn new() -> Self {
-        let told = Self {
+        let recorded = Self {
             bus: Bus::new(),
             all: Arc::default(),
         };
-        let all = Arc::clone(&told.all);
-        let note = move |event: &Event<'_>| {
+        let all = Arc::clone(&recorded.all);
+        let record = move |event: &Event<'_>| {
             let event = json!([event.name(), event.measurements(), event.metadata()]);
-            all.lock().expect("it is sound").push(event);
+            all.lock().expect("no panic").push(event);
         };
-        let attached = told.bus.attach_many("test", EventNames::AUTOMATIC, note);
-        attached.expect("it is free");
-        told
+        let attached = recorded
+            .bus
+            .attach_many("test", EventNames::AUTOMATIC, record);
+        attached.expect("the id is free");
+        recorded
     }
 
     pub(crate) fn events(&self) -> HttpEvents {
         HttpEvents::on(&self.bus, SESSION)
     }
 
-    /// What has been told since the last time.
+    /// The events since the last call.
     pub(crate) fn take(&self) -> Vec<Value> {
-        core::mem::take(&mut self.all.lock().expect("it is sound"))
+        core::mem::take(&mut self.all.lock().expect("no panic"))
     }
 
-    /// Likewise, in short: `GET /ok`, `200 ok`, `error: connection refused`.
+    /// The events since the last call, in short: `GET /ok`, `GET /ok: 200 ok`, `GET /x: error: connection refused`.
     pub(crate) fn short(&self) -> Vec<String> {
         let short = |event: Value| {
             let (measured, of) = (&event[1], &event[2]);
@@ -51,7 +53,7 @@ impl Told {
             let name = event[0].as_str().and_then(|name| name.rsplit('.').next());
             let end = match name {
                 Some("start") => {
-                    // After 2020, before 2100.
+                    // Between 2020 and 2100.
                     let at = measured["system_time"].as_u64().expect("nanoseconds");
                     assert!((1_577_836_800..4_102_444_800).contains(&(at / 1_000_000_000)));
                     return request;

@@ -1,4 +1,4 @@
-//! What a collector keeps, records and waits for.
+//! What a collector stores, records and waits for.
 
 use core::time::Duration;
 use std::{io::Write, net::TcpStream, sync::mpsc, time::Instant};
@@ -9,14 +9,14 @@ use tinkex_telemetry::collector::{Collector, EventKind, Reply};
 use crate::client::*;
 
 #[test]
-fn a_whole_session_is_kept_as_it_was_sent() {
+fn a_session_is_stored_as_sent() {
     let collector = Collector::start().expect("starts");
     let events = [start(), generic(1), exception(2), end(3)];
-    let answer = read(post(&collector, &batch("s", &events)));
-    assert_eq!(status(&answer), 200);
-    assert_eq!(body(&answer), json!({"status": "accepted"}));
+    let response = read(post(&collector, &batch("s", &events)));
+    assert_eq!(status(&response), 200);
+    assert_eq!(body(&response), json!({"status": "accepted"}));
 
-    let session = collector.session("s").expect("kept");
+    let session = collector.session("s").expect("stored");
     assert_eq!(session.id(), "s");
     assert_eq!(session.platform(), "unix/linux");
     assert_eq!(session.sdk_version(), "1.0.0");
@@ -28,8 +28,8 @@ fn a_whole_session_is_kept_as_it_was_sent() {
     assert!(session.has_ended());
     assert!(session.gaps().is_empty());
     assert_eq!(session.duplicates(), 0);
-    let kept: Vec<_> = session.events().iter().map(|event| event.value()).collect();
-    assert_eq!(kept, events);
+    let stored: Vec<_> = session.events().iter().map(|event| event.value()).collect();
+    assert_eq!(stored, events);
     let second = &session.events()[1];
     assert_eq!(
         (second.index(), second.kind()),
@@ -40,7 +40,7 @@ fn a_whole_session_is_kept_as_it_was_sent() {
 }
 
 #[test]
-fn sessions_are_kept_apart() {
+fn sessions_are_stored_separately() {
     let collector = Collector::start().expect("starts");
     for name in ["b", "a"] {
         assert_eq!(send(&collector, &batch(name, &[start()])), 200);
@@ -55,19 +55,19 @@ fn sessions_are_kept_apart() {
 }
 
 #[test]
-fn an_event_that_comes_again_is_a_duplicate_and_is_kept_once() {
+fn a_repeated_event_is_a_duplicate_and_is_stored_once() {
     let collector = Collector::start().expect("starts");
     assert_eq!(send(&collector, &batch("s", &[start(), generic(1)])), 200);
     assert_eq!(
         send(&collector, &batch("s", &[generic(1), generic(2)])),
         200
     );
-    let session = collector.session("s").expect("kept");
+    let session = collector.session("s").expect("stored");
     assert_eq!((session.len(), session.duplicates()), (3, 1));
 }
 
 #[test]
-fn a_duplicate_may_have_its_keys_in_another_order() {
+fn a_duplicate_may_have_its_keys_in_a_different_order() {
     let collector = Collector::start().expect("starts");
     let text = batch("s", &[start()]).to_string();
     let moved = text.replace(r#""severity":"INFO","#, "").replace(
@@ -81,29 +81,32 @@ fn a_duplicate_may_have_its_keys_in_another_order() {
             200
         );
     }
-    assert_eq!(collector.session("s").expect("kept").duplicates(), 1);
+    assert_eq!(collector.session("s").expect("stored").duplicates(), 1);
 }
 
 #[test]
-fn indices_that_never_came_are_gaps() {
+fn missing_indices_are_gaps() {
     let collector = Collector::start().expect("starts");
     assert_eq!(send(&collector, &batch("s", &[start(), generic(2)])), 200);
     assert_eq!(send(&collector, &batch("s", &[generic(6)])), 200);
-    assert_eq!(collector.session("s").expect("kept").gaps(), [1..=1, 3..=5]);
+    assert_eq!(
+        collector.session("s").expect("stored").gaps(),
+        [1..=1, 3..=5]
+    );
 }
 
 #[test]
-fn a_snapshot_stays_what_it_was() {
+fn a_snapshot_does_not_change() {
     let collector = Collector::start().expect("starts");
     assert_eq!(send(&collector, &batch("s", &[start()])), 200);
-    let before = collector.session("s").expect("kept");
+    let before = collector.session("s").expect("stored");
     assert_eq!(send(&collector, &batch("s", &[generic(1)])), 200);
     assert_eq!(before.len(), 1);
-    assert_eq!(collector.session("s").expect("kept").len(), 2);
+    assert_eq!(collector.session("s").expect("stored").len(), 2);
 }
 
 #[test]
-fn the_observer_sees_each_new_event_once_and_may_look_at_the_collector() {
+fn the_observer_sees_each_new_event_once() {
     let (sender, seen) = mpsc::channel();
     let collector = Collector::builder()
         .on_event(move |session, event| {
@@ -123,7 +126,7 @@ fn the_observer_sees_each_new_event_once_and_may_look_at_the_collector() {
 }
 
 #[test]
-fn a_request_is_recorded_with_what_a_test_asks_for() {
+fn a_request_is_recorded_with_everything_a_test_needs() {
     let before = Instant::now();
     let collector = Collector::start().expect("starts");
     collector.script([Reply::status(503)]);
@@ -158,7 +161,7 @@ fn several_requests_can_share_a_connection() {
 }
 
 #[test]
-fn a_wait_ends_with_the_event_or_with_its_timeout() {
+fn a_wait_ends_with_the_event_or_at_its_timeout() {
     let collector = Collector::start().expect("starts");
     assert!(!collector.wait_for("s", 1, Duration::ZERO));
     assert!(collector.wait_for("s", 0, Duration::ZERO));
@@ -193,18 +196,18 @@ fn dropping_a_collector_ends_stalled_requests_and_frees_its_port() {
 }
 
 #[test]
-fn a_stopped_collector_can_still_be_asked() {
+fn a_stopped_collector_can_still_be_queried() {
     let collector = Collector::start().expect("starts");
     assert_eq!(send(&collector, &batch("s", &[start()])), 200);
     collector.stop();
     collector.stop();
-    assert_eq!(collector.session("s").expect("kept").len(), 1);
+    assert_eq!(collector.session("s").expect("stored").len(), 1);
     assert!(TcpStream::connect(collector.addr()).is_err());
     assert_eq!(collector.url(), format!("http://{}", collector.addr()));
 }
 
 #[test]
-fn an_observer_that_panics_costs_one_connection() {
+fn a_panicking_observer_costs_one_connection() {
     let collector = Collector::builder()
         .on_event(|_, event| assert!(event.index() != 0, "the observer panics on purpose"))
         .start()
