@@ -103,16 +103,23 @@ impl SimClock {
     }
 
     /// Moves to the next timer and wakes its task. False if there is none until `end`: then the clock is at `end`.
+    ///
+    /// One turn with the timers looks and moves: a timer that another thread sets comes before both or after both.
     pub(super) fn step(&self, end: Instant) -> bool {
-        let mut waker = None;
-        let is_moved = self.step_to_timer(end, &mut waker) == Step::Timer;
-        if !is_moved {
-            // Any waker here is a discarded one.
-            self.with_timers(|timers| self.set(timers, end));
-        } else if let Some(waker) = waker {
+        let mut discarded = None;
+        let due = self.with_timers(|timers| {
+            let due = timers.pop(end.as_micros(), &mut discarded);
+            let at = due
+                .as_ref()
+                .map_or(end, |(at, _)| Instant::from_micros(*at));
+            self.set(timers, at);
+            due
+        });
+        let is_timer = due.is_some();
+        if let Some((_, waker)) = due {
             waker.wake();
         }
-        is_moved
+        is_timer
     }
 
     /// Moves to the next timer, unless there is none until `end`. `waker` passes in the last timer's waker for reuse,

@@ -16,6 +16,7 @@ mod properties;
 pub(crate) mod retry;
 pub(crate) mod ring;
 mod stopping;
+mod storage;
 #[cfg(all(test, feature = "std"))]
 mod testing;
 #[cfg(all(test, feature = "std"))]

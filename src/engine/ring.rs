@@ -4,8 +4,7 @@
 //! they stay valid when the ring moves to a larger buffer. The highest bit of the length is set while the payload is
 //! still being written.
 
-#[cfg(feature = "alloc")]
-use alloc::vec::Vec;
+pub(crate) use super::storage::{NoRoom, Storage};
 
 /// The bytes that a record takes besides its payload.
 pub(crate) const HEADER: usize = 12;
@@ -16,102 +15,6 @@ pub(crate) const MAX_PREFIX: usize = 128;
 
 /// A bit in a record's length: the payload is incomplete.
 const UNFINISHED: u32 = 1 << 31;
-
-/// The capacity a growing ring starts with and returns to.
-#[cfg(feature = "alloc")]
-const INITIAL: usize = 64 * 1024;
-
-/// The memory of a ring.
-pub(crate) enum Storage {
-    /// Of fixed size.
-    Static(&'static mut [u8]),
-    /// Starts small and doubles up to its limit. Bytes beyond `len` were never touched, so they cost no memory.
-    #[cfg(feature = "alloc")]
-    Boxed { bytes: Vec<u8>, limit: usize },
-}
-
-impl Storage {
-    #[cfg(feature = "alloc")]
-    pub(crate) const fn growing(limit: usize) -> Self {
-        Self::Boxed {
-            bytes: Vec::new(),
-            limit,
-        }
-    }
-
-    /// Adds `reserve` bytes to the limit. Static storage includes them already.
-    #[cfg_attr(not(feature = "alloc"), expect(unused_mut, unused_variables))]
-    pub(crate) fn with_reserve(mut self, reserve: usize) -> Self {
-        #[cfg(feature = "alloc")]
-        if let Self::Boxed { limit, .. } = &mut self {
-            *limit += reserve;
-        }
-        self
-    }
-
-    const fn capacity(&self) -> usize {
-        match self {
-            Self::Static(bytes) => bytes.len(),
-            #[cfg(feature = "alloc")]
-            Self::Boxed { bytes, .. } => bytes.capacity(),
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Static(bytes) => bytes,
-            #[cfg(feature = "alloc")]
-            Self::Boxed { bytes, .. } => bytes,
-        }
-    }
-
-    /// These bytes, if they were all touched before and do not wrap around.
-    #[cfg(any(test, feature = "std"))]
-    #[inline]
-    fn touched(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
-        match self {
-            Self::Static(bytes) => bytes.get_mut(at..at + len),
-            #[cfg(feature = "alloc")]
-            Self::Boxed { bytes, .. } => bytes.get_mut(at..at + len),
-        }
-    }
-
-    /// Touches bytes within the capacity; `at` is at most one past those touched so far.
-    #[cfg_attr(not(feature = "alloc"), expect(unused_variables))]
-    fn touch(&mut self, at: usize, len: usize) {
-        match self {
-            Self::Static(_) => {}
-            #[cfg(feature = "alloc")]
-            Self::Boxed { bytes, .. } => {
-                let end = (at + len).min(bytes.capacity());
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
-            }
-        }
-    }
-
-    /// Writes within the capacity; `at` is at most one past the bytes touched so far.
-    fn write(&mut self, at: usize, data: &[u8]) {
-        match self {
-            Self::Static(bytes) => {
-                if let Some(space) = bytes.get_mut(at..at + data.len()) {
-                    space.copy_from_slice(data);
-                }
-            }
-            #[cfg(feature = "alloc")]
-            Self::Boxed { bytes, .. } => {
-                let over = (bytes.len() - at).min(data.len());
-                bytes[at..at + over].copy_from_slice(&data[..over]);
-                bytes.extend_from_slice(&data[over..]);
-            }
-        }
-    }
-}
-
-/// The record does not fit: the limit is reached, or memory to grow cannot be allocated.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NoRoom;
 
 /// A record's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,20 +175,14 @@ impl Ring {
     /// Whether [`shrink`](Self::shrink) would return memory.
     #[cfg(feature = "alloc")]
     pub(crate) fn is_oversized(&self) -> bool {
-        match &self.storage {
-            Storage::Static(_) => false,
-            Storage::Boxed { bytes, .. } => bytes.capacity() > INITIAL,
-        }
+        self.storage.is_oversized()
     }
 
     /// Returns the memory of an empty ring.
     #[cfg(feature = "alloc")]
     pub(crate) fn shrink(&mut self) {
-        if self.used == 0
-            && let Storage::Boxed { bytes, .. } = &mut self.storage
-        {
-            *bytes = Vec::new();
-            self.capacity = 0;
+        if self.used == 0 {
+            self.capacity = self.storage.shrink();
         }
     }
 
@@ -298,33 +195,9 @@ impl Ring {
         }
     }
 
-    #[cfg(not(feature = "alloc"))]
-    fn grow(&mut self, _needed: usize) -> Result<(), NoRoom> {
-        Err(NoRoom)
-    }
-
-    /// Doubles the capacity until `needed` bytes fit, and moves the records to the beginning.
-    #[cfg(feature = "alloc")]
+    /// Makes room for `needed` bytes, and moves the records to the beginning.
     fn grow(&mut self, needed: usize) -> Result<(), NoRoom> {
-        let Storage::Boxed { bytes, limit } = &mut self.storage else {
-            return Err(NoRoom);
-        };
-        if needed > *limit {
-            return Err(NoRoom);
-        }
-        let capacity = needed
-            .checked_next_power_of_two()
-            .unwrap_or(*limit)
-            .max(bytes.capacity().saturating_mul(2))
-            .max(INITIAL)
-            .min(*limit);
-        let mut larger = Vec::new();
-        larger.try_reserve_exact(capacity).map_err(|_| NoRoom)?;
-        let before_end = (bytes.capacity() - self.head).min(self.used);
-        larger.extend_from_slice(&bytes[self.head..self.head + before_end]);
-        larger.extend_from_slice(&bytes[..self.used - before_end]);
-        self.capacity = larger.capacity();
-        *bytes = larger;
+        self.capacity = self.storage.grow(self.head, self.used, needed)?;
         self.head = 0;
         Ok(())
     }
@@ -387,10 +260,12 @@ impl Ring {
 
 #[cfg(all(test, feature = "alloc"))]
 mod tests {
+    use super::super::storage::INITIAL;
     use super::*;
     use alloc::boxed::Box;
     use alloc::collections::VecDeque;
     use alloc::vec;
+    use alloc::vec::Vec;
     use arbtest::arbitrary::{self, Unstructured};
     use arbtest::arbtest;
 
@@ -491,7 +366,7 @@ mod tests {
     fn a_static_ring_is_a_bounded_queue() {
         arbtest(|u| {
             let len = u.int_in_range(0..=399)?;
-            let storage = Storage::Static(Box::leak(vec![0; len].into_boxed_slice()));
+            let storage = Storage::fixed(Box::leak(vec![0; len].into_boxed_slice()));
             matches_a_plain_queue(Ring::new(storage), len, u)
         })
         .size_max(STEPS)

@@ -113,7 +113,7 @@ impl Places {
         #[cfg(feature = "alloc")]
         let _ = id;
         Self {
-            storage: Storage::Static(queue),
+            storage: Storage::fixed(queue),
             end_slot: EndSlot::within(end),
             #[cfg(feature = "alloc")]
             id: IdPlace,
