@@ -20,6 +20,7 @@ use tinkex_telemetry::{
     fields,
 };
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 use tokio::task::{LocalSet, spawn_blocking};
 use tokio::time::Instant;
 
@@ -67,6 +68,18 @@ struct Stalled;
 impl Transport for Stalled {
     async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
         core::future::pending().await
+    }
+}
+
+/// Completes its sends once the gate is open.
+#[derive(Clone)]
+struct Gated(Arc<Semaphore>);
+
+impl Transport for Gated {
+    async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> {
+        let open = self.0.acquire().await;
+        open.map(|_| Receipt::delivered())
+            .map_err(|_| SendError::retryable("the gate is gone"))
     }
 }
 
@@ -390,13 +403,16 @@ fn blocking_works_in_a_task_of_a_multi_thread_runtime() {
 fn blocking_is_refused_in_a_local_set() {
     let runtime = multi_thread(1);
     LocalSet::new().block_on(&runtime, async {
-        let reporter = start(Memory::default());
+        // The driver runs on another thread; a drain that finds nothing left to wait for would not be refused.
+        let gate = Arc::new(Semaphore::new(0));
+        let reporter = start(Gated(Arc::clone(&gate)));
         let handle = reporter.handle();
         let task = tokio::task::spawn_local(async move {
             handle.log("x", ());
             drain(&handle)
         });
         assert_eq!(task.await.expect("no panic"), Err(WouldDeadlock));
+        gate.add_permits(1);
         // The refused call has still requested the flush.
         assert!(reporter.wait_until_drained(BOUND).await.is_drained());
     });
