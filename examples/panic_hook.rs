@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(worker.join().is_err());
     hook.remove();
 
-    // With options: it waits for the event to be sent, for a limited time.
+    // With options: the panicking thread waits at most 500 ms for the event to be sent.
     let hook = PanicHook::new(&telemetry)
         .severity(Severity::Critical)
         .timeout(Duration::from_millis(500))

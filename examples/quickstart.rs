@@ -66,7 +66,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 fn work(telemetry: &Handle) {
     let (model, tokens) = ("small", 512);
     telemetry.log("app.started", fields! { version: "1.0.0", dry_run: true });
-    // Whatever is `Serialize`.
+    // Anything that implements `Serialize`.
     telemetry.log("sampled", json!({ "model": model, "tokens": tokens }));
     telemetry.log_with("cache.miss", fields! { key: "prompt" }, Severity::Debug);
     telemetry.log_with("queue.slow", fields! { depth: 12 }, Severity::Warning);

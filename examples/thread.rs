@@ -1,4 +1,4 @@
-//! How do I use it without an executor, and set options? With the `Thread` runtime, whose calls block.
+//! How do I use it without an executor, and set options? With the `Thread` runtime and blocking calls.
 //!
 //! `cargo run --example thread --features thread,ureq,collector`
 

@@ -1,4 +1,5 @@
-//! The adapters: everything that touches a runtime, a socket or a disk. One file or folder for each Cargo feature.
+//! The adapters: everything that touches a runtime, a thread or a socket. One file or folder for each Cargo feature;
+//! `common`, `init` and `wire` serve several.
 
 #[cfg(feature = "anyhow")]
 mod anyhow;

@@ -50,10 +50,12 @@ impl Clone for Surf {
 }
 
 impl Surf {
-    /// `make` creates a client with its own connections: not a clone of one in use elsewhere.
+    /// An adapter over the clients that `make` creates, each with connections of its own: not a clone of one in use
+    /// elsewhere.
     ///
-    /// It is called for the first request, and again after a request that failed or was abandoned: surf's own backend
-    /// returns that request's connection to its pool, where the next request would take the late response for its own.
+    /// `make` is called for the first request, and again after a request that failed or was abandoned: surf's own
+    /// backend returns that request's connection to its pool, where the next request would take the late response for
+    /// its own.
     #[must_use]
     pub fn new(make: impl Fn() -> Client + Send + Sync + 'static) -> Self {
         Self {

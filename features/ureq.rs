@@ -19,10 +19,11 @@ use ureq::{Agent, Body, Error, SendBody};
 
 /// An [`HttpClient`] for any executor or none, with rustls and the Mozilla root certificates.
 ///
-/// ureq blocks. With the `Thread` runtime, the session's own thread makes the calls while a standby thread keeps
+/// ureq blocks. With the `Thread` runtime, the session's own thread makes the calls while a standby thread enforces the
 /// deadlines. On any other executor, calls run on a worker thread, which starts with the first request and ends when
 /// this client is dropped. The connection is kept between requests. A call that the session abandons keeps its thread
-/// until it ends; the next call uses another thread and does not wait.
+/// until it ends; the next call uses another thread and does not wait. At most eight calls hang at once: beyond that,
+/// requests fail.
 ///
 /// A clone shares the agent and its connections, and has threads of its own.
 ///

@@ -65,10 +65,10 @@ pub enum DiagnosticKind {
 }
 
 impl DiagnosticKind {
-    /// The number of kinds, the first ones, that are counted at the source and reported by the driver.
+    /// The number of kinds that are counted at the source and reported by the driver: the first ones.
     const COUNT: usize = if cfg!(feature = "std") { 11 } else { 10 };
 
-    /// These kinds, in the order of their slots.
+    /// The counted kinds, in the order of their slots.
     const COUNTED: [Self; Self::COUNT] = [
         Self::QueueFull,
         Self::EventTooLarge,

@@ -52,7 +52,7 @@ pub(crate) trait Driven: Sync {
 /// How many steps the driver takes before it yields to the executor.
 const STEPS_PER_TURN: u8 = 16;
 
-/// The largest body buffer to keep while there is nothing to send.
+/// The largest body buffer to keep while there is nothing to send, in bytes.
 const IDLE_BODY: usize = 64 * 1024;
 
 #[expect(

@@ -70,7 +70,7 @@
 //! ```
 //!
 //! **With an executor that has no adapter**: [`build`](session::Builder::build) returns the
-//! [`Driver`](session::Driver), whose future runs on any executor. Without an allocator,
+//! [`Driver`](session::Driver), whose [`run`](session::Driver::run) is a future for any executor. Without an allocator,
 //! [`build_in`](session::Builder::build_in) does the same in static [`Memory`](session::Memory).
 //!
 //! ```
@@ -141,10 +141,10 @@
 //!   duplicates.
 //! * Every wait returns by its deadline, whatever server, transport and executor do, and at once if there is no driver.
 //!
-//! # What is not
+//! # What is not promised
 //!
 //! * The queue is in memory: events still queued when the process is killed or aborts are lost.
-//! * `std::process::exit` and the end of `main` drop no value in a `static` or on another thread: call
+//! * `std::process::exit` drops nothing, and the end of `main` drops no value in a `static` or on another thread: call
 //!   [`stop_blocking`](Handle::stop_blocking) first.
 //! * On an executor, dropping a [`Reporter`] only requests a stop; await [`stop`](Handle::stop) where it matters.
 //! * A session does not continue in the child of a `fork()`: `log` returns false, waits return at once, nothing is
@@ -183,9 +183,9 @@ mod text;
 pub mod time;
 pub mod transport;
 
-// The adapters live next to the core, one folder each, named after its feature. One crate holds both because they
-// depend on the core and this crate re-exports them, and so that users get one version and one documentation. This is
-// the only `#[path]`; `ci/layers` checks that nothing else in `src/` goes through it.
+// The adapters live next to the core, a file or folder per feature. One crate holds both because the adapters depend on
+// the core and this crate re-exports them, and so that users get one version and one documentation. This is the only
+// `#[path]`; `ci/layers` checks that nothing else in `src/` names the adapters.
 #[path = "../features/mod.rs"]
 mod features;
 
@@ -290,8 +290,9 @@ pub mod local {
 
 /// Pages about more than one item.
 pub mod docs {
-    /// A page. It links to other pages by labels: of two definitions of a label the first counts, so these lead to
-    /// modules here, and those in the file to files elsewhere. Its code is compiled by `tests/zoo`.
+    /// Declares pages. Pages link to one another by label, and Markdown takes a label's first definition: the ones here
+    /// lead to modules in rustdoc, those in the file to files elsewhere. `tests/zoo` and `tests/embedded` compile the
+    /// pages' code.
     macro_rules! page {
         ($($name:ident: $file:literal,)*) => {$(
             #[cfg_attr(

@@ -22,7 +22,7 @@ pub struct Stats {
     pub dropped: Dropped,
     /// Events that were not accepted, by reason.
     pub refused: Refused,
-    /// Accepted events that were truncated, by the limits on their data or, for an exception's texts, to fit.
+    /// Accepted events that were truncated: by the limits on their data or, in an exception, to fit `max_event_bytes`.
     pub truncated: u64,
     /// Events in the queue, those in flight included.
     pub queued: u64,
@@ -107,7 +107,7 @@ pub enum Refusal {
     SessionEnded,
     /// Telemetry is disabled.
     Disabled,
-    /// The process is a fork's child, and the session belongs to its parent.
+    /// The process is the child of a `fork()`, and the session belongs to its parent.
     Forked,
     /// The [scrub hook](crate::session::Builder::scrub) dropped the event, or logged it itself. Not a loss; no index.
     Scrubbed,
@@ -127,7 +127,7 @@ pub struct Refused {
     pub unencodable: u64,
     /// See [`Refusal::SessionEnded`].
     pub session_ended: u64,
-    /// See [`Refusal::Disabled`]; counted where handles are shared (`alloc`).
+    /// See [`Refusal::Disabled`]; counted only where handles are shared (`alloc` and pointer-sized atomics).
     pub disabled: u64,
     /// See [`Refusal::Forked`]; counted in the child.
     pub forked: u64,

@@ -17,7 +17,7 @@ impl Instant {
     /// The latest instant.
     pub(crate) const END: Self = Self::from_micros(u64::MAX);
 
-    /// Creates an instant from microseconds since the clock's origin, capped at 2⁶⁴ − 2.
+    /// Creates an instant from microseconds since the clock's origin, capped at 2⁶⁴ − 2 µs.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         // Stored plus one, so that `Option<Instant>` is no larger.

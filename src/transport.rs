@@ -10,7 +10,7 @@ use uuid::Uuid;
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
-/// Sends batches to a backend. The trait most users implement:
+/// Sends batches to a backend. This is the trait to implement for a backend of your own:
 ///
 /// ```
 /// # use tinkex_telemetry::{Batch, Receipt, SendError, Transport};
@@ -33,7 +33,7 @@ use alloc::vec::Vec;
 /// * **No blocking.** `send` runs on the driver's executor; move blocking work to a thread.
 /// * **Panics** are caught with `std` and count as one failed attempt.
 pub trait Transport: Send + 'static {
-    /// Sends one batch.
+    /// Sends one batch, in one attempt. The session may drop the future before it completes, and keeps the batch then.
     ///
     /// # Errors
     /// When the attempt failed; the [`SendError`] says what the session should do next.

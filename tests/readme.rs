@@ -138,8 +138,8 @@ fn the_readme_is_short() {
 #[test]
 fn the_table_of_features_is_that_of_cargo_toml() {
     let declared: BTreeSet<_> = features().into_iter().map(|(name, _)| name).collect();
-    let told: BTreeSet<_> = table("README.md", "feature").into_keys().collect();
-    assert_eq!(told, declared);
+    let documented: BTreeSet<_> = table("README.md", "feature").into_keys().collect();
+    assert_eq!(documented, declared);
 }
 
 #[test]
@@ -159,15 +159,15 @@ fn the_documentation_has_the_same_table_of_features() {
 
 #[test]
 fn the_table_of_options_has_every_option_with_its_default() {
-    let told: BTreeMap<_, _> = table("docs/options.md", "option")
+    let documented: BTreeMap<_, _> = table("docs/options.md", "option")
         .into_iter()
         .map(|(name, cells)| (name, in_debug_form(&cells[0])))
         .collect();
-    assert_eq!(told, fields_of(&Options::default()));
+    assert_eq!(documented, fields_of(&Options::default()));
 }
 
 /// The fields of a struct with their values, as its `Debug` shows them.
-fn fields_of(value: &impl std::fmt::Debug) -> BTreeMap<String, String> {
+fn fields_of(value: &impl core::fmt::Debug) -> BTreeMap<String, String> {
     format!("{value:#?}")
         .lines()
         .filter_map(|line| line.trim().trim_end_matches(',').split_once(": "))
@@ -195,8 +195,8 @@ fn the_tables_of_losses_have_every_reason() {
         ("reason", fields_of(&stats.dropped)),
         ("refusal", fields_of(&stats.refused)),
     ] {
-        let told: BTreeSet<_> = table("docs/delivery.md", header).into_keys().collect();
-        assert_eq!(told, counted.into_keys().collect());
+        let documented: BTreeSet<_> = table("docs/delivery.md", header).into_keys().collect();
+        assert_eq!(documented, counted.into_keys().collect());
     }
 }
 
@@ -223,10 +223,13 @@ fn the_tables_of_variables_have_every_variable_that_is_read() {
         let code = read(file);
         read_here.extend(code.split('"').filter(is_name).map(str::to_owned));
     }
-    let told = table("README.md", "variable");
-    assert_eq!(told.keys().cloned().collect::<BTreeSet<_>>(), read_here);
-    assert_eq!(table("docs/options.md", "variable"), told);
-    let default_url = &told["TINKER_BASE_URL"][0];
+    let documented = table("README.md", "variable");
+    assert_eq!(
+        documented.keys().cloned().collect::<BTreeSet<_>>(),
+        read_here
+    );
+    assert_eq!(table("docs/options.md", "variable"), documented);
+    let default_url = &documented["TINKER_BASE_URL"][0];
     assert!(read("features/http/config.rs").contains(&format!("\"{default_url}\"")));
 }
 
@@ -275,23 +278,23 @@ fn each_command_names_a_target_and_the_features_it_needs() {
 }
 
 #[test]
-fn every_benchmark_is_told_of() {
+fn every_benchmark_is_documented() {
     if !is_repository() {
         return;
     }
-    let told: BTreeSet<_> = commands("cargo bench ")
+    let documented: BTreeSet<_> = commands("cargo bench ")
         .iter()
         .filter_map(|command| argument(command, "--bench").map(str::to_owned))
         .collect();
     let benches = manifests()
         .into_values()
         .flat_map(|(_, manifest)| targets(&manifest, "bench").into_keys());
-    assert_eq!(told, benches.collect());
+    assert_eq!(documented, benches.collect());
 }
 
 #[test]
-fn every_example_is_told_of_and_says_how_to_run_it() {
-    let told: BTreeSet<_> = commands("cargo run ")
+fn every_example_is_documented_with_its_command() {
+    let documented: BTreeSet<_> = commands("cargo run ")
         .into_iter()
         .map(|words| words.join(" "))
         .collect();
@@ -307,8 +310,10 @@ fn every_example_is_told_of_and_says_how_to_run_it() {
     }
     assert!(examples.len() > 5);
     for (begin, file) in examples {
-        let command = told.iter().find(|command| command.starts_with(&begin));
-        let command = command.unwrap_or_else(|| panic!("{begin} is not told of"));
+        let command = documented
+            .iter()
+            .find(|command| command.starts_with(&begin));
+        let command = command.unwrap_or_else(|| panic!("{begin} is not documented"));
         let example = read(&file);
         // That the features are the right ones, the test above knows.
         let says = example.contains(&format!("`cargo run {command}`"));
@@ -501,6 +506,6 @@ fn the_table_of_scripts_has_each_of_them() {
     let scripts: BTreeSet<_> = names
         .map(|name| format!("ci/{}", name.to_string_lossy()))
         .collect();
-    let told: BTreeSet<_> = table("CONTRIBUTING.md", "script").into_keys().collect();
-    assert_eq!(told, scripts);
+    let documented: BTreeSet<_> = table("CONTRIBUTING.md", "script").into_keys().collect();
+    assert_eq!(documented, scripts);
 }

@@ -42,7 +42,7 @@ pub(super) struct Api {
     fork: Fork,
 }
 
-/// One call of the backend.
+/// One call to the backend.
 #[derive(Clone)]
 pub(super) struct Call {
     /// Its name in errors.

@@ -23,7 +23,7 @@ pub(super) fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1_u64.checked_shl(failures).unwrap_or(30).clamp(1, 30))
 }
 
-/// Holds all samples of a client back after the backend has refused one as too many.
+/// Holds back all samples of a client after the backend has refused one with a 429.
 #[derive(Default)]
 pub(super) struct Backpressure {
     until: AtomicU64,
@@ -196,7 +196,7 @@ impl Api {
     }
 }
 
-/// Parses the result of a call. The error has no text of serde's in it, which may quote values of the response.
+/// Parses the result of a call. The error contains no text of serde's, which may quote values of the response.
 pub(super) fn parse<T: DeserializeOwned>(call: &'static str, body: &[u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
         let what = match error.classify() {

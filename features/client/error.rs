@@ -22,7 +22,7 @@ pub enum ClientError {
     Config(ConfigError),
     /// The session's telemetry cannot be started.
     Telemetry(BuildError),
-    /// The background tasks cannot be started: there is no executor.
+    /// The runtime cannot run the session's tasks, for example because there is no executor.
     Spawn(SpawnError),
     /// The request cannot be encoded as JSON.
     #[non_exhaustive]
@@ -40,7 +40,7 @@ pub enum ClientError {
         /// The status of the last response, and the beginning of its body.
         error: StatusError,
     },
-    /// The backend did not respond in time.
+    /// There was no response when the retries ended: the last attempt failed or timed out.
     #[non_exhaustive]
     NoResponse {
         /// The name of the call.

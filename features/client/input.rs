@@ -98,9 +98,9 @@ pub struct SamplingParams {
     pub stop: Option<Stop>,
     /// The temperature; 0 always takes the most probable token. Default: 1.
     pub temperature: f32,
-    /// Samples from the `top_k` most probable tokens only; -1 means all. Default: -1.
+    /// Samples only from the `top_k` most probable tokens; -1 means all. Default: -1.
     pub top_k: i32,
-    /// Samples from the most probable tokens with a total probability of `top_p` only. Default: 1.
+    /// Samples only from the most probable tokens, up to a total probability of `top_p`. Default: 1.
     pub top_p: f32,
 }
 

@@ -120,7 +120,7 @@ pub struct AdamParams {
     pub beta1: f64,
     /// The decay rate of the mean squared gradient. Default: 0.95.
     pub beta2: f64,
-    /// The term that keeps the denominator from zero. Default: 1e-12.
+    /// The term that keeps the denominator above zero. Default: 1e-12.
     pub eps: f64,
     /// The weight decay. Default: left to the backend.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -57,7 +57,7 @@ impl Poll {
         self.iteration
     }
 
-    /// The number of polls in a row that the next one retries.
+    /// The number of polls in a row without a usable response, which the next one retries.
     pub(super) const fn retries(&self) -> u32 {
         self.failures
     }
@@ -67,14 +67,14 @@ impl Poll {
         self.allow_metadata_only
     }
 
-    /// A poll got no response. Returns the wait before the next one.
+    /// Records a poll without a response. Returns the wait before the next one.
     pub(super) fn no_response(&mut self) -> Duration {
         self.iteration = self.iteration.wrapping_add(1);
         self.failures += 1;
         backoff(self.failures - 1)
     }
 
-    /// A poll got this response.
+    /// Records the response to a poll, and decides what follows.
     pub(super) fn next<'a>(&mut self, status: u16, body: &'a [u8]) -> Next<'a> {
         self.iteration = self.iteration.wrapping_add(1);
         match classify(status, body) {

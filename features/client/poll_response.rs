@@ -101,7 +101,7 @@ fn classify_body(body: &[u8]) -> PollResponse<'_> {
     if has_failed || (envelope.error.is_some() && envelope.category.is_some()) {
         return failure(&envelope);
     }
-    // A string is a failure without a category, too, unless the fields next to it make it part of a result.
+    // A string is a failure even without a category, unless the fields next to it make it part of a result.
     match &envelope.error {
         Some(Value::String(_)) if envelope.kind.is_none() && envelope.result.is_none() => {
             failure(&envelope)
@@ -111,7 +111,7 @@ fn classify_body(body: &[u8]) -> PollResponse<'_> {
 }
 
 fn parse(body: &[u8]) -> Option<Envelope<'_>> {
-    // Serde would take an array of the right length, too.
+    // Serde would also accept an array of the right length.
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     (first == Some(&b'{'))
         .then(|| serde_json::from_slice(body).ok())

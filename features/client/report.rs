@@ -1,4 +1,4 @@
-//! Diagnostics of the client's own, next to the reporter's.
+//! Diagnostics that the client reports, in addition to the reporter's.
 
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 use crate::session::Handle;

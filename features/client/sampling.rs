@@ -38,8 +38,8 @@ impl From<&str> for SamplingModel {
     }
 }
 
-/// Samples from a model. Clones share the client. Dropping it cancels none of its calls, and leaves the
-/// session open for other clients.
+/// Samples from a model. Clones share the client. Dropping it cancels none of its calls, and leaves the session open
+/// for other clients.
 #[derive(Clone)]
 pub struct SamplingClient(Arc<Inner>);
 
@@ -114,8 +114,8 @@ impl SamplingClient {
 
     /// Samples `num_samples` continuations of `prompt`.
     ///
-    /// While the backend is overloaded, all samples of this client wait before they are submitted: 1 s after it has
-    /// refused one, or 5 s if that was larger than 128 KiB.
+    /// While the backend is overloaded, all samples of this client wait before they are submitted: 1 s after it
+    /// refuses one, or 5 s if that one's body is larger than 128 KiB.
     pub fn sample(
         &self,
         prompt: impl Into<ModelInput>,

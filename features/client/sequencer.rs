@@ -71,7 +71,7 @@ async fn submit_all(api: Arc<Api>, queue: Receiver<Queued>) {
     let mut seq_id = 0_u64;
     let all = async {
         while let Ok(request) = queue.recv().await {
-            // Its call was dropped before the backend knew of it.
+            // Its call was dropped before the backend received anything.
             if request.outcome.is_closed() {
                 continue;
             }

@@ -98,14 +98,16 @@ impl<H, R> ServiceBuilder<H, R> {
         self
     }
 
-    /// Limits the duration of [`ServiceClient::close`]. Default: 10 s.
+    /// Limits the duration of [`ServiceClient::close`]: at most half of it is spent on the backend's response, the rest
+    /// on the telemetry. Default: 10 s.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// Limits the number of concurrent requests; others wait. A poll for a result is a request of up to 45 s. Each
-    /// request takes a connection, and with `Ureq` a thread. Default: 256; at least one.
+    /// Limits the number of concurrent requests; others wait. The heartbeat and the last request of `close` are exempt.
+    /// A poll for a result is a request of up to 45 s. Each request takes a connection, and with `Ureq` a thread.
+    /// Default: 256; at least one.
     pub fn max_requests(mut self, requests: usize) -> Self {
         self.max_requests = requests;
         self
@@ -168,8 +170,8 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
     /// Creates the session at the backend, then starts its telemetry and its heartbeat.
     ///
     /// # Errors
-    /// If the configuration is invalid, the backend refuses to create the session or does not create it within five
-    /// minutes, or the runtime cannot be bound.
+    /// If the configuration is invalid, the runtime cannot be bound or cannot run tasks, the backend refuses to create
+    /// the session or does not create it within five minutes, or the telemetry cannot be started.
     pub fn connect(self) -> Pending<ServiceClient> {
         Pending::new(self.open())
     }
@@ -240,8 +242,8 @@ impl<H, R> fmt::Debug for ServiceBuilder<H, R> {
 /// A session at the backend, from which the other clients are created. Clones share the session.
 ///
 /// The session ends when it is [closed](Self::close), or when the last of its clients and calls is dropped. If the
-/// runtime has threads of its own (`Thread`), the drop tells the backend, for at most 2 s, and sends the telemetry, for
-/// at most `drop_timeout`; elsewhere it starts both without waiting.
+/// runtime has threads of its own (`Thread`), the drop waits until the backend is notified, for at most 2 s, and until
+/// the telemetry is sent, for at most `drop_timeout`; elsewhere it starts both without waiting.
 #[derive(Clone)]
 pub struct ServiceClient {
     session: Arc<ClientSession>,
@@ -301,6 +303,10 @@ impl ServiceClient {
     /// Ends the session for all its clients: open calls fail with [`ClientError::Closed`], the backend learns that the
     /// program succeeded, and the remaining telemetry is sent. Takes at most
     /// [`close_timeout`](ServiceBuilder::close_timeout). Further calls only wait for the telemetry.
+    ///
+    /// # Cancel safety
+    /// The first poll closes the session. Dropping the future after that only skips the rest; another `close` waits for
+    /// the telemetry.
     pub fn close(&self) -> impl Future<Output = Drain> + Send + 'static + use<> {
         let session = Arc::clone(&self.session);
         session.close(EndReason::Success, String::new(), self.close_timeout)

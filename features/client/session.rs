@@ -149,7 +149,7 @@ impl ClientSession {
         })
     }
 
-    /// Tells the backend that the session has ended. The response is ignored: older backends do not know the call.
+    /// Reports the end of the session to the backend. The response is ignored: older backends do not know the call.
     fn finish(
         &self,
         reason: EndReason,
@@ -174,7 +174,7 @@ impl ClientSession {
         }
     }
 
-    /// Ends the session: fails its open calls, tells the backend, sends the remaining telemetry.
+    /// Ends the session: fails its open calls, notifies the backend, sends the remaining telemetry.
     pub(super) async fn close(
         self: Arc<Self>,
         reason: EndReason,
@@ -207,7 +207,7 @@ impl Drop for ClientSession {
         if self.api.may_block() {
             block_on(with_deadline(self.api.sleep(DROP_TIMEOUT), finish));
         } else {
-            // Without an executor the backend cannot be told.
+            // Without an executor, the backend cannot be notified.
             let _ = self.api.spawn(Box::pin(finish));
         }
     }

@@ -15,9 +15,9 @@ use core::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The deadline of one poll: the backend holds it back until there is something to say.
+/// The deadline of one poll: a long poll, whose response the backend delays until there is something to report.
 const POLL_TIMEOUT: Duration = Duration::from_secs(45);
-/// How often a lost request is submitted again.
+/// How many times a lost request is submitted again.
 const MAX_RESUBMITS: u32 = 3;
 
 /// A request whose result is polled for.
@@ -61,7 +61,7 @@ impl Submission {
         Self { kind, call }
     }
 
-    /// Submits the request. Returns the id that the backend gives it.
+    /// Submits the request. Returns the id that the backend assigns.
     pub(super) async fn submit(
         &self,
         api: &Api,

@@ -22,8 +22,8 @@ use core::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Trains a model. Clones share the client. Dropping it cancels none of its calls, and leaves the
-/// session open for other clients.
+/// Trains a model. Clones share the client. Dropping it cancels none of its calls, and leaves the session open for
+/// other clients.
 ///
 /// Requests are submitted in the order of the calls, one after the other, whether they are awaited or not:
 ///

@@ -124,7 +124,7 @@ impl Backend {
         script.extend(replies);
     }
 
-    /// Sets the reply for whenever the script of a call is empty; `None` restores the backend's own.
+    /// Sets the reply to a call whose script is empty; `None` restores the backend's own.
     pub fn always(&self, call: &str, reply: impl Into<Option<Reply>>) {
         let mut state = self.state();
         match reply.into() {

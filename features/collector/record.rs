@@ -75,7 +75,7 @@ impl From<&CheckedEvent<'_>> for EventRecord {
     }
 }
 
-/// A request's statement of its sender.
+/// What a request says about its sender.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sender {
     platform: String,
@@ -166,7 +166,7 @@ impl SessionRecord {
         self.duplicates
     }
 
-    /// The missing indices, from 0 to the last one kept: what was lost.
+    /// The missing indices, from 0 to the last one kept: those of lost events.
     pub fn gaps(&self) -> Vec<RangeInclusive<u64>> {
         let mut expected = 0;
         let mut gaps = Vec::new();

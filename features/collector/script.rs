@@ -44,11 +44,11 @@ pub enum ReplyKind {
     Status(u16),
     /// The start of a 200; then the connection was closed.
     Truncated,
-    /// None; the connection stays open.
+    /// No response; the connection stayed open.
     Stall,
-    /// None; the connection was closed after the request's headers were read.
+    /// No response; the connection was closed after the request's headers were read.
     CloseBeforeBody,
-    /// None; the connection was closed after the whole request was read.
+    /// No response; the connection was closed after the whole request was read.
     CloseAfterBody,
     /// Bytes that are not HTTP; then the connection was closed.
     Garbage,

@@ -90,7 +90,7 @@ impl Collector {
         self.state.ledger().append(replies);
     }
 
-    /// Sets the reply for whenever the script is empty. Default: [`Reply::accept`].
+    /// Sets the reply to a request when the script is empty. Default: [`Reply::accept`].
     pub fn always(&self, reply: Reply) {
         self.state.ledger().set_always(reply);
     }

@@ -63,7 +63,7 @@ impl EmbassyPool {
         }
     }
 
-    /// Runs the pool's tasks, forever. Returns at once if the pool is already running, which goes on undisturbed.
+    /// Runs the pool's tasks, forever. Returns at once if the pool is already running elsewhere, with no effect.
     ///
     /// Dropping the future drops the pool's tasks: sessions lose their driver, so their waits return at once with what
     /// remains, and can get another ([`new_driver`](crate::Reporter::new_driver)). Until the pool runs again, it

@@ -59,8 +59,8 @@ impl ResponseBounds {
 ///
 /// What an implementer owes:
 ///
-/// * **The response unchanged**, whatever its status: follow no redirects (credentials must not travel), do not retry,
-///   return no error for a status. Nothing needs to be decompressed.
+/// * **The response unchanged**, whatever its status: follow no redirects (they could carry the credentials to another
+///   host), do not retry, return no error for a status. Nothing needs to be decompressed.
 /// * **The body**, at least its first [`MAX_RESPONSE_BYTES`] (or what [`ResponseBounds`] in the request's extensions
 ///   say) and not much more; the rest may be left unread. A truncated response is an [`HttpError`].
 /// * **The request unchanged**: its headers are complete except for `host` and `content-length`. Drop the body once the
@@ -78,7 +78,7 @@ pub trait HttpClient: Send + 'static {
         request: Request<Bytes>,
     ) -> impl Future<Output = Result<Response<Bytes>, HttpError>> + Send;
 
-    /// Whose fault one of the client's own errors is, for applications that use the same client; see
+    /// Who is to blame for one of the client's own errors, for applications that use the same client; see
     /// [`Transport::blame`](crate::Transport::blame). Default: unknown.
     fn blame<'a>(error: &'a (dyn Error + 'static)) -> Option<Blame<'a>>
     where

@@ -62,8 +62,8 @@ pub(super) struct ResolvedConfig {
 }
 
 impl Config {
-    /// A base URL (`https://` or `http://`, no query) and an API key. Blanks around them and slashes at the end of the
-    /// URL are removed.
+    /// A base URL (`https://` or `http://`, no query) and an API key. Whitespace around them and slashes at the end of
+    /// the URL are removed, but a line end in the key is an error.
     ///
     /// # Errors
     /// A [`ConfigError`] about `base_url` or `api_key`.

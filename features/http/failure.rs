@@ -4,7 +4,7 @@ use alloc::string::ToString;
 use core::error::Error;
 use std::io;
 
-/// What an `exception` event says of a request that got no response.
+/// What an `exception` event says about a request that got no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) kind: &'static str,

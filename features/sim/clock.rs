@@ -102,9 +102,9 @@ impl SimClock {
         end.unwrap_or(Instant::from_micros(u64::MAX))
     }
 
-    /// Moves to the next timer and wakes its task. False if there is none until `end`: then the clock is at `end`.
+    /// Moves to the next timer and wakes its task. Returns false if none is due by `end`; the clock is then at `end`.
     ///
-    /// One turn with the timers looks and moves: a timer that another thread sets comes before both or after both.
+    /// The lookup and the move share one lock, so a timer that another thread sets comes before both or after both.
     pub(super) fn step(&self, end: Instant) -> bool {
         let mut discarded = None;
         let due = self.with_timers(|timers| {

@@ -326,7 +326,7 @@ impl SimServer {
         self.0.state().server.script.push_back(reply);
     }
 
-    /// The response to every request without a scripted one, until [`Env::heal`].
+    /// Sets the response to every request without a scripted one, until [`Env::heal`].
     pub fn always(&self, reply: Reply) {
         self.0.state().server.always = Some(reply);
     }

@@ -154,7 +154,7 @@ impl Faults {
         }
     }
 
-    /// Adds this fault, in `per_mille` of 1000 cases. A swarm keeps the rate.
+    /// Adds this fault, in `per_mille` of 1000 cases; from 1000 on, in all. A swarm keeps a rate above 0.
     #[must_use]
     pub const fn with(mut self, fault: Fault, per_mille: u16) -> Self {
         self.per_mille[fault as usize] = per_mille;
@@ -184,7 +184,7 @@ impl Faults {
         let mut drawn = self.clone();
         drawn.is_swarm = false;
         if self.is_swarm {
-            // Few faults or many: from one in sixteen to nearly all.
+            // Few faults or many: from one in sixteen to six in seven.
             let chance = 60 + rng.below(800) as u16;
             // Rare or frequent.
             let scale = 1 + rng.below(60);

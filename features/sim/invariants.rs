@@ -27,9 +27,9 @@ impl Invariants {
     /// * the ledger of every session balances;
     /// * every event counted as delivered is at the server and confirmed; every confirmed event is counted as
     ///   delivered, unless a stop had dropped it at its deadline;
-    /// * events arrive at the server in the order of their indices; one that arrives again is identical, and was not
+    /// * events arrive at the server in the order of their indices; one that arrives again has the same id, and was not
     ///   confirmed before;
-    /// * `SESSION_START` is first; `SESSION_END` arrives once, and only what follows a survived fatal error follows it;
+    /// * only `SESSION_START` has index 0; it and `SESSION_END` occur at most once;
     /// * no queue exceeds its bounds;
     /// * no idempotency key has two bodies;
     /// * once faults are healed, every session settles within the bound that its options imply.

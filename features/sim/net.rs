@@ -172,7 +172,7 @@ impl HttpClient for SimHttp {
 }
 
 impl SimHttp {
-    /// The request reaches the server, as far as the fault permits.
+    /// Delivers the request to the server, as far as the fault permits.
     fn deliver<'a>(&self, key: &'a str, body: &'a Bytes, plan: &Plan) -> Option<Exchange<'a>> {
         let mut state = self.0.state();
         let request = state.server.inspect(key, body)?;
@@ -220,7 +220,7 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// The client receives this status.
+    /// Records that the client receives this status.
     fn complete(&mut self, status: u16) {
         let server = &mut self.world.state().server;
         match &self.unconfirmed {

@@ -60,15 +60,15 @@ pub struct Report {
     pub happened: Vec<(Fault, u32)>,
     /// What happened when, if [`Sim::timeline`](super::Sim::timeline) is set.
     pub timeline: Vec<(Duration, String)>,
-    /// What a failure was reduced to, as code.
+    /// What a failure was reduced to, as code, if [`Sweep::shrink`](super::Sweep::shrink) is set.
     pub script: Option<String>,
 }
 
 impl Report {
-    /// Panics if the run failed; the message says how to replay it.
+    /// Asserts that the run succeeded.
     ///
     /// # Panics
-    /// See above.
+    /// If it failed; the message says how to replay it.
     #[track_caller]
     pub fn assert_ok(&self) {
         assert!(self.failure.is_none(), "{self}");

@@ -28,7 +28,7 @@ use std::panic::catch_unwind;
 /// The seed in the environment variable `TINKEX_SIM_SEED`, or 1 if that is not set.
 ///
 /// # Panics
-/// When the variable is not a number of 64 bits: a silent fallback would replay another seed.
+/// If the variable is not a number from 0 to 2^64 - 1: a silent fallback would replay another seed.
 #[must_use]
 pub fn seed_from_env() -> u64 {
     match std::env::var("TINKEX_SIM_SEED") {
@@ -63,31 +63,32 @@ impl Sim {
         }
     }
 
-    /// The faults to inject. Default: [`Faults::none`].
+    /// Sets the faults to inject. Default: [`Faults::none`].
     pub const fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
     }
 
-    /// The maximum simulated time of a run; beyond it the run fails. Default: one day.
+    /// Sets the maximum simulated time of a run; beyond it, the run fails. Default: one day.
     pub const fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// The invariants to check after every step. Default: [`Invariants::all`].
+    /// Sets the invariants to check after every step. Default: [`Invariants::all`].
     pub fn check(mut self, invariants: Invariants) -> Self {
         self.invariants = invariants;
         self
     }
 
-    /// Whether to record a timeline for [`Report::timeline`], which slows the run down. Default: false.
+    /// Sets whether to record a timeline for [`Report::timeline`], which slows the run down. Default: false.
     pub const fn timeline(mut self, keep: bool) -> Self {
         self.has_timeline = keep;
         self
     }
 
-    /// Runs `scenario` to completion, then heals all faults and waits until every session has settled.
+    /// Runs `scenario` to completion. With [`Invariants::all`], then heals all faults and waits until every session has
+    /// settled.
     pub fn run<F: Future<Output = ()> + 'static>(&self, scenario: impl FnOnce(Env) -> F) -> Report {
         let mut draws = Rng::stream(self.seed, 2);
         let faults = self.faults.draw(&mut draws);

@@ -93,7 +93,7 @@ fn read(event: &[u8]) -> Option<ScannedEvent> {
             .checked_add(u64::from(digit - b'0'))?;
         rest = others;
     }
-    // SESSION_START, SESSION_END, GENERIC_EVENT, UNHANDLED_EXCEPTION: the ninth letter tells the first two apart.
+    // SESSION_START, SESSION_END, GENERIC_EVENT, UNHANDLED_EXCEPTION: the ninth letter distinguishes the first two.
     let kind = match after(TYPE_KEY, rest)? {
         [b'S', _, _, _, _, _, _, _, kind, ..] | [kind, ..] => *kind,
         [] => return None,

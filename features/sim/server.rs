@@ -29,7 +29,7 @@ pub(super) struct Record {
     ended_at: Option<u64>,
     /// The last request's first index and the hash of its key; `None` after a 413.
     last: Option<(u64, u64)>,
-    /// The client was told that everything up to this index is rejected permanently.
+    /// The last index of a batch that the client knows to be rejected permanently.
     rejected_to: Option<u64>,
     /// The hash of each unconfirmed body, by idempotency key.
     unconfirmed: BTreeMap<String, u64>,
@@ -126,7 +126,7 @@ impl Server {
         }
     }
 
-    /// The client has received a 2xx for this request.
+    /// Records that the client has received a 2xx for this request.
     pub(super) fn confirm(&mut self, request: &Inspected, key: &str) {
         if let Some(record) = self.sessions.get_mut(&request.session) {
             record.unconfirmed.remove(key);
@@ -139,7 +139,7 @@ impl Server {
         }
     }
 
-    /// The client has received this status, which is not a 2xx.
+    /// Records that the client has received this status, which is not a 2xx.
     pub(super) fn refuse(&mut self, request: &Inspected, status: u16) {
         if let Some(record) = self.sessions.get_mut(&request.session) {
             match status {
@@ -151,7 +151,7 @@ impl Server {
         }
     }
 
-    /// The client has received no 2xx, so if it sends the request again, the body must be the same.
+    /// Records that the client has received no 2xx: if it sends the request again, the body must be the same.
     pub(super) fn leave_unconfirmed(&mut self, request: &Inspected, key: &str, body: &[u8]) {
         if let Some(record) = self.sessions.get_mut(&request.session) {
             record.unconfirmed.insert(key.to_string(), hash(body));

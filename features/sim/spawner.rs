@@ -64,7 +64,7 @@ impl Inbox {
     }
 }
 
-/// What the waker of a task wakes: puts the task on the ready list.
+/// The target of a task's waker: puts the task on the ready list.
 pub(super) struct Signal {
     task: usize,
     /// Whether the task is on the ready list. Written under the inbox's lock only.

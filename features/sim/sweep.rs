@@ -52,7 +52,7 @@ impl Sweep {
         }
     }
 
-    /// The number of threads. Default: 1.
+    /// Sets the number of threads. Default: 1.
     pub const fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs;
         self
@@ -200,10 +200,10 @@ pub struct SweepReport {
 }
 
 impl SweepReport {
-    /// Panics if a run failed; the message says how to replay it.
+    /// Asserts that all runs succeeded.
     ///
     /// # Panics
-    /// See above.
+    /// If one failed; the message says how to replay it.
     #[track_caller]
     pub fn assert_ok(&self) {
         if let Some(failure) = &self.failure {

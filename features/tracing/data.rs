@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tracing_core::field::{Field, FieldSet, Visit};
 use tracing_core::{Event, span};
 
-/// How many span names an event has: the innermost ones.
+/// The maximum number of span names in an event: the innermost ones.
 pub(super) const MAX_SPANS: usize = 32;
 
 /// Names of spans, innermost first.

@@ -7,7 +7,7 @@ use tracing_core::subscriber::Interest;
 use tracing_core::{Level, LevelFilter, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter};
 
-/// The crates that transports use, this one included, sorted. A new HTTP client adds its crates here.
+/// The crates that transports use, this one included, sorted. Add those of a new HTTP client here.
 ///
 /// What they emit never becomes telemetry, whatever the filter says: sending it would make them emit more.
 pub(super) const ORIGINS: &[&str] = &[

@@ -47,7 +47,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 /// with the spans it happened in, outermost first (the innermost 32; omitted if there are none), and its fields with
 /// their types: numbers and booleans as such, errors as text with their sources, values recorded with `?` or `%` as
 /// text. In the steady state, an event allocates nothing. `TRACE` and `DEBUG` become [`Severity::Debug`], the other
-/// levels the severity of the same name. An event whose field panics is refused, without further harm.
+/// levels the severity of the same name. An event whose field panics is refused; the panic goes no further.
 ///
 /// With [`span_closings`](Self::span_closings), a span that closes becomes an event with the span's name, whose data
 /// also contains `busy_us` and `idle_us`: how long the span was entered and how long it was not, by the session's

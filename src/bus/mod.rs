@@ -44,15 +44,17 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(feature = "std")]
 use crate::sys::fork::PerProcess;
 
-/// A request starts: measurement `system_time` (nanoseconds since the Unix epoch); metadata `method`, `path`.
+/// A request starts: measurement `system_time` (nanoseconds since the Unix epoch); metadata `method`, `path`,
+/// `session_id`.
 pub const HTTP_REQUEST_START: &str = "tinkex.http.request.start";
 /// A request got a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `status`, `result` (`ok`
-/// or `error`), `retry_count`.
+/// or `error`), `retry_count`, `session_id`.
 pub const HTTP_REQUEST_STOP: &str = "tinkex.http.request.stop";
 /// A request failed without a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `kind`,
-/// `reason`.
+/// `reason`, `session_id`.
 pub const HTTP_REQUEST_EXCEPTION: &str = "tinkex.http.request.exception";
-/// A request's queue state changed: measurement `queue_depth`; metadata `from`, `to`, `reason`, `request_id`.
+/// A request's queue state changed: measurement `queue_depth`; metadata `from`, `to`, `reason`, `request_id`,
+/// `session_id`.
 pub const QUEUE_STATE_CHANGE: &str = "tinkex.queue.state_change";
 /// A handler panicked and was detached: metadata `handler_id`, `event`.
 pub const HANDLER_FAILURE: &str = "tinkex.handler.failure";
@@ -136,7 +138,7 @@ impl Bus {
             .map(drop)
     }
 
-    /// Detaches a handler. Returns false if none with this id is attached.
+    /// Detaches a handler. Returns false if none with this id is attached, and in the child of a `fork()`.
     ///
     /// The handler is not called again, but a call that has already begun on another thread may still be running.
     pub fn detach(&self, handler_id: &str) -> bool {
@@ -171,7 +173,7 @@ impl Bus {
         self.0.attached.load(Ordering::Relaxed) == 0 || self.0.fork.is_forked()
     }
 
-    /// The attached handlers, in order of attachment.
+    /// The attached handlers, in order of attachment; none in the child of a `fork()`.
     #[must_use]
     pub fn list(&self) -> Vec<Attached> {
         if self.is_idle() {
@@ -286,7 +288,7 @@ impl Handler {
     }
 }
 
-/// How a handler is named.
+/// How a new handler's id is chosen.
 pub(crate) enum HandlerId<'a> {
     /// Exactly this.
     Given(&'a str),
@@ -294,7 +296,7 @@ pub(crate) enum HandlerId<'a> {
     Like(&'a str),
 }
 
-/// `stem`, or `stem-n` with the first free `n` from `number`, which should be likely to be free.
+/// `stem`, or `stem-n` with the first free `n` starting at `number`, which is usually free.
 fn free_id(stem: &str, number: usize, is_taken: impl Fn(&str) -> bool) -> Box<str> {
     if !is_taken(stem) {
         return stem.into();

@@ -62,7 +62,8 @@ std::thread_local! {
     static LOGGED: RefCell<Vec<(usize, Fingerprint)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many failures are remembered. The latest suffice: a failure that is passing through was logged just now.
+/// The maximum number of failures to remember. The latest suffice: a failure that is passing through was logged just
+/// now.
 pub(super) const MAX_LOGGED: usize = 32;
 
 /// A running capture on this thread.

@@ -106,8 +106,8 @@ impl<'a> Capture<'a> {
         self
     }
 
-    /// Whether a failure ends the session, as by [`log_fatal_exception`](Handle::log_fatal_exception): before it is
-    /// passed on, the queue is drained, for at most `flush_timeout`. Default: no.
+    /// Sets whether a failure ends the session, as by [`log_fatal_exception`](Handle::log_fatal_exception): before it
+    /// is passed on, the queue is drained, for at most `flush_timeout`. Default: false.
     ///
     /// A block does not wait on a thread where that would deadlock, or without `std`: the drain is then only requested.
     pub const fn fatal(mut self, is_fatal: bool) -> Self {
@@ -175,7 +175,8 @@ impl Capture<'_> {
     /// If `future` does; in the same poll, unless the capture is [`fatal`](Self::fatal).
     ///
     /// # Cancel safety
-    /// Dropping it drops `future` and logs nothing.
+    /// Dropping it drops `future` and logs nothing. In the wait of a [`fatal`](Self::fatal) capture the failure has
+    /// already been logged; dropping it then loses only the result.
     pub fn future<F, By>(self, future: F) -> impl Future<Output = F::Output> + use<F, By>
     where
         F: Future,

@@ -8,8 +8,8 @@ use core::error::Error;
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 
-/// A value that may hold an error to log: every `Result` whose error is an [`Error`], a boxed `dyn Error`, or with
-/// their features an `anyhow::Error`, an `eyre::Report` or a `surf::Error`.
+/// A value that may hold an error to log: every `Result` whose error is an [`Error`], a boxed `dyn Error` or, with
+/// their features, an `anyhow::Error`, an `eyre::Report` or a `surf::Error`.
 ///
 /// `By` keeps these implementations apart; the compiler infers it.
 #[diagnostic::on_unimplemented(
@@ -23,7 +23,7 @@ pub trait Outcome<By> {
     fn error(&self, on_error: OnError<'_>);
 }
 
-/// Receives an error.
+/// A callback that receives the error.
 pub type OnError<'a> = &'a mut dyn FnMut(&dyn AnyError);
 
 /// Marks the [`Outcome`] of errors that implement [`Error`].
@@ -91,7 +91,7 @@ impl Outcome<ByNever> for <fn() -> ! as Returns>::Output {
 #[derive(Debug)]
 pub struct Probe<'a, R>(pub &'a R);
 
-/// The value is an [`Outcome`].
+/// Implemented for a [`Probe`] of an [`Outcome`].
 pub trait SomeOutcome<By> {
     /// See [`Outcome::error`].
     fn error(&self, on_error: OnError<'_>);
@@ -103,7 +103,7 @@ impl<R: Outcome<By>, By> SomeOutcome<By> for Probe<'_, R> {
     }
 }
 
-/// The value is a plain one. Implemented for the reference, and so only found second.
+/// Implemented for a reference to any [`Probe`], so method lookup finds it second: the value is a plain one.
 pub trait NoOutcome {
     /// Does nothing.
     fn error(&self, _: OnError<'_>) {}

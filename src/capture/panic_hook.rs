@@ -38,16 +38,18 @@ pub fn install_panic_hook(reporter: &(impl AsHandle + ?Sized)) -> PanicHook {
 /// A panic hook that logs every panic of the process as an exception of type `panic`: message, location, thread and, if
 /// `RUST_BACKTRACE` asks for one, the stack.
 ///
-/// It chains to the hook that was set before. A hook that is set later must chain to this one, or no panic arrives
-/// here. Several sessions can have a hook each.
+/// It chains to the hook that was set before. A hook that is set later must chain to this one, or panics no longer
+/// reach it. Several sessions can each have a hook.
 ///
 /// The panicking thread waits until the event is delivered, at most for [`timeout`](Self::timeout), so that the event
 /// is not lost if the panic ends the process. It does not wait on the thread that last polled the driver, as in a
-/// single-threaded runtime, where that would deadlock. There, and after the timeout, the flush is merely requested.
+/// single-threaded runtime, where that would deadlock. There, and after the timeout, the flush is merely requested. In
+/// any case it waits until the event is queued, which takes microseconds unless the application's code is slow, and at
+/// most a second or the timeout if that is longer.
 ///
-/// A panic that also passes through a [`Capture`](crate::capture::Capture) is logged once, by the hook. Not logged are
-/// panics of the session's own driver, as in a transport (they cost an attempt), those of a scrub hook that inspects a
-/// panic, and whatever bypasses panic hooks: stack overflows, aborts, and `resume_unwind`.
+/// A panic that also passes through a [`Capture`](crate::capture::Capture) is logged once, by the hook. The hook does
+/// not log panics in a session's driver, such as a transport's (they cost an attempt), panics of a scrub hook that
+/// inspects a panic, or anything that bypasses panic hooks: stack overflows, aborts, and `resume_unwind`.
 ///
 /// It costs nothing until there is a panic. Then it starts a thread, so that no code that runs for the event (a clock,
 /// an application's hook) can panic on the panicking thread, which would abort the process.
@@ -98,8 +100,8 @@ impl PanicHook {
         self
     }
 
-    /// Sets how long a panicking thread waits for its event; zero disables the wait. Default: the session's
-    /// `drop_timeout`.
+    /// Sets how long a panicking thread waits for its event to be delivered; zero disables that wait. Default: the
+    /// session's `drop_timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.timeout = Some(timeout);
         self
@@ -108,7 +110,8 @@ impl PanicHook {
     /// Installs the hook until it is [removed](Self::remove) or its session stops; dropping the value changes nothing.
     /// Idempotent.
     ///
-    /// A panicking thread cannot set the process's first hook; installing the next one then activates this one too.
+    /// A panicking thread cannot set the process's hook. If this is the first hook and is installed on one, it takes
+    /// effect once another is installed elsewhere.
     #[must_use = "needed to remove the hook; use `let _` to keep it installed"]
     pub fn install(mut self) -> Self {
         if !self.0.handle.is_enabled() || self.0.id.is_some() {
@@ -245,5 +248,5 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     IS_LOGGING.set(false);
 }
 
-/// How long a panicking thread waits at least for the event to be queued.
+/// The minimum timeout for a panicking thread's wait until the event is queued.
 const MIN_WAIT: Duration = Duration::from_secs(1);

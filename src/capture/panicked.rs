@@ -9,7 +9,7 @@ use core::fmt;
 /// The `error_type` of a panic.
 const TYPE: &str = "panic";
 
-/// A panic's message, if its payload is text.
+/// A panic's message: its payload if that is text, otherwise `Box<dyn Any>`.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&'static str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))

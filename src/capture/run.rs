@@ -54,7 +54,8 @@ mod with_panics {
         }
     }
 
-    /// Runs `work`, and returns or panics as it did. Calls `report` with a failure and whether it is logged already.
+    /// Runs `work`, and returns or panics as it did. Calls `report` with a failure and whether it has already been
+    /// logged.
     #[inline]
     pub(in crate::capture) fn run_block<R>(
         handle: &Handle,
@@ -146,7 +147,7 @@ mod with_panics {
         let message = message(payload);
         let address = core::ptr::from_ref(payload).cast::<()>().addr();
         let fingerprint = Fingerprint::of_panic(session, message, address);
-        // Claimed in any case, so that no later panic is taken for this one.
+        // Claimed in any case, so that no later panic is mistaken for this one.
         let is_hooked = unclaimed::claim(session, message);
         report(
             &Panicked::new(message, None),

@@ -14,9 +14,9 @@ use super::Completion;
 
 /// The join handle of a task spawned by [`Capture::spawn`](super::Capture::spawn): a future of the task's result.
 ///
-/// Awaiting it resumes a panic of the task, with the same payload. Dropping it detaches the task. A task that no
-/// executor accepts (none is running, the session has none, there is no reporter) runs inside this future, when
-/// awaited.
+/// Awaiting it resumes a panic of the task, with the same payload. A task that no executor accepts (none is running,
+/// the session has none, there is no reporter) runs inside this future, when awaited. Dropping the future detaches the
+/// task; one that runs inside is dropped with it.
 ///
 /// Resolves to an error if the executor shut down, or dropped the task, before the task completed.
 #[must_use = "only awaiting a task returns its result or resumes its panic"]

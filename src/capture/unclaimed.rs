@@ -5,7 +5,7 @@ use crate::sys::fork::PerProcess;
 use crate::sys::lock::Lock;
 use alloc::collections::VecDeque;
 
-/// How many panics are remembered, the latest last.
+/// The maximum number of panics to remember; the oldest is forgotten first.
 const MAX_UNCLAIMED: usize = 64;
 
 static UNCLAIMED: PerProcess<Lock<VecDeque<Fingerprint>>> = PerProcess::new();
@@ -36,7 +36,7 @@ pub(super) fn claim(session: &str, message: &str) -> bool {
     })
 }
 
-/// Forgets all, once no hook is left.
+/// Forgets all panics, once no hook is left.
 pub(super) fn clear() {
     with(VecDeque::clear);
 }

@@ -110,8 +110,8 @@ pub(crate) struct Cursor {
 }
 
 impl Engine {
-    /// Records visited under one lock. Each may be a cache miss, and all of them together should take less time than a
-    /// waiting `log` spins.
+    /// Records visited per acquisition of the lock. Each may be a cache miss, and all of them together should take less
+    /// time than a waiting `log` spins.
     const FORM_STEP: usize = 8;
 
     /// Continues forming the next batch, and begins its first attempt once it is complete.
@@ -148,7 +148,7 @@ impl Engine {
         Step::Again
     }
 
-    /// The next event is still being written: the driver has interrupted its writer.
+    /// The next event is still being written: the driver has preempted its writer.
     fn wait_for_event(&mut self) -> Step {
         self.awaits_writer = true;
         Step::Wait(earliest([self.stop_deadline(), self.notices.due()]))

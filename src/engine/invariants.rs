@@ -48,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// A batch in flight is at the head of the ring; meanwhile no other one is formed; sending needs a driver.
+    /// A batch in flight is at the head of the ring, and no other is being formed; sending needs a driver.
     fn check_batch(&self) {
         if let Some(in_flight) = &self.in_flight {
             let InFlight { extent, phase, .. } = in_flight;

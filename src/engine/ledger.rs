@@ -1,4 +1,4 @@
-//! The ledger: what became of every event.
+//! The ledger: counts what happened to every event.
 
 use crate::stats::{Dropped, Refusal, Refused};
 

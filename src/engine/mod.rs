@@ -1,7 +1,7 @@
-//! The state machine of a session: makes every decision that needs no I/O, no clock and no allocator.
+//! The state machine of a session: makes every decision, without doing I/O or reading a clock.
 //!
-//! Events and results go in (`push`, `settle`, `request_flush`, `begin_stop`), with the current time where it matters;
-//! `poll` returns the next step. Every executor, the simulator and bare metal run this same engine.
+//! Events and results go in (`push` or `reserve`, `settle`, `request_flush`, `begin_stop`), with the current time where
+//! it matters; `poll` returns the next step. All executors, the simulator and bare metal run this same engine.
 
 mod batch;
 #[cfg(all(test, feature = "std"))]
@@ -50,14 +50,14 @@ pub(crate) struct Watermark(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptId(u32);
 
-/// What an event asks for when it is pushed.
+/// What happens when an event is pushed, besides queueing it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Priority<'a> {
-    /// Nothing: it waits for the next flush.
+    /// Nothing: the event waits for the next flush.
     Ordinary,
-    /// A flush.
+    /// Everything queued becomes due.
     Urgent,
-    /// A flush and the end of the session, with this tail for `SESSION_END`. May use the reserve.
+    /// Everything queued becomes due and the session ends, with this tail for `SESSION_END`. May use the reserve.
     Fatal(&'a SessionEnd),
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct Engine {
     flush_at: Option<Instant>,
     /// When a batch last emptied the queue: no queued event is older.
     emptied_at: Option<Instant>,
-    /// How long an oversized ring has been empty.
+    /// When an oversized ring was first seen empty.
     #[cfg(feature = "alloc")]
     idle_since: Option<Instant>,
     driver: DriverSlot,

@@ -9,7 +9,8 @@ use crate::event::encode::EventPrefix;
 use crate::stats::Refusal;
 
 impl Engine {
-    /// Takes an event whose JSON after id and index has this length. [Write](Self::fill) the prefix and the body next.
+    /// Takes an event whose JSON after id and index is `body_len` bytes long. [Write](Self::fill) the returned prefix
+    /// and the body next.
     pub(crate) fn reserve(
         &mut self,
         body_len: usize,
@@ -26,7 +27,7 @@ impl Engine {
         self.ring.fill(event, piece);
     }
 
-    /// Finishes a reserved event.
+    /// Finishes a reserved event, and wakes the driver if it waits for a writer.
     pub(crate) fn finish(&mut self, event: &Reserved) -> Wakers {
         self.ring.finish(event);
         let was_awaited = core::mem::take(&mut self.awaits_writer);

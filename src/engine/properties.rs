@@ -27,7 +27,7 @@ enum Op {
     Flush,
     Stop(u64),
     Advance(u64),
-    /// Polls. If there is an attempt it ends like this; its events are copied in pieces of this many bytes.
+    /// Polls. If there is an attempt, it ends like this, and its events are copied in pieces of this many bytes.
     Poll(End, usize),
     /// Settles an old attempt again.
     Stale(usize),

@@ -64,7 +64,8 @@ impl Ring {
         self.records
     }
 
-    /// Appends a record. Its payload is `prefix_len` bytes, which `write_prefix` writes, followed by `rest`.
+    /// Appends a record. Its payload is `prefix_len` bytes (at most [`MAX_PREFIX`]), which `write_prefix` writes,
+    /// followed by `rest`.
     #[cfg(any(test, feature = "std"))]
     #[inline]
     pub(crate) fn push(
@@ -114,7 +115,7 @@ impl Ring {
         self.used += data.len();
     }
 
-    /// The record that begins `offset` bytes behind the oldest one; `None` at the end.
+    /// The record that begins `offset` bytes after the start of the oldest one; `None` past the last.
     pub(crate) fn record(&self, offset: usize) -> Option<Record> {
         if offset >= self.used {
             return None;
@@ -130,7 +131,7 @@ impl Ring {
         })
     }
 
-    /// Copies bytes out, from `offset` bytes behind the start of the oldest record.
+    /// Copies bytes out, from `offset` bytes after the start of the oldest record.
     #[inline]
     pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
         let at = self.position(offset);
@@ -195,7 +196,7 @@ impl Ring {
         }
     }
 
-    /// Makes room for `needed` bytes, and moves the records to the beginning.
+    /// Grows the storage to hold `needed` bytes in all, and moves the records to the beginning.
     fn grow(&mut self, needed: usize) -> Result<(), NoRoom> {
         self.capacity = self.storage.grow(self.head, self.used, needed)?;
         self.head = 0;

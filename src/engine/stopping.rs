@@ -39,7 +39,7 @@ impl End {
 /// The maximum length of the JSON of `SESSION_END` in bytes: 206 at the end of time, rounded up.
 pub(crate) const END_BYTES: usize = 208;
 
-/// Holds the JSON of `SESSION_END`. Allocated from the start, so that its memory is always there.
+/// Holds the JSON of `SESSION_END`. Allocated with the engine, so that a stop never lacks memory for it.
 pub(crate) struct EndSlot {
     #[cfg(feature = "alloc")]
     bytes: [u8; END_BYTES],
@@ -185,7 +185,7 @@ impl Engine {
         self.stop_deadline().is_some_and(|deadline| deadline <= at)
     }
 
-    /// Drops what is left once the stop's deadline has passed. Waiters call it, too.
+    /// Drops what is left once the stop's deadline has passed. Called by the driver and by waiters.
     pub(crate) fn expire(&mut self, now: Instant) -> Wakers {
         if self.stop_deadline_passed(now) && self.queued() > 0 {
             self.drop_remaining()

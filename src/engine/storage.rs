@@ -16,13 +16,13 @@ mod growing {
     use super::NoRoom;
     use alloc::vec::Vec;
 
-    /// The capacity that growing storage starts with and returns to.
+    /// The first allocation of growing storage in bytes, unless its limit is lower.
     pub(crate) const INITIAL: usize = 64 * 1024;
 
     pub(crate) enum Storage {
-        /// Of a fixed size.
+        /// The program's memory, of fixed size.
         Static(&'static mut [u8]),
-        /// Starts small and doubles up to its limit. Bytes beyond `len` were never touched, so they cost no memory.
+        /// Starts empty and doubles up to its limit. Bytes beyond `len` were never touched, so they cost no memory.
         Boxed { bytes: Vec<u8>, limit: usize },
     }
 
@@ -129,7 +129,7 @@ mod growing {
             }
         }
 
-        /// Returns the memory of storage that holds nothing; the new capacity.
+        /// Frees the memory of storage that holds nothing. Returns the new capacity.
         pub(in crate::engine) fn shrink(&mut self) -> usize {
             if let Self::Boxed { bytes, .. } = self {
                 *bytes = Vec::new();

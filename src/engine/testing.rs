@@ -1,4 +1,4 @@
-//! A test harness: an engine with manual time, whose attempts are read as the server would read them.
+//! A test harness: an engine with manual time, whose attempts are parsed as the server would parse them.
 
 use super::{Attempt, EndSlot, Engine, Priority, SendOutcome, Step, WithWakers};
 use crate::diagnostic::DiagnosticKind;

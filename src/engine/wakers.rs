@@ -54,8 +54,9 @@ impl Wakers {
                 if let Some(driver) = driver {
                     panics::wake(driver);
                 }
-                for (_, waker) in waiting() {
-                    panics::wake(waker);
+                // By reference: the iterator that owns them would bring a check that can panic into `log`.
+                for (_, waker) in &waiting() {
+                    panics::wake_by_ref(waker);
                 }
             }
         }
@@ -110,7 +111,7 @@ pub(super) struct DriverSlot {
 }
 
 impl DriverSlot {
-    /// A poll takes everything into account that has happened so far.
+    /// Clears the flags: a poll takes into account everything that has happened so far.
     pub(super) fn begin_poll(&mut self) {
         self.is_dirty = false;
         self.is_parked = false;
@@ -159,7 +160,8 @@ impl Waiters {
         core::mem::take(&mut self.list)
     }
 
-    /// Without room the waker is returned to be woken, so that its task polls again.
+    /// Registers or replaces a waiter's waker. Without room for it, it is returned to be woken, so that its task polls
+    /// again.
     pub(super) fn register(&mut self, waiter: WaiterId, waker: Waker) -> Wakers {
         if let Some((_, slot)) = self.list.iter_mut().find(|(id, _)| *id == waiter) {
             return Wakers::Retired(core::mem::replace(slot, waker));

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::fmt::{self, Write};
 use serde::{Serialize, Serializer};
 
-/// Text that is cut where its JSON would exceed a limit, and ends with a mark then.
+/// Text that is cut where its JSON and a mark would exceed a limit, and then ends with the mark.
 pub(crate) struct Cut<'a> {
     text: &'a dyn fmt::Display,
     limit: usize,

@@ -20,7 +20,7 @@ pub(crate) const BODY_SUFFIX: &[u8] = b"]}";
 
 /// Writes everything after the id and index of a `GENERIC_EVENT`.
 ///
-/// It reads the clock last: meanwhile the bytes written before settle in the cache, from which they are copied next.
+/// Reads the clock last: while it does, the bytes written so far drain to the cache, from which they are copied next.
 #[inline]
 pub(crate) fn generic<D: Serialize + ?Sized>(
     out: &mut EventWriter<'_>,
@@ -150,7 +150,7 @@ pub(crate) type SessionEnd = heapless::String<136>;
 
 /// Writes everything after the id and index of an `UNHANDLED_EXCEPTION`.
 ///
-/// An exception is never too large: message and traceback are cut to fit, and end with a mark then.
+/// An exception is never too large: type, message and traceback are cut to fit, and then end with a mark.
 pub(crate) fn exception(
     out: &mut EventWriter<'_>,
     at: Timestamp,
@@ -267,8 +267,8 @@ impl EventPrefix {
     }
 }
 
-/// Writes the 36 characters of a UUID. The uuid crate does it a byte at a time, which takes three times as long: a
-/// tenth of what an event costs its caller. Where code is scarce, its way is the smaller one.
+/// Writes the 36 characters of a UUID. The uuid crate does so a byte at a time, which takes three times as long, a
+/// tenth of an event's cost to its caller. Without `std`, where code size matters more, its smaller code is used.
 #[inline]
 fn write_uuid(id: Uuid, out: &mut [u8; 36]) {
     if cfg!(not(feature = "std")) {

@@ -5,7 +5,7 @@ use crate::time::{RFC3339_LEN, Rfc3339, Timestamp};
 use core::fmt;
 use serde::Serialize;
 
-/// Size of the buffer on the stack, which replaces the thread-local one without `std`.
+/// Size in bytes of the buffer on the stack, which replaces the thread-local one without `std`.
 #[cfg(not(feature = "std"))]
 pub(crate) const STACK: usize = 1024;
 
@@ -49,7 +49,8 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// One comparison and one copy: all encoder output passes through here.
+    /// Appends `data`, or discards it if it does not fit. All encoder output passes through here: one comparison, one
+    /// copy.
     #[inline]
     fn append(&mut self, data: &[u8]) -> Result<(), Full> {
         let end = self.len + data.len();
@@ -310,7 +311,7 @@ pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut EventWriter<'_>) -> R
     std::thread_local! {
         static BUFFER: Cell<Option<Box<Buffer>>> = const { Cell::new(None) };
     }
-    /// A buffer that took a larger event is freed.
+    /// A buffer is freed after an event of more bytes.
     const MAX_KEPT: usize = 64 * 1024;
 
     let mut buffer = BUFFER
@@ -337,7 +338,8 @@ pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut EventWriter<'_>) -> R
     result
 }
 
-/// Runs `work` with a buffer of `limit` bytes: on the stack up to 1 KiB, on the heap beyond.
+/// Runs `work` with a buffer of `limit` bytes: on the stack up to 1 KiB, on the heap beyond; without `alloc`, of at
+/// most 1 KiB.
 #[cfg(not(feature = "std"))]
 pub(crate) fn with<R>(limit: usize, work: impl FnOnce(&mut EventWriter<'_>) -> R) -> R {
     let mut last_second = Rfc3339::new();

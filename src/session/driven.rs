@@ -15,7 +15,7 @@ use core::future::Future;
 #[cfg(feature = "std")]
 use core::{future::poll_fn, pin::pin};
 
-/// Sends what a session queues. A session has at most one.
+/// The driver of a session, which sends what is queued. A session has at most one.
 ///
 /// [`Builder::start`](crate::session::Builder::start) spawns it; [`Builder::build`](crate::session::Builder::build)
 /// returns it, for the caller to run on any executor. A driver counts as alive from when it is built until it is

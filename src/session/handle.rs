@@ -27,7 +27,7 @@ use core::future::Future;
 ///
 /// A handle does not keep a session alive, and dropping it does nothing. If telemetry is switched off, every call is a
 /// no-op. All methods may be called from any thread, inside or outside an executor, and in panic hooks and destructors.
-/// None panics, and only `async` and `_blocking` methods wait.
+/// None panics; only the returned futures and the `_blocking` methods wait.
 ///
 /// In the child of a `fork()` nothing is logged or sent, and nothing waits: events are refused as
 /// [`Forked`](crate::stats::Refusal::Forked), waits end at once with at least one event remaining, and the parent sends
@@ -108,7 +108,7 @@ impl Handle {
 
     /// Logs an event: encodes and queues it. Returns whether it was accepted.
     ///
-    /// `data` is a struct, a map, or [`fields!`](crate::event::fields); `()` and `None` are the empty object. It is
+    /// `data` is a struct, a map, or [`fields!`](crate::fields); `()` and `None` are the empty object. It is
     /// encoded before the call returns. NaN and infinities become null. The event is refused if `data` is not an
     /// object, if its `Serialize` fails or panics, or if the event is larger than `max_event_bytes`.
     ///

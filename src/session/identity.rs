@@ -76,7 +76,7 @@ pub(crate) struct IdPlace;
 #[cfg(not(feature = "alloc"))]
 pub(crate) type IdPlace = &'static mut [u8];
 
-/// The length of `sessionless-` and a UUID.
+/// The length of `sessionless-` and a UUID, in bytes.
 pub(crate) const ID_BYTES: usize = 48;
 
 #[cfg(feature = "alloc")]
@@ -155,7 +155,7 @@ impl IdentitySettings {
 }
 
 impl Identity {
-    /// The maximum length of a request's body before its events.
+    /// The maximum length of a request's body before its events, in bytes.
     pub(crate) const MAX_BODY_PREFIX: usize = if cfg!(feature = "alloc") {
         8 << 10
     } else {
@@ -205,9 +205,10 @@ fn check(what: &'static str, value: &str) -> Result<(), IdentityError> {
 pub enum IdentityError {
     /// The named string is empty.
     Empty(&'static str),
-    /// The named string contains the named character.
+    /// The named string contains the named character: CR, LF or NUL.
     Control(&'static str, &'static str),
-    /// Session id, platform and version leave no room for events in a request.
+    /// Session id, platform and version make the part of a request's body before its events longer than 8 KiB (1 KiB
+    /// without `alloc`).
     TooLong,
 }
 

@@ -31,7 +31,7 @@ impl OnBus {
         self.bus.as_ref()
     }
 
-    /// Attaches a handler that takes those of these events that are the session's own.
+    /// Attaches a handler that takes the session's own among `events`.
     pub(crate) fn attach(
         &self,
         session_id: &str,
@@ -45,7 +45,7 @@ impl OnBus {
         let generated = format!("tinkex-telemetry-{session_id}");
         let id = handler_id.map_or(HandlerId::Like(&generated), HandlerId::Given);
         let own: Box<str> = session_id.into();
-        // With many sessions on a bus most events belong to other ones, so the id is compared first.
+        // With many sessions on a bus, most events belong to other sessions, so the id is compared first.
         let take = move |event: &Event<'_>| {
             if event.metadata().str(SESSION_ID) == Some(&own) {
                 let data = Taken(event.measurements(), event.metadata());

@@ -18,43 +18,47 @@ use crate::{bus::EventNames, text::Str};
 pub struct Options {
     /// The queue is sent at most this long after its oldest event. Zero switches the timer off. Default 10 s.
     pub flush_interval: Duration,
-    /// The queue is sent once this many events have arrived since the last flush. Default 100 events.
+    /// The queue is sent once this many events have arrived since the last flush. From 1 to `max_queue_size`. Default
+    /// 100 events.
     pub flush_threshold: usize,
     /// Timeout of the wait for a fatal exception, whose call takes none. Default 30 s.
     pub flush_timeout: Duration,
     /// Timeout of the stop when a reporter is dropped. Default 5 s.
     pub drop_timeout: Duration,
-    /// Timeout of one attempt, enforced by the session's clock whatever the HTTP client does. Default 5 s.
+    /// Timeout of one attempt, enforced by the session's clock whatever the HTTP client does. Above zero. Default 5 s.
     pub http_timeout: Duration,
     /// Attempts after the first, per batch. Default 3.
     pub max_retries: u32,
-    /// Delay before retry n (from 0) is this × 2ⁿ, plus up to a tenth of jitter. Default 1 s.
+    /// Delay before retry n (from 0) is this × 2ⁿ, plus up to a tenth of jitter. At most `retry_max_delay`.
+    /// Default 1 s.
     pub retry_base_delay: Duration,
     /// Cap on every delay, a server's `Retry-After` included. Default 60 s.
     pub retry_max_delay: Duration,
     /// Events in the queue, those in flight included; further events are refused. One fatal exception and `SESSION_END`
-    /// have room beyond the limit. Default 10 000 events.
+    /// have room beyond the limit. At least 1. Default 10 000 events.
     pub max_queue_size: usize,
     /// The same limit in bytes: each event takes its JSON plus 12. Memory grows as needed; a reserve of
     /// `max_event_bytes` + 12 beyond the limit is for one fatal exception. With static memory its size decides instead.
-    /// Default 8 MiB.
+    /// From `max_event_bytes` + 12 to `isize::MAX / 4`. Default 8 MiB.
     pub max_queue_bytes: usize,
-    /// Events per request. Default 100.
+    /// Events per request. At least 1. Default 100.
     pub max_batch_size: usize,
-    /// Bytes per request body. Default 1 MiB.
+    /// Bytes per request body. At least `max_event_bytes` and what surrounds the events. Default 1 MiB.
     pub max_batch_bytes: usize,
-    /// A larger event is refused; a traceback that is too long is cut, and marked. Default 64 KiB; 1 KiB without `std`,
-    /// where events are encoded on the stack up to that size and on the heap beyond it.
+    /// The maximum JSON of an event in bytes. A larger event is refused; an exception's texts are cut to fit, and
+    /// marked. From [`MIN_EVENT_BYTES`](Self::MIN_EVENT_BYTES) to [`MAX_EVENT_BYTES`](Self::MAX_EVENT_BYTES). Default
+    /// 64 KiB; 1 KiB without `std`, where events are encoded on the stack up to that size and on the heap beyond it.
+    /// Without `alloc` 1 KiB is also the maximum.
     pub max_event_bytes: usize,
     /// How deep objects and arrays in an event's data may nest, the data itself included. Deeper values become
-    /// `… (cut)` and are not serialized. [`usize::MAX`], the default, is no limit; with a
+    /// `… (cut)` and are not serialized. At least 1; [`usize::MAX`], the default, is no limit, but with a
     /// [scrub hook](crate::session::Builder::scrub) the limit is at most 120.
     pub max_data_depth: usize,
     /// The maximum length of each text in an event's data, keys included, in bytes of UTF-8. A longer one is cut and
     /// ends in `… (cut)`. At least 32; [`usize::MAX`], the default, is no limit.
     pub max_string_bytes: usize,
     /// The maximum number of fields of each object, and of elements of each array, in an event's data. The rest are
-    /// left out, and one more at the end says how many. [`usize::MAX`], the default, is no limit.
+    /// left out, and one more at the end says how many. At least 1; [`usize::MAX`], the default, is no limit.
     ///
     /// An event that any of these three limits has cut counts as [`truncated`](crate::Stats::truncated). Setting any of
     /// them makes `log` about three quarters more expensive.
@@ -110,7 +114,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The smallest `max_event_bytes`, in which `SESSION_START` and `SESSION_END` always fit.
+    /// The smallest `max_event_bytes`, into which `SESSION_START` and `SESSION_END` always fit: 512 bytes.
     pub const MIN_EVENT_BYTES: usize = 512;
 
     /// The largest `max_event_bytes`: 64 MiB.

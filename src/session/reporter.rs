@@ -57,7 +57,7 @@ impl<T, C> Reporter<T, C, ()> {
 
 #[cfg(has_arc)]
 impl<T, C: Clock, S> Reporter<T, C, S> {
-    /// Creates a driver for a session whose driver was dropped. It continues where the last one stopped: a batch in
+    /// Creates a driver for a session whose driver was dropped. It continues where the previous one stopped: a batch in
     /// flight is retried with the same idempotency key. The transport may be of another type.
     ///
     /// If telemetry is switched off, the driver has nothing to do.
@@ -76,6 +76,9 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
 }
 
 /// Waits without an allocator, where timers cannot be boxed. With `alloc`, `Handle` has methods of the same names.
+///
+/// Unlike those, each acts when its future is first polled. From then on the future may be dropped, which cancels only
+/// the wait.
 #[cfg(not(feature = "alloc"))]
 impl<T, C: Clock, S> Reporter<T, C, S> {
     /// Requests a flush and waits until everything accepted before the call is settled, at most `timeout`.
@@ -86,7 +89,7 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
         self.finish(wait).await
     }
 
-    /// Stops the session and waits until everything is settled, at most `timeout`.
+    /// Stops the session and waits until everything is settled, at most `timeout`; what is left then is dropped.
     pub async fn stop(&self, timeout: Duration) -> Drain {
         let wait = self
             .session()

@@ -19,7 +19,7 @@ use core::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Data for the hook must be parsed, which serde_json does up to a depth of 127.
+/// The maximum depth of data for the hook: it must be parsed, and serde_json stops at a depth of 127.
 const MAX_DEPTH: usize = 120;
 
 /// An event on its way through the hook.

@@ -32,13 +32,13 @@ pub(crate) struct SessionCore<C> {
 /// The part of a session without type parameters.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
-    /// Used through [`with`](Self::with) only: in the child of a fork the lock may be held forever.
+    /// Waited for in [`with`](Self::with) only, which checks for a fork: in the child the lock may be held forever.
     state: Lock<Engine>,
-    /// Knows whether this process is a child of the one that the session belongs to.
+    /// Detects whether this process is a child of the one that the session belongs to.
     fork: Fork,
     pub(super) host: Host,
     pub(crate) started: Instant,
-    /// The length of a request's body before its events.
+    /// The length of a request's body before its events, in bytes.
     pub(crate) body_prefix_len: usize,
     /// Both in microseconds, to halve their size.
     flush_timeout: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     pub(super) spawner: Option<Box<dyn AnySpawner>>,
 }
 
-/// The parts that [`Shared::new`] takes over as they are.
+/// The parts that [`Shared::new`] stores as they are.
 pub(crate) struct SharedParts {
     pub(crate) identity: Identity,
     pub(crate) observer: Observer,

@@ -11,7 +11,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-/// A wait for a flush or a stop, which has already begun and proceeds even if no one waits.
+/// A wait for a flush or a stop that has already begun, and that proceeds whether or not anything waits for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wait {
     id: WaiterId,
@@ -19,7 +19,7 @@ pub(crate) struct Wait {
     before: Baseline,
     #[cfg(feature = "std")]
     timeout: Duration,
-    /// `None` if it is beyond the end of the clock.
+    /// `None` if it is beyond the end of the clock, and in the child of a fork.
     pub(crate) deadline: Option<Instant>,
     is_stop: bool,
 }
@@ -48,7 +48,7 @@ impl Baseline {
 }
 
 impl Wait {
-    /// Requests a flush.
+    /// Requests a flush, and returns the wait for it.
     pub(crate) fn for_flush(session: &dyn AnySession, timeout: Duration) -> Self {
         let deadline = session.now().checked_add(timeout);
         let shared = session.shared();
@@ -79,7 +79,7 @@ impl Wait {
         }
     }
 
-    /// Begins a stop.
+    /// Begins a stop, and returns the wait for it.
     pub(crate) fn for_stop(session: &dyn AnySession, timeout: Duration) -> Self {
         let now = session.now();
         let own_deadline = now.checked_add(timeout);

@@ -12,10 +12,12 @@ use core::time::Duration;
 #[cfg(feature = "std")]
 use crate::spawner::WouldDeadlock;
 
-/// Waiting. Each method acts when it is called; its future only waits, so it may be dropped at any time.
+/// # Waiting
+///
+/// Each method acts when it is called; its future only waits, so dropping it cancels only the wait.
 impl Handle {
-    /// Logs an error that ends the session: the error and `SESSION_END` are queued together, in reserved space that
-    /// even a full queue has. The future waits until both are settled, at most `flush_timeout`.
+    /// Logs an error that ends the session: the error and `SESSION_END` are queued together, in space reserved for them
+    /// even when the queue is full. The future waits until both are settled, at most `flush_timeout`.
     ///
     /// A user error stays a `user_error`, and still ends the session. A program that survives may continue to log. A
     /// session ends only once: later fatal errors and a stop do not add another `SESSION_END`.
@@ -44,7 +46,7 @@ impl Handle {
     /// [`SessionEnded`](crate::stats::Refusal::SessionEnded).
     ///
     /// The future waits until everything is settled, at most `timeout`; what is left then is dropped as
-    /// [`Shutdown`](crate::stats::DropReason::Shutdown). [`Duration::MAX`] is no deadline.
+    /// [`Shutdown`](crate::stats::DropReason::Shutdown). [`Duration::MAX`] means no deadline.
     ///
     /// A stop cuts a backoff short, but respects a server's `Retry-After`; if the next attempt could not begin before
     /// the deadline, the wait ends at once. Calling `stop` again is harmless: the first call's deadline stands.
@@ -78,7 +80,9 @@ impl Handle {
     }
 }
 
-/// Blocking variants. Each acts before it waits, so the flush or stop happens even where waiting is refused.
+/// # Waiting on the calling thread
+///
+/// Each method acts before it waits, so the flush or stop happens even where waiting is refused.
 ///
 /// On a thread where waiting would keep the driver from running they return [`WouldDeadlock`] at once; on a worker of
 /// tokio's multi-thread runtime they wait in `block_in_place`.

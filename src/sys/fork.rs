@@ -18,7 +18,7 @@ pub(crate) struct Fork {
     guard: Option<Guard>,
 }
 
-/// The error that the calling process is a fork's child of the owner.
+/// The error that the calling process is a forked child of the one that owns the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Forked;
 
@@ -31,7 +31,7 @@ impl Fork {
         }
     }
 
-    /// Whether the calling process is a different one. Costs one atomic load.
+    /// Whether the calling process is a forked child of that process. Costs one atomic load.
     #[inline]
     pub(crate) fn is_forked(&self) -> bool {
         #[cfg(feature = "std")]
@@ -45,7 +45,7 @@ impl Fork {
     }
 }
 
-/// A value per process: created on first use, and again in a fork's child, which never touches its parent's.
+/// A value per process: created on first use, and again in a forked child, which never touches its parent's.
 #[cfg(feature = "std")]
 pub(crate) struct PerProcess<T>(OnceLock<Generation<T>>);
 
@@ -53,7 +53,7 @@ pub(crate) struct PerProcess<T>(OnceLock<Generation<T>>);
 struct Generation<T> {
     fork: Fork,
     value: T,
-    /// The value of a fork's child, or of a child's child.
+    /// The next generation: that of a forked child or its descendants.
     next: OnceLock<Box<Self>>,
 }
 

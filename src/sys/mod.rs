@@ -1,4 +1,4 @@
-//! The platform: locks, parking, forks, panics and entropy, with `std` and without.
+//! The platform, with `std` and without: locks, parking, forks, origins of work, panics and entropy.
 
 pub(crate) mod entropy;
 pub(crate) mod fork;

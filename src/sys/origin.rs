@@ -1,4 +1,5 @@
-//! Tells the crate's own work on this thread from the application's, so that it does not become telemetry itself.
+//! The origin of work on a thread: the crate's own is told apart from the application's, so that it never becomes
+//! telemetry itself.
 
 use core::cell::Cell;
 use core::marker::PhantomData;

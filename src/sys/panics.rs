@@ -14,7 +14,12 @@ pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
     Some(work())
 }
 
-/// Wakes. A waker that panics must not take others with it, let alone the caller of `log`.
+/// Wakes a task. A waker that panics must not keep others from being woken, nor affect the caller of `log`.
 pub(crate) fn wake(waker: Waker) {
     let _ = catch(|| waker.wake());
+}
+
+/// [`wake`], for a waker that its caller drops.
+pub(crate) fn wake_by_ref(waker: &Waker) {
+    let _ = catch(|| waker.wake_by_ref());
 }

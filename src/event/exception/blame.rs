@@ -1,4 +1,4 @@
-//! Whose fault an error was.
+//! Blame: whether an error is the caller's fault or the service's.
 
 use core::error::Error;
 use core::fmt;
@@ -14,12 +14,13 @@ pub struct Blame<'a> {
     pub status: Option<u16>,
     /// Whether the error reports its category as "user".
     pub is_user: bool,
-    /// The response's body; attached to events only when the application opts in.
+    /// The response's body; attached to events only if the application
+    /// [opts in](crate::session::Builder::user_error_bodies).
     pub body: Option<&'a str>,
 }
 
 impl<'a> Blame<'a> {
-    /// A response with this HTTP status.
+    /// Blame for a response with this HTTP status.
     #[must_use]
     pub const fn status(status: u16) -> Self {
         Self {
@@ -29,7 +30,7 @@ impl<'a> Blame<'a> {
         }
     }
 
-    /// An error that reports its category as "user".
+    /// Blame for an error that reports its category as "user".
     #[must_use]
     pub const fn user() -> Self {
         Self {
@@ -67,7 +68,7 @@ pub struct StatusError {
 }
 
 impl StatusError {
-    /// A response with this HTTP status.
+    /// Creates the error for a response with this HTTP status.
     #[must_use]
     pub const fn new(status: u16) -> Self {
         Self {
@@ -77,7 +78,8 @@ impl StatusError {
         }
     }
 
-    /// Adds the response's body; attached to events only when the application opts in.
+    /// Adds the response's body; attached to events only if the application
+    /// [opts in](crate::session::Builder::user_error_bodies).
     #[cfg(feature = "alloc")]
     #[must_use]
     pub fn with_body(mut self, body: impl Into<String>) -> Self {

@@ -23,7 +23,7 @@ pub use blame::{Blame, Classify, StatusError};
 pub use traceback::Stack;
 use traceback::{ErrorType, Traceback};
 
-/// How many [`source`](Error::source)s of an error are followed: a chain may be a loop.
+/// The maximum number of errors visited on a chain of [`source`](Error::source)s, which may be a loop.
 const MAX_CHAIN: usize = 64;
 
 /// Anything that can be reported as an error: every [`Error`] type, and the trait objects `dyn Error`,
@@ -36,7 +36,7 @@ pub trait AnyError: sealed::Sealed {
     #[doc(hidden)]
     fn type_name(&self) -> Option<&'static str>;
 
-    /// Whose fault it was, if the error knows more than its chain.
+    /// Who is to blame, if the error knows more than its chain.
     #[doc(hidden)]
     fn blame(&self) -> Option<Blame<'_>> {
         None
@@ -98,7 +98,7 @@ pub(crate) enum Described {
 pub(crate) struct DynamicError<'a> {
     pub(crate) error: &'a (dyn Error + 'static),
     pub(crate) blame: Option<Blame<'a>>,
-    /// The stack of where the error was created.
+    /// The stack captured where the error was created.
     pub(crate) stack: Option<&'a dyn fmt::Display>,
 }
 
@@ -226,7 +226,7 @@ impl ErrorRules {
         })
     }
 
-    /// What the first error on the chain says that blames the caller.
+    /// The verdict on the first error of the chain for which the caller is to blame.
     fn callers_blame<'a>(&self, error: &'a (dyn Error + 'static)) -> Option<Blame<'a>> {
         chain(error).find_map(|error| {
             // The application's verdict takes precedence.
@@ -268,7 +268,7 @@ struct UserError<'a> {
 }
 
 impl UserError<'_> {
-    /// The room for each text, as a fraction: one `n`-th.
+    /// Each text's share of the room: one `n`-th.
     const SHARES: [(&'static str, usize); 3] = [("error_type", 8), ("message", 4), ("body", 4)];
 
     fn add<M: SerializeMap>(

@@ -9,7 +9,7 @@ use core::fmt;
 #[cfg(has_arc)]
 use crate::bus::AttachError;
 
-/// The reason a session could not be started. The message says what to change.
+/// The reason a session could not be started. The message, or that of its `source()`, says what to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -19,7 +19,7 @@ pub enum BuildError {
     Identity(IdentityError),
     /// The transport's configuration is invalid.
     Transport(SetupError),
-    /// There is no executor to run the driver.
+    /// There is no executor to run the driver, or it lacks what the runtime's clock needs.
     Spawn(SpawnError),
     /// The session cannot attach to its bus: its `handler_id` is taken, or the bus belongs to the parent process.
     #[cfg(has_arc)]

@@ -8,7 +8,8 @@ use crate::session::shared::SessionCore;
 
 /// Memory for one session without an allocator: `QUEUE` bytes for the queue and `BATCH` bytes for one request's body.
 ///
-/// Put it into a `static`, in a cell that hands it out once as `&'static mut` (the `static_cell` crate has some).
+/// Put it into a `static`, in a cell that hands it out once as `&'static mut`, such as those of the `static_cell`
+/// crate.
 pub struct Memory<C: 'static, const QUEUE: usize, const BATCH: usize> {
     pub(super) core: Place<C>,
     pub(super) queue: [u8; QUEUE],
@@ -37,13 +38,13 @@ impl<C> Place<C> {
 }
 
 impl<C, const QUEUE: usize, const BATCH: usize> Memory<C, QUEUE, BATCH> {
-    /// The minimum: two events of [`Options::MIN_EVENT_BYTES`], `SESSION_END` and an id.
+    /// The minimum in bytes: two events of [`Options::MIN_EVENT_BYTES`], `SESSION_END` and an id.
     const MIN_QUEUE: usize = 2 * (Options::MIN_EVENT_BYTES + HEADER) + Places::OVERHEAD;
 
-    /// The minimum: an event of [`Options::MIN_EVENT_BYTES`] and the shortest body around it.
+    /// The minimum in bytes: an event of [`Options::MIN_EVENT_BYTES`] and the shortest body around it.
     const MIN_BATCH: usize = Options::MIN_EVENT_BYTES + 63;
 
-    /// Creates unused memory. Sizes too small for any session do not compile;
+    /// Creates memory for a session. Sizes too small for any session do not compile;
     /// [`Builder::build_in`](super::Builder::build_in) says what a session with given options needs.
     ///
     /// ```compile_fail

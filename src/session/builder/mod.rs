@@ -240,18 +240,20 @@ impl<T, C, S> Builder<T, C, S> {
         self
     }
 
-    /// Sets a function that finds the HTTP status of the application's errors, to distinguish user errors from
-    /// exceptions. It is called for every error on a `source()` chain, and takes precedence over the built-in rules.
+    /// Sets a function that says who is to blame for the application's errors, to distinguish user errors from
+    /// exceptions. It is called for the errors on a `source()` chain, outermost first, until one blames the caller, and
+    /// takes precedence over the built-in rules.
     ///
-    /// Those know [`StatusError`](crate::event::StatusError) and the errors of the transport's HTTP client. For the
-    /// errors of another client pass its adapter's [`HttpClient::blame`](crate::http::HttpClient::blame), as in
-    /// `.classify_errors(Reqwest::blame)`.
+    /// Those know [`StatusError`](crate::event::StatusError), with `std` [`UserFault`](crate::event::UserFault), and
+    /// the errors of the transport's HTTP client. For the errors of another client pass its adapter's
+    /// [`HttpClient::blame`](crate::http::HttpClient::blame), as in `.classify_errors(Reqwest::blame)`.
     pub fn classify_errors(mut self, classify: Classify) -> Self {
         self.errors.classify = Some(classify);
         self
     }
 
-    /// Sets whether `user_error` events include the bodies of failed requests. Default: no; they may contain anything.
+    /// Sets whether `user_error` events include the bodies of failed requests. Default: false, because they may contain
+    /// anything.
     pub fn user_error_bodies(mut self, attach: bool) -> Self {
         self.errors.with_bodies = attach;
         self
@@ -271,7 +273,7 @@ impl<T, C, S> Builder<T, C, S> {
         self.replace(|_, clock, spawner| (transport, clock, spawner))
     }
 
-    /// Sets the clock.
+    /// Sets the [`Clock`] that times batches, retries and waits, and that timestamps events.
     pub fn clock<D>(self, clock: D) -> Builder<T, D, S> {
         self.replace(|transport, _, spawner| (transport, clock, spawner))
     }
@@ -314,7 +316,9 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     /// If telemetry is switched off, the driver's future ends at once.
     ///
     /// # Errors
-    /// When an option, the session's identity or the transport's configuration is invalid; see [`BuildError`].
+    /// When an option, the session's identity or the transport's configuration is invalid, when the
+    /// [runtime](Self::runtime) was set outside its executor, when there is no randomness, or when the session cannot
+    /// attach to its bus; see [`BuildError`].
     #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     pub fn build(self) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
         let places = Places::growing(self.options.max_queue_bytes);
