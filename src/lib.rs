@@ -153,13 +153,6 @@
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(
-    all(feature = "alloc", not(has_arc)),
-    allow(
-        dead_code,
-        reason = "without shared handles, sessions live in static memory only"
-    )
-)]
 
 #[cfg(any(feature = "alloc", test))]
 extern crate alloc;

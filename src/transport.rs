@@ -303,13 +303,13 @@ pub(crate) struct Body {
 }
 
 enum Buffer {
-    #[cfg(feature = "alloc")]
+    #[cfg(has_arc)]
     Owned(Vec<u8>),
     Fixed(&'static mut [u8]),
 }
 
 impl Body {
-    #[cfg(feature = "alloc")]
+    #[cfg(has_arc)]
     pub(crate) const fn owned() -> Self {
         Self {
             buffer: Buffer::Owned(Vec::new()),
@@ -328,7 +328,7 @@ impl Body {
     pub(crate) fn prepare(&mut self, len: usize) -> Option<&mut [u8]> {
         self.len = 0;
         let space = match &mut self.buffer {
-            #[cfg(feature = "alloc")]
+            #[cfg(has_arc)]
             Buffer::Owned(bytes) => {
                 bytes.try_reserve(len.saturating_sub(bytes.len())).ok()?;
                 if bytes.len() < len {
@@ -344,7 +344,7 @@ impl Body {
 
     fn bytes(&self) -> &[u8] {
         let bytes = match &self.buffer {
-            #[cfg(feature = "alloc")]
+            #[cfg(has_arc)]
             Buffer::Owned(bytes) => bytes,
             Buffer::Fixed(bytes) => &**bytes,
         };
@@ -354,7 +354,7 @@ impl Body {
     /// Frees a buffer larger than `keep` bytes.
     pub(crate) fn trim(&mut self, keep: usize) {
         let _ = keep;
-        #[cfg(feature = "alloc")]
+        #[cfg(has_arc)]
         if let Buffer::Owned(bytes) = &mut self.buffer
             && bytes.capacity() > keep
         {
@@ -367,6 +367,7 @@ impl Body {
     fn take(&mut self) -> Vec<u8> {
         let len = core::mem::take(&mut self.len);
         match &mut self.buffer {
+            #[cfg(has_arc)]
             Buffer::Owned(bytes) => {
                 bytes.truncate(len);
                 core::mem::take(bytes)
@@ -377,10 +378,10 @@ impl Body {
 
     #[cfg(feature = "alloc")]
     fn return_body(&mut self, buffer: Vec<u8>) {
-        if let Buffer::Owned(bytes) = &mut self.buffer
-            && buffer.capacity() > bytes.capacity()
-        {
-            *bytes = buffer;
+        match &mut self.buffer {
+            #[cfg(has_arc)]
+            Buffer::Owned(bytes) if buffer.capacity() > bytes.capacity() => *bytes = buffer,
+            _ => drop(buffer),
         }
     }
 }

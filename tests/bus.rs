@@ -332,7 +332,7 @@ impl Kept {
     }
 }
 
-type Session = Reporter<Kept, Still>;
+type Session = Reporter<Kept, Still, ()>;
 
 fn session(id: &str, bus: &Bus) -> (Builder<Kept, Still, ()>, Kept) {
     let kept = Kept::default();

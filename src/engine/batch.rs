@@ -156,7 +156,7 @@ impl Engine {
 
     fn send_formed(&mut self, extent: BatchExtent, now: Instant) -> Step {
         self.forming = BatchExtent::default();
-        #[cfg(feature = "alloc")]
+        #[cfg(has_arc)]
         {
             self.idle_since = None;
         }

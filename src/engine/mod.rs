@@ -126,7 +126,7 @@ pub(crate) struct Engine {
     /// When a batch last emptied the queue: no queued event is older.
     emptied_at: Option<Instant>,
     /// When an oversized ring was first seen empty.
-    #[cfg(feature = "alloc")]
+    #[cfg(has_arc)]
     idle_since: Option<Instant>,
     driver: DriverSlot,
     waiters: Waiters,
@@ -136,7 +136,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// How long an oversized ring must be empty before it returns its memory.
-    #[cfg(feature = "alloc")]
+    #[cfg(has_arc)]
     const IDLE_GRACE: Duration = Duration::from_secs(1);
 
     /// Creates an engine; the options must have been checked.
@@ -165,7 +165,7 @@ impl Engine {
             awaits_writer: false,
             flush_at: None,
             emptied_at: None,
-            #[cfg(feature = "alloc")]
+            #[cfg(has_arc)]
             idle_since: None,
             driver: DriverSlot::default(),
             waiters: Waiters::default(),
@@ -202,7 +202,7 @@ impl Engine {
     /// Arms the flush timer, or shrinks a queue that has been empty for a while. Returns when to poll again.
     fn idle_until(&mut self, now: Instant) -> Option<Instant> {
         if self.queued() > 0 {
-            #[cfg(feature = "alloc")]
+            #[cfg(has_arc)]
             {
                 self.idle_since = None;
             }
@@ -218,7 +218,7 @@ impl Engine {
     }
 
     /// Shrinks an oversized ring that has been empty for a while. Returns when to poll again.
-    #[cfg(feature = "alloc")]
+    #[cfg(has_arc)]
     fn shrink_when_idle(&mut self, now: Instant) -> Option<Instant> {
         if !self.ring.is_oversized() {
             return None;
@@ -233,7 +233,7 @@ impl Engine {
         None
     }
 
-    #[cfg(not(feature = "alloc"))]
+    #[cfg(not(has_arc))]
     #[expect(
         clippy::unused_self,
         reason = "a ring of fixed size has nothing to return"

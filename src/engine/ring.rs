@@ -174,13 +174,13 @@ impl Ring {
     }
 
     /// Whether [`shrink`](Self::shrink) would return memory.
-    #[cfg(feature = "alloc")]
+    #[cfg(has_arc)]
     pub(crate) fn is_oversized(&self) -> bool {
         self.storage.is_oversized()
     }
 
     /// Returns the memory of an empty ring.
-    #[cfg(feature = "alloc")]
+    #[cfg(has_arc)]
     pub(crate) fn shrink(&mut self) {
         if self.used == 0 {
             self.capacity = self.storage.shrink();
@@ -259,7 +259,7 @@ impl Ring {
     }
 }
 
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(all(test, has_arc))]
 mod tests {
     use super::super::storage::INITIAL;
     use super::*;

@@ -1,17 +1,17 @@
-//! The memory of a ring: of a fixed size, or with `alloc` growing up to a limit.
+//! The memory of a ring: of a fixed size, or growing up to a limit, where sessions are shared.
 
-#[cfg(not(feature = "alloc"))]
+#[cfg(not(has_arc))]
 pub(crate) use fixed::Storage;
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(all(test, has_arc))]
 pub(crate) use growing::INITIAL;
-#[cfg(feature = "alloc")]
+#[cfg(has_arc)]
 pub(crate) use growing::Storage;
 
 /// The record does not fit: the limit is reached, or memory to grow cannot be allocated.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
-#[cfg(feature = "alloc")]
+#[cfg(has_arc)]
 mod growing {
     use super::NoRoom;
     use alloc::vec::Vec;
@@ -139,7 +139,7 @@ mod growing {
     }
 }
 
-#[cfg(not(feature = "alloc"))]
+#[cfg(not(has_arc))]
 mod fixed {
     use super::NoRoom;
 

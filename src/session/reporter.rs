@@ -24,18 +24,26 @@ use core::{pin::pin, time::Duration};
 /// most `drop_timeout`. On an executor it only begins the stop, which the driver completes within `drop_timeout` if the
 /// executor keeps running: await [`stop`](Handle::stop) first where that matters. In the child of a `fork()` the drop
 /// does nothing.
-pub struct Reporter<T = (), C: 'static = (), S = ()> {
+pub struct Reporter<T, C: 'static, S> {
     handle: Handle,
+    /// For waits where no timer can be boxed, and for new drivers.
+    #[cfg(any(not(feature = "alloc"), has_arc))]
     core: Option<SessionRef<C>>,
-    parts: PhantomData<fn() -> (T, S)>,
+    types: Types<T, C, S>,
 }
+
+/// A session names its parts and owns none of them here.
+type Types<T, C, S> = PhantomData<fn() -> (T, C, S)>;
 
 impl<T, C, S> Reporter<T, C, S> {
     pub(crate) fn new(handle: Handle, core: Option<SessionRef<C>>) -> Self {
+        #[cfg(not(any(not(feature = "alloc"), has_arc)))]
+        drop(core);
         Self {
             handle,
+            #[cfg(any(not(feature = "alloc"), has_arc))]
             core,
-            parts: PhantomData,
+            types: PhantomData,
         }
     }
 

@@ -236,7 +236,7 @@ const PAGE: &str = concat!(
 /// # Errors
 /// The first expectation that fails.
 pub async fn run<T, C: Console>(
-    reporter: Reporter<T, Embassy>,
+    reporter: Reporter<T, Embassy, ()>,
     console: &C,
     interrupt: impl Fn(),
 ) -> Result<(), &'static str> {
