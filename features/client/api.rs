@@ -2,9 +2,9 @@
 
 use super::error::{ClientError, Result};
 use super::io::{Boxed, Io, with_deadline};
-use crate::features::http::Api as Endpoint;
-use crate::features::http::{Failure, HttpEvents, printable};
-use crate::features::http::{HttpError, ResponseBounds, RetryCount};
+use crate::features::http::{
+    Api as Endpoint, Failure, HttpError, HttpEvents, ResponseBounds, RetryCount, printable,
+};
 use crate::spawner::SpawnError;
 use crate::sys::entropy::Random;
 use crate::sys::fork::Fork;

@@ -5,11 +5,10 @@ use crate::sys::lock::Lock;
 use crate::sys::panics;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
 use core::future::{Future, poll_fn};
-use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
+use core::{fmt, mem};
 
 #[cfg(feature = "std")]
 use std::thread::{self, ThreadId};

@@ -3,8 +3,7 @@
 use super::config::PATH;
 use super::failure::Failure;
 use super::{HttpClient, HttpError};
-use crate::bus::Bus;
-use crate::bus::{HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, Pair, Value};
+use crate::bus::{Bus, HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, Pair, Value};
 use crate::session::Handle;
 use alloc::boxed::Box;
 use alloc::string::String;

@@ -3,8 +3,7 @@
 use alloc::sync::Arc;
 use serde_json::{Value, json};
 use std::sync::Mutex;
-use tinkex_telemetry::bus::Bus;
-use tinkex_telemetry::bus::{Event, EventNames};
+use tinkex_telemetry::bus::{Bus, Event, EventNames};
 use tinkex_telemetry::http::HttpEvents;
 
 pub(crate) const SESSION: &str = "recorded";
