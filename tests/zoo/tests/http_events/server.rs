@@ -53,8 +53,14 @@ fn url(port: u16, path: &str) -> String {
     format!("http://{SECRET}:{SECRET}@127.0.0.1:{port}{path}?key={SECRET}")
 }
 
-fn serve(stream: TcpStream, stalls: &Sender<TcpStream>) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
+/// Serves one request after another: a client that keeps connections may find a closed one reset.
+fn serve(stream: TcpStream, stalls: &Sender<TcpStream>) {
+    let mut reader = BufReader::new(stream);
+    while respond(&mut reader, stalls).is_some() {}
+}
+
+/// `None` closes the connection.
+fn respond(reader: &mut BufReader<TcpStream>, stalls: &Sender<TcpStream>) -> Option<()> {
     let (mut line, mut len) = (String::new(), 0);
     reader.read_line(&mut line).ok()?;
     let path = line.split([' ', '?']).nth(1)?.to_owned();
@@ -71,7 +77,7 @@ fn serve(stream: TcpStream, stalls: &Sender<TcpStream>) -> Option<()> {
     }
     let mut body = vec![0; len];
     reader.read_exact(&mut body).ok()?;
-    let mut stream = stream;
+    let stream = reader.get_mut();
     let status = match path.as_str() {
         "/stall" => {
             stalls.send(stream.try_clone().ok()?).ok()?;
@@ -85,6 +91,6 @@ fn serve(stream: TcpStream, stalls: &Sender<TcpStream>) -> Option<()> {
             .and_then(|path| path.parse::<u16>().ok()),
     };
     let status = status.unwrap_or(200);
-    let head = format!("HTTP/1.1 {status} Any\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+    let head = format!("HTTP/1.1 {status} Any\r\ncontent-length: 2\r\n\r\nok");
     stream.write_all(head.as_bytes()).ok()
 }
