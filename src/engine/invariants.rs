@@ -81,3 +81,63 @@ impl Engine {
         debug_assert!(self.is_stopping || self.stop_deadline.is_none());
     }
 }
+
+#[cfg(all(test, feature = "std", debug_assertions))]
+mod tests {
+    use super::super::Watermark;
+    use super::super::testing::Harness;
+    use crate::sys::panics::catch;
+    use crate::time::Instant;
+
+    type Violate = fn(&mut Harness);
+
+    /// A session with a batch in flight and more events behind it.
+    fn sending() -> Harness {
+        let mut harness = Harness::new(|options| options.max_batch_size = 2);
+        for _ in 0..5 {
+            harness.log("event");
+        }
+        harness.flush();
+        let _ = harness.attempt();
+        harness
+    }
+
+    #[test]
+    fn each_violated_invariant_is_found() {
+        let violations: [(&str, Violate); 9] = [
+            ("balance", |h| h.engine.ledger.delivered += 1),
+            ("indices", |h| h.engine.next_index = 4),
+            ("watermark", |h| h.engine.flush_watermark = Watermark(6)),
+            ("queue", |h| h.engine.options.max_queue_size = 3),
+            ("batch", |h| h.engine.options.batch_budget = 1),
+            ("head", |h| {
+                h.engine.in_flight.as_mut().unwrap().extent.records = 6
+            }),
+            ("forming", |h| h.engine.forming.records = 1),
+            ("driver", |h| h.engine.driver.is_attached = false),
+            ("deadline", |h| {
+                h.engine.stop_deadline = Some(Instant::ORIGIN)
+            }),
+        ];
+        for (name, violate) in violations {
+            let mut harness = sending();
+            harness.engine.check();
+            violate(&mut harness);
+            let checked = catch(|| harness.engine.check());
+            assert!(checked.is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stopped_session_violates_none_unless_its_end_is_open() {
+        let mut harness = sending();
+        harness.stop(core::time::Duration::from_secs(1));
+        harness.engine.check();
+        harness.advance(core::time::Duration::from_secs(2));
+        let _ = harness.poll();
+        harness.engine.check();
+        harness.engine.is_stopping = true;
+        harness.engine.end = super::End::Open;
+        assert!(catch(|| harness.engine.check()).is_none());
+    }
+}

@@ -64,9 +64,7 @@ impl<T: LocalTransport, C: Clock> Driver<T, C> {
     pub fn run_local(self) -> impl Future<Output = ()> {
         marked(self.drive())
     }
-}
 
-impl<T: LocalTransport, C: Clock> Driver<T, C> {
     #[expect(
         clippy::manual_async_fn,
         reason = "an async fn would store its argument twice"
