@@ -162,6 +162,7 @@ fn prepare<'a, S: Driven>(
             first_index: attempt.first_index,
             events: attempt.events,
             attempt: attempt.attempt,
+            broke_while_sending: false,
             key: attempt.key,
             list,
         }),
@@ -278,7 +279,8 @@ fn outcome<S: Driven>(session: &S, result: Result<Receipt, SendError>) -> SendOu
             SendErrorKind::Retryable(after) => {
                 SendOutcome::Retryable(after.map(|it| it.delay(session.clock().utc())), reason)
             }
-            SendErrorKind::Rejected => SendOutcome::Rejected(reason),
+            SendErrorKind::BrokeWhileSending => SendOutcome::Retryable(None, reason),
+            SendErrorKind::InvalidEvents | SendErrorKind::Rejected => SendOutcome::Rejected(reason),
             SendErrorKind::TooLarge => SendOutcome::TooLarge(reason),
         },
     }

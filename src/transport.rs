@@ -135,6 +135,9 @@ pub struct SendError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SendErrorKind {
     Retryable(Option<RetryAfter>),
+    /// Retryable; the connection broke before the whole request had been sent.
+    BrokeWhileSending,
+    InvalidEvents,
     Rejected,
     TooLarge,
 }
@@ -145,7 +148,21 @@ impl SendError {
         Self::new(SendErrorKind::Retryable(None), reason)
     }
 
-    /// The server rejects these events permanently: they are dropped, with reason `rejected`.
+    /// The connection broke before the whole request had been sent: the batch is retried. A server may have answered
+    /// early (with 413, say) and closed, and the answer was lost with the connection. So a batch whose attempts all
+    /// break in this way is halved, and [`Batch::broke_while_sending`] tells the transport of the earlier break.
+    pub fn broke_while_sending(reason: impl fmt::Display) -> Self {
+        Self::new(SendErrorKind::BrokeWhileSending, reason)
+    }
+
+    /// The server finds an event in the batch invalid (400 or 422 over HTTP): the batch is halved until the events at
+    /// fault stand alone. Those are dropped, with reason `rejected`, and the others are delivered.
+    pub fn invalid_events(reason: impl fmt::Display) -> Self {
+        Self::new(SendErrorKind::InvalidEvents, reason)
+    }
+
+    /// The server rejects the request permanently, whatever its events (a wrong key, say): the batch is dropped, with
+    /// reason `rejected`.
     pub fn rejected(reason: impl fmt::Display) -> Self {
         Self::new(SendErrorKind::Rejected, reason)
     }
@@ -174,7 +191,10 @@ impl SendError {
     /// Whether the batch will be retried unchanged.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self.kind, SendErrorKind::Retryable(_))
+        matches!(
+            self.kind,
+            SendErrorKind::Retryable(_) | SendErrorKind::BrokeWhileSending
+        )
     }
 }
 
@@ -219,6 +239,7 @@ pub(crate) struct BatchMeta<'a> {
     pub(crate) first_index: u64,
     pub(crate) events: usize,
     pub(crate) attempt: u32,
+    pub(crate) broke_while_sending: bool,
     pub(crate) key: Uuid,
     /// The range of the event list in the body, without its brackets.
     pub(crate) list: (usize, usize),
@@ -259,6 +280,14 @@ impl Batch<'_> {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.head.attempt
+    }
+
+    /// Whether an earlier attempt at this batch broke while it was being sent (see
+    /// [`SendError::broke_while_sending`]). A transport that can should then ask before it sends the body; over HTTP,
+    /// with `Expect: 100-continue`.
+    #[must_use]
+    pub fn broke_while_sending(&self) -> bool {
+        self.head.broke_while_sending
     }
 
     /// The batch's idempotency key: the same for every attempt, and a new one for each half of a split batch.
