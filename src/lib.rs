@@ -325,5 +325,5 @@ pub mod __private {
         ByBox, ByError, ByNever, NoOutcome, OnError, Probe, SomeOutcome,
     };
     pub use crate::event::exception::Stack;
-    pub use crate::event::fields::{Field, FieldList};
+    pub use crate::event::fields::{Field, FieldList, is_among, without_raw_prefix};
 }

@@ -135,7 +135,8 @@ impl fmt::Debug for Reason {
     }
 }
 
-/// Displays control characters as spaces: reasons are arbitrary text and end up in logs.
+/// Displays control characters as spaces, and characters that cannot be seen or that reorder those around them as
+/// escapes: reasons are arbitrary text and end up in logs, where they must not pass for something else.
 struct OneLine<D>(D);
 
 impl<D: fmt::Display> fmt::Display for OneLine<D> {
@@ -143,10 +144,18 @@ impl<D: fmt::Display> fmt::Display for OneLine<D> {
         struct Spaces<'a, 'b>(&'a mut fmt::Formatter<'b>);
         impl Write for Spaces<'_, '_> {
             fn write_str(&mut self, text: &str) -> fmt::Result {
-                for piece in text.split_inclusive(char::is_control) {
-                    match piece.strip_suffix(char::is_control) {
-                        Some(plain) => write!(self.0, "{plain} ")?,
-                        None => self.0.write_str(piece)?,
+                for piece in text.split_inclusive(is_unprintable) {
+                    let mut characters = piece.chars();
+                    match characters.next_back() {
+                        Some(last) if is_unprintable(last) => {
+                            self.0.write_str(characters.as_str())?;
+                            if last.is_control() {
+                                self.0.write_str(" ")?;
+                            } else {
+                                write!(self.0, "{}", last.escape_unicode())?;
+                            }
+                        }
+                        _ => self.0.write_str(piece)?,
                     }
                 }
                 Ok(())
@@ -154,6 +163,32 @@ impl<D: fmt::Display> fmt::Display for OneLine<D> {
         }
         write!(Spaces(f), "{}", self.0)
     }
+}
+
+/// Whether a character is a control character, is invisible, or changes the direction of text.
+fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{2800}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 impl<const N: usize> Text<N> {
@@ -204,6 +239,15 @@ mod tests {
     #[test]
     fn a_reason_is_one_line() {
         assert_eq!(Reason::new("a\r\nb\u{1b}[2J").as_str(), "a  b [2J");
+    }
+
+    #[test]
+    fn a_reason_shows_what_cannot_be_seen() {
+        assert_eq!(
+            Reason::new("a\u{202e}b\u{200b}\u{feff}é\u{e0041}").as_str(),
+            "a\\u{202e}b\\u{200b}\\u{feff}é\\u{e0041}"
+        );
+        assert_eq!(Reason::new("2066 \u{2066}").as_str(), "2066 \\u{2066}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use crate::event::Blame;
+use crate::event::exception::OneLine;
 use crate::text::Reason;
 use bytes::Bytes;
 use core::error::Error;
@@ -125,7 +126,7 @@ impl HttpError {
     #[must_use]
     pub fn from_error(error: &(dyn Error + 'static)) -> Self {
         Self {
-            reason: Reason::new(Chain(error)),
+            reason: Reason::new(OneLine(error)),
             failure: Some(Failure::from_error(error)),
         }
     }
@@ -147,15 +148,3 @@ impl fmt::Display for HttpError {
 }
 
 impl Error for HttpError {}
-
-struct Chain<'a>(&'a (dyn Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        match self.0.source() {
-            Some(source) => write!(f, ": {}", Chain(source)),
-            None => Ok(()),
-        }
-    }
-}

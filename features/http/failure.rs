@@ -1,7 +1,10 @@
 //! Why a request failed, in fixed words: an error's own text may contain a URL, a header or worse.
 
-use alloc::string::ToString;
+use crate::event::cut::Cut;
+use crate::event::exception::chain;
+use alloc::string::{String, ToString};
 use core::error::Error;
+use core::fmt;
 use std::io;
 
 /// What an `exception` event says about a request that got no response.
@@ -65,15 +68,13 @@ impl Failure {
     /// Searches the `source()` chain: an `io::Error` decides, else the first text that has a known phrase.
     pub(crate) fn from_error(error: &(dyn Error + 'static)) -> Self {
         let mut by_text = Self::UNKNOWN;
-        let mut next = Some(error);
-        while let Some(error) = next {
+        for error in chain(error) {
             if let Some(error) = error.downcast_ref() {
                 return Self::from_io(error);
             }
             if by_text == Self::UNKNOWN {
-                by_text = Self::from_text(&error.to_string());
+                by_text = Self::from_text(&start_of(error));
             }
-            next = error.source();
         }
         by_text
     }
@@ -86,9 +87,15 @@ impl Failure {
             Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Self::RESET,
             Kind::NetworkUnreachable | Kind::HostUnreachable => Self::UNREACHABLE,
             Kind::UnexpectedEof => Self::TRUNCATED,
-            _ => Self::from_text(&error.to_string()),
+            _ => Self::from_text(&start_of(error)),
         }
     }
+}
+
+/// The beginning of an error's text, which may be of any length.
+fn start_of(error: &dyn fmt::Display) -> String {
+    const MAX_BYTES: usize = 4096;
+    Cut::new(error, MAX_BYTES).to_string()
 }
 
 #[cfg(test)]
@@ -126,5 +133,28 @@ mod tests {
             let error = io::Error::new(kind, secret);
             assert_eq!(Failure::from_error(&error), failure, "{kind}");
         }
+    }
+
+    /// An error whose source is itself.
+    #[derive(Debug)]
+    struct Looped;
+
+    impl fmt::Display for Looped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("again")
+        }
+    }
+
+    impl Error for Looped {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(self)
+        }
+    }
+
+    #[test]
+    fn an_error_whose_source_is_itself_hangs_nothing() {
+        assert_eq!(Failure::from_error(&Looped), Failure::UNKNOWN);
+        let error = HttpError::from_error(&Looped);
+        assert!(error.to_string().starts_with("again: again: "));
     }
 }

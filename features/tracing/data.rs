@@ -2,6 +2,7 @@
 
 use super::filter::LOG_TARGET;
 use crate::event::encode::WriteJson;
+use crate::event::exception::OneLine;
 use crate::event::writer::{EventWriter, Failed, is_plain};
 use crate::time;
 use alloc::string::{String, ToString};
@@ -318,7 +319,7 @@ impl<O: Object> Visit for EventVisitor<O> {
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         self.put(field, |object, name| {
-            object.add(name, &AsDisplay(&Chain(value)))
+            object.add(name, &AsDisplay(&OneLine(value)))
         });
     }
 
@@ -379,7 +380,7 @@ impl Visit for SpanVisitor<'_> {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.store_text(field, &Chain(value));
+        self.store_text(field, &OneLine(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -415,21 +416,5 @@ struct AsDebug<'a>(&'a dyn fmt::Debug);
 impl Serialize for AsDebug<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:?}", self.0))
-    }
-}
-
-/// An error with its sources, on one line.
-struct Chain<'a>(&'a (dyn Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// A chain may be a loop.
-        const MAX_SOURCES: usize = 64;
-
-        write!(f, "{}", self.0)?;
-        let sources = core::iter::successors(self.0.source(), |&error| error.source());
-        sources
-            .take(MAX_SOURCES)
-            .try_for_each(|source| write!(f, ": {source}"))
     }
 }

@@ -1,6 +1,7 @@
 //! Texts cut to a number of bytes of JSON.
 
 use crate::event::limits::MARK;
+use crate::sys::stack::StackMark;
 use core::cell::Cell;
 use core::fmt::{self, Write};
 use serde::{Serialize, Serializer};
@@ -40,9 +41,11 @@ impl fmt::Display for Cut<'_> {
             out: f,
             room: self.limit.saturating_sub(2 + MARK.len()),
             is_cut: false,
+            started: StackMark::here(),
             result: Ok(()),
         };
-        // If `Display` fails, what it has written so far is better than nothing.
+        // It ends with an error where the text is cut. If `Display` itself fails, what it has written so far is better
+        // than nothing.
         let _ = write!(cutter, "{}", self.text);
         cutter.result?;
         if cutter.is_cut {
@@ -57,14 +60,17 @@ struct Cutter<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     room: usize,
     is_cut: bool,
+    started: StackMark,
     /// The result of writing; an error of the text's own `Display` is ignored.
     result: fmt::Result,
 }
 
 impl Write for Cutter<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        // A text that contains itself is cut where it recurses too deeply.
+        self.is_cut |= self.started.is_far();
         if self.is_cut {
-            return Ok(());
+            return Err(fmt::Error);
         }
         let mut end = 0;
         for character in text.chars() {
@@ -77,6 +83,10 @@ impl Write for Cutter<'_, '_> {
             end += character.len_utf8();
         }
         self.result = self.result.and(self.out.write_str(&text[..end]));
+        if self.is_cut {
+            // What is left of the text is not even formatted.
+            return Err(fmt::Error);
+        }
         self.result
     }
 }
@@ -87,5 +97,62 @@ fn json_size(character: char) -> usize {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
         '\0'..='\u{1f}' => 6,
         other => other.len_utf8(),
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use alloc::rc::Rc;
+    use alloc::string::ToString;
+    use core::cell::RefCell;
+
+    /// How often a text writes a piece, until it is stopped.
+    struct Counting<'a>(&'a Cell<u32>);
+
+    impl fmt::Display for Counting<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            for _ in 0..1_000_000 {
+                self.0.set(self.0.get() + 1);
+                f.write_str("0123456789")?;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_text_is_formatted_only_as_far_as_it_fits() {
+        let pieces = Cell::new(0);
+        let counting = Counting(&pieces);
+        let cut = Cut::new(&counting, 64);
+        let text = cut.to_string();
+        assert!(text.starts_with("0123456789") && text.ends_with(MARK) && text.len() <= 64);
+        assert!(cut.is_cut());
+        assert!(pieces.get() <= 7, "{}", pieces.get());
+    }
+
+    struct Looped(RefCell<Option<Rc<Self>>>);
+
+    impl fmt::Debug for Looped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_tuple("L").field(&self.0.borrow()).finish()
+        }
+    }
+
+    #[test]
+    fn a_text_that_contains_itself_is_cut_before_it_overflows_the_stack() {
+        let looped = Rc::new(Looped(RefCell::new(None)));
+        *looped.0.borrow_mut() = Some(Rc::clone(&looped));
+        let text = Cut::new(&DebugOf(&looped), 64 << 20).to_string();
+        assert!(text.starts_with("L(Some(L(Some(") && text.ends_with(MARK));
+        looped.0.borrow_mut().take();
+    }
+
+    struct DebugOf<D>(D);
+
+    impl<D: fmt::Debug> fmt::Display for DebugOf<D> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            fmt::Debug::fmt(&self.0, f)
+        }
     }
 }

@@ -108,7 +108,8 @@ impl Shared {
             return self.refuse(error, &name);
         }
         if event.name == "user_error" && data.json.is_empty() {
-            cut_user_error(data.get_mut(), room_for_user_error(out));
+            let is_cut = cut_user_error(data.get_mut(), room_for_user_error(out));
+            out.note_truncated(is_cut);
         }
         let is_long = data.json.len() > self.data_limits.string_bytes;
         let encoded = if data.is_changed || is_long {
@@ -156,7 +157,8 @@ impl Shared {
                 let Failed = out.fail("its Display or source() panicked");
                 return self.refuse_fault(out, at, "exception", severity, priority);
             };
-            match described {
+            out.note_truncated(described.is_cut);
+            match described.data {
                 Described::User(data) => {
                     event.name = "user_error";
                     event.severity = Severity::Warning;

@@ -8,3 +8,4 @@ pub(crate) mod origin;
 pub(crate) mod panics;
 #[cfg(feature = "std")]
 pub(crate) mod park;
+pub(crate) mod stack;

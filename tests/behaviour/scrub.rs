@@ -349,3 +349,20 @@ fn a_hook_sees_texts_before_they_are_cut() {
     let expected = json!({"text": text, "list": [1, 2, "… (1 more)"], "… (cut)": 1});
     assert_eq!(events(&collector)[1].value()["event_data"], expected);
 }
+
+#[test]
+fn texts_of_errors_that_are_cut_for_a_hook_are_counted() {
+    let (_collector, events) = sent(redact_all, |handle| {
+        let body = "b".repeat(70_000);
+        let long = Failure(body.clone().leak(), Some(Box::new(StatusError::new(404))));
+        assert!(handle.log_exception(&long, Severity::Error));
+        assert_eq!(handle.stats().truncated, 1);
+        let long = Failure(body.leak(), None);
+        assert!(handle.log_exception(&long, Severity::Error));
+        assert_eq!(handle.stats().truncated, 2);
+        assert!(handle.log_exception(&Failure("short", None), Severity::Error));
+        assert_eq!(handle.stats().truncated, 2);
+    });
+    let message = events[1]["event_data"]["message"].as_str();
+    assert!(message.is_some_and(|message| message.ends_with("… (cut)")));
+}

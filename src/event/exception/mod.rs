@@ -93,6 +93,13 @@ pub(crate) enum Described {
     Exception(serde_json::Map<alloc::string::String, serde_json::Value>),
 }
 
+/// [`Described`], and whether one of its texts was cut.
+#[cfg(feature = "std")]
+pub(crate) struct Description {
+    pub(crate) data: Described,
+    pub(crate) is_cut: bool,
+}
+
 /// A trait object, with what its original type says about the error.
 #[cfg(feature = "alloc")]
 pub(crate) struct DynamicError<'a> {
@@ -178,25 +185,34 @@ impl ErrorRules {
 
     /// The data that [`encode`](Self::encode) would write for `error`, each text cut to `room` bytes of JSON.
     #[cfg(feature = "std")]
-    pub(crate) fn describe<E: AnyError + ?Sized>(&self, error: &E, room: usize) -> Described {
+    pub(crate) fn describe<E: AnyError + ?Sized>(&self, error: &E, room: usize) -> Description {
         let name = ErrorType(error.as_error(), error.type_name());
         if let Some(data) = self.user_error(&name, error, room) {
-            return Described::User(match serde_json::to_value(data) {
-                Ok(serde_json::Value::Object(data)) => data,
+            let map = match serde_json::to_value(&data) {
+                Ok(serde_json::Value::Object(map)) => map,
                 _ => serde_json::Map::new(),
-            });
+            };
+            return Description {
+                data: Described::User(map),
+                is_cut: data.is_cut.get(),
+            };
         }
+        let mut is_cut = false;
         let mut data = serde_json::Map::new();
         let mut add = |key: &str, text: &dyn fmt::Display| {
-            let text = alloc::format!("{}", Cut::new(text, room));
-            data.insert(key.into(), text.into());
+            let cut = Cut::new(text, room);
+            data.insert(key.into(), alloc::format!("{cut}").into());
+            is_cut |= cut.is_cut();
         };
         add("error_type", &name);
         add("error_message", &error.as_error());
         if let Some(traceback) = &self.traceback(error) {
             add("traceback", traceback);
         }
-        Described::Exception(data)
+        Description {
+            data: Described::Exception(data),
+            is_cut,
+        }
     }
 
     fn traceback<'a, E: AnyError + ?Sized>(&self, error: &'a E) -> Option<Traceback<'a>> {
@@ -250,11 +266,27 @@ fn user_fault(_: &(dyn Error + 'static)) -> Option<Blame<'static>> {
     None
 }
 
-/// An error and its sources.
+/// An error and its sources, at most [`MAX_CHAIN`] of them: the one loop over [`source`](Error::source) in this crate.
 pub(crate) fn chain<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     core::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
+}
+
+/// An error's text and those of its sources, on one line.
+#[cfg(feature = "std")]
+pub(crate) struct OneLine<'a>(pub(crate) &'a (dyn Error + 'static));
+
+#[cfg(feature = "std")]
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for error in chain(self.0) {
+            write!(f, "{separator}{error}")?;
+            separator = ": ";
+        }
+        Ok(())
+    }
 }
 
 /// `event_data` of a `user_error`.
@@ -307,17 +339,22 @@ pub(crate) fn room_for_user_error(out: &EventWriter<'_>) -> usize {
     out.room().saturating_sub(192)
 }
 
-/// Cuts the texts of a described user error to their shares of the room.
+/// Cuts the texts of a described user error to their shares of the room. Returns whether it cut one.
 #[cfg(feature = "std")]
 pub(crate) fn cut_user_error(
     data: &mut serde_json::Map<alloc::string::String, serde_json::Value>,
     room: usize,
-) {
+) -> bool {
+    let mut is_cut = false;
     for (key, share) in UserError::SHARES {
         if let Some(serde_json::Value::String(text)) = data.get_mut(key) {
-            *text = alloc::format!("{}", Cut::new(text, room / share));
+            let cut = Cut::new(text, room / share);
+            let shortened = alloc::format!("{cut}");
+            is_cut |= cut.is_cut();
+            *text = shortened;
         }
     }
+    is_cut
 }
 
 /// Whether a value's `Display` writes nothing.

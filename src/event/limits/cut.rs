@@ -1,6 +1,7 @@
 //! Texts cut to a number of bytes.
 
 use super::MARK;
+use crate::sys::stack::StackMark;
 use crate::text::Text;
 use core::fmt::{self, Write};
 
@@ -19,7 +20,11 @@ impl<D: fmt::Display> fmt::Display for CutText<D> {
             Some(index) => Text::new(format_args!("… (cut {index})")),
         };
         let room = self.limit.saturating_sub(mark.as_str().len());
-        let mut head = Head { out: f, room };
+        let mut head = Head {
+            out: f,
+            room,
+            started: StackMark::here(),
+        };
         // The write ends with an error once the room is used up.
         let _ = write!(head, "{}", self.text);
         f.write_str(mark.as_str())
@@ -30,10 +35,14 @@ impl<D: fmt::Display> fmt::Display for CutText<D> {
 struct Head<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     room: usize,
+    started: StackMark,
 }
 
 impl Write for Head<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.started.is_far() {
+            self.room = 0;
+        }
         let mut end = self.room.min(text.len());
         while !text.is_char_boundary(end) {
             end -= 1;
@@ -48,17 +57,18 @@ impl Write for Head<'_, '_> {
     }
 }
 
-/// Whether a text is longer than `limit` bytes; it is only counted, not stored.
+/// Whether a text is longer than `limit` bytes, or recurses too deeply; it is only counted, not stored.
 pub(super) fn is_longer(text: &impl fmt::Display, limit: usize) -> bool {
     struct Count {
         room: usize,
         is_over: bool,
+        started: StackMark,
     }
     impl Write for Count {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             match self.room.checked_sub(text.len()) {
-                Some(room) => self.room = room,
-                None => self.is_over = true,
+                Some(room) if !self.started.is_far() => self.room = room,
+                _ => self.is_over = true,
             }
             if self.is_over {
                 Err(fmt::Error)
@@ -70,6 +80,7 @@ pub(super) fn is_longer(text: &impl fmt::Display, limit: usize) -> bool {
     let mut count = Count {
         room: limit,
         is_over: false,
+        started: StackMark::here(),
     };
     let _ = write!(count, "{text}");
     count.is_over
