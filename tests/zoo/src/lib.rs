@@ -1,5 +1,10 @@
-//! Documentation tests of the pages whose snippets need third-party runtimes, clients and tools. The other tests with
-//! those crates are in `tests/`.
+//! What the tests with third-party runtimes, clients and tools share: the runtimes, and the documentation tests of the
+//! pages whose snippets need those crates.
+
+extern crate alloc;
+
+mod local;
+pub mod runtimes;
 
 /// Pages, by their paths from this file.
 macro_rules! pages {

@@ -7,8 +7,6 @@ extern crate alloc;
 
 mod cases;
 mod clients;
-mod local;
-mod runtimes;
 mod session;
 mod table;
 
@@ -62,7 +60,7 @@ macro_rules! conformance {
         $(
             mod $name {
                 const PAIR: crate::table::Pair = crate::table::Pair { runtime: $runtime, http: $http };
-                pair! { PAIR, crate::runtimes::$under_test, crate::$client }
+                pair! { PAIR, zoo::runtimes::$under_test, crate::$client }
             }
         )*
         /// All pairs, each with the number of its cases.

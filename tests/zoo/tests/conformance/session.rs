@@ -1,6 +1,5 @@
 //! A session on the runtime under test, and what cases do with it.
 
-use crate::runtimes::RuntimeUnderTest;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::time::Duration;
@@ -10,31 +9,12 @@ use tinkex_telemetry::collector::{Collector, SessionRecord};
 use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::session::Builder;
 use tinkex_telemetry::{Config, Drain, Handle, HttpTransport, Options, Reporter, fields};
+use zoo::runtimes::{Opened, RuntimeUnderTest};
 
 /// Longer than any wait here takes, yet short enough for a person to wait.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
 
 pub(crate) const ID: &str = "s";
-
-/// A session that a runtime has started.
-pub(crate) struct Opened {
-    pub(crate) handle: Handle,
-    pub(crate) reporter: Box<dyn Any + Send>,
-}
-
-impl Opened {
-    pub(crate) fn new<T: 'static, C: Send + Sync + 'static, S: 'static>(
-        reporter: Reporter<T, C, S>,
-    ) -> Self
-    where
-        Reporter<T, C, S>: Send,
-    {
-        Self {
-            handle: reporter.handle(),
-            reporter: Box::new(reporter),
-        }
-    }
-}
 
 pub(crate) struct Session<W> {
     pub(crate) handle: Handle,

@@ -1,7 +1,6 @@
 //! A healthy server: what arrives, when, in what order, in how many requests.
 
-use crate::runtimes::RuntimeUnderTest;
-use crate::session::{BOUND, ID, Opened, builder, open, options, transport};
+use crate::session::{BOUND, ID, builder, open, options, transport};
 use crate::table::Verdict::{self, Passed};
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +8,7 @@ use std::thread;
 use tinkex_telemetry::collector::{Collector, EventKind, RequestRecord};
 use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::{Severity, fields};
+use zoo::runtimes::{Opened, RuntimeUnderTest};
 
 pub(crate) fn events_arrive_as_they_were_logged<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,

@@ -1,6 +1,5 @@
 //! Fatal errors, waits, stops, drops, and runtimes that shut down.
 
-use crate::runtimes::RuntimeUnderTest;
 use crate::session::{BOUND, ID, open, options};
 use crate::table::Verdict::{self, DoesNotApply, Passed};
 use core::task::{Context, Waker};
@@ -10,6 +9,7 @@ use std::time::Instant;
 use tinkex_telemetry::Severity;
 use tinkex_telemetry::collector::{EventKind, Reply};
 use tinkex_telemetry::http::HttpClient;
+use zoo::runtimes::RuntimeUnderTest;
 
 pub(crate) fn a_fatal_exception_is_sent_with_the_end<W: RuntimeUnderTest, H: HttpClient>(
     client: fn() -> H,

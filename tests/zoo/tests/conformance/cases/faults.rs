@@ -1,6 +1,5 @@
 //! Servers and networks that fail.
 
-use crate::runtimes::RuntimeUnderTest;
 use crate::session::{BOUND, ID, Session, builder, open, options};
 use crate::table::Verdict::{self, Passed};
 use core::time::Duration;
@@ -8,6 +7,7 @@ use std::collections::HashSet;
 use tinkex_telemetry::HttpTransport;
 use tinkex_telemetry::collector::{Reply, ReplyKind};
 use tinkex_telemetry::http::HttpClient;
+use zoo::runtimes::RuntimeUnderTest;
 
 fn keys<W: RuntimeUnderTest>(session: &Session<W>) -> Vec<String> {
     let requests = session.collector.requests();

@@ -1,9 +1,10 @@
-//! The runtimes under test: how each starts a session, spawns a task and shuts down.
+//! The runtimes under test: how each starts a session, spawns a task and shuts down. The conformance suite and the
+//! program `world` run their sessions on them.
 
 use crate::local::{LocalThread, NotSend, run_jobs};
-use crate::session::Opened;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
+use core::any::Any;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use embassy_executor::Executor as EmbassyExecutor;
@@ -15,15 +16,42 @@ use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::local::LocalSpawner;
 use tinkex_telemetry::runtime::{AsyncStd, Clock, Embassy, EmbassyPool, Runtime, Smol, Spawner};
 use tinkex_telemetry::session::Builder;
-use tinkex_telemetry::{HttpTransport, Thread, Tokio, Transport};
+use tinkex_telemetry::{Handle as Session, HttpTransport, Reporter, Thread, Tokio, Transport};
 use tokio::runtime::{Builder as TokioBuilder, Handle, Runtime as TokioRuntime};
 use tokio::task::LocalSet;
 
-pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A task that any of them can run.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-type Start = Builder<(), (), ()>;
+/// A session without a transport and a runtime.
+pub type Start = Builder<(), (), ()>;
 
-pub(crate) trait RuntimeUnderTest: Sized + 'static {
+/// A session that a runtime has started.
+pub struct Opened {
+    /// The session.
+    pub handle: Session,
+    /// Its reporter: dropping it ends the session.
+    pub reporter: Box<dyn Any + Send>,
+}
+
+impl Opened {
+    /// A session of any type.
+    pub fn new<T: 'static, C: Send + Sync + 'static, S: 'static>(
+        reporter: Reporter<T, C, S>,
+    ) -> Self
+    where
+        Reporter<T, C, S>: Send,
+    {
+        Self {
+            handle: reporter.handle(),
+            reporter: Box::new(reporter),
+        }
+    }
+}
+
+/// A runtime with what its adapter in the crate cannot do: begin and end.
+pub trait RuntimeUnderTest: Sized + 'static {
+    /// Starts the runtime.
     fn new() -> Self;
 
     /// Starts a session on this runtime.
@@ -44,7 +72,8 @@ fn open_on(start: Builder<impl Transport, (), ()>, runtime: impl Runtime) -> Ope
 
 // Runtimes that cannot be shut down.
 
-pub(crate) struct OnThreads;
+/// `Thread`.
+pub struct OnThreads;
 
 impl RuntimeUnderTest for OnThreads {
     fn new() -> Self {
@@ -60,7 +89,8 @@ impl RuntimeUnderTest for OnThreads {
     }
 }
 
-pub(crate) struct SmolGlobal;
+/// smol's global executor.
+pub struct SmolGlobal;
 
 impl RuntimeUnderTest for SmolGlobal {
     fn new() -> Self {
@@ -76,7 +106,8 @@ impl RuntimeUnderTest for SmolGlobal {
     }
 }
 
-pub(crate) struct AsyncStdGlobal;
+/// async-std's executor.
+pub struct AsyncStdGlobal;
 
 impl RuntimeUnderTest for AsyncStdGlobal {
     fn new() -> Self {
@@ -94,7 +125,8 @@ impl RuntimeUnderTest for AsyncStdGlobal {
 
 // tokio.
 
-pub(crate) struct TokioMultiThread(Option<TokioRuntime>);
+/// `Tokio` with two worker threads.
+pub struct TokioMultiThread(Option<TokioRuntime>);
 
 impl RuntimeUnderTest for TokioMultiThread {
     fn new() -> Self {
@@ -119,7 +151,8 @@ impl RuntimeUnderTest for TokioMultiThread {
     }
 }
 
-pub(crate) struct TokioCurrentThread {
+/// `Tokio` on one thread.
+pub struct TokioCurrentThread {
     handle: Handle,
     thread: Ending,
 }
@@ -161,7 +194,8 @@ fn current_thread() -> TokioRuntime {
 
 // Executors on a thread that runs them until it is told to stop.
 
-pub(crate) struct SmolExecutor {
+/// An `Executor` of smol.
+pub struct SmolExecutor {
     executor: Option<Arc<Executor<'static>>>,
     thread: Ending,
 }
@@ -200,7 +234,7 @@ impl RuntimeUnderTest for SmolExecutor {
 }
 
 /// Embassy's executor never ends; the task that runs the pool does.
-pub(crate) struct OnEmbassy {
+pub struct OnEmbassy {
     pool: &'static EmbassyPool,
     end: Option<Sender<()>>,
     ended: Receiver<()>,
@@ -260,7 +294,7 @@ impl Drop for OnEmbassy {
 }
 
 /// The driver on one of the application's threads.
-pub(crate) struct AnyBlockOn;
+pub struct AnyBlockOn;
 
 impl RuntimeUnderTest for AnyBlockOn {
     fn new() -> Self {
@@ -315,7 +349,8 @@ impl Drop for Ending {
 
 // Single-threaded executors, with a transport that is not `Send`.
 
-pub(crate) struct TokioLocalSet(LocalThread<Rc<LocalSet>>);
+/// A `LocalSet` of tokio.
+pub struct TokioLocalSet(LocalThread<Rc<LocalSet>>);
 
 impl RuntimeUnderTest for TokioLocalSet {
     fn new() -> Self {
@@ -339,7 +374,8 @@ impl RuntimeUnderTest for TokioLocalSet {
     }
 }
 
-pub(crate) struct SmolLocal(LocalThread<Rc<LocalExecutor<'static>>>);
+/// A `LocalExecutor` of smol.
+pub struct SmolLocal(LocalThread<Rc<LocalExecutor<'static>>>);
 
 impl RuntimeUnderTest for SmolLocal {
     fn new() -> Self {
