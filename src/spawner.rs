@@ -49,8 +49,9 @@ pub trait LocalSpawner {
 
 /// A clock and a spawner in one value, set with [`Builder::runtime`](crate::session::Builder::runtime).
 pub trait Runtime: Clock + Spawner + Clone {
-    /// Binds this value to the calling thread's executor, if the runtime needs that. Called once, when the session is
-    /// started. Default: nothing.
+    /// Binds this value to the calling thread's executor, if the runtime needs that. Called once, by
+    /// [`Builder::runtime`](crate::session::Builder::runtime); an error is returned when the session is started.
+    /// Default: nothing.
     ///
     /// # Errors
     /// When called outside the executor, or when the executor lacks what the clock needs.

@@ -94,11 +94,11 @@ fn a_missing_or_invalid_variable_is_named() {
     let url = |url| [("TINKER_API_KEY", KEY), ("TINKER_BASE_URL", url)];
     refused(
         &url("ftp://host"),
-        "TINKER_BASE_URL is neither http:// nor https://",
+        "TINKER_BASE_URL begins with neither https:// nor http:// (\"ftp://\")",
     );
     refused(
         &url("http://me:sk-sentinel-0123456789@host"),
-        "TINKER_BASE_URL has a user or password: leave it out",
+        "TINKER_BASE_URL has a user or password (the part before \"@\"): leave it out",
     );
 }
 

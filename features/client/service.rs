@@ -190,6 +190,7 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         let api = Arc::new(Api::new(Box::new(io), endpoint, random, self.max_requests));
         let create = self.create(&api)?;
         let created: CreatedSession = api.ask(&create).await?;
+        created.check()?;
 
         let transport = HttpTransport::new(self.config, self.http);
         let mut telemetry = Reporter::builder(&*created.session_id)

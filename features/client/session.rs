@@ -2,7 +2,7 @@
 
 use super::api::{Api, Call};
 use super::block_on::block_on;
-use super::error::Result;
+use super::error::{ClientError, Result};
 use super::heartbeat;
 use super::io::{catch_panic, with_deadline};
 use super::pending::Pending;
@@ -214,6 +214,18 @@ impl Drop for ClientSession {
 }
 
 impl CreatedSession {
+    /// Refuses an id that no URL can name: clients resolve `.` and `..`, percent-encoded or not, and the call that
+    /// finishes the session would go elsewhere.
+    pub(super) fn check(&self) -> Result<()> {
+        match &*self.session_id {
+            id @ ("" | "." | "..") => {
+                let reason = format!("the session id {id:?} cannot be part of a URL");
+                Err(ClientError::invalid_response("create_session", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reports the backend's messages as diagnostics.
     fn report_messages(&self, api: &Api, handle: &Handle) {
         let messages = [
@@ -229,7 +241,7 @@ impl CreatedSession {
     }
 }
 
-/// Percent-encodes an id as a path segment.
+/// Percent-encodes an id as a path segment. It is not `.` or `..`, which has no encoding.
 fn path_segment(id: &str) -> String {
     let mut path = String::with_capacity(id.len());
     for byte in id.bytes() {

@@ -1,9 +1,11 @@
 //! What all calls to one backend share, for a client of its API.
 
-use super::config::{Config, ConfigError, PATH};
+use super::config::Config;
+use super::config_error::ConfigError;
+use super::redact::Secrets;
+use super::url::PATH;
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::vec::Vec;
 use http::HeaderMap;
 
 /// Base URL and headers of every call to the backend.
@@ -13,7 +15,7 @@ pub(crate) struct Api {
     /// Without the idempotency key.
     pub(crate) headers: HeaderMap,
     /// Redacted wherever a response's text is repeated.
-    pub(crate) secrets: Vec<Box<[u8]>>,
+    pub(crate) secrets: Secrets,
 }
 
 impl Config {

@@ -1,38 +1,59 @@
 //! Where telemetry is sent, and with which credentials.
 
+use super::config_error::{ConfigError, ConfigProblem};
+use super::redact::Secrets;
+use super::url::{self, Endpoint};
 use crate::session::options::enabled_by_environment;
-use crate::text::Text;
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::uri::Scheme;
+use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use std::ffi::OsString;
 
 const KEY_VARIABLE: &str = "TINKER_API_KEY";
 const URL_VARIABLE: &str = "TINKER_BASE_URL";
 const DEFAULT_URL: &str = "https://tinker.thinkingmachines.dev/services/tinker-prod";
-pub(super) const PATH: &str = "/api/v1/telemetry";
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Headers that the transport or the HTTP client sets.
-const RESERVED: [&str; 9] = [
+/// Headers that the transport or the HTTP client sets, and those that concern a single connection.
+const RESERVED: [&str; 17] = [
+    "accept-encoding",
     "connection",
     "content-encoding",
     "content-length",
+    "content-range",
     "content-type",
     "expect",
     "host",
+    "http2-settings",
+    "keep-alive",
+    "te",
+    "trailer",
+    "trailers",
     "transfer-encoding",
+    "upgrade",
     "x-api-key",
     "x-idempotency-key",
 ];
 
+/// Headers to a proxy on the way, which are between it and the client.
+const RESERVED_PREFIX: &str = "proxy-";
+
+/// Headers whose values are ordinary words, which may stand in any message.
+const NOT_SECRET: [HeaderName; 3] = [ACCEPT, ACCEPT_LANGUAGE, USER_AGENT];
+
 /// Shorter values are hardly secrets, and redacting them would hit ordinary text.
 const MIN_SECRET_BYTES: usize = 6;
+
+/// Servers refuse longer ones.
+const MAX_VALUE_BYTES: usize = 8 << 10;
+
+/// More than any server accepts.
+const MAX_HEADERS: usize = 256;
 
 /// Where telemetry is sent, and with what: base URL, API key, additional headers.
 ///
@@ -55,18 +76,24 @@ pub struct Config {
 #[derive(Clone)]
 pub(super) struct ResolvedConfig {
     pub(super) endpoint: Uri,
+    /// The base URL, the same for every spelling of it.
+    pub(super) destination: Box<str>,
+    /// The host that gets the key unencrypted.
+    pub(super) cleartext_host: Option<Box<str>>,
     /// Without the idempotency key.
     pub(super) headers: HeaderMap,
     /// Redacted wherever a response's text is repeated.
-    pub(super) secrets: Vec<Box<[u8]>>,
+    pub(super) secrets: Secrets,
 }
 
 impl Config {
-    /// A base URL (`https://` or `http://`, no query) and an API key. Whitespace around them and slashes at the end of
-    /// the URL are removed, but a line end in the key is an error.
+    /// A base URL (`https://` or `http://`, at most 2 048 bytes) and an API key (visible ASCII and spaces, at most
+    /// 8 KiB). Whitespace around them and slashes at the end of the URL are removed, but a line end in the key is an
+    /// error.
     ///
     /// # Errors
-    /// A [`ConfigError`] about `base_url` or `api_key`.
+    /// A [`ConfigError`] about `base_url` or `api_key`. The URL must be one that every client reads in the same way:
+    /// without user, query, fragment, `.` and `..`, with a valid host and port.
     pub fn new(base_url: &str, api_key: &str) -> Result<Self, ConfigError> {
         let resolved = ResolvedConfig::new(("base_url", base_url), ("api_key", api_key))?;
         Ok(Self {
@@ -100,16 +127,24 @@ impl Config {
     /// # Errors
     /// A [`ConfigError`] about the header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, ConfigError> {
-        let error = |problem| ConfigError::new(name, problem);
-        let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| error(ConfigProblem::HeaderName))?;
-        if RESERVED.contains(&parsed.as_str()) {
-            return Err(error(ConfigProblem::Reserved));
+        let parsed = header_name(name)?;
+        let error = |(problem, message)| ConfigError::new(parsed.as_str(), problem, message);
+        if RESERVED.contains(&parsed.as_str()) || parsed.as_str().starts_with(RESERVED_PREFIX) {
+            let message = "is a header that the transport or the client sets: leave it out";
+            return Err(error((ConfigProblem::Reserved, message.to_owned())));
         }
         let sensitive = header_value(value).map_err(error)?;
         if let Ok(resolved) = &mut self.resolved {
-            resolved.add_secret(value);
-            resolved.headers.insert(parsed, sensitive);
+            if !NOT_SECRET.contains(&parsed) {
+                resolved.add_secret(value);
+            }
+            let headers = &mut resolved.headers;
+            if headers.len() >= MAX_HEADERS
+                || headers.try_insert(parsed.clone(), sensitive).is_err()
+            {
+                let message = format!("is one header too many: there may be {MAX_HEADERS}");
+                return Err(error((ConfigProblem::TooManyHeaders, message)));
+            }
         }
         Ok(self)
     }
@@ -121,24 +156,38 @@ impl ResolvedConfig {
             None => Ok(None),
             Some(Ok(value)) if value.trim().is_empty() => Ok(None),
             Some(Ok(value)) => Ok(Some(value)),
-            Some(Err(_)) => Err(ConfigError::new(name, ConfigProblem::NotUnicode)),
+            Some(Err(_)) => {
+                let message = "is not Unicode";
+                Err(ConfigError::new(name, ConfigProblem::NotUnicode, message))
+            }
         };
-        let key = read(KEY_VARIABLE)?
-            .ok_or_else(|| ConfigError::new(KEY_VARIABLE, ConfigProblem::Missing))?;
+        let key = read(KEY_VARIABLE)?.ok_or_else(|| {
+            let message = "is not set: set it, or TINKER_TELEMETRY=off to do without";
+            ConfigError::new(KEY_VARIABLE, ConfigProblem::Missing, message)
+        })?;
         let url = read(URL_VARIABLE)?.unwrap_or_else(|| DEFAULT_URL.to_owned());
         Self::new((URL_VARIABLE, &url), (KEY_VARIABLE, &key))
     }
 
     /// Each value with the name that errors give it.
     fn new(url: (&str, &str), key: (&str, &str)) -> Result<Self, ConfigError> {
-        let endpoint =
-            endpoint(url.1.trim()).map_err(|problem| ConfigError::new(url.0, problem))?;
-        let key_error = |problem| ConfigError::new(key.0, problem);
         // Line ends stay: they are refused below.
         let secret = key.1.trim_matches([' ', '\t']);
+        let key_error = |(problem, message)| ConfigError::new(key.0, problem, message);
         if secret.is_empty() {
-            return Err(key_error(ConfigProblem::Empty));
+            return Err(key_error((ConfigProblem::Empty, "is empty".into())));
         }
+        if secret.contains("://") {
+            let message = format!("is a URL: are {} and {} exchanged?", key.0, url.0);
+            return Err(key_error((ConfigProblem::Exchanged, message)));
+        }
+        let mut secrets = Secrets::default();
+        secrets.add(secret.as_bytes());
+        let endpoint: Endpoint = url::parse(url.1.trim()).map_err(|(problem, message)| {
+            // The key may stand in the URL by mistake.
+            let message = secrets.redact(message.as_bytes());
+            ConfigError::new(url.0, problem, String::from_utf8_lossy(&message))
+        })?;
         let mut headers = HeaderMap::with_capacity(8);
         let json = HeaderValue::from_static("application/json");
         let agent = concat!("tinkex-telemetry/", env!("CARGO_PKG_VERSION"));
@@ -147,9 +196,11 @@ impl ResolvedConfig {
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         headers.insert(X_API_KEY, header_value(secret).map_err(key_error)?);
         Ok(Self {
-            endpoint,
+            endpoint: endpoint.uri,
+            destination: endpoint.canonical,
+            cleartext_host: endpoint.cleartext_host,
             headers,
-            secrets: Vec::from([secret.as_bytes().into()]),
+            secrets,
         })
     }
 
@@ -157,50 +208,51 @@ impl ResolvedConfig {
         // A response may repeat a part of it: the token without its scheme, a cookie without its name.
         let pieces = value.split([' ', '\t', ';', ',', '=']);
         for piece in core::iter::once(value.trim()).chain(pieces) {
-            let secret = piece.as_bytes();
-            if secret.len() >= MIN_SECRET_BYTES
-                && !self.secrets.iter().any(|known| **known == *secret)
-            {
-                self.secrets.push(secret.into());
+            if piece.len() >= MIN_SECRET_BYTES {
+                self.secrets.add(piece.as_bytes());
             }
         }
     }
 }
 
-fn endpoint(base: &str) -> Result<Uri, ConfigProblem> {
-    if base.is_empty() {
-        return Err(ConfigProblem::Empty);
+/// Errors do not show the name: a value may stand in its place.
+fn header_name(name: &str) -> Result<HeaderName, ConfigError> {
+    let error =
+        |message: String| ConfigError::new("header name", ConfigProblem::HeaderName, message);
+    if name.is_empty() {
+        return Err(error("is empty".into()));
     }
-    let uri: Uri = base.parse().map_err(|_| ConfigProblem::Url)?;
-    match uri.scheme() {
-        None => return Err(ConfigProblem::Url),
-        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {}
-        Some(_) => return Err(ConfigProblem::Scheme),
-    }
-    if uri
-        .authority()
-        .is_some_and(|host| host.as_str().contains('@'))
-    {
-        return Err(ConfigProblem::Userinfo);
-    }
-    if uri.host().is_none_or(str::is_empty) {
-        return Err(ConfigProblem::Host);
-    }
-    // `Uri`'s parser drops a fragment.
-    if uri.query().is_some() || base.contains('#') {
-        return Err(ConfigProblem::Query);
-    }
-    let base = base.trim_end_matches('/');
-    format!("{base}{PATH}")
-        .parse()
-        .map_err(|_| ConfigProblem::Url)
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+        let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        match (1..).zip(name.chars()).find(|(_, c)| !is_token(*c)) {
+            Some((at, odd)) => error(format!(
+                "contains {} as character {at}, which no name of a header may",
+                url::show(odd)
+            )),
+            None => error("is too long".into()),
+        }
+    })
 }
 
-fn header_value(value: &str) -> Result<HeaderValue, ConfigProblem> {
+fn header_value(value: &str) -> Result<HeaderValue, (ConfigProblem, String)> {
+    let value = value.trim_matches([' ', '\t']);
     if value.contains(['\r', '\n', '\0']) {
-        return Err(ConfigProblem::LineEnd);
+        return Err((ConfigProblem::LineEnd, "contains CR, LF or NUL".into()));
     }
-    let mut value = HeaderValue::from_str(value).map_err(|_| ConfigProblem::HeaderValue)?;
+    let is_visible = |c: char| c.is_ascii_graphic() || c == ' ';
+    if let Some((at, odd)) = (1..).zip(value.chars()).find(|(_, c)| !is_visible(*c)) {
+        let message = format!(
+            "contains {} as character {at}: only visible ASCII can be sent",
+            url::show(odd)
+        );
+        return Err((ConfigProblem::HeaderValue, message));
+    }
+    if value.len() > MAX_VALUE_BYTES {
+        let message = format!("is longer than {MAX_VALUE_BYTES} bytes");
+        return Err((ConfigProblem::TooLong, message));
+    }
+    let parsed = HeaderValue::from_str(value);
+    let mut value = parsed.map_err(|_| (ConfigProblem::HeaderValue, "cannot be sent".into()))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -219,93 +271,17 @@ impl fmt::Debug for ResolvedConfig {
         let names: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
         f.debug_struct("Config")
             .field("endpoint", &format_args!("{}", self.endpoint))
+            .field("destination", &self.destination)
+            .field("is_cleartext", &self.cleartext_host.is_some())
             .field("headers", &names)
             .finish_non_exhaustive()
     }
 }
 
-/// An invalid or missing setting. The message names the setting, never its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    setting: Text<64>,
-    problem: ConfigProblem,
-}
-
-/// What is wrong with a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ConfigProblem {
-    /// The variable is not set, or empty.
-    Missing,
-    /// The value is empty.
-    Empty,
-    /// The variable is not valid Unicode.
-    NotUnicode,
-    /// The value contains CR, LF or NUL.
-    LineEnd,
-    /// Not a valid header name.
-    HeaderName,
-    /// Not a valid header value: it contains characters other than visible ASCII.
-    HeaderValue,
-    /// A header that the transport or the client sets.
-    Reserved,
-    /// Not an absolute URL.
-    Url,
-    /// A scheme that is neither `http` nor `https`.
-    Scheme,
-    /// A URL without a host.
-    Host,
-    /// A URL with a user or a password.
-    Userinfo,
-    /// A URL with a query or a fragment.
-    Query,
-}
-
-impl ConfigError {
-    fn new(setting: &str, problem: ConfigProblem) -> Self {
-        let setting = Text::new(setting.escape_debug());
-        Self { setting, problem }
-    }
-
-    /// The variable (`TINKER_API_KEY`), the argument (`api_key`, `base_url`) or the header.
-    #[must_use]
-    pub fn setting(&self) -> &str {
-        self.setting.as_str()
-    }
-
-    /// What is wrong with it.
-    #[must_use]
-    pub const fn problem(&self) -> ConfigProblem {
-        self.problem
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.problem {
-            ConfigProblem::Missing => "is not set: set it, or TINKER_TELEMETRY=off to do without",
-            ConfigProblem::Empty => "is empty",
-            ConfigProblem::NotUnicode => "is not Unicode",
-            ConfigProblem::LineEnd => "contains CR, LF or NUL",
-            ConfigProblem::HeaderName => "is not the name of a header",
-            ConfigProblem::HeaderValue => "contains characters other than visible ASCII",
-            ConfigProblem::Reserved => "is a header that is set for you",
-            ConfigProblem::Url => "is not an absolute URL",
-            ConfigProblem::Scheme => "is neither http:// nor https://",
-            ConfigProblem::Host => "has no host",
-            ConfigProblem::Userinfo => "has a user or password: leave it out",
-            ConfigProblem::Query => "has a query or fragment: leave it out",
-        };
-        write!(f, "{} {what}", self.setting)
-    }
-}
-
-impl core::error::Error for ConfigError {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::{String, ToString};
+    use alloc::string::ToString;
 
     const SENTINEL: &str = "sk-sentinel-0123456789";
 
@@ -332,24 +308,61 @@ mod tests {
     }
 
     #[test]
-    fn each_invalid_url_is_refused_with_its_problem() {
+    fn an_invalid_url_is_refused_with_its_problem_and_shown_without_the_key() {
         for (url, expected) in [
             ("", ConfigProblem::Empty),
-            ("  ", ConfigProblem::Empty),
+            (" \n", ConfigProblem::Empty),
             ("nonsense", ConfigProblem::Url),
-            ("/path/alone", ConfigProblem::Url),
-            ("http://", ConfigProblem::Url),
-            ("http://a b", ConfigProblem::Url),
+            ("http://a b", ConfigProblem::Character),
             ("http://:80", ConfigProblem::Host),
+            ("http://host:8O80", ConfigProblem::Port),
             ("ftp://host", ConfigProblem::Scheme),
             ("https://me:secret@host", ConfigProblem::Userinfo),
-            ("https://me@host", ConfigProblem::Userinfo),
             ("https://host/?a=b", ConfigProblem::Query),
-            ("https://host/#part", ConfigProblem::Query),
-            ("https://host\r\nx: y", ConfigProblem::Url),
+            ("https://host/api/v1/telemetry", ConfigProblem::Path),
         ] {
             assert_eq!(problem(url), Some(expected), "{url:?}");
         }
+        for url in [
+            "http://sk-sentinel-0123456789..x",
+            "http://SK-SENTINEL-0123456789-",
+        ] {
+            let error = Config::new(url, SENTINEL).expect_err("refused").to_string();
+            assert!(error.contains("[redacted]"), "{error}");
+            assert!(!error.to_ascii_lowercase().contains("sentinel"), "{error}");
+        }
+        let swapped = Config::new(SENTINEL, "http://host").expect_err("refused");
+        assert_eq!(swapped.problem(), ConfigProblem::Exchanged);
+        assert_eq!(
+            swapped.to_string(),
+            "api_key is a URL: are api_key and base_url exchanged?"
+        );
+        let missing = Config::new(SENTINEL, " ").expect_err("refused");
+        assert_eq!(missing.to_string(), "api_key is empty");
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_sent_is_refused_and_not_shown() {
+        let refused = |key: &str| {
+            let error = Config::new("http://host", key).expect_err("refused");
+            let variables = [(KEY_VARIABLE, key), (URL_VARIABLE, "http://host")];
+            let shown = from(&variables).expect_err("refused").to_string();
+            let name = |text: String| text.replace("api_key", KEY_VARIABLE);
+            assert_eq!(name(error.to_string()), shown);
+            assert!(!shown.contains("0123"), "{shown}");
+            error.problem()
+        };
+        for odd in [
+            "\u{e9}", "\u{200b}", "\u{feff}", "\u{7f}", "\t", "\u{1}", "\u{201c}",
+        ] {
+            for key in [format!("sk-0123{odd}4567"), format!("sk-0123{odd}x")] {
+                assert_eq!(refused(&key), ConfigProblem::HeaderValue, "{key:?}");
+            }
+        }
+        assert_eq!(refused("sk-0123\n"), ConfigProblem::LineEnd);
+        assert_eq!(refused("sk-0123\0"), ConfigProblem::LineEnd);
+        assert_eq!(refused(&"0123".repeat(2049)), ConfigProblem::TooLong);
+        assert!(Config::new("http://host", " any key\t").is_ok());
     }
 
     #[test]
@@ -386,13 +399,13 @@ mod tests {
                 (KEY_VARIABLE, SENTINEL),
                 (URL_VARIABLE, "https://me:secret@host")
             ]),
-            "TINKER_BASE_URL has a user or password: leave it out"
+            "TINKER_BASE_URL has a user or password (the part before \"@\"): leave it out"
         );
     }
 
     #[test]
     fn the_url_has_a_default_and_an_empty_variable_counts_as_not_set() {
-        let default = format!("{DEFAULT_URL}{PATH}");
+        let default = format!("{DEFAULT_URL}{}", url::PATH);
         let key = (KEY_VARIABLE, SENTINEL);
         assert_eq!(endpoint_of(from(&[key]).expect("a key")), default);
         let empty = from(&[key, (URL_VARIABLE, " ")]).expect("a key");
@@ -419,15 +432,75 @@ mod tests {
         assert_eq!(refused("x-a", "b\0"), "x-a contains CR, LF or NUL");
         assert_eq!(
             refused("x-a", "\u{7f}"),
-            "x-a contains characters other than visible ASCII"
+            "x-a contains U+007F as character 1: only visible ASCII can be sent"
         );
-        assert_eq!(refused("", "b"), " is not the name of a header");
-        assert_eq!(refused("x\na", "b"), "x\\na is not the name of a header");
         assert_eq!(
-            refused("X-API-Key", "b"),
-            "X-API-Key is a header that is set for you"
+            refused("x-a", "d\u{e9}"),
+            "x-a contains U+00E9 as character 2: only visible ASCII can be sent"
         );
-        assert_eq!(refused("Host", "b"), "Host is a header that is set for you");
+        assert_eq!(refused("", "b"), "header name is empty");
+        assert_eq!(
+            refused("Bearer sk-0123456789", "authorization"),
+            "header name contains a space as character 7, which no name of a header may"
+        );
+        assert_eq!(
+            refused("x\na", "b"),
+            "header name contains U+000A as character 2, which no name of a header may"
+        );
+    }
+
+    #[test]
+    fn headers_that_the_client_sets_or_that_concern_a_connection_are_refused() {
+        let refused = |name: &str| {
+            let config = Config::new("http://host", SENTINEL).expect("a config");
+            config.header(name, "b").err().map(|error| error.problem())
+        };
+        for name in RESERVED {
+            assert_eq!(refused(name), Some(ConfigProblem::Reserved), "{name}");
+            assert_eq!(refused(&name.to_ascii_uppercase()), refused(name));
+        }
+        for name in [
+            "Proxy-Authorization",
+            "proxy-connection",
+            "Proxy-Authenticate",
+        ] {
+            assert_eq!(refused(name), Some(ConfigProblem::Reserved), "{name}");
+        }
+        for name in [
+            "user-agent",
+            "authorization",
+            "cookie",
+            "x-tenant",
+            "forwarded",
+        ] {
+            assert_eq!(refused(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn more_headers_than_a_request_may_have_are_refused() {
+        let mut config = Config::new("http://host", SENTINEL).expect("a config");
+        let error = (0..).find_map(|number| {
+            let result = config.clone().header(&format!("x-{number}"), "b");
+            match result {
+                Ok(more) => {
+                    config = more;
+                    None
+                }
+                Err(error) => Some(error.problem()),
+            }
+        });
+        assert_eq!(error, Some(ConfigProblem::TooManyHeaders));
+    }
+
+    #[test]
+    fn the_words_of_a_user_agent_are_no_secrets() {
+        let config = Config::new("http://host", SENTINEL)
+            .and_then(|config| config.header("user-agent", "application/1.0"))
+            .expect("a config");
+        let resolved = config.resolved.expect("a complete config");
+        let text = b"content-type must be application/json";
+        assert_eq!(&*resolved.secrets.redact(text), text);
     }
 
     #[test]

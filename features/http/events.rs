@@ -1,7 +1,7 @@
 //! HTTP events: the application's requests and their results, on the session's bus.
 
-use super::config::PATH;
 use super::failure::Failure;
+use super::url::PATH;
 use super::{HttpClient, HttpError};
 use crate::bus::{Bus, HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, Pair, Value};
 use crate::session::Handle;

@@ -4,12 +4,16 @@
 mod api;
 mod client;
 mod config;
+mod config_error;
 pub(crate) mod events;
 pub(crate) mod failure;
+mod redact;
 mod transport;
+mod url;
 
 pub use client::{HttpClient, HttpError, MAX_RESPONSE_BYTES, ResponseBounds};
-pub use config::{Config, ConfigError, ConfigProblem};
+pub use config::Config;
+pub use config_error::{ConfigError, ConfigProblem};
 pub use events::{HttpCall, HttpEvents, Observed, RetryCount};
 pub use transport::HttpTransport;
 

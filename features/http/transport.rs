@@ -1,13 +1,14 @@
 //! The HTTP transport: turns a batch into a request, and a response into an outcome.
 
 use super::client::{HttpClient, HttpError};
-use super::config::{Config, ConfigError, ResolvedConfig};
+use super::config::{Config, ResolvedConfig};
+use super::config_error::ConfigError;
 use super::events::OwnRequest;
+use super::redact::Secrets;
 use crate::engine::retry::RetryAfter;
 use crate::event::Blame;
 use crate::text::Text;
 use crate::transport::{Batch, Receipt, SendError, SetupError, Transport};
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -98,12 +99,12 @@ impl ResolvedConfig {
     }
 }
 
-fn no_response(error: &HttpError, secrets: &[Box<[u8]>]) -> SendError {
+fn no_response(error: &HttpError, secrets: &Secrets) -> SendError {
     SendError::retryable(printable::<160>(error.message().as_bytes(), secrets))
 }
 
 /// What a response means: the whole policy of the wire protocol.
-fn outcome(response: &Response<Bytes>, secrets: &[Box<[u8]>]) -> Result<Receipt, SendError> {
+fn outcome(response: &Response<Bytes>, secrets: &Secrets) -> Result<Receipt, SendError> {
     let status = response.status();
     if status.is_success() {
         return Ok(Receipt::delivered());
@@ -138,10 +139,14 @@ fn retry_after(value: &HeaderValue) -> Option<RetryAfter> {
 }
 
 /// The first `N` bytes of text from outside, without secrets, control characters or runs of white space.
-pub(crate) fn printable<const N: usize>(bytes: &[u8], secrets: &[Box<[u8]>]) -> Text<N> {
+pub(crate) fn printable<const N: usize>(bytes: &[u8], secrets: &Secrets) -> Text<N> {
+    // Some of it will be left out, so this is more than `N`.
+    let bytes = bytes.trim_ascii_start();
+    let bytes = bytes.get(..16 * N).unwrap_or(bytes);
+    let redacted = secrets.redact(bytes);
     let mut text = Text::default();
     let mut has_gap = false;
-    for character in redact(bytes, secrets, N).trim().chars() {
+    for character in String::from_utf8_lossy(&redacted).trim().chars() {
         let is_plain = character.is_ascii_graphic() || character.is_alphanumeric();
         let result = match (is_plain, has_gap) {
             (true, _) => text.write_char(character),
@@ -154,43 +159,6 @@ pub(crate) fn printable<const N: usize>(bytes: &[u8], secrets: &[Box<[u8]>]) -> 
         }
     }
     text
-}
-
-/// At least the first `len` bytes of the text after the secrets are replaced.
-fn redact(mut bytes: &[u8], secrets: &[Box<[u8]>], len: usize) -> String {
-    let mut out = Vec::new();
-    // The caller may still drop white space, so this returns more than `len`.
-    while out.len() < 4 * len
-        && let Some((first, rest)) = bytes.split_first()
-    {
-        match longest_secret(bytes, secrets) {
-            Some(len) => {
-                out.extend_from_slice(b"[redacted]");
-                bytes = &bytes[len..];
-            }
-            None => {
-                out.push(*first);
-                bytes = rest;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// The length of the longest secret that `bytes` starts with, or of the rest of `bytes` if that is the start of a
-/// secret: the text may have been truncated.
-fn longest_secret(bytes: &[u8], secrets: &[Box<[u8]>]) -> Option<usize> {
-    const MIN_PARTIAL_BYTES: usize = 4;
-    let mut secrets = secrets.iter().map(|secret| &**secret);
-    let longest = secrets
-        .clone()
-        .filter(|secret| bytes.starts_with(secret))
-        .map(<[u8]>::len)
-        .max();
-    if bytes.len() >= MIN_PARTIAL_BYTES && secrets.any(|secret| secret.starts_with(bytes)) {
-        return Some(bytes.len());
-    }
-    longest
 }
 
 #[cfg(test)]
@@ -208,7 +176,7 @@ mod tests {
     }
 
     fn outcome_of(status: u16) -> Result<Receipt, SendError> {
-        outcome(&response(status, ""), &[])
+        outcome(&response(status, ""), &Secrets::default())
     }
 
     #[test]
@@ -248,7 +216,7 @@ mod tests {
             let mut with_header = response(status, "");
             let seconds = HeaderValue::from_static("7");
             with_header.headers_mut().insert(RETRY_AFTER, seconds);
-            let differs = outcome(&with_header, &[]) != outcome_of(status);
+            let differs = outcome(&with_header, &Secrets::default()) != outcome_of(status);
             assert_eq!(differs, is_honored, "{status}");
         }
     }
@@ -257,33 +225,34 @@ mod tests {
     fn an_error_quotes_the_beginning_of_the_response_on_one_line() {
         let error = outcome(
             &response(400, " {\"error\":\r\n\t\"no\u{1b}[2J\u{202e}\"}\n"),
-            &[],
+            &Secrets::default(),
         );
         assert_eq!(
             error.map_err(|error| error.to_string()),
             Err("HTTP 400: {\"error\": \"no [2J \"}".into())
         );
         let long = "x".repeat(1000);
-        let text = printable::<80>(long.as_bytes(), &[]);
+        let text = printable::<80>(long.as_bytes(), &Secrets::default());
         assert_eq!(text.as_str().len(), 80);
     }
 
     #[test]
     fn a_secret_is_redacted_wherever_the_response_repeats_it() {
         let secret = "sk-0123456789";
-        let secrets: [Box<[u8]>; 1] = [secret.as_bytes().into()];
+        let mut secrets = Secrets::default();
+        secrets.add(secret.as_bytes());
         for before in 0..100 {
             let body = format!("{}{secret}{secret} {secret}", "x".repeat(before));
             let text = printable::<80>(body.as_bytes(), &secrets);
             assert!(!text.as_str().contains("sk-0"), "{text}");
         }
-        for len in 4..secret.len() {
+        for len in 8..secret.len() {
             let text = printable::<80>(format!("cut: {}", &secret[..len]).as_bytes(), &secrets);
             assert_eq!(text.as_str(), "cut: [redacted]");
         }
-        let longer: Box<[u8]> = format!("{secret}-and-more").into_bytes().into();
-        let both = [secrets[0].clone(), longer.clone()];
-        assert_eq!(printable::<80>(&longer, &both).as_str(), "[redacted]");
+        secrets.add(b"sk-0123456789-and-more");
+        let text = printable::<80>(b"sk-0123456789-and-more", &secrets);
+        assert_eq!(text.as_str(), "[redacted]");
         let error = no_response(&HttpError::new(format!("bad header {secret}")), &secrets);
         assert_eq!(error.to_string(), "bad header [redacted]");
     }

@@ -31,12 +31,13 @@ use std::panic::catch_unwind;
 /// If the variable is not a number from 0 to 2^64 - 1: a silent fallback would replay another seed.
 #[must_use]
 pub fn seed_from_env() -> u64 {
-    match std::env::var("TINKEX_SIM_SEED") {
-        Ok(text) => match text.trim().parse() {
-            Ok(seed) => seed,
-            Err(_) => panic!("TINKEX_SIM_SEED is not a number from 0 to 2^64 - 1: {text:?}"),
-        },
-        Err(_) => 1,
+    let Some(text) = std::env::var_os("TINKEX_SIM_SEED") else {
+        return 1;
+    };
+    // Whatever is not Unicode is no number either.
+    match text.to_str().and_then(|text| text.trim().parse().ok()) {
+        Some(seed) => seed,
+        None => panic!("TINKEX_SIM_SEED is not a number from 0 to 2^64 - 1: {text:?}"),
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Sweep {
 }
 
 impl Sim {
-    /// A sweep over these seeds.
+    /// A sweep over these seeds; over none, if the range is empty or ends before it starts.
     pub fn sweep(seeds: Range<u64>) -> Sweep {
         Sweep::new(seeds)
     }
@@ -122,7 +122,8 @@ impl Sweep {
             .and_then(|number| self.first_seeds.get(number));
         first.copied().or_else(|| {
             let number = number - self.first_seeds.len() as u64;
-            (number < self.seeds.end - self.seeds.start).then(|| self.seeds.start + number)
+            let seed = self.seeds.start.checked_add(number)?;
+            self.seeds.contains(&seed).then_some(seed)
         })
     }
 
@@ -160,7 +161,8 @@ impl Sweep {
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         failures.sort_by_key(|report| report.seed);
-        let planned = self.first_seeds.len() as u64 + (self.seeds.end - self.seeds.start);
+        let range = self.seeds.end.saturating_sub(self.seeds.start);
+        let planned = (self.first_seeds.len() as u64).saturating_add(range);
         SweepReport {
             runs: next.into_inner().min(planned),
             steps: steps.into_inner(),

@@ -2,7 +2,7 @@
 
 use crate::event::writer::EventWriter;
 use crate::sys::entropy::Random;
-use core::fmt;
+use core::fmt::{self, Write};
 use uuid::Uuid;
 
 #[cfg(feature = "std")]
@@ -14,7 +14,8 @@ use crate::text::Str;
 
 /// The id of a session.
 ///
-/// Strings convert into it. Building a session fails if the id is empty or contains CR, LF or NUL.
+/// Strings convert into it. Building a session fails if the id is empty, contains a control or an invisible character,
+/// begins or ends with a space, or is `.` or `..`, which no URL can name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionId(Id);
 
@@ -134,10 +135,14 @@ impl IdentitySettings {
     ) -> Result<Identity, IdentityError> {
         let platform = self.platform.unwrap_or_else(host_platform);
         if let Id::Given(id) = &self.id.0 {
-            check("session id", id)?;
+            check_id(id)?;
         }
         check("platform", &platform)?;
+        if !is_platform(&platform) {
+            return Err(IdentityError::Platform(platform));
+        }
         check("sdk_version", &self.sdk_version)?;
+        visible("sdk_version", &self.sdk_version)?;
         Ok(Identity {
             id: match self.id.0 {
                 Id::Given(given) => given,
@@ -199,6 +204,51 @@ fn check(what: &'static str, value: &str) -> Result<(), IdentityError> {
     }
 }
 
+fn check_id(id: &str) -> Result<(), IdentityError> {
+    const WHAT: &str = "session id";
+    check(WHAT, id)?;
+    if let Some(odd) = id.chars().find(|c| c.is_control() || is_invisible(*c)) {
+        return Err(IdentityError::Character(WHAT, odd));
+    }
+    if id.starts_with(' ') || id.ends_with(' ') {
+        return Err(IdentityError::OuterSpace(WHAT));
+    }
+    if matches!(id, "." | "..") {
+        return Err(IdentityError::Dots(WHAT));
+    }
+    Ok(())
+}
+
+/// Characters that have no width or change the direction of what follows: two ids that look alike would differ.
+const fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// The form that backends expect: two words, `family/os`.
+fn is_platform(text: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
+    let parts = text.split_once('/');
+    parts.is_some_and(|(family, os)| is_word(family) && is_word(os) && !os.contains('/'))
+}
+
+fn visible(what: &'static str, value: &str) -> Result<(), IdentityError> {
+    match value.chars().find(|c| !c.is_ascii_graphic()) {
+        Some(odd) => Err(IdentityError::Character(what, odd)),
+        None => Ok(()),
+    }
+}
+
 /// An invalid session id, platform or version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -207,6 +257,14 @@ pub enum IdentityError {
     Empty(&'static str),
     /// The named string contains the named character: CR, LF or NUL.
     Control(&'static str, &'static str),
+    /// The named string contains this character, which it must not.
+    Character(&'static str, char),
+    /// The named string begins or ends with a space.
+    OuterSpace(&'static str),
+    /// The named string is `.` or `..`.
+    Dots(&'static str),
+    /// The platform, which this is, is not of the form `family/os`.
+    Platform(Str),
     /// Session id, platform and version make the part of a request's body before its events longer than 8 KiB (1 KiB
     /// without `alloc`).
     TooLong,
@@ -217,6 +275,21 @@ impl fmt::Display for IdentityError {
         match self {
             Self::Empty(what) => write!(f, "the {what} is empty"),
             Self::Control(what, which) => write!(f, "the {what} contains {which}"),
+            Self::Character(what, ' ') => write!(f, "the {what} contains a space"),
+            Self::Character(what, odd) => {
+                write!(f, "the {what} contains U+{:04X}", u32::from(*odd))
+            }
+            Self::OuterSpace(what) => write!(f, "the {what} begins or ends with a space"),
+            Self::Dots(what) => write!(f, "the {what} is \".\" or \"..\", which no URL can name"),
+            Self::Platform(platform) => {
+                f.write_str("the platform \"")?;
+                for character in platform.chars().take(64) {
+                    // It may be anything, and this ends up in terminals.
+                    let is_plain = character.is_ascii_graphic() || character == ' ';
+                    f.write_char(if is_plain { character } else { '?' })?;
+                }
+                f.write_str("\" is not of the form family/os, as unix/linux is")
+            }
             Self::TooLong => f.write_str("session id, platform and version are too long"),
         }
     }

@@ -193,7 +193,7 @@ impl Options {
         }
         if self.max_queue_bytes > isize::MAX as usize / 4 {
             let too_high =
-                Problem::Above(isize::MAX as usize / 4, "a quarter of the address space");
+                Problem::Above(isize::MAX as usize / 4, "an eighth of the address space");
             return Err(OptionError::new("max_queue_bytes", too_high));
         }
         if self.flush_threshold > self.max_queue_size {

@@ -127,6 +127,31 @@ fn an_invalid_identity_is_refused_with_the_reason() {
             IdentityError::Control("sdk_version", "NUL"),
         ),
         (named(&"s".repeat(8 << 10)), IdentityError::TooLong),
+        (named("."), IdentityError::Dots("session id")),
+        (named(".."), IdentityError::Dots("session id")),
+        (named(" "), IdentityError::OuterSpace("session id")),
+        (named("a "), IdentityError::OuterSpace("session id")),
+        (named("a\tb"), IdentityError::Character("session id", '\t')),
+        (
+            named("a\u{85}"),
+            IdentityError::Character("session id", '\u{85}'),
+        ),
+        (
+            named("a\u{200b}"),
+            IdentityError::Character("session id", '\u{200b}'),
+        ),
+        (
+            named("\u{202e}a"),
+            IdentityError::Character("session id", '\u{202e}'),
+        ),
+        (
+            named("s").sdk_version("1 2"),
+            IdentityError::Character("sdk_version", ' '),
+        ),
+        (
+            named("s").sdk_version("1.0\u{e9}"),
+            IdentityError::Character("sdk_version", '\u{e9}'),
+        ),
     ];
     for (builder, expected) in cases {
         let (error, text) = refusal(builder);
@@ -136,8 +161,41 @@ fn an_invalid_identity_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_platform_that_is_not_family_and_os_is_refused_and_shown() {
+    let on = |platform: &'static str| {
+        Reporter::builder("s")
+            .transport(Wire::new([], Reply::Accept))
+            .clock(ManualClock::default())
+            .enabled(true)
+            .platform(platform)
+    };
+    for platform in [
+        "what",
+        "/linux",
+        "unix/",
+        "/",
+        "a/b/c",
+        "unix /linux",
+        "unix/Mac OS",
+    ] {
+        let (error, text) = refusal(on(platform));
+        let expected = BuildError::Identity(IdentityError::Platform(platform.into()));
+        assert_eq!(error, expected);
+        assert!(text.contains(&format!("\"{platform}\"")), "{text}");
+    }
+    for platform in [
+        "bare/metal",
+        "unknown/unknown",
+        "windows/nt",
+        "unix/linux-x86_64",
+    ] {
+        assert!(on(platform).build().is_ok(), "{platform}");
+    }
+}
+
+#[test]
 fn any_other_session_id_and_none_are_allowed() {
-    let names = ["a b", "\"\\\u{1}\t", "é😀", &"s".repeat(4 << 10)];
+    let names = ["a b", "\"\\", "...", "../x", "é😀", &"s".repeat(4 << 10)];
     for name in names {
         let wire = Wire::new([], Reply::Accept);
         let built = Reporter::builder(name)

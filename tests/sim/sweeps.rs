@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::env;
+use std::ffi::OsString;
 use tinkex_telemetry::sim::{Fault, Faults, Sim, Workload, coverage};
 
 /// The number of seeds: `TINKEX_SIM_SEEDS`, which `ci/sweep` sets, or a few.
 fn count() -> u64 {
-    let count = env::var("TINKEX_SIM_SEEDS").ok();
-    count.map_or(2_000, |count| count.parse().expect("a number of seeds"))
+    let count = env::var_os("TINKEX_SIM_SEEDS");
+    let number = |count: OsString| count.to_str().and_then(|count| count.parse().ok());
+    count.map_or(2_000, |count| number(count).expect("a number of seeds"))
 }
 
 fn known() -> impl Iterator<Item = u64> {
@@ -32,6 +34,20 @@ fn two_runs_of_a_seed_are_identical() {
         .check_determinism()
         .run_workload()
         .assert_ok();
+}
+
+#[test]
+fn a_range_that_ends_before_it_starts_is_empty() {
+    let backwards = core::ops::Range { start: 5, end: 3 };
+    for (sweep, runs) in [
+        (Sim::sweep(backwards.clone()), 0),
+        (Sim::sweep(backwards).first([7]).jobs(2), 1),
+        (Sim::sweep(u64::MAX - 1..u64::MAX), 1),
+    ] {
+        let report = sweep.run(|_| async {});
+        report.assert_ok();
+        assert_eq!(report.runs, runs);
+    }
 }
 
 /// Recorded once: other optimization levels and other machines must produce the same trace.

@@ -2,6 +2,7 @@
 
 use crate::on_each_stack;
 use crate::runtimes::{KEY, Stack, ThreadUreq, builder, site, site_with};
+use serde_json::json;
 use std::thread;
 use std::time::Duration;
 use tinkex_telemetry::client::{ClientError, SamplingParams, ServiceClient};
@@ -15,6 +16,7 @@ on_each_stack! {
     dropping_the_last_client_ends_the_session,
     a_close_keeps_its_deadline_when_the_backend_stalls,
     without_telemetry_everything_else_works,
+    a_session_whose_id_no_url_can_name_is_refused,
 }
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -130,11 +132,29 @@ fn without_telemetry_everything_else_works<W: Stack>() {
     assert_eq!(collector.backend().calls_of("finish").len(), 1);
 }
 
+fn a_session_whose_id_no_url_can_name_is_refused<W: Stack>() {
+    for id in ["", ".", ".."] {
+        let collector = Collector::start().unwrap();
+        let created = Reply::json(&json!({ "session_id": id, "type": "create_session" }));
+        collector.backend().script("create_session", [created]);
+        let stack = W::default();
+        let error = stack.wait(builder::<W>(&collector).connect()).unwrap_err();
+        assert!(
+            matches!(error, ClientError::InvalidResponse { .. }),
+            "{error}"
+        );
+        let expected = format!("the session id {id:?} cannot be part of a URL");
+        assert!(error.to_string().ends_with(&expected), "{error}");
+        assert_eq!(collector.backend().calls_of("finish").len(), 0);
+    }
+}
+
 #[test]
 fn an_invalid_setup_is_an_error_that_names_the_problem() {
     let wrong = Config::new("ftp://host", KEY).unwrap_err();
     let shown = ClientError::from(wrong).to_string();
-    assert_eq!(shown, "base_url is neither http:// nor https://");
+    let expected = "base_url begins with neither https:// nor http:// (\"ftp://\")";
+    assert_eq!(shown, expected);
     let config = Config::new("http://127.0.0.1:1", KEY).unwrap();
     let outside = ServiceClient::builder(config)
         .http(Reqwest::new().unwrap())
