@@ -16,6 +16,7 @@ use std::time::Instant;
 use std::{env, io};
 use tinkex_telemetry::collector::{Collector, Reply, ReplyKind};
 use tinkex_telemetry::event::StatusError;
+use tinkex_telemetry::session::SessionId;
 use tinkex_telemetry::{
     Config, Handle, HttpTransport, Reporter, Severity, Stats, Thread, Ureq, fields,
 };
@@ -32,8 +33,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     };
 
     let start = Instant::now();
-    let session = format!("quickstart-{}", std::process::id());
-    let telemetry = Reporter::builder(&session)
+    // A fresh id for each run: the backend would take a second run under the same id for the first.
+    let telemetry = Reporter::builder(SessionId::random())
         .transport(HttpTransport::new(config, Ureq::new()))
         .runtime(Thread)
         .retry_base_delay(Duration::from_millis(50))
@@ -42,6 +43,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         println!("TINKER_TELEMETRY switches telemetry off: nothing was sent");
         return Ok(ExitCode::SUCCESS);
     }
+    let session = telemetry.session_id().unwrap_or_default().to_owned();
     work(&telemetry);
     let logged = start.elapsed();
     let drain = telemetry.stop_blocking(Duration::from_secs(30))?;

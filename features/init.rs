@@ -18,7 +18,9 @@ pub type Telemetry = Reporter<HttpTransport<Ureq>, Thread, Thread>;
 /// and every call on the guard is a no-op.
 ///
 /// ```no_run
-/// let telemetry = tinkex_telemetry::init("session-123")?;
+/// use tinkex_telemetry::session::SessionId;
+///
+/// let telemetry = tinkex_telemetry::init(SessionId::random())?;
 /// telemetry.log("app.started", tinkex_telemetry::fields! { version: "1.0.0" });
 /// # Ok::<_, tinkex_telemetry::InitError>(())
 /// ```

@@ -1,13 +1,20 @@
 //! The records that a collector keeps: the events of each session, with duplicates and gaps, and the requests.
 
-use alloc::{borrow::ToOwned, format, string::String, sync::Arc, vec::Vec};
+use alloc::{
+    borrow::{Cow, ToOwned},
+    format,
+    string::String,
+    sync::Arc,
+    vec::Vec,
+};
 use core::ops::RangeInclusive;
 use std::{collections::HashMap, time::Instant};
 
 use http::HeaderMap;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::super::wire::checked::{Checked, CheckedEvent, EventKind};
+use super::super::wire::json::{self, Object};
 use super::super::wire::violation::{Place, Violation};
 use super::script::ReplyKind;
 
@@ -53,8 +60,67 @@ impl EventRecord {
         serde_json::from_str(&self.json).unwrap_or_default()
     }
 
+    /// Its `event_name`, or the `error_type` of an exception; the [kind](Self::kind)'s name for the others.
+    pub fn name(&self) -> Cow<'_, str> {
+        let key = match self.kind {
+            EventKind::GenericEvent => "event_name",
+            EventKind::UnhandledException => "error_type",
+            _ => return Cow::Borrowed(self.kind.as_str()),
+        };
+        self.text(key).unwrap_or_default()
+    }
+
+    /// Its `event_data` as it was received, keys in their order; `None` unless it is a `GENERIC_EVENT`.
+    pub fn data(&self) -> Option<&str> {
+        match self.kind {
+            EventKind::GenericEvent => self.member("event_data").map(RawValue::get),
+            _ => None,
+        }
+    }
+
+    /// The `error_message` of an exception.
+    pub fn message(&self) -> Option<Cow<'_, str>> {
+        match self.kind {
+            EventKind::UnhandledException => self.text("error_message"),
+            _ => None,
+        }
+    }
+
+    /// The `traceback` of an exception that has one.
+    pub fn traceback(&self) -> Option<Cow<'_, str>> {
+        match self.kind {
+            EventKind::UnhandledException => self.text("traceback"),
+            _ => None,
+        }
+    }
+
+    /// The `duration` of a `SESSION_END`, as it was received.
+    pub fn duration(&self) -> Option<Cow<'_, str>> {
+        match self.kind {
+            EventKind::SessionEnd => self.text("duration"),
+            _ => None,
+        }
+    }
+
+    fn member(&self, key: &str) -> Option<&RawValue> {
+        Object::read(&self.json).ok()?.get(key)
+    }
+
+    fn text(&self, key: &str) -> Option<Cow<'_, str>> {
+        self.member(key).and_then(json::string)
+    }
+
     pub(super) fn shared_id(&self) -> Arc<str> {
         Arc::clone(&self.id)
+    }
+
+    /// Whether it is an exception or a user error.
+    fn is_failure(&self) -> bool {
+        match self.kind {
+            EventKind::UnhandledException => true,
+            EventKind::GenericEvent => self.name() == "user_error",
+            _ => false,
+        }
     }
 
     /// Whether the content is the same, in any order of keys.
@@ -103,6 +169,8 @@ pub struct SessionRecord {
     indices: HashMap<Arc<str>, u64>,
     duplicates: u64,
     has_ended: bool,
+    /// It has ended, and not by a fatal exception.
+    is_over: bool,
 }
 
 /// The rules on the order of a session's events.
@@ -110,7 +178,8 @@ pub struct SessionRecord {
 pub(super) struct OrderRules {
     /// The first event is a `SESSION_START`.
     pub(super) begins_with_start: bool,
-    /// Nothing follows the `SESSION_END`.
+    /// Nothing follows the `SESSION_END`, unless the event directly before that may have been the fatal exception that
+    /// ended the session: a program that survives it goes on logging.
     pub(super) nothing_after_end: bool,
     /// There is at most one `SESSION_END`.
     pub(super) ends_once: bool,
@@ -194,17 +263,39 @@ impl SessionRecord {
         let new = self.admit(&events, rules)?;
         self.duplicates += (events.len() - new.len()) as u64;
         self.sender = sender;
-        for event in &new {
-            self.insert(event.clone());
-        }
+        self.insert(&new);
         Ok(new)
     }
 
-    fn insert(&mut self, event: EventRecord) {
-        self.has_ended |= event.kind == EventKind::SessionEnd;
-        self.indices.insert(event.id.clone(), event.index);
-        let at = self.events.partition_point(|kept| kept.index < event.index);
-        self.events.insert(at, event);
+    /// Inserts events that increase in index. Time is linear in all events, and only in these if they are the last.
+    fn insert(&mut self, new: &[EventRecord]) {
+        for event in new {
+            self.is_over |= self.ends_for_good(new, event);
+            self.has_ended |= event.kind == EventKind::SessionEnd;
+            self.indices.insert(event.id.clone(), event.index);
+        }
+        let last = self.events.last().map(|event| event.index);
+        let is_late = new.first().map(|event| event.index) < last;
+        self.events.extend_from_slice(new);
+        if is_late {
+            // Two sorted runs, which a stable sort only merges.
+            self.events.sort_by_key(|event| event.index);
+        }
+    }
+
+    /// Whether `event` is a `SESSION_END` directly after an event, kept or among `new`, that is no failure. After a gap,
+    /// which may have been one, it is not known.
+    fn ends_for_good(&self, new: &[EventRecord], event: &EventRecord) -> bool {
+        if event.kind != EventKind::SessionEnd {
+            return false;
+        }
+        let before = event.index.checked_sub(1).and_then(|index| {
+            let at = new.binary_search_by_key(&index, |event| event.index);
+            at.ok()
+                .and_then(|at| new.get(at))
+                .or_else(|| self.at(index))
+        });
+        before.is_some_and(|before| !before.is_failure())
     }
 
     /// Returns the new ones of `events`, which are increasing in index and distinct in id.
@@ -214,7 +305,7 @@ impl SessionRecord {
         rules: OrderRules,
     ) -> Result<Vec<EventRecord>, Violation> {
         let mut new = Vec::with_capacity(events.len());
-        let mut has_ended = self.has_ended;
+        let (mut has_ended, mut is_over) = (self.has_ended, self.is_over);
         for (at, event) in events.iter().enumerate() {
             let place = Place::Event(at);
             if self.check_duplicate(event, place)? {
@@ -224,12 +315,11 @@ impl SessionRecord {
             if rules.begins_with_start && self.is_empty() && new.is_empty() {
                 check_start(event, place)?;
             }
-            if has_ended
-                && (rules.nothing_after_end
-                    || rules.ends_once && event.kind == EventKind::SessionEnd)
-            {
+            let is_second = has_ended && event.kind == EventKind::SessionEnd;
+            if rules.ends_once && is_second || rules.nothing_after_end && is_over {
                 return Err(place.violation("event", "follows the SESSION_END"));
             }
+            is_over |= self.ends_for_good(&new, event);
             has_ended |= event.kind == EventKind::SessionEnd;
             new.push(event.clone());
         }

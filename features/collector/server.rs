@@ -207,8 +207,8 @@ impl CollectorBuilder {
         self
     }
 
-    /// Accepts events after a session's `SESSION_END`, as from a program that survived a fatal exception, but no second
-    /// `SESSION_END`. Default: refused, unless [`lenient`](Self::lenient).
+    /// Accepts events after every `SESSION_END`, but no second one. Default: only after one that a fatal exception may
+    /// have caused, unless [`lenient`](Self::lenient).
     pub fn events_after_end(mut self) -> Self {
         self.rules.events_after_end = true;
         self

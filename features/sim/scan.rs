@@ -13,6 +13,9 @@ pub(super) struct ScannedEvent {
     pub(super) index: u64,
     /// `S` for SESSION_START, `E` for SESSION_END, otherwise the first letter of its type.
     pub(super) kind: u8,
+    /// Whether it is an exception or a user error, after which `SESSION_END` does not end the logging. Known only for
+    /// the last event of a request and the one before `SESSION_END`.
+    pub(super) is_failure: bool,
 }
 
 const EVENT_PREFIX: &[u8; 13] = br#"{"event_id":""#;
@@ -31,6 +34,7 @@ pub(super) fn scan(body: &[u8]) -> Vec<ScannedEvent> {
             (Some(event.index) == last.index.checked_add(1)).then_some(event)
         });
         if let Some(event) = expected {
+            note_failure(body, at, &mut found, Some(event.kind));
             at += step;
             found.push(event);
             continue;
@@ -39,6 +43,7 @@ pub(super) fn scan(body: &[u8]) -> Vec<ScannedEvent> {
             None => find(body, 0, |at| read(&body[at..])),
             Some(last) => find(body, at + last.min_len(), |at| read_after_event(body, at)),
         };
+        note_failure(body, at, &mut found, next.map(|(_, event)| event.kind));
         let Some((next, event)) = next else {
             return found;
         };
@@ -47,6 +52,23 @@ pub(super) fn scan(body: &[u8]) -> Vec<ScannedEvent> {
         }
         at = next;
         found.push(event);
+    }
+}
+
+/// Sets [`ScannedEvent::is_failure`] of the last event found, which begins at `at`, where it matters: before
+/// `SESSION_END` and at the end of the body.
+fn note_failure(body: &[u8], at: usize, found: &mut [ScannedEvent], next: Option<u8>) {
+    /// Longer than an event up to its name: ids and types have fixed lengths, an index has 20 digits at most.
+    const HEAD: usize = 256;
+    const USER_ERROR: &[u8] = br#"","event_name":"user_error","#;
+    if let (Some(last), None | Some(b'E')) = (found.last_mut(), next) {
+        let head = body.get(at..).unwrap_or_default();
+        let head = &head[..head.len().min(HEAD)];
+        last.is_failure = match last.kind {
+            b'U' => true,
+            b'G' => memchr::memmem::find(head, USER_ERROR).is_some(),
+            _ => false,
+        };
     }
 }
 
@@ -102,6 +124,7 @@ fn read(event: &[u8]) -> Option<ScannedEvent> {
         id: hash(id),
         index,
         kind,
+        is_failure: false,
     })
 }
 

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug)]
 struct StoredEvent {
     id: u64,
+    is_failure: bool,
     /// The client has received a 2xx for it.
     is_confirmed: bool,
 }
@@ -27,6 +28,8 @@ pub(super) struct Record {
     pub(super) duplicates: u64,
     pub(super) requests: u64,
     ended_at: Option<u64>,
+    /// `SESSION_END` follows something other than a failure, so nothing may follow it.
+    is_over: bool,
     /// The last request's first index and the hash of its key; `None` after a 413.
     last: Option<(u64, u64)>,
     /// The last index of a batch that the client knows to be rejected permanently.
@@ -189,11 +192,19 @@ impl Record {
         if event.kind == b'E' && self.ended_at.replace(event.index).is_some() {
             return Err("a second SESSION_END");
         }
+        if self.is_over {
+            return Err("it follows SESSION_END, and no fatal exception ended the session");
+        }
+        // A gap may have been the exception.
+        self.is_over = event.kind == b'E'
+            && index == self.events.len()
+            && matches!(self.events.last(), Some(Some(last)) if !last.is_failure);
         if index > self.events.len() {
             self.events.resize(index, None);
         }
         self.events.push(Some(StoredEvent {
             id: event.id,
+            is_failure: event.is_failure,
             is_confirmed: false,
         }));
         self.distinct += 1;
@@ -214,5 +225,83 @@ impl Inspected {
     /// The highest index.
     pub(super) fn last_index(&self) -> u64 {
         self.events.last().map_or(0, |event| event.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the server says of these events, each a kind, an index and whether it is a failure.
+    fn store(events: &[(u8, u64, bool)]) -> Result<(), &'static str> {
+        let mut record = Record::default();
+        events.iter().try_for_each(|&(kind, index, is_failure)| {
+            let event = ScannedEvent {
+                id: index,
+                index,
+                kind,
+                is_failure,
+            };
+            record.store(event, false)
+        })
+    }
+
+    #[test]
+    fn events_follow_the_end_only_after_a_failure_or_a_gap_that_may_have_been_one() {
+        let (start, end) = ((b'S', 0, false), (b'E', 2, false));
+        let log = |index| (b'G', index, false);
+        assert!(store(&[start, (b'U', 1, true), end, log(3), log(5)]).is_ok());
+        assert!(store(&[start, (b'G', 1, true), end, log(3)]).is_ok());
+        assert!(store(&[start, end, log(3)]).is_ok(), "a gap");
+        assert!(store(&[start, log(1), end]).is_ok());
+        assert!(store(&[start, log(1), end, log(3)]).is_err());
+        assert!(
+            store(&[
+                start,
+                (b'U', 1, true),
+                (b'G', 2, false),
+                (b'E', 3, false),
+                log(4)
+            ])
+            .is_err()
+        );
+        assert!(store(&[start, (b'E', 1, false), (b'U', 2, true)]).is_err());
+    }
+
+    #[test]
+    fn the_scan_knows_a_failure_before_the_end_and_at_the_end_of_a_body() {
+        let event = |index: u64, kind: &str, rest: &str| {
+            format!(
+                "{}{index}{}",
+                r#"{"event_id":"7f1c2d3e-4b5a-4c7d-8e9f-0a1b2c3d4e5f","event_session_index":"#,
+                format_args!(
+                    r#","event":"{kind}","severity":"WARNING","timestamp":"2025-11-26T10:30:45.000000Z",{rest}}}"#
+                )
+            )
+        };
+        let generic = |index, name: &str| {
+            let rest = format!(r#""event_name":"{name}","event_data":{{}}"#);
+            event(index, "GENERIC_EVENT", &rest)
+        };
+        let end = |index| event(index, "SESSION_END", r#""duration":"0:00:00""#);
+        let fatal = event(1, "UNHANDLED_EXCEPTION", r#""error_type":"E""#);
+        for (events, expected) in [
+            ([fatal, end(2), generic(3, "x")], [true, false, false]),
+            (
+                [generic(1, "user_error"), end(2), generic(3, "user_error")],
+                [true, false, true],
+            ),
+            (
+                [generic(1, "x"), end(2), generic(3, "user_errors")],
+                [false; 3],
+            ),
+        ] {
+            let body = format!("[{}]", events.join(","));
+            let failures: Vec<_> = scan(body.as_bytes())
+                .iter()
+                .map(|event| event.is_failure)
+                .collect();
+            assert_eq!(failures, expected, "{body}");
+        }
     }
 }

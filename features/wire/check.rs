@@ -55,11 +55,11 @@ pub enum Mode {
     /// Exactly what this crate writes.
     #[default]
     Strict,
-    /// Also what other clients write: timestamps with zero to six fractional digits, event ids and process uuids of any
-    /// form, any platform string, and unknown keys.
+    /// Also what other clients write: timestamps with zero to nine fractional digits and `+00:00` for UTC, event ids and
+    /// process uuids of any form, any platform string, and unknown keys.
     ///
     /// A lenient collector ignores headers (except the API key, if it was given one), and accepts a session from its
-    /// middle, out of order and after its end.
+    /// middle, out of order, after its end, and again from its start.
     Lenient,
 }
 
@@ -279,7 +279,10 @@ impl<'a> Fields<'a> {
     fn check_timestamp(&self) -> Result<(), Violation> {
         let (form, is_formed): (_, fn(&str) -> bool) = match self.mode {
             Mode::Strict => ("YYYY-MM-DDTHH:MM:SS.ffffffZ", form::is_timestamp),
-            Mode::Lenient => ("YYYY-MM-DDTHH:MM:SS[.f]Z", form::is_loose_timestamp),
+            Mode::Lenient => (
+                "YYYY-MM-DDTHH:MM:SS[.f] and Z or +00:00",
+                form::is_loose_timestamp,
+            ),
         };
         self.formed("timestamp", form, is_formed).map(drop)
     }

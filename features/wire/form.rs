@@ -20,12 +20,18 @@ pub(crate) fn is_uuid_v4(text: &str) -> bool {
 
 /// `2025-11-26T10:30:45.000000Z`: an existing date from 1970 to 9999.
 pub(crate) fn is_timestamp(text: &str) -> bool {
-    timestamp_fraction(text) == Some(6)
+    let fraction = text.strip_suffix('Z').and_then(timestamp_fraction);
+    fraction == Some(6)
 }
 
-/// The same, with zero to six fractional digits.
+/// The same, with zero to nine fractional digits, and UTC as `Z`, `z` or an offset of zero: `+00:00`, `-00:00`,
+/// `+0000`, `+00`.
 pub(crate) fn is_loose_timestamp(text: &str) -> bool {
-    timestamp_fraction(text).is_some_and(|digits| digits <= 6)
+    let mut endings = ["Z", "z", "+00:00", "-00:00", "+0000", "-0000", "+00", "-00"].into_iter();
+    let local = endings.find_map(|utc| text.strip_suffix(utc));
+    local
+        .and_then(timestamp_fraction)
+        .is_some_and(|digits| digits <= 9)
 }
 
 /// `H:MM:SS` or `H:MM:SS.ffffff`; hours are neither capped nor padded.
@@ -48,9 +54,9 @@ pub(crate) fn is_platform(text: &str) -> bool {
         .is_some_and(|(family, os)| is_word(family) && is_word(os) && !os.contains('/'))
 }
 
-/// The number of fractional digits of a valid timestamp.
-fn timestamp_fraction(text: &str) -> Option<usize> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+/// The number of fractional digits of a valid timestamp, from which the time zone was cut off.
+fn timestamp_fraction(local: &str) -> Option<usize> {
+    let (date, time) = local.split_once('T')?;
     let (clock, fraction) = split_fraction(time)?;
     let is_valid = numbers(date, '-', [4, 2, 2]).is_some_and(is_date)
         && matches!(numbers(clock, ':', [2, 2, 2]), Some([0..24, 0..60, 0..60]));
@@ -142,11 +148,31 @@ mod tests {
     }
 
     #[test]
-    fn a_loose_timestamp_has_zero_to_six_fractional_digits() {
-        assert!(is_loose_timestamp("2025-11-26T10:30:45Z"));
-        assert!(is_loose_timestamp("2025-11-26T10:30:45.123Z"));
-        assert!(!is_loose_timestamp("2025-11-26T10:30:45.Z"));
-        assert!(!is_loose_timestamp("2025-11-26T10:30:45.1234567Z"));
+    fn a_loose_timestamp_has_zero_to_nine_fractional_digits_and_any_form_of_utc() {
+        for good in [
+            "2025-11-26T10:30:45Z",
+            "2025-11-26T10:30:45.123Z",
+            "2025-11-26T10:30:45.123456789Z",
+            "2025-11-26T10:30:45+00:00",
+            "2025-11-26T10:30:45.123456+00:00",
+            "2025-11-26T10:30:45.123456-00:00",
+            "2025-11-26T10:30:45.5+0000",
+            "2025-11-26T10:30:45z",
+        ] {
+            assert!(is_loose_timestamp(good), "{good}");
+        }
+        for bad in [
+            "2025-11-26T10:30:45.Z",
+            "2025-11-26T10:30:45.1234567890Z",
+            "2025-11-26T10:30:45",
+            "2025-11-26T10:30:45.123456+01:00",
+            "2025-11-26T10:30:45.123456+00:00Z",
+            "2025-11-26T10:30:45.123456Z+00:00",
+            "2025-02-30T10:30:45+00:00",
+            "",
+        ] {
+            assert!(!is_loose_timestamp(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Reads JSON in place: the borrowed members of an object, and whether a value can be decoded.
 
 use alloc::{borrow::Cow, string::String, vec::Vec};
-use core::fmt;
+use core::{fmt, hash::Hash};
+use std::collections::HashSet;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -33,9 +34,14 @@ impl<'a> Object<'a> {
     }
 
     pub(crate) fn duplicate_key(&self) -> Option<&str> {
-        let mut keys = self.keys().enumerate();
-        keys.find_map(|(at, key)| self.keys().take(at).any(|seen| seen == key).then_some(key))
+        first_repeated(self.keys())
     }
+}
+
+/// The first key that occurred before. One hash per key: a stranger decides how many there are.
+fn first_repeated<K: Hash + Eq + Copy>(mut keys: impl Iterator<Item = K>) -> Option<K> {
+    let mut seen = HashSet::with_capacity(keys.size_hint().0);
+    keys.find(|key| !seen.insert(*key))
 }
 
 /// The string in `raw`; `None` for another type, or for half a surrogate pair.
@@ -178,8 +184,7 @@ impl<'de> Visitor<'de> for DecodedVisitor {
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::String;
-    use alloc::vec::Vec;
+    use core::cell::Cell;
 
     use super::*;
 
@@ -192,6 +197,40 @@ mod tests {
             Object::read(r#"{"a":1,"b":2}"#).unwrap().duplicate_key(),
             None
         );
+    }
+
+    /// A key that counts how often it is hashed and compared.
+    #[derive(Clone, Copy)]
+    struct Counted<'a>(u64, &'a Cell<u64>);
+
+    impl Hash for Counted<'_> {
+        fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+            self.1.set(self.1.get() + 1);
+            self.0.hash(state);
+        }
+    }
+
+    impl PartialEq for Counted<'_> {
+        fn eq(&self, other: &Self) -> bool {
+            self.1.set(self.1.get() + 1);
+            self.0 == other.0
+        }
+    }
+
+    impl Eq for Counted<'_> {}
+
+    #[test]
+    fn twice_as_many_keys_are_twice_the_work() {
+        let work = |keys: u64| {
+            let count = Cell::new(0);
+            let mut all = (0..keys).map(|key| Counted(key, &count));
+            assert!(first_repeated(&mut all).is_none());
+            count.get()
+        };
+        for keys in [1_000, 2_000, 4_000, 64_000] {
+            // A hash each, and a rare comparison with a key whose hash begins alike.
+            assert!((keys..keys + keys / 4).contains(&work(keys)), "{keys}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use core::fmt::{self, Write};
 use uuid::Uuid;
 
 #[cfg(feature = "std")]
+use crate::sys::entropy::Entropy;
+#[cfg(feature = "std")]
 use crate::sys::fork::PerProcess;
 #[cfg(feature = "alloc")]
 use alloc::string::String;
@@ -30,6 +32,20 @@ impl SessionId {
     #[must_use]
     pub const fn sessionless() -> Self {
         Self(Id::Sessionless)
+    }
+
+    /// A fresh id: a random UUID, drawn by this call. Its clones are the same id, so each run and each session needs a
+    /// call of its own. [`Handle::session_id`](crate::session::Handle::session_id) shows it.
+    ///
+    /// Where the operating system has no random source, building the session fails.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub fn random() -> Self {
+        match Entropy::from_os() {
+            Ok(entropy) => Self::from(alloc::format!("{}", Random::new(entropy).uuid())),
+            // Without a random source the build fails for every id.
+            Err(_) => Self::sessionless(),
+        }
     }
 }
 
@@ -322,4 +338,22 @@ fn process_uuid(random: &mut Random) -> Uuid {
 #[cfg(not(feature = "std"))]
 fn process_uuid(random: &mut Random) -> Uuid {
     random.uuid()
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_random_id_is_another_valid_one() {
+        let (one, other) = (SessionId::random(), SessionId::random());
+        assert_ne!(one, other);
+        for id in [one, other] {
+            let settings = IdentitySettings::new(id);
+            let mut random = Random::new(Entropy::new([7; 32]));
+            let identity = settings.resolve(&mut random, IdPlace).unwrap();
+            let uuid = Uuid::parse_str(identity.id()).unwrap();
+            assert_eq!(uuid.get_version_num(), 4);
+        }
+    }
 }

@@ -269,6 +269,59 @@ fn an_ended_session_can_be_allowed_to_continue_but_not_to_end_again() {
 }
 
 #[test]
+fn events_follow_the_end_of_a_session_that_a_fatal_exception_may_have_ended() {
+    let user_error = with(generic(1), json!({"event_name": "user_error"}));
+    let plain = generic(1);
+    for (before, is_allowed) in [
+        (Some(exception(1)), true),
+        (Some(user_error), true),
+        (Some(plain), false),
+        // It was lost, and may have been the exception.
+        (None, true),
+    ] {
+        // In one request, in one for the start and one for the end, and in one for each event.
+        for cut in [1, 2, 9] {
+            let collector = Collector::start().expect("starts");
+            let events: Vec<_> = [Some(start()), before.clone(), Some(end(2))]
+                .into_iter()
+                .flatten()
+                .collect();
+            let size = events.len().div_ceil(cut);
+            for events in events.chunks(size) {
+                assert_eq!(send(&collector, &batch("s", events)), 200);
+            }
+            for n in [3, 4] {
+                let expected = if is_allowed { 200 } else { 422 };
+                assert_eq!(send(&collector, &batch("s", &[exception(n)])), expected);
+            }
+            assert_eq!(
+                complaint(&collector, &batch("s", &[end(9)])),
+                "events[0].event"
+            );
+        }
+    }
+    let collector = Collector::start().expect("starts");
+    let early = [start(), exception(1), generic(2), end(3)];
+    assert_eq!(send(&collector, &batch("s", &early)), 200);
+    assert_eq!(
+        complaint(&collector, &batch("s", &[generic(4)])),
+        "events[0].event"
+    );
+}
+
+#[test]
+fn many_late_events_are_kept_in_order() {
+    let collector = Collector::builder().late_events().start().expect("starts");
+    for last in [40_u64, 30, 20, 10] {
+        let events: Vec<_> = (last - 9..=last).map(generic).collect();
+        assert_eq!(send(&collector, &batch("s", &events)), 200);
+    }
+    let session = collector.session("s").expect("stored");
+    let indices: Vec<_> = session.events().iter().map(|event| event.index()).collect();
+    assert_eq!(indices, Vec::from_iter(1..=40));
+}
+
+#[test]
 fn late_events_can_be_allowed_and_fill_their_gap() {
     let collector = Collector::builder().late_events().start().expect("starts");
     assert_eq!(
@@ -300,7 +353,7 @@ fn lenient_mode_accepts_what_strict_mode_refuses() {
     corrupt(
         &mut request,
         "/events/0/timestamp",
-        Some(json!("2025-11-26T10:30:45.123Z")),
+        Some(json!("2025-11-26T10:30:45.123456+00:00")),
     );
     let text = request.to_string();
     assert!(check(text.as_bytes(), Mode::Strict).is_err());
