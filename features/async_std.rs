@@ -12,8 +12,8 @@ use std::thread;
 /// The async-std runtime, for programs that still use it: async-std is discontinued.
 ///
 /// async-std starts its executor at first use and never ends it, so a session can start anywhere, and keeps its driver
-/// until the process ends. Dropping the reporter only requests a stop, so await [`stop`](crate::Handle::stop) before
-/// `main` returns.
+/// until the process ends. Dropping the reporter waits until it has drained, except in a task, where it only requests a
+/// stop: await [`stop`](crate::Handle::stop) there.
 ///
 /// Blocking waits work outside the executor (including in `task::block_on`, whose thread is not one of the executor's),
 /// in `spawn_blocking`, and in a task unless the driver was last polled on that task's thread.
@@ -49,6 +49,11 @@ impl Spawner for AsyncStd {
         Ok(())
     }
 
+    /// Outside the executor's own threads, which may all be needed to poll the driver.
+    fn waits_on_drop(&self) -> bool {
+        !is_own_thread()
+    }
+
     fn block_in_place(
         &self,
         is_on_this_thread: bool,
@@ -72,7 +77,12 @@ fn is_the_only_thread() -> bool {
         Some(count) => count <= 1,
         None => thread::available_parallelism().is_ok_and(|count| count.get() == 1),
     };
-    is_one && thread::current().name() == Some(&*thread_name())
+    is_one && is_own_thread()
+}
+
+/// Whether the calling thread is one of the executor's.
+fn is_own_thread() -> bool {
+    thread::current().name() == Some(&*thread_name())
 }
 
 fn thread_name() -> alloc::string::String {

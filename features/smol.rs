@@ -46,7 +46,8 @@ use std::thread;
 /// When its executor is dropped, a session loses its driver: waits return at once with what remains. While its executor
 /// is not run, a session makes no progress, and waits end at their deadlines. The same happens if the executor is
 /// dropped just as another thread wakes the driver, since smol may then keep the task forever. Dropping the reporter
-/// only requests a stop, so await [`stop`](crate::Handle::stop) before `main` returns.
+/// waits until it has drained, except in a task, and on an executor of your own: there it only requests a stop, so await
+/// [`stop`](crate::Handle::stop).
 ///
 /// Blocking waits work outside the executor (including in `smol::block_on`, which runs no tasks), in `unblock`, and in
 /// a task unless the driver was last polled on that task's thread; smol has one thread unless `SMOL_THREADS` says
@@ -77,6 +78,11 @@ impl Spawner for Smol {
         Ok(())
     }
 
+    /// Outside the global executor's own threads, which may all be needed to poll the driver.
+    fn waits_on_drop(&self) -> bool {
+        !is_own_thread()
+    }
+
     fn block_in_place(
         &self,
         is_on_this_thread: bool,
@@ -97,7 +103,14 @@ fn is_the_only_thread() -> bool {
     let threads = env::var("SMOL_THREADS")
         .ok()
         .and_then(|count| count.parse().ok());
-    threads.unwrap_or(1) == 1 && thread::current().name() == Some("smol-1")
+    threads.unwrap_or(1) == 1 && is_own_thread()
+}
+
+/// Whether the calling thread is one of the global executor's.
+fn is_own_thread() -> bool {
+    let thread = thread::current();
+    let number = thread.name().and_then(|name| name.strip_prefix("smol-"));
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Weak, so that the session does not keep alive the executor that owns its driver.

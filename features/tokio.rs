@@ -7,7 +7,7 @@ use crate::spawner::{Runtime, SpawnError, Spawner, WouldDeadlock};
 use crate::time::{Instant, Timestamp};
 use alloc::rc::Rc;
 use core::fmt;
-use core::future::{Future, pending};
+use core::future::{Future, pending, poll_fn};
 use core::panic::AssertUnwindSafe;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
@@ -21,8 +21,11 @@ use tokio::time::Instant as TokioInstant;
 /// [`.runtime(Tokio::on(handle))`](Tokio::on) anywhere.
 ///
 /// The runtime needs timers (`enable_time()`, `enable_all()`). When it shuts down, the session loses its driver: waits
-/// return at once with what remains. Dropping the reporter only requests a stop, so await
-/// [`stop`](crate::Handle::stop) before the runtime ends. Time is tokio's, `tokio::time::pause()` included.
+/// return at once with what remains. Time is tokio's, `tokio::time::pause()` included.
+///
+/// On a multi-thread runtime, dropping the reporter waits until it has drained, in a task with `block_in_place`, at most
+/// `drop_timeout`. While the runtime shuts down, in a `LocalSet` and on a current-thread runtime it only requests a stop:
+/// await [`stop`](crate::Handle::stop) there.
 ///
 /// A transport that is not `Send` needs a `LocalSet` and [`start_local`](crate::session::Builder::start_local).
 ///
@@ -128,6 +131,33 @@ impl Clock for Tokio {
             }
         }
     }
+
+    async fn deadline(&self, at: Instant) {
+        let mut by_runtime = pin!(self.sleep_until(at));
+        let mut unaided = pin!(reached_unaided(self, at));
+        poll_fn(|context| match by_runtime.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => unaided.as_mut().poll(context),
+        })
+        .await;
+    }
+}
+
+/// Completes when the runtime's time has reached `at`. The process's timer thread wakes the task, in real time, so that
+/// it looks even while the runtime does not run; only the runtime's time, which may be paused, decides.
+async fn reached_unaided(tokio: &Tokio, at: Instant) {
+    /// Where time is paused, it is looked at again after as long as is left of it, and not sooner than this.
+    const LEAST: Duration = Duration::from_millis(1);
+    loop {
+        let left = at.saturating_duration_since(tokio.now());
+        if left.is_zero() {
+            return;
+        }
+        match std::time::Instant::now().checked_add(left.max(LEAST)) {
+            Some(at) => timer::sleep_until(at).await,
+            None => pending().await,
+        }
+    }
 }
 
 impl Spawner for Tokio {
@@ -136,16 +166,17 @@ impl Spawner for Tokio {
             Some(handle) => handle.clone(),
             None => Handle::try_current().map_err(|_| SpawnError::new(NO_RUNTIME))?,
         };
-        let task = handle.spawn(task);
-        if !task.is_finished() {
-            return Ok(());
+        if was_cancelled(handle.spawn(task)) {
+            return Err(SpawnError::new(SHUT_DOWN));
         }
-        // Already complete, or dropped by a runtime that is shut down.
-        let mut task = pin!(tokio::task::unconstrained(task));
-        match task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Err(error)) if error.is_cancelled() => Err(SpawnError::new(SHUT_DOWN)),
-            _ => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// On a multi-thread runtime, whose other threads poll the driver meanwhile. A runtime that is shutting down polls
+    /// no task again, and drops those that are left one after the other, the reporter's perhaps before the driver's.
+    fn waits_on_drop(&self) -> bool {
+        self.handle()
+            .is_some_and(|handle| is_multi_thread(handle) && !was_cancelled(handle.spawn(async {})))
     }
 
     fn block_in_place(
@@ -154,8 +185,6 @@ impl Spawner for Tokio {
         wait: &mut dyn FnMut(),
     ) -> Result<(), WouldDeadlock> {
         let here = Handle::try_current().ok();
-        let is_multi_thread =
-            |handle: &Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
         let driver_moves = self.handle().is_some_and(is_multi_thread);
         match &here {
             Some(here) if is_multi_thread(here) => {
@@ -208,6 +237,20 @@ impl fmt::Debug for Tokio {
             .field("runtime", &self.handle().map(Handle::id))
             .finish()
     }
+}
+
+fn is_multi_thread(handle: &Handle) -> bool {
+    handle.runtime_flavor() == RuntimeFlavor::MultiThread
+}
+
+/// Whether a task that was just spawned has been dropped already, by a runtime that is shut down.
+fn was_cancelled(task: JoinHandle<()>) -> bool {
+    if !task.is_finished() {
+        return false;
+    }
+    let mut task = pin!(tokio::task::unconstrained(task));
+    let polled = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    matches!(polled, Poll::Ready(Err(error)) if error.is_cancelled())
 }
 
 /// The runtime's time, paused or not, from any thread; real time while the thread's locals are being destroyed.

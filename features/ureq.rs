@@ -3,7 +3,7 @@
 use super::http::failure::Failure;
 use super::http::{HttpClient, HttpError, HttpEvents, ResponseBounds};
 use crate::event::Blame;
-use crate::sys::origin;
+use crate::sys::{origin, own_work};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -99,8 +99,9 @@ impl Ureq {
             return Err(HttpError::new("too many stalled requests"));
         }
         let (agent, busy) = (self.agent.clone(), Arc::clone(&self.threads));
+        let sessions = own_work::current();
         Ok(Box::new(move || {
-            let own = origin::OwnWork::enter();
+            let own = (origin::OwnWork::enter(), sessions.enter());
             let result = exchange(&agent, request);
             drop(own);
             drop(busy);

@@ -20,4 +20,12 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Completes when the monotonic clock has reached `at`, at once if it already has.
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send;
+
+    /// [`sleep_until`](Clock::sleep_until) for the deadline of a wait, which must come even while the executor that
+    /// fires the clock's timers runs nothing: while its only thread is blocked, perhaps on this very wait.
+    ///
+    /// Override it if `sleep_until` depends on such an executor. Default: `sleep_until`.
+    fn deadline(&self, at: Instant) -> impl Future<Output = ()> + Send {
+        self.sleep_until(at)
+    }
 }

@@ -139,14 +139,18 @@
 //! * Events are sent in the order of their indices. An event lost before the session's end leaves a gap.
 //! * An event's id and a batch's idempotency key stay the same across attempts, so that the backend can discard
 //!   duplicates.
-//! * Every wait returns by its deadline, whatever server, transport and executor do, and at once if there is no driver.
+//! * Every wait returns by its deadline, whatever server, transport and executor do, even while the executor is blocked,
+//!   and at once if there is no driver.
+//! * What a session's own work logs does not reach it: a logger may forward every record to a session. It is refused as
+//!   [`OwnWork`](stats::Refusal::OwnWork).
 //!
 //! # What is not promised
 //!
 //! * The queue is in memory: events still queued when the process is killed or aborts are lost.
 //! * `std::process::exit` drops nothing, and the end of `main` drops no value in a `static` or on another thread: call
 //!   [`stop_blocking`](Handle::stop_blocking) first.
-//! * On an executor, dropping a [`Reporter`] only requests a stop; await [`stop`](Handle::stop) where it matters.
+//! * Where no other thread runs the driver, as on a current-thread executor, dropping a [`Reporter`] only requests a
+//!   stop; await [`stop`](Handle::stop) where it matters.
 //! * A session does not continue in the child of a `fork()`: `log` returns false, waits return at once, nothing is
 //!   sent, and the parent sends what was queued. Start a new session in the child.
 //! * Delivery is at least once: if a response is lost, the batch is sent again.

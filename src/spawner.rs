@@ -20,6 +20,13 @@ pub trait Spawner: Send + Sync + 'static {
         Placement::Shared
     }
 
+    /// Whether dropping a reporter on the calling thread waits, for at most `drop_timeout`, until the driver has sent what
+    /// is queued. It then blocks through [`block_in_place`](Self::block_in_place). Say so only where other threads go on
+    /// polling the driver. Default: if tasks have [dedicated](Placement::Dedicated) threads.
+    fn waits_on_drop(&self) -> bool {
+        self.placement() == Placement::Dedicated
+    }
+
     /// Runs `wait`, which blocks the calling thread until a task of this spawner has made progress, in whatever way is
     /// safe on this thread. `is_on_this_thread` says whether the task was last polled on it; the default then refuses.
     ///
@@ -64,10 +71,9 @@ pub trait Runtime: Clock + Spawner + Clone {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Placement {
-    /// On threads that only run tasks: blocking any other thread never stops them, so dropping a reporter waits, for at
-    /// most `drop_timeout`, until it has drained.
+    /// On threads that only run tasks: blocking any other thread never stops them.
     Dedicated,
-    /// On the application's executor, possibly on the calling thread: dropping a reporter only requests a stop.
+    /// On the application's executor, possibly on the calling thread.
     Shared,
 }
 

@@ -113,6 +113,9 @@ pub enum Refusal {
     Scrubbed,
     /// The scrub hook panicked. Takes an index.
     ScrubPanicked,
+    /// It came from the session's own work: logged while the session's driver was polled, a call of its client was made
+    /// or its observer was called. Sending it would cause more. Not a loss; no index.
+    OwnWork,
 }
 
 /// Counts of refused events, by [`Refusal`].
@@ -135,6 +138,8 @@ pub struct Refused {
     pub scrubbed: u64,
     /// See [`Refusal::ScrubPanicked`].
     pub scrub_panicked: u64,
+    /// See [`Refusal::OwnWork`].
+    pub own_work: u64,
 }
 
 impl Refused {
@@ -149,6 +154,7 @@ impl Refused {
             + self.forked
             + self.scrubbed
             + self.scrub_panicked
+            + self.own_work
     }
 }
 

@@ -129,9 +129,9 @@ impl Api {
         self.io.spawn(task)
     }
 
-    /// Whether exchanges and tasks make progress while this thread blocks.
-    pub(super) fn may_block(&self) -> bool {
-        self.io.is_dedicated() && !self.fork.is_forked()
+    /// Runs `wait`, which blocks until tasks have made progress, if they do while this thread blocks.
+    pub(super) fn block_in_place(&self, wait: &mut dyn FnMut()) {
+        self.io.block_in_place(wait);
     }
 
     pub(super) fn is_forked(&self) -> bool {

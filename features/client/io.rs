@@ -1,7 +1,7 @@
 //! HTTP client, clock and executor of a session, with their types erased.
 
 use crate::features::http::{HttpClient, HttpError};
-use crate::spawner::{Placement, Runtime, SpawnError};
+use crate::spawner::{Runtime, SpawnError};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -24,8 +24,8 @@ pub(super) trait Io: Send + Sync {
     fn now(&self) -> Instant;
     fn sleep_until(&self, at: Instant) -> Boxed<'_, ()>;
     fn spawn(&self, task: Boxed<'static, ()>) -> Result<(), SpawnError>;
-    /// Whether tasks run on threads of their own, so that blocking the calling thread stops none of them.
-    fn is_dedicated(&self) -> bool;
+    /// Runs `wait`, which blocks the calling thread until tasks have made progress, unless that could keep them from it.
+    fn block_in_place(&self, wait: &mut dyn FnMut());
 }
 
 /// [`Io`] over an HTTP client and a runtime.
@@ -92,15 +92,18 @@ impl<H: HttpClient + Clone, R: Runtime> Io for RuntimeIo<H, R> {
     }
 
     fn sleep_until(&self, at: Instant) -> Boxed<'_, ()> {
-        Box::pin(self.runtime.sleep_until(at))
+        Box::pin(self.runtime.deadline(at))
     }
 
     fn spawn(&self, task: Boxed<'static, ()>) -> Result<(), SpawnError> {
         self.runtime.spawn(task)
     }
 
-    fn is_dedicated(&self) -> bool {
-        self.runtime.placement() == Placement::Dedicated
+    fn block_in_place(&self, wait: &mut dyn FnMut()) {
+        if self.runtime.waits_on_drop() {
+            // Where blocking is not safe this fails, but the task has begun.
+            let _ = self.runtime.block_in_place(false, wait);
+        }
     }
 }
 

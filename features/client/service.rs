@@ -242,9 +242,10 @@ impl<H, R> fmt::Debug for ServiceBuilder<H, R> {
 
 /// A session at the backend, from which the other clients are created. Clones share the session.
 ///
-/// The session ends when it is [closed](Self::close), or when the last of its clients and calls is dropped. If the
-/// runtime has threads of its own (`Thread`), the drop waits until the backend is notified, for at most 2 s, and until
-/// the telemetry is sent, for at most `drop_timeout`; elsewhere it starts both without waiting.
+/// The session ends when it is [closed](Self::close), or when the last of its clients and calls is dropped. Where other
+/// threads run the session's tasks ([`Spawner::waits_on_drop`](crate::runtime::Spawner::waits_on_drop)), as with `Thread`
+/// and on tokio's multi-thread runtime, the drop waits until the backend is notified, for at most 2 s, and until the
+/// telemetry is sent, for at most `drop_timeout`; elsewhere it starts both without waiting.
 #[derive(Clone)]
 pub struct ServiceClient {
     session: Arc<ClientSession>,

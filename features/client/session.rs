@@ -204,11 +204,18 @@ impl Drop for ClientSession {
             (EndReason::Success, "")
         };
         let finish = self.finish(reason, detail);
-        if self.api.may_block() {
-            block_on(with_deadline(self.api.sleep(DROP_TIMEOUT), finish));
-        } else {
-            // Without an executor, the backend cannot be notified.
-            let _ = self.api.spawn(Box::pin(finish));
+        let (is_running, finished) = async_channel::bounded::<()>(1);
+        // As a task, since the HTTP client may need the executor's context. Without an executor, the backend cannot be
+        // notified.
+        let task = async move {
+            finish.await;
+            drop(is_running);
+        };
+        if self.api.spawn(Box::pin(task)).is_ok() {
+            let wait = || with_deadline(self.api.sleep(DROP_TIMEOUT), finished.recv());
+            self.api.block_in_place(&mut || {
+                let _ = block_on(wait());
+            });
         }
     }
 }

@@ -66,8 +66,11 @@ impl Engine {
         } else {
             refusal
         };
-        // A scrubbed event is no loss, so it leaves no gap in the indexes.
-        if !matches!(refusal, Refusal::SessionEnded | Refusal::Scrubbed) {
+        // A scrubbed event is no loss, so it leaves no gap in the indexes. Nor is one from the session's own work.
+        if !matches!(
+            refusal,
+            Refusal::SessionEnded | Refusal::Scrubbed | Refusal::OwnWork
+        ) {
             self.next_index += 1;
         }
         let needs_wake = self.note_refused(refusal, reason);
@@ -163,7 +166,11 @@ impl Engine {
                     .add_with_reason(DiagnosticKind::ScrubPanicked, 1, reason)
             }
             (
-                Refusal::SessionEnded | Refusal::Disabled | Refusal::Forked | Refusal::Scrubbed,
+                Refusal::SessionEnded
+                | Refusal::Disabled
+                | Refusal::Forked
+                | Refusal::Scrubbed
+                | Refusal::OwnWork,
                 _,
             ) => false,
         }

@@ -29,6 +29,8 @@ pub(super) struct Counted {
     scrubbed: u64,
     #[cfg(feature = "std")]
     scrub_panicked: u64,
+    #[cfg(feature = "std")]
+    own_work: u64,
 }
 
 impl Counted {
@@ -41,6 +43,8 @@ impl Counted {
             Refusal::Scrubbed => &mut self.scrubbed,
             #[cfg(feature = "std")]
             Refusal::ScrubPanicked => &mut self.scrub_panicked,
+            #[cfg(feature = "std")]
+            Refusal::OwnWork => &mut self.own_work,
             _ => &mut self.session_ended,
         }
     }
@@ -55,6 +59,8 @@ impl Counted {
             scrubbed: self.scrubbed,
             #[cfg(feature = "std")]
             scrub_panicked: self.scrub_panicked,
+            #[cfg(feature = "std")]
+            own_work: self.own_work,
             ..Refused::default()
         }
     }

@@ -5,7 +5,7 @@ use crate::driver::{self, Driven};
 use crate::engine::{Engine, WithWakers};
 use crate::event::writer::EventWriter;
 use crate::session::session_ref::SessionRef;
-use crate::session::shared::SessionCore;
+use crate::session::shared::{SessionCore, Shared};
 use crate::sys::fork::Forked;
 use crate::time::Instant;
 use crate::transport::{Body, LocalTransport, Transport};
@@ -77,10 +77,27 @@ impl<T: LocalTransport, C: Clock> Driver<T, C> {
                 attachment,
             } = &mut self;
             if let Some(Attachment(core)) = attachment {
-                driver::drive(&**core, transport, body).await;
+                working(&core.shared, driver::drive(&**core, transport, body)).await;
             }
         }
     }
+}
+
+/// Marks the work done in each poll as the session's own.
+#[cfg(feature = "std")]
+async fn working(session: &Shared, drive: impl Future<Output = ()>) {
+    let mut drive = pin!(drive);
+    poll_fn(|context| {
+        let _working = session.enter_own_work();
+        drive.as_mut().poll(context)
+    })
+    .await;
+}
+
+/// Nothing reads the mark without `std`.
+#[cfg(not(feature = "std"))]
+fn working<F: Future<Output = ()>>(_: &Shared, drive: F) -> F {
+    drive
 }
 
 /// Marks the work done in each poll as the driver's.

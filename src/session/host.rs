@@ -9,6 +9,7 @@ pub(crate) use without_std::Host;
 mod with_std {
     use crate::event::scrub::Scrub;
     use crate::sys::lock::Lock;
+    use crate::sys::own_work::OwnWork;
     use core::sync::atomic::{AtomicUsize, Ordering};
     use std::thread::{self, ThreadId};
 
@@ -16,6 +17,7 @@ mod with_std {
         pub(crate) scrub: Option<Scrub>,
         /// Whether events enter the queue in pieces, as on bare metal. Set by simulations only.
         pub(crate) pushes_in_pieces: bool,
+        pub(crate) own_work: OwnWork,
         /// Events refused in children of a fork.
         refused_forked: AtomicUsize,
         /// The thread that polled the driver last.
@@ -23,10 +25,11 @@ mod with_std {
     }
 
     impl Host {
-        pub(crate) const fn new() -> Self {
+        pub(crate) fn new() -> Self {
             Self {
                 scrub: None,
                 pushes_in_pieces: false,
+                own_work: OwnWork::new(),
                 refused_forked: AtomicUsize::new(0),
                 driver_thread: Lock::new(None),
             }

@@ -16,6 +16,9 @@ use crate::time::Timestamp;
 use core::cell::Cell;
 use serde::Serialize;
 
+#[cfg(feature = "std")]
+use crate::sys::own_work;
+
 impl Shared {
     /// Encodes and queues the first event of the session.
     pub(crate) fn log_start(&self, at: Timestamp) {
@@ -47,6 +50,8 @@ impl Shared {
         severity: Severity,
         encode: impl FnOnce(&mut EventWriter<'_>, A, Severity, &str, &D) -> Result<(), Failed>,
     ) -> Result<(), Refusal> {
+        #[cfg(feature = "std")]
+        let _caused = self.admit_caller(Priority::Ordinary)?;
         // Without an allocator code size matters: there is one path for all events.
         if cfg!(not(feature = "alloc")) || self.inspects_data {
             return self.log_inspected(&at, name, data, severity);
@@ -96,6 +101,8 @@ impl Shared {
             return Err(self.refuse_forked());
         }
         #[cfg(feature = "std")]
+        let _caused = self.admit_caller(priority)?;
+        #[cfg(feature = "std")]
         if let Some(scrub) = &self.host.scrub {
             return self.log_error_scrubbed(scrub, at, error, severity, priority);
         }
@@ -111,6 +118,31 @@ impl Shared {
                 Err(Failed) => self.refuse_fault(out, at, "exception", severity, priority),
             }
         })
+    }
+
+    /// Refuses an event from the session's own work. One that comes from another session's passes its origin on.
+    #[cfg(feature = "std")]
+    #[inline]
+    fn admit_caller(&self, priority: Priority<'_>) -> Result<Option<Caused<'_>>, Refusal> {
+        if own_work::is_any() {
+            return self.admit_own_work(priority);
+        }
+        Ok(None)
+    }
+
+    #[cfg(feature = "std")]
+    #[cold]
+    fn admit_own_work(&self, priority: Priority<'_>) -> Result<Option<Caused<'_>>, Refusal> {
+        if !self.host.own_work.is_here() {
+            self.host.own_work.begin_caused();
+            return Ok(Some(Caused(self)));
+        }
+        let refused = self.update(|engine| match priority {
+            Priority::Fatal(tail) => engine.refuse_fatal(Refusal::OwnWork, None, tail),
+            _ => engine.refuse_with_reason(Refusal::OwnWork, None),
+        });
+        refused.unwrap_or_else(|Forked| Err(self.refuse_forked()))?;
+        Ok(None)
     }
 
     /// Runs `work` with a writer for one event.
@@ -203,5 +235,17 @@ impl Shared {
         };
         self.update(|engine| engine.refuse_with_reason(refusal, reason))
             .unwrap_or_else(|Forked| Err(self.refuse_forked()))
+    }
+}
+
+/// An event that another session's work has caused, while it is logged.
+#[cfg(feature = "std")]
+struct Caused<'a>(&'a Shared);
+
+#[cfg(feature = "std")]
+impl Drop for Caused<'_> {
+    fn drop(&mut self) {
+        let accepted = self.0.with(|engine| engine.stats().accepted);
+        self.0.host.own_work.end_caused(accepted.unwrap_or(0));
     }
 }

@@ -19,11 +19,11 @@ use core::{pin::pin, time::Duration};
 /// The owner of a session with transport `T`, clock `C` and spawner `S`. It derefs to its [`Handle`], which has the
 /// operations.
 ///
-/// Dropping it stops the session. If the driver has a dedicated thread
-/// ([`Placement::Dedicated`](crate::runtime::Placement::Dedicated)), the drop waits until everything is settled, at
-/// most `drop_timeout`. On an executor it only begins the stop, which the driver completes within `drop_timeout` if the
-/// executor keeps running: await [`stop`](Handle::stop) first where that matters. In the child of a `fork()` the drop
-/// does nothing.
+/// Dropping it stops the session. Where other threads run the driver (the runtime `Thread`, tokio's multi-thread runtime,
+/// smol and async-std outside their own threads; see [`waits_on_drop`](crate::runtime::Spawner::waits_on_drop)), the drop
+/// waits until everything is settled, at most `drop_timeout`. Elsewhere it only begins the stop, which the driver
+/// completes within `drop_timeout` if the executor keeps running: await [`stop`](Handle::stop) first where that matters.
+/// In the child of a `fork()` the drop does nothing.
 pub struct Reporter<T, C: 'static, S> {
     handle: Handle,
     /// For waits where no timer can be boxed, and for new drivers.
@@ -121,7 +121,7 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
         };
         let timer = pin!(async {
             match wait.deadline {
-                Some(deadline) => core.clock.sleep_until(deadline).await,
+                Some(deadline) => core.clock.deadline(deadline).await,
                 None => core::future::pending().await,
             }
         });
@@ -144,8 +144,8 @@ impl<T, C, S> Drop for Reporter<T, C, S> {
         };
         let timeout = session.shared().drop_timeout();
         #[cfg(feature = "std")]
-        if session.shared().has_dedicated_thread() {
-            // On the driver's own thread this fails, but the stop has begun.
+        if session.shared().waits_on_drop() {
+            // Where blocking is not safe this fails, but the stop has begun.
             let _ = self.handle.stop_blocking(timeout);
             return;
         }

@@ -18,7 +18,7 @@ pub(crate) trait AnySession: Send + Sync {
     fn now(&self) -> Instant;
     fn utc(&self) -> Timestamp;
     #[cfg(feature = "alloc")]
-    fn sleep_until(&self, at: Instant) -> BoxFuture<'_>;
+    fn deadline(&self, at: Instant) -> BoxFuture<'_>;
 }
 
 impl<C: Clock> AnySession for SessionCore<C> {
@@ -35,8 +35,8 @@ impl<C: Clock> AnySession for SessionCore<C> {
     }
 
     #[cfg(feature = "alloc")]
-    fn sleep_until(&self, at: Instant) -> BoxFuture<'_> {
-        Box::pin(self.clock.sleep_until(at))
+    fn deadline(&self, at: Instant) -> BoxFuture<'_> {
+        Box::pin(self.clock.deadline(at))
     }
 }
 

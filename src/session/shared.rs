@@ -187,7 +187,7 @@ impl Shared {
     /// Reports pending diagnostics to the observer; `all` ignores the rate limit.
     pub(crate) fn report(&self, now: Instant, all: bool) {
         #[cfg(feature = "std")]
-        let _own = crate::sys::origin::OwnWork::enter();
+        let _own = (crate::sys::origin::OwnWork::enter(), self.enter_own_work());
         while let Ok(Some((notice, limit))) = self.with(|engine| engine.next_notice(now, all)) {
             self.observer().notify(&Diagnostic {
                 kind: notice.kind,
@@ -197,6 +197,13 @@ impl Shared {
                 limit,
             });
         }
+    }
+
+    /// Marks what this thread does as the session's own work, until the result is dropped.
+    #[cfg(feature = "std")]
+    pub(crate) fn enter_own_work(&self) -> crate::sys::own_work::Working {
+        let settled = || self.with(|engine| engine.stats().settled());
+        self.host.own_work.enter(|| settled().unwrap_or(u64::MAX))
     }
 
     /// Stops taking events from the bus.

@@ -9,7 +9,7 @@ use core::pin::Pin;
 #[cfg(has_arc)]
 use crate::spawner::Spawner;
 #[cfg(feature = "std")]
-use crate::spawner::{Placement, WouldDeadlock};
+use crate::spawner::WouldDeadlock;
 #[cfg(has_arc)]
 use alloc::sync::Arc;
 
@@ -17,12 +17,15 @@ use alloc::sync::Arc;
 pub(crate) type BoxFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 impl Shared {
-    /// Whether the driver has a dedicated thread.
+    /// Whether dropping the reporter here waits for the driver.
     #[cfg(feature = "std")]
-    pub(crate) fn has_dedicated_thread(&self) -> bool {
-        self.spawner
-            .as_ref()
-            .is_some_and(|spawner| spawner.placement() == Placement::Dedicated)
+    pub(crate) fn waits_on_drop(&self) -> bool {
+        // In the child of a fork the executor is the parent's, and so is its lock, perhaps held for ever.
+        !self.is_forked()
+            && self
+                .spawner
+                .as_ref()
+                .is_some_and(|spawner| spawner.waits_on_drop())
     }
 
     pub(crate) fn spawn(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
@@ -40,6 +43,10 @@ impl Shared {
     /// Runs `wait` on the calling thread in the way that the executor requires.
     #[cfg(feature = "std")]
     pub(crate) fn block_in_place(&self, wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
+        // A wait inside the session's own work would wait for itself.
+        if self.host.own_work.is_here() {
+            return Err(WouldDeadlock);
+        }
         let is_here = self.is_driven_here();
         match &self.spawner {
             Some(spawner) => spawner.block_in_place(is_here, wait),
@@ -56,7 +63,7 @@ impl Shared {
 pub(crate) trait AnySpawner: Send + Sync {
     fn spawn(&self, task: BoxFuture<'static>) -> Result<(), SpawnError>;
     #[cfg(feature = "std")]
-    fn placement(&self) -> Placement;
+    fn waits_on_drop(&self) -> bool;
     #[cfg(feature = "std")]
     fn block_in_place(&self, is_here: bool, wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock>;
 }
@@ -68,8 +75,8 @@ impl<S: Spawner> AnySpawner for Arc<S> {
     }
 
     #[cfg(feature = "std")]
-    fn placement(&self) -> Placement {
-        S::placement(self)
+    fn waits_on_drop(&self) -> bool {
+        S::waits_on_drop(self)
     }
 
     #[cfg(feature = "std")]

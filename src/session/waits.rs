@@ -72,7 +72,7 @@ impl Handle {
         };
         let timer = pin!(async {
             match wait.deadline {
-                Some(deadline) => session.sleep_until(deadline).await,
+                Some(deadline) => session.deadline(deadline).await,
                 None => core::future::pending().await,
             }
         });

@@ -1,7 +1,7 @@
 //! The end of a session, by a close or by the last drop, and its effect on pending calls.
 
 use crate::on_each_stack;
-use crate::runtimes::{KEY, Stack, ThreadUreq, builder, site, site_with};
+use crate::runtimes::{KEY, Stack, ThreadUreq, TokioReqwest, builder, site, site_with};
 use serde_json::json;
 use std::thread;
 use std::time::Duration;
@@ -90,6 +90,16 @@ fn on_the_thread_runtime_a_drop_waits_until_everything_is_sent() {
     let id = site.service.session_id().to_owned();
     site.sampler();
     drop(site.service);
+    assert!(site.collector.session(&id).unwrap().has_ended());
+    assert_eq!(site.backend.calls_of("finish").len(), 1);
+}
+
+#[test]
+fn at_the_end_of_a_tokio_main_a_drop_waits_until_everything_is_sent() {
+    let site = site::<TokioReqwest>();
+    let id = site.service.session_id().to_owned();
+    let service = site.service;
+    site.stack.block_on(async move { drop(service) });
     assert!(site.collector.session(&id).unwrap().has_ended());
     assert_eq!(site.backend.calls_of("finish").len(), 1);
 }

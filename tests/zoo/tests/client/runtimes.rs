@@ -46,6 +46,10 @@ impl<R: Spawner> Spawner for Fast<R> {
         self.0.placement()
     }
 
+    fn waits_on_drop(&self) -> bool {
+        self.0.waits_on_drop()
+    }
+
     fn block_in_place(
         &self,
         is_on_this_thread: bool,
