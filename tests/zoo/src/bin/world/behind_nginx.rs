@@ -7,6 +7,7 @@ use crate::sessions::{Clients, Outcome, PAIRS, Pair, Plan, log, on_each};
 use core::time::Duration;
 use std::thread;
 use tinkex_telemetry::Handle;
+use tinkex_telemetry::collector::Reply;
 
 /// Several batches, one after another.
 pub(crate) fn bursts(handle: &Handle) {
@@ -58,13 +59,98 @@ impl World {
         Ok(summary(&outcomes))
     }
 
-    /// 40 events of 9 kB are one batch for the session and six for nginx.
+    /// 100 events, 99 of them of 9 kB, are one batch for the session and many for nginx.
     pub(crate) fn too_large(&self) -> Checked {
-        self.each_survives("small", 413, |handle| log(handle, 40, 9000))
+        self.each_survives("small", 413, |handle| log(handle, 99, 9000))
     }
 
     pub(crate) fn too_large_and_closed(&self) -> Checked {
-        self.each_survives("abrupt", 413, |handle| log(handle, 40, 9000))
+        self.each_survives("abrupt", 413, |handle| log(handle, 99, 9000))
+    }
+
+    /// What is too large alone is lost alone.
+    pub(crate) fn single_events_too_large(&self) -> Checked {
+        let outcomes = self.sessions("tiny", |handle| {
+            for _ in 0..3 {
+                log(handle, 10, 100);
+                log(handle, 1, 9000);
+            }
+        });
+        for outcome in &outcomes {
+            outcome.is_exact(&self.collector)?;
+            let stats = &outcome.stats;
+            ensure(
+                stats.dropped.too_large == 3 && stats.dropped.total() == 3,
+                format_args!("{}: {outcome}", outcome.pair),
+            )?;
+        }
+        Ok(format!(
+            "{}, each lost the 3 that are larger",
+            summary(&outcomes)
+        ))
+    }
+
+    /// nginx answers 504, but the collector has kept the events: the next attempt must be recognizable.
+    pub(crate) fn impatient(&self) -> Checked {
+        self.collector
+            .always(Reply::accept().delay(Duration::from_millis(400)));
+        let outcomes = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(350));
+                self.collector.always(Reply::accept());
+            });
+            self.sessions("impatient", bursts)
+        });
+        let mut duplicates = 0;
+        for outcome in &outcomes {
+            outcome.lost_nothing(&self.collector)?;
+            let record = self.collector.session(&outcome.id).ok_or("nothing came")?;
+            duplicates += record.duplicates();
+        }
+        ensure(duplicates > 0, "no response was lost")?;
+        Ok(format!("{}, {duplicates} duplicates", summary(&outcomes)))
+    }
+
+    /// Nothing can be delivered, and the reason names the status.
+    pub(crate) fn gone(&self) -> Checked {
+        let outcomes = self.nothing_arrives("gone", "HTTP 502")?;
+        for outcome in &outcomes {
+            let dropped = &outcome.stats.dropped;
+            ensure(
+                dropped.retries_exhausted == dropped.total(),
+                format_args!("{}: {outcome}", outcome.pair),
+            )?;
+        }
+        Ok(format!("{} sessions said why", outcomes.len()))
+    }
+
+    /// No client follows a redirect: the key stays where it was meant for.
+    pub(crate) fn moved(&self) -> Checked {
+        let outcomes = self.nothing_arrives("moved", "HTTP 301")?;
+        for outcome in &outcomes {
+            let dropped = &outcome.stats.dropped;
+            ensure(
+                dropped.rejected == dropped.total(),
+                format_args!("{}: {outcome}", outcome.pair),
+            )?;
+        }
+        let followed = self.logged(&outcomes);
+        let followed = followed.iter().filter(|it| it.status != 301).count();
+        ensure(followed == 0, format_args!("{followed} requests followed"))?;
+        Ok(format!("{} sessions did not follow", outcomes.len()))
+    }
+
+    fn nothing_arrives(&self, path: &str, reason: &str) -> Result<Vec<Outcome>, String> {
+        let outcomes = self.sessions(path, |handle| log(handle, 5, 100));
+        for outcome in &outcomes {
+            outcome.is_exact(&self.collector)?;
+            let says_why = outcome.reasons.iter().any(|it| it.contains(reason));
+            ensure(
+                outcome.stats.delivered == 0 && says_why,
+                format_args!("{}: {outcome}", outcome.pair),
+            )?;
+        }
+        Ok(outcomes)
     }
 
     pub(crate) fn down(&self) -> Checked {

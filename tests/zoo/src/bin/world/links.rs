@@ -23,10 +23,18 @@ impl Dropping {
             "table inet world {\nchain arriving {\ntype filter hook input priority 0; policy accept;\n",
         );
         for rule in rules {
-            script += &format!("{rule} drop\n");
+            script += &format!("{rule} counter drop\n");
         }
         script += "}\n}\n";
         run("nft", &[&script]).map(|_| Self(()))
+    }
+
+    /// How many packets it has dropped.
+    pub(crate) fn count(&self) -> Result<u64, String> {
+        let rules = run("nft", &["list table inet world"])?;
+        let words: Vec<_> = rules.split_whitespace().collect();
+        let counts = words.windows(2).filter(|two| two[0] == "packets");
+        Ok(counts.filter_map(|two| two[1].parse::<u64>().ok()).sum())
     }
 }
 
@@ -52,11 +60,12 @@ impl World {
                     format!("tcp dport {} numgen random mod 100 < 3", self.ports.http),
                     format!("tcp sport {} numgen random mod 100 < 3", self.ports.http),
                 );
-                let _lossy = Dropping::start(&[&to, &from])?;
+                let lossy = Dropping::start(&[&to, &from])?;
                 let relay = Relay::start(self.ports.http, Duration::from_millis(20));
                 let relay = relay.map_err(|error| error.to_string())?;
-                let by = "nftables and a relay: this kernel has no netem";
-                (self.bursts_over("slow", relay.port), by)
+                let outcomes = self.bursts_over("slow", relay.port);
+                ensure(lossy.count()? > 0, "no packet was lost")?;
+                (outcomes, "nftables and a relay: this kernel has no netem")
             }
         };
         for outcome in &outcomes {
@@ -82,8 +91,7 @@ impl World {
             );
             let dropping = Dropping::start(&[&to, &from])?;
             thread::sleep(AWAY);
-            drop(dropping);
-            Ok(())
+            ensure(dropping.count()? > 0, "no packet was lost")
         })
     }
 

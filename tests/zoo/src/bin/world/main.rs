@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod behind_nginx;
 mod links;
+mod proxies;
 mod relay;
 mod report;
 mod servers;
@@ -53,6 +54,13 @@ const CHECKS: &[Check] = &[
         "nginx, client_max_body_size 64k, lingering_close off",
         World::too_large_and_closed,
     ),
+    (
+        "nginx, client_max_body_size 4k",
+        World::single_events_too_large,
+    ),
+    ("nginx, proxy_read_timeout 100ms", World::impatient),
+    ("nginx, 502", World::gone),
+    ("nginx, 301", World::moved),
     ("nginx, limit_req with 429 and Retry-After", World::busy),
     ("nginx, limit_req with 503", World::down),
     (
@@ -66,6 +74,8 @@ const CHECKS: &[Check] = &[
 
 /// Checks that change the network, so it must be one's own.
 const NETWORK_CHECKS: &[Check] = &[
+    ("http_proxy", World::http_proxy),
+    ("HTTPS_PROXY", World::https_proxy),
     ("packets that take 20 ms or are lost", World::slow_and_lossy),
     ("packets that vanish for 3 s", World::packets_vanish),
     (
@@ -80,6 +90,20 @@ fn main() -> ExitCode {
         eprintln!("usage: world FOLDER [--namespace] [--optional] [--only TEXT]; ci/world runs it");
         return ExitCode::FAILURE;
     };
+    if let [_, option, session @ ..] = &*arguments
+        && option == "--session"
+    {
+        return match proxies::program(Path::new(folder), session) {
+            Ok(delivered) => {
+                println!("{delivered}");
+                ExitCode::SUCCESS
+            }
+            Err(problem) => {
+                eprintln!("{problem}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let is_given = |option| arguments.iter().any(|argument| argument == option);
     let only = arguments.iter().skip_while(|it| *it != "--only").nth(1);
     let world = match World::start(Path::new(folder)) {

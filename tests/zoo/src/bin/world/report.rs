@@ -17,6 +17,9 @@ pub(crate) fn ensure(holds: bool, problem: impl fmt::Display) -> Result<(), Stri
     }
 }
 
+/// How much of a problem is shown: with many sessions, it can be long.
+const MAX_CHARS: usize = 1500;
+
 #[derive(Default)]
 pub(crate) struct Report {
     passed: AtomicUsize,
@@ -34,8 +37,11 @@ impl Report {
                 self.passed.fetch_add(1, Ordering::Relaxed);
                 println!("ok    {name}: {seen} ({seconds:.1} s)");
             }
-            Err(problem) => {
+            Err(mut problem) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
+                if let Some((end, _)) = problem.char_indices().nth(MAX_CHARS) {
+                    problem.truncate(end);
+                }
                 println!("FAIL  {name}: {problem} ({seconds:.1} s)");
             }
         }

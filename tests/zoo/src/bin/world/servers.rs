@@ -1,4 +1,4 @@
-//! nginx: a child process with a configuration, ports and files of its own.
+//! nginx and tinyproxy: child processes with a configuration, ports and files of their own.
 
 use crate::report::ensure;
 use core::net::Ipv4Addr;
@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
+const TINYPROXY: &str = include_str!("../../../world/tinyproxy.conf");
 const NGINX: &str = include_str!("../../../world/nginx.conf");
 
 /// How long a server may take to start or to end.
@@ -23,19 +24,22 @@ pub(crate) struct Ports {
     pub(crate) http: u16,
     pub(crate) https: u16,
     pub(crate) proxy: u16,
+    /// Where nothing listens.
+    nothing: u16,
 }
 
 impl Ports {
     pub(crate) fn free(collector: u16) -> io::Result<Self> {
         // All are held until all are known, so that they differ.
         let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let held = [bind()?, bind()?, bind()?];
+        let held = [bind()?, bind()?, bind()?, bind()?];
         let port = |at: usize| held[at].local_addr().map(|addr| addr.port());
         Ok(Self {
             collector,
             http: port(0)?,
             https: port(1)?,
             proxy: port(2)?,
+            nothing: port(3)?,
         })
     }
 
@@ -45,6 +49,7 @@ impl Ports {
             .replace("@COLLECTOR@", &self.collector.to_string())
             .replace("@HTTP@", &self.http.to_string())
             .replace("@HTTPS@", &self.https.to_string())
+            .replace("@NOTHING@", &self.nothing.to_string())
             .replace("@PROXY@", &self.proxy.to_string())
     }
 }
@@ -174,6 +179,48 @@ impl Logged {
             on_connection: next()?.parse().ok()?,
             session: next()?.to_owned(),
         })
+    }
+}
+
+pub(crate) struct Tinyproxy {
+    folder: PathBuf,
+    child: Child,
+}
+
+impl Tinyproxy {
+    pub(crate) fn start(folder: &Path, ports: Ports) -> Result<Self, String> {
+        let file = folder.join("tinyproxy.conf");
+        fs::write(&file, ports.fill(TINYPROXY, folder)).map_err(|error| error.to_string())?;
+        let child = Command::new("tinyproxy")
+            .arg("-d")
+            .arg("-c")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("tinyproxy: {error}"))?;
+        let tinyproxy = Self {
+            folder: folder.to_owned(),
+            child,
+        };
+        listens(ports.proxy).map_err(|problem| format!("tinyproxy {problem}"))?;
+        Ok(tinyproxy)
+    }
+
+    /// How many requests it has had.
+    pub(crate) fn requests(&self) -> usize {
+        let log = fs::read_to_string(self.folder.join("tinyproxy.log")).unwrap_or_default();
+        log.lines()
+            .filter(|line| line.contains("Request ("))
+            .count()
+    }
+}
+
+impl Drop for Tinyproxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -70,20 +70,20 @@ fn pairs() -> impl Iterator<Item = &'static Pair> {
     PAIRS.iter().filter(|pair| pair.http != Http::Surf)
 }
 
-impl World {
-    /// Clients that trust the authority.
-    pub(crate) fn trusting(&self) -> Result<Clients, String> {
-        let ca = fs::read(self.folder.join("ca.pem")).map_err(|error| error.to_string())?;
-        let for_reqwest = ca.clone();
-        Ok(Clients {
-            ureq: Box::new(move || ureq_with(&ca)),
-            reqwest: Box::new(move || reqwest_with(&for_reqwest)),
-            ..Clients::default()
-        })
-    }
+/// Clients that trust the authority in the folder.
+pub(crate) fn trusting(folder: &Path) -> Result<Clients, String> {
+    let ca = fs::read(folder.join("ca.pem")).map_err(|error| error.to_string())?;
+    let for_reqwest = ca.clone();
+    Ok(Clients {
+        ureq: Box::new(move || ureq_with(&ca)),
+        reqwest: Box::new(move || reqwest_with(&for_reqwest)),
+        ..Clients::default()
+    })
+}
 
+impl World {
     pub(crate) fn https(&self) -> Checked {
-        let clients = self.trusting()?;
+        let clients = trusting(&self.folder)?;
         let outcomes = on_each(pairs(), |pair| {
             let url = format!("https://127.0.0.1:{}/buffered", self.ports.https);
             Plan::new(format!("https-{}", pair.name), url).run(pair, &clients, bursts)
