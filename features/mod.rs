@@ -11,7 +11,9 @@ pub mod client;
 pub mod collector;
 #[cfg(any(
     feature = "async-std",
+    feature = "reqwest",
     feature = "smol",
+    feature = "surf",
     feature = "thread",
     feature = "tokio"
 ))]

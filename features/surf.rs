@@ -1,20 +1,27 @@
 //! surf: an asynchronous HTTP client with pluggable backends.
 
+use super::common::timer;
 use super::http::events::{Marks, OwnRequest};
-use super::http::failure::Failure;
+use super::http::failure::{Failure, has_reset};
 use super::http::{HttpClient, HttpError, HttpEvents, ResponseBounds, RetryCount};
 use crate::capture::{OnError, Outcome};
 use crate::event::Blame;
 use crate::event::exception::DynamicError;
 use alloc::boxed::Box;
-use alloc::string::ToString as _;
+use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
-use futures::io::{AsyncReadExt as _, Cursor};
-use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
+use core::future::{Future, poll_fn};
+use core::pin::{Pin, pin};
+use core::task::Poll;
+use core::time::Duration;
+use futures::io::{AsyncRead, AsyncReadExt as _, Cursor};
+use http::header::{CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use std::sync::OnceLock;
+use std::time::Instant;
 use surf::http::{Body, Method};
 use surf::middleware::{Middleware, Next};
 use surf::{Client, Url};
@@ -25,13 +32,16 @@ use surf::{Client, Url};
 #[cfg_attr(not(doctest), doc = include_str!("surf.md"))]
 ///
 /// This crate enables none of surf's backends: the application chooses one, and with it TLS, through surf's own
-/// features. The client should have no middleware that follows redirects. Its own timeout (60 s) is only a backstop:
-/// the session abandons an attempt after `http_timeout`.
+/// features. The client must have no middleware that follows redirects, for that carries the API key to another host:
+/// events that were redirected count as rejected, and a diagnostic says that the key has left. Its own timeout (60 s)
+/// is only a backstop: the session abandons an attempt after `http_timeout`.
 ///
 /// surf's own backend (`h1-client`, `h1-client-rustls`, and `h1-client-no-tls`, which supports only `http://`) has
-/// limits that this adapter cannot lift: name lookups block the executor's thread, and with it `http_timeout`;
-/// responses of HTTP/1.0 servers are refused; and requests, the API key included, are logged to the `log` facade at
-/// level TRACE, target `async_h1`.
+/// limits that this adapter cannot lift: name lookups block the executor's thread, and with it `http_timeout`; an
+/// address that swallows packets is waited for, and a second one never tried; proxies are not used; an answer that
+/// comes while a large request is still being sent is not heard (batches are then halved); responses of HTTP/1.0
+/// servers, those with a head of 8 KiB or more, and those after a `100 Continue` are refused; and requests, the API key
+/// included, are logged to the `log` facade at level TRACE, target `async_h1`.
 ///
 /// A clone creates clients of its own.
 pub struct Surf {
@@ -67,10 +77,10 @@ impl Surf {
 
 impl HttpClient for Surf {
     async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let max_bytes = ResponseBounds::of(&request).max_bytes;
+        let bounds = ResponseBounds::of(&request);
         let request = convert(request)?;
         let client = self.client.take().unwrap_or_else(|| (self.make)());
-        let (response, is_drained) = exchange(&client, request, max_bytes).await?;
+        let (response, is_drained) = exchange(&client, request, &bounds).await?;
         self.client = is_drained.then_some(client);
         Ok(response)
     }
@@ -79,10 +89,30 @@ impl HttpClient for Surf {
 /// The response, and whether its connection was read to the end and can be reused.
 async fn exchange(
     client: &Client,
-    request: surf::Request,
-    max_bytes: usize,
+    mut request: surf::Request,
+    bounds: &ResponseBounds,
 ) -> Result<(Response<Bytes>, bool), HttpError> {
-    let mut response = client.send(request).await.map_err(HttpError::new)?;
+    let started = Instant::now();
+    let guard = RedirectGuard::new(request.url());
+    let redirected = Arc::clone(&guard.redirected);
+    // The last to run: after the client's own middleware.
+    request.middleware(guard);
+    let sent = client.send(request).await;
+    if let Some(host) = redirected.get() {
+        return Err(HttpError::new(format_args!(
+            "surf's middleware followed a redirect: the API key has left for {host}; remove it"
+        ))
+        .not_retryable());
+    }
+    let mut response = sent.map_err(|error| {
+        let is_broken = has_reset(error.as_ref());
+        let error = HttpError::new(error);
+        if is_broken {
+            error.broke_while_sending()
+        } else {
+            error
+        }
+    })?;
     // surf takes an interim response for the final one.
     if response.status().is_informational() {
         return Err(HttpError::new(
@@ -104,22 +134,85 @@ async fn exchange(
     }
     let len = response.len();
     let is_chunked = response.header(TRANSFER_ENCODING.as_str()).is_some();
-    let mut body = Vec::new();
+    let max_bytes = bounds.max_bytes;
+    let limit = bounds.body_time(started.elapsed());
     // A body read to its end lets the connection be reused.
-    response
-        .take_body()
-        .take(max_bytes as u64)
-        .read_to_end(&mut body)
-        .await
-        .map_err(|error| HttpError::from_error(&error))?;
+    let (body, error) = read(response.take_body().take(max_bytes as u64), limit).await;
+    let body_len = body.len();
+    *result.body_mut() = body.into();
+    if let Some(error) = error {
+        return Err(error.with_response(result));
+    }
     // surf takes a closed connection for the end of the body.
-    if body.len() < len.unwrap_or(0).min(max_bytes) {
-        return Err(HttpError::new("the response broke off"));
+    if body_len < len.unwrap_or(0).min(max_bytes) {
+        return Err(HttpError::new("the response broke off").with_response(result));
     }
     let has_end = len.is_some() || is_chunked;
-    let is_drained = has_end && body.len() < max_bytes;
-    *result.body_mut() = body.into();
+    let is_drained = has_end && body_len < max_bytes;
     Ok((result, is_drained))
+}
+
+/// The body, as much of it as arrives in time, and what went wrong, if anything did.
+async fn read(
+    body: impl AsyncRead + Unpin,
+    limit: Option<Duration>,
+) -> (Vec<u8>, Option<HttpError>) {
+    let (mut body, mut bytes, mut piece) = (body, Vec::new(), [0; 4096]);
+    let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let mut timer = pin!(until.map(timer::sleep_until));
+    let result = poll_fn(|context| {
+        loop {
+            match Pin::new(&mut body).poll_read(context, &mut piece) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(len)) => bytes.extend_from_slice(&piece[..len]),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(HttpError::from_error(&error)));
+                }
+                Poll::Pending => break,
+            }
+        }
+        match timer.as_mut().as_pin_mut() {
+            Some(timer) => timer
+                .poll(context)
+                .map(|()| Err(HttpError::new("the response's body took too long"))),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+    (bytes, result.err())
+}
+
+/// Stops a request that other middleware has sent to another URL, with the API key.
+struct RedirectGuard {
+    url: Url,
+    /// The host to which it was redirected.
+    redirected: Arc<OnceLock<String>>,
+}
+
+impl RedirectGuard {
+    fn new(url: &Url) -> Self {
+        Self {
+            url: url.clone(),
+            redirected: Arc::default(),
+        }
+    }
+}
+
+#[surf::utils::async_trait]
+impl Middleware for RedirectGuard {
+    async fn handle(
+        &self,
+        request: surf::Request,
+        client: Client,
+        next: Next<'_>,
+    ) -> surf::Result<surf::Response> {
+        if *request.url() == self.url {
+            return next.run(request, client).await;
+        }
+        let host = request.url().host_str().unwrap_or("another URL");
+        let _ = self.redirected.set(host.to_string());
+        Err(surf::Error::from_str(surf::StatusCode::Found, "redirected"))
+    }
 }
 
 fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
@@ -135,7 +228,10 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
     request.set_body(Body::from_reader(Cursor::new(body), Some(len)));
     // The body sets a content type of its own.
     request.remove_header(CONTENT_TYPE.as_str());
-    for (name, value) in &parts.headers {
+    let mut headers = parts.headers;
+    // surf would take the `100 Continue` for the final response.
+    headers.remove(EXPECT);
+    for (name, value) in &headers {
         let text = value.to_str();
         let text = text.map_err(|_| {
             HttpError::new(format_args!(

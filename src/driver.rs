@@ -13,6 +13,7 @@ use crate::transport::{Batch, BatchMeta, Body, LocalTransport, Receipt, SendErro
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
+use core::time::Duration;
 
 /// What the loop needs from a session.
 pub(crate) trait Driven: Sync {
@@ -163,6 +164,7 @@ fn prepare<'a, S: Driven>(
             events: attempt.events,
             attempt: attempt.attempt,
             broke_while_sending: false,
+            time_left: time_left(session),
             key: attempt.key,
             list,
         }),
@@ -172,6 +174,15 @@ fn prepare<'a, S: Driven>(
             None
         }
         Filled::Gone => None,
+    }
+}
+
+/// The time until the deadline of the attempt that has begun.
+fn time_left<S: Driven>(session: &S) -> Duration {
+    let deadline = session.with(|engine| engine.send_deadline());
+    match deadline {
+        Ok(Some(deadline)) => deadline.saturating_duration_since(session.clock().now()),
+        _ => Duration::ZERO,
     }
 }
 

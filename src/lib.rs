@@ -241,7 +241,7 @@ pub mod http {
     };
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-    pub use crate::features::reqwest::Reqwest;
+    pub use crate::features::reqwest::{Reqwest, ReqwestBuilder};
     #[cfg(feature = "surf")]
     #[cfg_attr(docsrs, doc(cfg(feature = "surf")))]
     pub use crate::features::surf::Surf;
@@ -250,7 +250,7 @@ pub mod http {
     pub use crate::features::tower::{ObservedBody, ObservedFuture};
     #[cfg(feature = "ureq")]
     #[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
-    pub use crate::features::ureq::Ureq;
+    pub use crate::features::ureq::{Ureq, UreqBuilder};
 }
 
 /// Runtimes: the clock and executor a session runs on, and the traits to implement your own.

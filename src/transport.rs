@@ -5,6 +5,7 @@ use crate::event::exception::Blame;
 use crate::text::Reason;
 use core::fmt;
 use core::future::Future;
+use core::time::Duration;
 use uuid::Uuid;
 
 #[cfg(feature = "alloc")]
@@ -240,6 +241,8 @@ pub(crate) struct BatchMeta<'a> {
     pub(crate) events: usize,
     pub(crate) attempt: u32,
     pub(crate) broke_while_sending: bool,
+    /// Until the attempt's deadline.
+    pub(crate) time_left: Duration,
     pub(crate) key: Uuid,
     /// The range of the event list in the body, without its brackets.
     pub(crate) list: (usize, usize),
@@ -288,6 +291,13 @@ impl Batch<'_> {
     #[must_use]
     pub fn broke_while_sending(&self) -> bool {
         self.head.broke_while_sending
+    }
+
+    /// How long the session waits for this attempt before it drops the future: `http_timeout`, or less while it is
+    /// being stopped. A stop that begins during the attempt may shorten this further.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.head.time_left
     }
 
     /// The batch's idempotency key: the same for every attempt, and a new one for each half of a split batch.

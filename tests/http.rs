@@ -24,6 +24,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::thread;
+use std::time::Instant;
 use tinkex_telemetry::collector::{Collector, Reply, ReplyKind};
 use tinkex_telemetry::http::{HttpClient, HttpError};
 use tinkex_telemetry::{
@@ -118,7 +119,7 @@ fn ureq_on_tokio(url: &str, options: Options) -> Session {
 
 fn reqwest_on_tokio(url: &str, options: Options) -> Session {
     let tokio = runtime();
-    let client = Reqwest::new().expect("a client");
+    let client = Reqwest::on(tokio.handle().clone()).expect("a client");
     session!(
         url,
         options,
@@ -272,7 +273,8 @@ fn a_connection_that_breaks_anywhere_costs_an_attempt() {
         assert_eq!((kept.len(), kept.duplicates()), (9, 0));
         let requests = collector.requests();
         let broken = requests.iter().filter(|request| !request.is_kept());
-        assert_eq!(broken.count(), 4);
+        // A truncated 200 is a 200.
+        assert_eq!(broken.count(), 3);
     });
 }
 
@@ -456,10 +458,39 @@ fn post(collector: &Collector) -> Request<Bytes> {
 }
 
 #[test]
-fn hanging_calls_are_bounded_in_number_and_time_out() {
+fn calls_that_were_given_up_end_and_the_next_one_is_sent() {
     let collector = Collector::builder().lenient().start().expect("a collector");
     collector.always(Reply::stall());
-    let mut client = Ureq::with_timeout(Duration::from_millis(500));
+    let mut client = Ureq::new();
+    for n in 1..=20 {
+        let mut sending = Box::pin(client.send(post(&collector)));
+        runtime().block_on(poll_fn(|context| {
+            assert!(sending.as_mut().poll(context).is_pending());
+            context.waker().wake_by_ref();
+            match collector.requests().len() {
+                sent if sent == n => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        }));
+        drop(sending);
+    }
+    collector.always(Reply::accept());
+    let response = runtime().block_on(client.send(post(&collector)));
+    // The body is not a batch: even a lenient collector refuses it.
+    assert!(response.expect("one").status().is_client_error());
+    let end = Instant::now() + BOUND;
+    while !format!("{client:?}").contains("threads: 0") {
+        assert!(Instant::now() < end, "{client:?}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn hanging_calls_of_an_agent_that_is_not_ours_are_bounded_in_number_and_time_out() {
+    let collector = Collector::builder().lenient().start().expect("a collector");
+    collector.always(Reply::stall());
+    let config = ureq::Agent::config_builder().timeout_recv_response(Some(BOUND / 40));
+    let mut client = Ureq::with_agent(config.build().new_agent());
     for n in 1..=8 {
         assert!(poll_once(client.send(post(&collector))).is_pending());
         assert!(
@@ -478,9 +509,7 @@ fn hanging_calls_are_bounded_in_number_and_time_out() {
         thread::yield_now();
     }
     let response = runtime().block_on(client.send(post(&collector)));
-    let response = response.expect("a response");
-    // The body is not a batch: even a lenient collector refuses it.
-    assert!(response.status().is_client_error());
+    assert!(response.expect("one").status().is_client_error());
 }
 
 #[test]
@@ -491,7 +520,7 @@ fn reqwest_outside_tokio_is_an_error_and_not_a_panic() {
     let Poll::Ready(Err(error)) = response else {
         panic!("{response:?}");
     };
-    assert_eq!(error.to_string(), "reqwest works only on a tokio runtime");
+    assert!(error.to_string().contains("no tokio runtime"), "{error}");
 }
 
 #[test]

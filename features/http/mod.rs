@@ -7,7 +7,11 @@ mod config;
 mod config_error;
 pub(crate) mod events;
 pub(crate) mod failure;
+#[cfg(any(feature = "reqwest", feature = "ureq"))]
+pub(crate) mod proxy;
 mod redact;
+#[cfg(any(feature = "reqwest", feature = "ureq"))]
+pub(crate) mod tls;
 mod transport;
 mod url;
 

@@ -1,6 +1,6 @@
 //! The HTTP transport: turns a batch into a request, and a response into an outcome.
 
-use super::client::{HttpClient, HttpError};
+use super::client::{HttpClient, HttpError, ResponseBounds};
 use super::config::{Config, ResolvedConfig};
 use super::config_error::ConfigError;
 use super::events::OwnRequest;
@@ -14,11 +14,16 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::error::Error;
 use core::fmt::{self, Write as _};
-use http::header::RETRY_AFTER;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use core::time::Duration;
+use http::header::{DATE, EXPECT, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use uuid::{Uuid, fmt::Hyphenated};
 
 const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
+
+/// How long the body of a response may take once its head is there, at most. Only the reason that a refusal gives and
+/// the reuse of the connection depend on it.
+const BODY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Sends batches over HTTP, through any [`HttpClient`].
 ///
@@ -28,14 +33,22 @@ const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key
 /// |---|---|
 /// | 2xx | delivered |
 /// | none; 408, 425, 429, 5xx | retried, after `Retry-After` if present |
-/// | 413 | too large: the batch is split |
+/// | 413 | too large: the batch is halved |
+/// | 400, 422 | an event is invalid: the batch is halved until the events at fault stand alone |
 /// | anything else, redirects included | rejected |
+///
+/// The status decides as soon as the head of the response is complete: a body that is cut off, badly framed or stalls
+/// costs the connection, not the batch. A date in `Retry-After` is read against the response's own `Date`, if it has
+/// one. After a connection that broke while the request was being sent, the next attempt asks first, with
+/// `expect: 100-continue`, where the client can: so an early answer is heard.
 ///
 /// Errors contain the status and the beginning of the response, in which the API key and the configured headers' values
 /// are redacted.
 pub struct HttpTransport<H> {
     config: Result<ResolvedConfig, ConfigError>,
     client: H,
+    /// The server does not understand `expect`.
+    refuses_expect: bool,
 }
 
 impl<H> HttpTransport<H> {
@@ -44,6 +57,7 @@ impl<H> HttpTransport<H> {
         Self {
             config: config.resolved,
             client,
+            refuses_expect: false,
         }
     }
 }
@@ -52,22 +66,43 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
     async fn send(&mut self, mut batch: Batch<'_>) -> Result<Receipt, SendError> {
         let config = self.config.as_ref().map_err(SendError::retryable)?;
         let body = Bytes::from(batch.take_body());
-        let request = config.request(batch.idempotency_key(), body.clone());
+        let mut request = config.request(batch.idempotency_key(), body.clone());
+        let asks_first = batch.broke_while_sending() && !self.refuses_expect;
+        if asks_first {
+            let value = HeaderValue::from_static("100-continue");
+            request.headers_mut().insert(EXPECT, value);
+        }
+        let mut bounds = ResponseBounds::of(&request);
+        bounds.give_up_after = Some(batch.time_left());
+        bounds.body_timeout = Some((batch.time_left() / 4).min(BODY_TIMEOUT));
+        request.extensions_mut().insert(bounds);
         let result = self.client.send(request).await;
         if body.is_unique() {
             batch.return_body(Vec::from(body));
         }
-        match result {
-            Ok(response) => outcome(&response, &config.secrets),
-            Err(error) => Err(no_response(&error, &config.secrets)),
+        let response = match result {
+            Ok(response) => response,
+            Err(error) => match error.response().filter(|_| error.is_retryable()) {
+                Some(response) => response,
+                None => return Err(no_response(&error, &config.secrets)),
+            },
+        };
+        if asks_first && response.status() == StatusCode::EXPECTATION_FAILED {
+            self.refuses_expect = true;
+            return Err(SendError::broke_while_sending("HTTP 417"));
         }
+        outcome(&response, &config.secrets)
     }
 
     fn check(&self) -> Result<(), SetupError> {
-        match &self.config {
-            Ok(_) => Ok(()),
-            Err(error) => Err(SetupError::new(error)),
-        }
+        let config = self.config.as_ref().map_err(SetupError::new)?;
+        let checked = self.client.check(&config.endpoint);
+        checked.map_err(|error| {
+            SetupError::new(printable::<160>(
+                error.message().as_bytes(),
+                &config.secrets,
+            ))
+        })
     }
 
     fn blame<'a>(error: &'a (dyn Error + 'static)) -> Option<Blame<'a>> {
@@ -100,7 +135,14 @@ impl ResolvedConfig {
 }
 
 fn no_response(error: &HttpError, secrets: &Secrets) -> SendError {
-    SendError::retryable(printable::<160>(error.message().as_bytes(), secrets))
+    let reason = printable::<160>(error.message().as_bytes(), secrets);
+    if error.has_broken_while_sending() {
+        SendError::broke_while_sending(reason)
+    } else if error.is_retryable() {
+        SendError::retryable(reason)
+    } else {
+        SendError::rejected(reason)
+    }
 }
 
 /// What a response means: the whole policy of the wire protocol.
@@ -114,6 +156,9 @@ fn outcome(response: &Response<Bytes>, secrets: &Secrets) -> Result<Receipt, Sen
     let reason = format_args!("HTTP {}{gap}{text}", status.as_u16());
     Err(match status {
         StatusCode::PAYLOAD_TOO_LARGE => SendError::too_large(reason),
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+            SendError::invalid_events(reason)
+        }
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
             retryable(response, reason)
         }
@@ -124,17 +169,25 @@ fn outcome(response: &Response<Bytes>, secrets: &Secrets) -> Result<Receipt, Sen
 
 fn retryable(response: &Response<Bytes>, reason: impl fmt::Display) -> SendError {
     let error = SendError::retryable(reason);
-    match response.headers().get(RETRY_AFTER).and_then(retry_after) {
+    match retry_after(response.headers()) {
         Some(after) => error.retry_after(after),
         None => error,
     }
 }
 
-fn retry_after(value: &HeaderValue) -> Option<RetryAfter> {
-    let text = value.to_str().ok()?;
+/// A date counts from the server's own clock, if the response says what that shows: this machine's may be wrong.
+fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
     RetryAfter::from_seconds(text).or_else(|| {
-        let date = httpdate::parse_http_date(text.trim()).ok()?;
-        Some(RetryAfter::At(date.into()))
+        let at = httpdate::parse_http_date(text.trim()).ok()?;
+        let now = headers.get(DATE).and_then(|date| {
+            let date = date.to_str().ok()?;
+            httpdate::parse_http_date(date.trim()).ok()
+        });
+        Some(match now {
+            Some(now) => RetryAfter::Delay(at.duration_since(now).unwrap_or_default()),
+            None => RetryAfter::At(at.into()),
+        })
     })
 }
 
@@ -167,7 +220,6 @@ mod tests {
     use crate::time::Timestamp;
     use alloc::format;
     use alloc::string::ToString;
-    use core::time::Duration;
 
     fn response(status: u16, body: &'static str) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from_static(body.as_bytes()));
@@ -186,6 +238,7 @@ mod tests {
             let expected = match status {
                 200..300 => Ok(Receipt::delivered()),
                 413 => Err(SendError::too_large("HTTP 413")),
+                400 | 422 => Err(SendError::invalid_events(format!("HTTP {status}"))),
                 408 | 425 | 429 | 500..600 => Err(SendError::retryable(format!("HTTP {status}"))),
                 _ => Err(SendError::rejected(format!("HTTP {status}"))),
             };
@@ -195,8 +248,10 @@ mod tests {
 
     #[test]
     fn a_retry_after_is_seconds_or_a_date_and_anything_else_is_ignored() {
-        let read = |text| retry_after(&HeaderValue::from_static(text));
-        assert_eq!(read("7"), Some(RetryAfter::Delay(Duration::from_secs(7))));
+        let read = |text| retry_after(&headers([(RETRY_AFTER, text)]));
+        let seconds = |n| Some(RetryAfter::Delay(Duration::from_secs(n)));
+        assert_eq!(read("7"), seconds(7));
+        assert_eq!(read("0"), seconds(0));
         let date = RetryAfter::At(Timestamp::from_unix_micros(784_111_777_000_000));
         for form in [
             "Sun, 06 Nov 1994 08:49:37 GMT",
@@ -208,6 +263,30 @@ mod tests {
         for garbage in ["", "soon", "-1", "1.5", "Sun, 99 Nov 1994 08:49:37 GMT"] {
             assert_eq!(read(garbage), None, "{garbage}");
         }
+    }
+
+    fn headers<const N: usize>(headers: [(HeaderName, &'static str); N]) -> HeaderMap {
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        HeaderMap::from_iter(headers)
+    }
+
+    #[test]
+    fn a_date_to_retry_after_is_read_against_the_clock_of_the_server() {
+        let at = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (date, seconds) in [
+            ("Sun, 06 Nov 1994 08:49:30 GMT", 7),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", 0),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", 0),
+            ("Sun, 06 Nov 1994 07:49:37 GMT", 3600),
+        ] {
+            let read = retry_after(&headers([(RETRY_AFTER, at), (DATE, date)]));
+            let delay = RetryAfter::Delay(Duration::from_secs(seconds));
+            assert_eq!(read, Some(delay), "{date}");
+        }
+        let read = retry_after(&headers([(RETRY_AFTER, at), (DATE, "now")]));
+        assert!(matches!(read, Some(RetryAfter::At(_))));
+        let read = retry_after(&headers([(RETRY_AFTER, "7"), (DATE, at)]));
+        assert_eq!(read, Some(RetryAfter::Delay(Duration::from_secs(7))));
     }
 
     #[test]

@@ -162,7 +162,7 @@ fn child_prints_everything() {
     let urls = std::env::var(URLS).expect("they are set");
     let urls = urls.split(',').chain(["http://127.0.0.1:1"]);
     for (session, url) in urls.enumerate() {
-        let reqwest = Reqwest::new().expect("a client");
+        let reqwest = Reqwest::on(runtime.handle().clone()).expect("a client");
         show(&reqwest);
         let on_tokio = Tokio::on(runtime.handle().clone());
         exercise(&format!("ureq {session}"), url, Ureq::new(), Thread);

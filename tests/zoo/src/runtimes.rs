@@ -137,6 +137,8 @@ impl RuntimeUnderTest for TokioMultiThread {
 
     fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
         let runtime = self.0.as_ref().expect("not shut down");
+        // For `Reqwest`.
+        let _guard = runtime.enter();
         open_on(start.transport(over), Tokio::on(runtime.handle().clone()))
     }
 
@@ -174,6 +176,8 @@ impl RuntimeUnderTest for TokioCurrentThread {
     }
 
     fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+        // For `Reqwest`.
+        let _guard = self.handle.enter();
         open_on(start.transport(over), Tokio::on(self.handle.clone()))
     }
 

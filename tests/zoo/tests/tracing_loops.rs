@@ -79,7 +79,7 @@ fn sessions() -> &'static Sessions {
                 .expect("a runtime"),
         ));
         let on_tokio = Tokio::on(tokio.handle().clone());
-        let reqwest = Reqwest::new().expect("a client");
+        let reqwest = Reqwest::on(tokio.handle().clone()).expect("a client");
         let handles = [
             start(&url, SESSIONS[0], reqwest, on_tokio),
             start(&url, SESSIONS[1], Ureq::new(), Thread),
