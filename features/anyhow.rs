@@ -2,8 +2,8 @@
 
 use crate::capture::{OnError, Outcome};
 use crate::event::exception::DynamicError;
+use crate::sys::backtrace;
 use core::fmt;
-use std::backtrace::BacktraceStatus;
 
 /// Selects the implementation of [`Outcome`] for anyhow's errors.
 #[derive(Debug)]
@@ -12,10 +12,9 @@ pub enum ByAnyhow {}
 impl<T> Outcome<ByAnyhow> for Result<T, anyhow::Error> {
     fn error(&self, on_error: OnError<'_>) {
         if let Err(error) = self {
-            let stack = error.backtrace();
-            let has_stack = stack.status() == BacktraceStatus::Captured;
+            let stack = backtrace::captured(error.backtrace());
             on_error(&DynamicError {
-                stack: has_stack.then_some(stack as &dyn fmt::Display),
+                stack: stack.as_ref().map(|stack| stack as &dyn fmt::Display),
                 ..DynamicError::new(error.as_ref())
             });
         }

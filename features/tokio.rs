@@ -4,12 +4,17 @@ use super::common::{std_clock, timer};
 use crate::clock::Clock;
 use crate::local::LocalSpawner;
 use crate::spawner::{Runtime, SpawnError, Spawner, WouldDeadlock};
+use crate::sys::panics;
 use crate::time::{Instant, Timestamp};
 use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use core::cell::Cell;
 use core::fmt;
 use core::future::{Future, pending, poll_fn};
 use core::panic::AssertUnwindSafe;
 use core::pin::{Pin, pin};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::panic::{catch_unwind, resume_unwind};
@@ -32,6 +37,12 @@ use tokio::time::Instant as TokioInstant;
 /// Blocking waits work in the tasks of a multi-thread runtime (with `block_in_place`), in `spawn_blocking` and outside
 /// tokio. They return [`WouldDeadlock`] in a `LocalSet`, where tokio allows no blocking, and in the tasks of a
 /// current-thread runtime.
+///
+/// Tokio says by a panic that it allows no blocking, that the runtime has no timers, and that there is no `LocalSet` to
+/// spawn into. The panic is caught, and this crate's own panic hook ignores it; other panic hooks, the default one
+/// among them, see it: in a blocking wait once per thread ("can call blocking only when running on the multi-threaded
+/// runtime"), after which all tasks of that thread that no worker runs get [`WouldDeadlock`]. With `panic = "abort"`,
+/// and in panic hooks, a wait provokes none: in a `LocalSet` its tasks get [`WouldDeadlock`], its main future waits.
 #[derive(Clone, Default)]
 pub struct Tokio {
     bound: Option<Bound>,
@@ -86,11 +97,11 @@ impl Runtime for Tokio {
             None => Handle::try_current().map_err(|_| SpawnError::new(NO_RUNTIME))?,
         };
         // Tokio offers no other way to detect timers; where panics abort, its own message says the same.
-        catch_unwind(AssertUnwindSafe(|| {
+        panics::catch(|| {
             let _guard = handle.enter();
             drop(tokio::time::sleep(Duration::ZERO));
-        }))
-        .map_err(|_| SpawnError::new(NO_TIMERS))?;
+        })
+        .ok_or(SpawnError::new(NO_TIMERS))?;
         *self = Self::on(handle);
         Ok(())
     }
@@ -191,7 +202,7 @@ impl Spawner for Tokio {
                 if is_on_this_thread && self.bound.is_some() && !driver_moves {
                     return Err(WouldDeadlock);
                 }
-                block_in_place(wait)
+                block_in_place(driver_moves, wait)
             }
             _ if driver_moves => {
                 wait();
@@ -211,8 +222,7 @@ impl Spawner for Tokio {
 /// Spawns into the calling code's [`LocalSet`]. Outside one, tokio panics; that is caught and returned as an error.
 impl LocalSpawner for Tokio {
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Result<(), SpawnError> {
-        catch_unwind(AssertUnwindSafe(|| drop(tokio::task::spawn_local(task))))
-            .map_err(|_| SpawnError::new(NO_LOCAL_SET))
+        panics::catch(|| drop(tokio::task::spawn_local(task))).ok_or(SpawnError::new(NO_LOCAL_SET))
     }
 }
 
@@ -285,21 +295,82 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// Waits on a thread that has entered a multi-thread runtime: with [`tokio::task::block_in_place`] where tokio allows
+/// it, plainly on threads that run no worker. `driver_moves`: workers of such a runtime run the driver.
+fn block_in_place(driver_moves: bool, wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
+    std::thread_local! {
+        /// Whether tokio has refused here, by whether the code was a worker's. It does so with a panic, which other
+        /// panic hooks see: it is asked for once.
+        static HAS_REFUSED: Cell<[bool; 2]> = const { Cell::new([false; 2]) };
+    }
+    // Tokio runs all code of its workers in tasks.
+    let is_in_task = tokio::task::try_id().is_some();
+    let is_worker = is_in_task && has_scheduler();
+    let refused_here = usize::from(is_worker);
+    if can_provoke() && !HAS_REFUSED.get()[refused_here] {
+        let result = probe(wait);
+        if result.is_err() {
+            let mut refused = HAS_REFUSED.get();
+            refused[refused_here] = true;
+            HAS_REFUSED.set(refused);
+        }
+        return result;
+    }
+    if is_worker && !can_provoke() {
+        tokio::task::block_in_place(wait);
+        return Ok(());
+    }
+    // No worker's thread: blocking it keeps no worker from running the driver. In a polled task it may be a `LocalSet`'s,
+    // where tokio allows no blocking.
+    let is_refused = can_provoke() || is_in_task;
+    if !driver_moves || (is_refused && is_polled_by_tokio()) {
+        return Err(WouldDeadlock);
+    }
+    wait();
+    Ok(())
+}
+
 /// [`tokio::task::block_in_place`], with its panic where blocking is not allowed turned into an error.
-fn block_in_place(wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
+fn probe(wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
     let mut has_begun = false;
-    catch_unwind(AssertUnwindSafe(|| {
+    panics::try_catch(|| {
         tokio::task::block_in_place(|| {
             has_begun = true;
-            wait();
+            // What the caller waits for is not ours.
+            let waited = panics::contain(|| catch_unwind(AssertUnwindSafe(&mut *wait)));
+            if let Some(Err(panic)) = waited {
+                resume_unwind(panic);
+            }
         });
-    }))
+    })
     .map_err(|panic| {
         if has_begun {
             resume_unwind(panic);
         }
         WouldDeadlock
     })
+}
+
+/// Whether a panic of tokio's can be caught here, and so provoked: not where panics abort, and not in a panic hook, where
+/// every panic does. A destructor that runs while its thread unwinds cannot be told from a hook.
+fn can_provoke() -> bool {
+    cfg!(panic = "unwind") && !std::thread::panicking()
+}
+
+/// Whether this thread is running a scheduler: that of a worker, or of a current-thread runtime.
+///
+/// A scheduler keeps the waker of a task that yields until it has run others. Elsewhere it is woken at once.
+fn has_scheduler() -> bool {
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
+    !woken.0.load(Ordering::Relaxed)
 }
 
 /// Whether tokio is polling the calling code, as opposed to running it in `spawn_blocking` or under `enter()`.

@@ -151,6 +151,9 @@
 //!   [`stop_blocking`](Handle::stop_blocking) first.
 //! * Where no other thread runs the driver, as on a current-thread executor, dropping a [`Reporter`] only requests a
 //!   stop; await [`stop`](Handle::stop) where it matters.
+//! * Whether a panic will be caught, or is the second of its thread and aborts, cannot be known in a panic hook
+//!   (`std::thread::panicking` is true in each): the hook waits for delivery only on the thread of `main`, with
+//!   `panic = "abort"`, and where [`PanicHook::timeout`](capture::PanicHook::timeout) asks for it.
 //! * A session does not continue in the child of a `fork()`: `log` returns false, waits return at once, nothing is
 //!   sent, and the parent sends what was queued. Start a new session in the child.
 //! * Delivery is at least once: if a response is lost, the batch is sent again.

@@ -1,13 +1,12 @@
 //! Timers for runtimes without their own: one thread per process, started at first use. A forked child starts its own.
 
 use crate::sys::fork::{Fork, PerProcess};
+use crate::sys::panics;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::future::Future;
-use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use std::panic::catch_unwind;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -172,7 +171,7 @@ impl Timers {
             drop(state);
             for waker in due {
                 // A panic in one executor's waker must not stop the timers of all.
-                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+                panics::wake(waker);
             }
             state = self.lock();
         }

@@ -2,7 +2,6 @@
 
 use crate::spawner::SpawnError;
 use crate::sys::lock::Lock;
-use crate::sys::panics;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
@@ -10,6 +9,10 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::{fmt, mem};
 
+#[cfg(not(feature = "std"))]
+use crate::sys::panics::catch as contain;
+#[cfg(feature = "std")]
+use crate::sys::panics::contain;
 #[cfg(feature = "std")]
 use std::thread::{self, ThreadId};
 
@@ -146,7 +149,7 @@ impl<'a> Running<'a> {
         self.tasks.append(&mut spawned);
         let mut next = 0;
         while let Some(task) = self.tasks.get_mut(next) {
-            match panics::catch(|| task.as_mut().poll(context)) {
+            match contain(|| task.as_mut().poll(context)) {
                 Some(Poll::Pending) => next += 1,
                 Some(Poll::Ready(())) | None => discard(self.tasks.swap_remove(next)),
             }
@@ -172,5 +175,5 @@ impl Drop for Running<'_> {
 
 /// Drops a task, whose destructor may panic.
 fn discard(task: Task) {
-    let _ = panics::catch(|| drop(task));
+    let _ = contain(|| drop(task));
 }

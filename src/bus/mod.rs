@@ -236,7 +236,7 @@ impl Bus {
             core::mem::replace(handlers, others)
         });
         // Drops what the handler captured outside the lock: it is user code.
-        let _ = panics::catch(|| drop(before));
+        let _ = panics::contain(|| drop(before));
         true
     }
 
@@ -245,7 +245,7 @@ impl Bus {
         let handlers = self.0.handlers.with(|handlers| Arc::clone(handlers));
         let result = work(&handlers);
         // A handler that was detached meanwhile is dropped here.
-        let _ = panics::catch(|| drop(handlers));
+        let _ = panics::contain(|| drop(handlers));
         result
     }
 
@@ -258,7 +258,7 @@ impl Bus {
     fn call_each(&self, handlers: &[Arc<Handler>], event: &Event<'_>) {
         let mut failed = Vec::new();
         for handler in handlers.iter().filter(|handler| handler.handles(event)) {
-            let called = panics::catch(|| (handler.call)(event));
+            let called = panics::contain(|| (handler.call)(event));
             if called.is_none() && self.remove(handler) {
                 report(handler, event);
                 failed.push(handler);

@@ -200,7 +200,7 @@ impl QueueStateTracker {
             bus.execute(QUEUE_STATE_CHANGE, &measurements, &metadata);
         }
         if let Some(observer) = &self.observer
-            && panics::catch(|| observer.on_queue_state_change(change)).is_none()
+            && panics::contain(|| observer.on_queue_state_change(change)).is_none()
         {
             let report = || {
                 log::error!(target: "tinkex_telemetry", "the observer of queue states panicked");

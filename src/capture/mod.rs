@@ -11,6 +11,8 @@ pub(crate) mod outcome;
 mod panic_hook;
 #[cfg(feature = "std")]
 mod panicked;
+#[cfg(feature = "std")]
+mod process_hook;
 mod run;
 #[cfg(has_arc)]
 mod task;

@@ -1,21 +1,20 @@
 //! The panic hook, which logs panics that no capture sees.
 
 use super::panicked::{Panicked, message};
-use super::unclaimed;
+use super::{process_hook, unclaimed};
 use crate::event::severity::Severity;
 use crate::session::AsHandle;
 use crate::session::handle::Handle;
+use crate::session::wait::Wait;
 use crate::sys::fork::PerProcess;
 use crate::sys::lock::Lock;
-use crate::sys::origin::{self, OwnWork};
-use alloc::boxed::Box;
+use crate::sys::{backtrace, origin, panics};
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::Cell;
 use core::time::Duration;
-use std::backtrace::{Backtrace, BacktraceStatus};
-use std::panic::{self, PanicHookInfo};
+use std::panic::PanicHookInfo;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
@@ -36,23 +35,51 @@ pub fn install_panic_hook(reporter: &(impl AsHandle + ?Sized)) -> PanicHook {
 }
 
 /// A panic hook that logs every panic of the process as an exception of type `panic`: message, location, thread and, if
-/// `RUST_BACKTRACE` asks for one, the stack.
+/// `RUST_BACKTRACE` asks for one, the stack of the code that panicked.
 ///
 /// It chains to the hook that was set before. A hook that is set later must chain to this one, or panics no longer
-/// reach it. Several sessions can each have a hook.
+/// reach it until a hook is [installed](Self::install) again. Several sessions can each have a hook; each panic is
+/// logged once to each.
 ///
-/// The panicking thread waits until the event is delivered, at most for [`timeout`](Self::timeout), so that the event
-/// is not lost if the panic ends the process. It does not wait on the thread that last polled the driver, as in a
-/// single-threaded runtime, where that would deadlock. There, and after the timeout, the flush is merely requested. In
-/// any case it waits until the event is queued, which takes microseconds unless the application's code is slow, and at
-/// most a second or the timeout if that is longer.
+/// # How long a panic takes
 ///
-/// A panic that also passes through a [`Capture`](crate::capture::Capture) is logged once, by the hook. The hook does
-/// not log panics in a session's driver, such as a transport's (they cost an attempt), panics of a scrub hook that
-/// inspects a panic, or anything that bypasses panic hooks: stack overflows, aborts, and `resume_unwind`.
+/// The event is queued on the panicking thread, in microseconds; `RUST_BACKTRACE` adds the milliseconds in which the
+/// stack is resolved. Then the hook requests a flush, and waits only
 ///
-/// It costs nothing until there is a panic. Then it starts a thread, so that no code that runs for the event (a clock,
-/// an application's hook) can panic on the panicking thread, which would abort the process.
+/// | where | how long |
+/// |---|---|
+/// | on the thread that `main` runs on, since a panic there usually ends the process | at most the session's `drop_timeout` |
+/// | anywhere, if the program is built with `panic = "abort"` | the same |
+/// | anywhere, if [`timeout`](Self::timeout) asks for it | at most the timeout |
+///
+/// It waits as [`Spawner::block_in_place`](crate::runtime::Spawner::block_in_place) of the session's runtime does: on a
+/// worker of tokio's multi-thread runtime another thread takes over the worker's tasks, and on a thread where waiting
+/// would deadlock it does not wait. After a wait in which nothing was delivered no panic of the session waits again
+/// until something is, so that a panic that is caught again and again costs at most one timeout.
+///
+/// A thread counts as that of `main` if its name is `main`, which the standard library gives to it alone: a program
+/// should not give it to another. A program that Rust did not start, such as one in C with a Rust library, has none.
+///
+/// # What is not logged
+///
+/// A panic that also passes through a [`Capture`](crate::capture::Capture) is logged once, by the hook. Panics that
+/// this crate catches and accounts for itself are not logged, and nothing waits for them: those of a session's driver,
+/// such as a transport's (they cost an attempt), and those of a value, an error or a scrub hook while an event is
+/// encoded (they cost the event). Nor is anything that bypasses panic hooks: stack overflows, aborts, and
+/// `resume_unwind`.
+///
+/// Whether a panic will be caught, and whether it is the second one of its thread, which aborts the process, cannot be
+/// known in a hook: `std::thread::panicking` is true in each. So a panic of another thread that ends the process, as
+/// where `main` unwraps its `join`, is delivered by the reporter's drop or a wait, not by the hook.
+///
+/// # What runs on the panicking thread
+///
+/// A panic inside a hook aborts the process, which includes those of the session's clock and of the waker of its
+/// driver's task: they must not panic. A [scrub hook](crate::session::Builder::scrub) may: for a session that has one
+/// the event is logged by a thread of its own, for which the panicking thread waits at most a second. Where no thread
+/// can be started it is called on the panicking thread.
+///
+/// It costs nothing until there is a panic.
 #[derive(Debug)]
 #[must_use = "a panic hook does nothing until it is installed"]
 pub struct PanicHook(Entry);
@@ -80,9 +107,6 @@ fn with_installed<R>(work: impl FnOnce(&mut Installed) -> R) -> R {
         .with(work)
 }
 
-/// Whether the process's hook is set. It is set once, for all sessions: hooks cannot be removed from a chain.
-static IS_SET: Lock<bool> = Lock::new(false);
-
 impl PanicHook {
     /// Creates a hook for `reporter`'s session; see [`install`](Self::install).
     pub fn new(reporter: &(impl AsHandle + ?Sized)) -> Self {
@@ -100,30 +124,38 @@ impl PanicHook {
         self
     }
 
-    /// Sets how long a panicking thread waits for its event to be delivered; zero disables that wait. Default: the
-    /// session's `drop_timeout`.
+    /// Makes every panicking thread wait until its event is delivered, at most this long; zero makes none wait, and
+    /// [`Duration::MAX`] sets no limit. Default: [only where the process is about to end](Self#how-long-a-panic-takes).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.timeout = Some(timeout);
         self
     }
 
     /// Installs the hook until it is [removed](Self::remove) or its session stops; dropping the value changes nothing.
-    /// Idempotent.
     ///
-    /// A panicking thread cannot set the process's hook. If this is the first hook and is installed on one, it takes
-    /// effect once another is installed elsewhere.
+    /// A session has at most one: installing another replaces it. Where another library has replaced the process's
+    /// hook, installing makes all sessions' hooks effective again, each panic being logged once all the same. While the
+    /// process's hook is being set, for less than a microsecond, a panic of another thread may meet the default one.
+    ///
+    /// A panicking thread cannot set the process's hook. If that is necessary, and this is called on one, it takes
+    /// effect once a hook is installed elsewhere.
     #[must_use = "needed to remove the hook; use `let _` to keep it installed"]
     pub fn install(mut self) -> Self {
-        if !self.0.handle.is_enabled() || self.0.id.is_some() {
+        if !self.0.handle.is_enabled() {
             return self;
         }
-        with_installed(|installed| {
-            installed.entries.retain(|entry| !entry.handle.has_ended());
-            self.0.id = Some(installed.next_id);
-            installed.next_id += 1;
-            installed.entries.push(self.0.clone());
-        });
-        set_hook();
+        if self.0.id.is_none() {
+            with_installed(|installed| {
+                let entries = &mut installed.entries;
+                entries.retain(|entry| {
+                    !entry.handle.has_ended() && !entry.handle.is_same_session(&self.0.handle)
+                });
+                self.0.id = Some(installed.next_id);
+                installed.next_id += 1;
+                installed.entries.push(self.0.clone());
+            });
+        }
+        process_hook::set(log_panic);
         self
     }
 
@@ -139,20 +171,6 @@ impl PanicHook {
     }
 }
 
-fn set_hook() {
-    IS_SET.with(|is_set| {
-        if *is_set || thread::panicking() {
-            return;
-        }
-        *is_set = true;
-        let previous = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            log_panic(info);
-            previous(info);
-        }));
-    });
-}
-
 /// What the hook knows about a panic.
 struct Panic {
     message: String,
@@ -161,17 +179,16 @@ struct Panic {
 
 impl Panic {
     fn new(info: &PanicHookInfo<'_>) -> Self {
-        let stack = Backtrace::capture();
         let current = thread::current();
         let name = current.name().unwrap_or("<unnamed>");
-        let location = info.location().map_or_else(
+        let mut location = info.location().map_or_else(
             || format!("thread '{name}'"),
             |location| format!("{location}, thread '{name}'"),
         );
-        let location = match stack.status() {
-            BacktraceStatus::Captured => format!("{location}\n{stack}"),
-            _ => location,
-        };
+        if let Some(stack) = backtrace::of_panic() {
+            location.push('\n');
+            location.push_str(&stack);
+        }
         Self {
             message: message(info.payload()).into(),
             location,
@@ -180,73 +197,115 @@ impl Panic {
 
     /// Logs it to a session. Returns whether the event was accepted.
     fn log(&self, entry: &Entry) -> bool {
+        // Before it is logged, so that no capture that the panic reaches meanwhile logs it as well.
+        let session = entry.handle.session_id().unwrap_or_default();
+        unclaimed::add(session, &self.message);
         let panicked = Panicked::new(&self.message, Some(&self.location));
         let is_accepted = entry.handle.log_exception(&panicked, entry.severity);
-        if is_accepted && let Some(session) = entry.handle.session_id() {
-            unclaimed::add(session, &self.message);
+        if !is_accepted {
+            unclaimed::claim(session, &self.message);
         }
         is_accepted
     }
 }
 
 impl Entry {
-    /// How long the calling, panicking thread may wait for delivery.
+    fn has_scrub(&self) -> bool {
+        let session = self.handle.session();
+        session.is_some_and(|session| session.shared().host().has_scrub())
+    }
+
+    /// How long the panicking thread may wait for delivery.
     fn max_wait(&self) -> Duration {
-        match self.handle.session() {
-            Some(session) if !session.shared().is_driven_here() => {
-                self.timeout.unwrap_or(session.shared().drop_timeout())
-            }
+        let by_default = || match self.handle.session() {
+            Some(session) if ends_the_process() => session.shared().drop_timeout(),
             _ => Duration::ZERO,
+        };
+        self.timeout.unwrap_or_else(by_default)
+    }
+
+    /// Begins the wait for delivery, unless the last one was in vain and so this one would be.
+    fn begin_wait(&self) -> Option<Wait> {
+        let session = self.handle.session()?;
+        let max_wait = self.max_wait();
+        let is_vain = || session.shared().host().is_vain(self.sent());
+        (!max_wait.is_zero() && !is_vain()).then(|| Wait::for_flush(session, max_wait))
+    }
+
+    fn wait(&self, wait: Wait) {
+        // Where waiting would deadlock, the flush has been requested all the same.
+        if let Ok(drain) = self.handle.block(Some(wait))
+            && drain.delivered == 0
+            && !drain.all_delivered()
+            && let Some(session) = self.handle.session()
+        {
+            session.shared().host().note_vain_wait(self.sent());
         }
+    }
+
+    /// How many events the session has sent.
+    fn sent(&self) -> u64 {
+        let stats = self.handle.stats();
+        stats.delivered + stats.handed_over
     }
 }
 
-/// Logs a panic of this thread, and waits for its delivery as long as its hooks allow.
+/// Whether a panic of this thread usually ends the process.
+fn ends_the_process() -> bool {
+    cfg!(panic = "abort") || thread::current().name() == Some("main")
+}
+
+/// Logs a panic of this thread, and waits for its delivery where that is due.
 fn log_panic(info: &PanicHookInfo<'_>) {
-    std::thread_local! {
-        static IS_LOGGING: Cell<bool> = const { Cell::new(false) };
-    }
-    if origin::is_own() || IS_LOGGING.get() {
+    if panics::is_ours() || origin::is_own() {
         return;
     }
     let entries = with_installed(|installed| installed.entries.clone());
-    let entries: Vec<_> = entries
-        .into_iter()
-        .map(|entry| (entry.max_wait(), entry))
-        .collect();
-    let Some(max_wait) = entries.iter().map(|(max_wait, _)| *max_wait).max() else {
+    if entries.is_empty() {
         return;
-    };
-    IS_LOGGING.set(true);
-    let panic = Panic::new(info);
-    let (done, progress) = mpsc::channel();
-    let started = thread::Builder::new().spawn(move || {
-        // A panic in here, as in a scrub hook, must not call this hook again.
-        let _own = OwnWork::enter();
-        let until = Instant::now() + max_wait;
-        let logged = entries
-            .iter()
-            .filter(|(_, entry)| panic.log(entry))
-            .collect::<Vec<_>>();
-        let _ = done.send(());
-        for (max_wait, entry) in logged {
-            let left = until.saturating_duration_since(Instant::now());
-            let left = left.min(*max_wait);
-            // The result is in the ledger.
-            let _ = entry.handle.wait_until_drained_blocking(left);
-        }
-        let _ = done.send(());
-    });
-    if started.is_ok() {
-        let until = Instant::now() + max_wait;
-        // Logging takes microseconds, but an application's hook may take longer.
-        let is_logged = progress.recv_timeout(max_wait.max(MIN_WAIT)).is_ok();
-        if is_logged && !max_wait.is_zero() {
-            let _ = progress.recv_timeout(until.saturating_duration_since(Instant::now()));
-        }
     }
-    IS_LOGGING.set(false);
+    let panic = Arc::new(Panic::new(info));
+    let (scrubbed, plain): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::has_scrub);
+    let mut logged: Vec<_> = plain.into_iter().filter(|entry| panic.log(entry)).collect();
+    logged.extend(log_elsewhere(&panic, scrubbed));
+    // All waits begin before the first one is waited for, so that together they take no longer than the longest.
+    let waits: Vec<_> = logged
+        .iter()
+        .filter_map(|entry| Some((entry, entry.begin_wait()?)))
+        .collect();
+    for (entry, wait) in waits {
+        entry.wait(wait);
+    }
 }
 
-/// The minimum timeout for a panicking thread's wait until the event is queued.
-const MIN_WAIT: Duration = Duration::from_secs(1);
+/// Logs a panic on a thread of its own, where a panic of a scrub hook does not abort the process. Returns where it was
+/// accepted.
+fn log_elsewhere(panic: &Arc<Panic>, entries: Vec<Entry>) -> Vec<Entry> {
+    if entries.is_empty() {
+        return entries;
+    }
+    let (done, logged) = mpsc::channel();
+    let (panic_there, entries_there) = (Arc::clone(panic), entries.clone());
+    let log_there = move || {
+        for entry in entries_there {
+            let is_logged = panics::catch(|| panic_there.log(&entry)).unwrap_or(false);
+            let _ = done.send(is_logged.then_some(entry));
+        }
+    };
+    if thread::Builder::new().spawn(log_there).is_err() {
+        return entries
+            .into_iter()
+            .filter(|entry| panic.log(entry))
+            .collect();
+    }
+    // Logging takes microseconds, unless the hook is slow or needs a lock that the panicking thread holds.
+    let until = Instant::now() + PATIENCE;
+    let next = || logged.recv_timeout(until.saturating_duration_since(Instant::now()));
+    core::iter::repeat_with(next)
+        .map_while(Result::ok)
+        .flatten()
+        .collect()
+}
+
+/// The maximum wait for a scrub hook.
+const PATIENCE: Duration = Duration::from_secs(1);

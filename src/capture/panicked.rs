@@ -57,4 +57,8 @@ impl AnyError for Panicked<'_> {
     fn stack(&self) -> Stack<'_> {
         self.location.map_or(Stack::Unknown, Stack::Known)
     }
+
+    fn is_classified(&self) -> bool {
+        false
+    }
 }

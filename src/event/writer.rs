@@ -226,7 +226,7 @@ fn write_json(
 ) -> std::thread::Result<serde_json::Result<()>> {
     let encode = || serde_json::to_writer(out, value);
     // Half-written output is discarded, so no broken state is observed afterwards.
-    std::panic::catch_unwind(core::panic::AssertUnwindSafe(encode))
+    crate::sys::panics::try_catch(encode)
 }
 
 #[cfg(not(feature = "std"))]

@@ -203,6 +203,15 @@ impl Handle {
             .is_none_or(|session| is_stopping(session).unwrap_or(true))
     }
 
+    /// Whether both are handles on one session.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_same_session(&self, other: &Self) -> bool {
+        match (self.session(), other.session()) {
+            (Some(one), Some(other)) => core::ptr::eq(one.shared(), other.shared()),
+            _ => false,
+        }
+    }
+
     fn refuse(&self) -> bool {
         if let Some(off) = self.as_off() {
             off.refuse();

@@ -22,6 +22,8 @@ mod with_std {
         refused_forked: AtomicUsize,
         /// The thread that polled the driver last.
         driver_thread: Lock<Option<ThreadId>>,
+        /// How many events had been sent when a panic last waited in vain.
+        sent_at_vain_wait: Lock<Option<u64>>,
     }
 
     impl Host {
@@ -32,6 +34,7 @@ mod with_std {
                 own_work: OwnWork::new(),
                 refused_forked: AtomicUsize::new(0),
                 driver_thread: Lock::new(None),
+                sent_at_vain_wait: Lock::new(None),
             }
         }
 
@@ -54,6 +57,16 @@ mod with_std {
 
         pub(crate) fn forget_driver_thread(&self) {
             self.driver_thread.with(|thread| *thread = None);
+        }
+
+        /// Records that a panic has waited in vain.
+        pub(crate) fn note_vain_wait(&self, sent: u64) {
+            self.sent_at_vain_wait.with(|at| *at = Some(sent));
+        }
+
+        /// Whether a panic has waited in vain, and nothing has been sent since.
+        pub(crate) fn is_vain(&self, sent: u64) -> bool {
+            self.sent_at_vain_wait.with(|at| *at == Some(sent))
         }
 
         pub(crate) fn is_driven_here(&self) -> bool {

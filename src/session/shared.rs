@@ -212,6 +212,11 @@ impl Shared {
         self.on_bus.detach();
     }
 
+    #[cfg(feature = "std")]
+    pub(crate) const fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// Records that the driver is polled on this thread, where blocking on it could deadlock.
     pub(crate) fn note_driver_thread(&self) {
         if !self.is_forked() {

@@ -1,5 +1,7 @@
-//! The platform, with `std` and without: locks, parking, forks, origins of work, own work, panics and entropy.
+//! The platform, with `std` and without: locks, parking, forks, origins of work, own work, panics, stacks and entropy.
 
+#[cfg(feature = "std")]
+pub(crate) mod backtrace;
 pub(crate) mod entropy;
 pub(crate) mod fork;
 pub(crate) mod lock;

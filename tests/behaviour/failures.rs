@@ -1,6 +1,6 @@
 //! Known failures of telemetry clients that concern a whole session: the correct behaviour, over a socket.
 
-use crate::support::{BOUND, Failure, SESSION, Session, events, names, session, start};
+use crate::support::{BOUND, FAILURE, Failure, SESSION, Session, events, names, session, start};
 use core::time::Duration;
 use std::sync::{Barrier, mpsc};
 use std::thread;
@@ -278,16 +278,21 @@ fn the_traceback_is_the_cause_chain_of_the_logged_error() {
         Severity::Error
     ));
     assert!(stopped(&session).all_delivered());
-    for event in &events(&collector)[1..3] {
+    let events = events(&collector);
+    // The type is known, then hidden behind a trait object.
+    for (event, name) in events[1..3].iter().zip([FAILURE, "Failure"]) {
         let event = event.value();
-        assert_eq!(event["error_type"], "Failure");
+        assert_eq!(event["error_type"], name);
         assert_eq!(event["error_message"], "the step failed");
         let traceback = event["traceback"].as_str().expect("there is one");
         // With `RUST_BACKTRACE`, the stack of this thread follows.
         let mut lines = traceback.lines();
         let first = "Caused by: Failure: the model cannot be loaded";
         assert_eq!(lines.next(), Some(first));
-        assert_eq!(lines.next(), Some("Caused by: Custom: port 1"));
+        assert_eq!(
+            lines.next(),
+            Some("Caused by: std::io::error::Error: port 1")
+        );
         assert!(matches!(lines.next(), None | Some("Stack:")), "{traceback}");
     }
 }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use serde_json::Value;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Instant;
 use tinkex_telemetry::capture::PanicHook;
 use tinkex_telemetry::collector::{Collector, Reply};
@@ -16,15 +16,22 @@ use tinkex_telemetry::{
 };
 
 fn run(test: &str, collector: &Collector, variables: &[(&str, &str)]) -> Output {
-    child(&format!("hook::{test}"))
-        .env("TINKER_API_KEY", KEY)
-        .env("TINKER_BASE_URL", collector.url())
+    program(&format!("hook::{test}"), collector)
         .envs(variables.iter().copied())
         .output()
         .expect("it runs")
 }
 
-fn collector() -> Collector {
+/// A program with a session at the collector.
+pub(crate) fn program(test: &str, collector: &Collector) -> Command {
+    let mut command = child(test);
+    command
+        .env("TINKER_API_KEY", KEY)
+        .env("TINKER_BASE_URL", collector.url());
+    command
+}
+
+pub(crate) fn collector() -> Collector {
     let builder = Collector::builder().api_key(KEY);
     builder.start().expect("a collector")
 }
@@ -39,7 +46,7 @@ fn panics(collector: &Collector) -> Vec<Value> {
     values
 }
 
-fn messages(collector: &Collector) -> Vec<String> {
+pub(crate) fn messages(collector: &Collector) -> Vec<String> {
     let text = |value: &Value| value["error_message"].as_str().map(str::to_owned);
     panics(collector).iter().filter_map(text).collect()
 }
@@ -60,7 +67,10 @@ fn a_panic_arrives_with_location_thread_and_stack() {
     let traceback = panics[0]["traceback"].as_str().expect("a text");
     assert!(traceback.contains("hook.rs"), "{traceback}");
     assert!(traceback.contains("thread 'worker'"), "{traceback}");
-    assert!(traceback.contains("the_failing_code"), "{traceback}");
+    // The frames begin where the panic was raised.
+    let mut lines = traceback.lines().skip(2);
+    let first = lines.next().expect("a frame");
+    assert!(first.contains("the_failing_code"), "{traceback}");
     // The previous hook printed it.
     assert!(text(&output.stderr).contains("the weights are gone"));
 }
@@ -75,6 +85,7 @@ fn child_panics() {
         let telemetry = init(SESSION).expect("it starts");
         let _ = PanicHook::new(&telemetry)
             .severity(Severity::Critical)
+            .timeout(BOUND)
             .install();
         let worker = std::thread::Builder::new().name("worker".into());
         let worker = worker.spawn(the_failing_code).expect("a thread");
@@ -188,7 +199,7 @@ fn child_panics_in_a_destructor() {
     }
     if is_child() {
         let telemetry = init(SESSION).expect("it starts");
-        let _ = install_panic_hook(&telemetry);
+        let _ = PanicHook::new(&telemetry).timeout(BOUND).install();
         let _bomb = Bomb;
         panic!("first");
     }
@@ -288,6 +299,71 @@ fn child_has_many_threads() {
             assert!(drain.is_drained());
             std::process::exit(3);
         });
+    }
+}
+
+#[test]
+fn a_hook_that_another_library_has_replaced_is_installed_again_and_logs_each_panic_once() {
+    let collector = collector();
+    let output = run("child_loses_its_hook", &collector, &[]);
+    assert!(output.status.success(), "{output:?}");
+    let expected = [
+        "installed twice",
+        "installed again",
+        "installed over one that chains",
+        "and over it again",
+        "put back",
+        "by the same value",
+    ];
+    assert_eq!(messages(&collector), expected);
+}
+
+#[test]
+fn child_loses_its_hook() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    fn panics(message: &'static str) {
+        let panicked = std::thread::spawn(move || panic!("{message}")).join();
+        assert!(panicked.is_err());
+    }
+    /// What a library does that keeps the hook that was set before.
+    fn chain() {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            CALLS.fetch_add(1, Ordering::Relaxed);
+            before(info);
+        }));
+    }
+    if is_child() {
+        let telemetry = init(SESSION).expect("it starts");
+        let _ = install_panic_hook(&telemetry);
+        for _ in 0..100 {
+            let _ = install_panic_hook(&telemetry);
+        }
+        panics("installed twice");
+        std::panic::set_hook(Box::new(|_| {}));
+        panics("seen by no hook");
+        let _ = install_panic_hook(&telemetry);
+        panics("installed again");
+        chain();
+        let _ = install_panic_hook(&telemetry);
+        panics("installed over one that chains");
+        assert_eq!(CALLS.load(Ordering::Relaxed), 1);
+        chain();
+        chain();
+        let _ = install_panic_hook(&telemetry);
+        panics("and over it again");
+        assert_eq!(CALLS.load(Ordering::Relaxed), 4);
+        // Switched off for a moment.
+        let before = std::panic::take_hook();
+        panics("seen by the default hook");
+        std::panic::set_hook(before);
+        let hook = install_panic_hook(&telemetry);
+        panics("put back");
+        std::panic::set_hook(Box::new(|_| {}));
+        let hook = hook.install();
+        panics("by the same value");
+        hook.remove();
+        panics("after the removal");
     }
 }
 

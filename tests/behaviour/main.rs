@@ -43,6 +43,7 @@ mod driver;
 mod exit;
 mod failures;
 mod hook;
+mod hook_waits;
 mod host;
 mod memory;
 mod refusals;

@@ -1,7 +1,7 @@
 //! The scrub hook, and the limits on an event's data.
 
 use crate::host::quiet_panic;
-use crate::support::{BOUND, Failure, events, names, session};
+use crate::support::{BOUND, FAILURE, Failure, events, names, session};
 use alloc::sync::Arc;
 use core::error::Error;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -180,7 +180,7 @@ fn a_hook_sees_the_texts_of_errors_too() {
         assert!(handle.log_exception(&error, Severity::Error));
     });
     assert_eq!(events[1]["event"], "UNHANDLED_EXCEPTION");
-    assert_eq!(events[1]["error_type"], "Failure");
+    assert_eq!(events[1]["error_type"], FAILURE);
     assert_eq!(events[1]["error_message"], "the key * is wrong");
     let traceback = events[1]["traceback"].as_str().expect("it has a source");
     assert!(traceback.starts_with("Caused by: Error: no * here"));
@@ -327,7 +327,9 @@ fn limits_cut_data_and_cuts_are_counted() {
     assert_eq!(data(3), json!({"text": text}));
     let expected = json!({"list": [1, 2, 3, "… (1 more)"], "b": 1, "c": 2, "… (cut)": 1});
     assert_eq!(data(4), expected);
-    let expected = json!({"error_type": "StatusError", "message": "HTTP status 404", "status_code": 404, "… (cut)": 1});
+    let path = "tinkex_telemetry::event… (cut)";
+    let expected =
+        json!({"error_type": path, "message": "HTTP status 404", "status_code": 404, "… (cut)": 1});
     assert_eq!(data(5), expected);
 }
 

@@ -59,6 +59,9 @@ pub(crate) struct Failure(
     pub(crate) Option<Box<dyn Error + Send + Sync>>,
 );
 
+/// The path of [`Failure`].
+pub(crate) const FAILURE: &str = "behaviour::support::Failure";
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)

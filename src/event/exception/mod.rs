@@ -47,6 +47,13 @@ pub trait AnyError: sealed::Sealed {
     fn stack(&self) -> Stack<'_> {
         Stack::Here
     }
+
+    /// Whether it may be the caller's fault. A panic is not, and is logged where none of the application's code should
+    /// run.
+    #[doc(hidden)]
+    fn is_classified(&self) -> bool {
+        true
+    }
 }
 
 pub(crate) mod sealed {
@@ -142,6 +149,44 @@ impl AnyError for DynamicError<'_> {
     }
 }
 
+/// The precision with which `Debug` is asked for the name of an error's type. Errors of this crate whose `Debug` writes
+/// something else first answer with the name, since behind a trait object nothing else tells it.
+pub(crate) const ASKS_FOR_TYPE: usize = 0xE770;
+
+/// Names the types of errors behind trait objects, for those types that a session knows.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct TypeNames(#[cfg(feature = "std")] Option<TypeName>);
+
+/// A function that returns the path of an error's type, if it knows the type.
+#[cfg(feature = "std")]
+pub(crate) type TypeName = fn(&(dyn Error + 'static)) -> Option<&'static str>;
+
+/// The path of an error's type, if it is this one.
+#[cfg(feature = "std")]
+pub(crate) fn type_name_if<E: Error + 'static>(
+    error: &(dyn Error + 'static),
+) -> Option<&'static str> {
+    error.is::<E>().then(type_name::<E>)
+}
+
+impl TypeNames {
+    #[cfg(feature = "std")]
+    pub(crate) const fn new(name: TypeName) -> Self {
+        Self(Some(name))
+    }
+
+    #[cfg(feature = "std")]
+    fn of(self, error: &(dyn Error + 'static)) -> Option<&'static str> {
+        self.0.and_then(|name| name(error))
+    }
+
+    /// Without `std` none: a list of types would cost more than it tells.
+    #[cfg(not(feature = "std"))]
+    fn of(self, _: &(dyn Error + 'static)) -> Option<&'static str> {
+        None
+    }
+}
+
 /// How a session classifies and encodes errors.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ErrorRules {
@@ -149,6 +194,8 @@ pub(crate) struct ErrorRules {
     pub(crate) classify: Option<Classify>,
     /// The transport's classifier, for errors of its HTTP client.
     pub(crate) known: Option<Classify>,
+    /// Names the types of errors behind trait objects.
+    pub(crate) names: TypeNames,
     pub(crate) with_bodies: bool,
     /// Overrides `RUST_BACKTRACE`: stacks differ from build to build.
     pub(crate) without_stacks: bool,
@@ -164,7 +211,7 @@ impl ErrorRules {
         severity: Severity,
         limits: &DataLimits,
     ) -> Result<(), Failed> {
-        let name = ErrorType(error.as_error(), error.type_name());
+        let name = self.name(error);
         if let Some(data) = self.user_error(&name, error, room_for_user_error(out)) {
             let limited = Limited::new(&data, limits, &data.is_cut);
             let encoded =
@@ -186,7 +233,7 @@ impl ErrorRules {
     /// The data that [`encode`](Self::encode) would write for `error`, each text cut to `room` bytes of JSON.
     #[cfg(feature = "std")]
     pub(crate) fn describe<E: AnyError + ?Sized>(&self, error: &E, room: usize) -> Description {
-        let name = ErrorType(error.as_error(), error.type_name());
+        let name = self.name(error);
         if let Some(data) = self.user_error(&name, error, room) {
             let map = match serde_json::to_value(&data) {
                 Ok(serde_json::Value::Object(map)) => map,
@@ -215,12 +262,20 @@ impl ErrorRules {
         }
     }
 
+    fn name<'a, E: AnyError + ?Sized>(&self, error: &'a E) -> ErrorType<'a> {
+        ErrorType {
+            error: error.as_error(),
+            path: error.type_name(),
+            names: self.names,
+        }
+    }
+
     fn traceback<'a, E: AnyError + ?Sized>(&self, error: &'a E) -> Option<Traceback<'a>> {
         let stack = match error.stack() {
             _ if self.without_stacks => Stack::Unknown,
             stack => stack,
         };
-        Traceback::new(error.as_error(), stack)
+        Traceback::new(error.as_error(), self.names, stack)
     }
 
     /// The data of a `user_error`, if the caller is at fault.
@@ -230,8 +285,7 @@ impl ErrorRules {
         error: &'a E,
         room: usize,
     ) -> Option<UserError<'a>> {
-        let own_blame = error.blame().filter(Blame::is_callers);
-        let blame = own_blame.or_else(|| self.callers_blame(error.as_error()))?;
+        let blame = self.blame(error)?;
         Some(UserError {
             error_type: name,
             message: error.as_error(),
@@ -240,6 +294,22 @@ impl ErrorRules {
             room,
             is_cut: Cell::new(false),
         })
+    }
+
+    /// The verdict that the caller is to blame.
+    fn blame<'a, E: AnyError + ?Sized>(&self, error: &'a E) -> Option<Blame<'a>> {
+        if !error.is_classified() {
+            return None;
+        }
+        let is_judged = |error| {
+            self.classify
+                .is_some_and(|classify| classify(error).is_some())
+        };
+        // What the error says as a whole does not count where the application has a verdict of its own.
+        let own_blame = error
+            .blame()
+            .filter(|blame| blame.is_callers() && !chain(error.as_error()).any(is_judged));
+        own_blame.or_else(|| self.callers_blame(error.as_error()))
     }
 
     /// The verdict on the first error of the chain for which the caller is to blame.

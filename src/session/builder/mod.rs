@@ -24,6 +24,8 @@ use core::time::Duration;
 use uuid::Uuid;
 
 #[cfg(feature = "std")]
+use crate::event::exception::TypeNames;
+#[cfg(feature = "std")]
 use crate::event::scrub::{Draft, Scrub, Verdict};
 #[cfg(has_arc)]
 use crate::{
@@ -37,6 +39,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 mod error;
+#[cfg(feature = "std")]
+mod error_types;
 mod memory;
 
 pub use error::BuildError;
@@ -470,6 +474,8 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
             observer: self.observer,
             errors: ErrorRules {
                 known: Some(T::blame),
+                #[cfg(feature = "std")]
+                names: TypeNames::new(error_types::name),
                 ..self.errors
             },
             host: self.host,

@@ -38,13 +38,17 @@ impl Kept {
         events
     }
 
-    /// The type and message of each exception.
+    /// The type, without the path of one that is known, and message of each exception.
     pub(crate) fn exceptions(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let name = |value: &Value| match value.as_str().expect("a text").rsplit_once("::") {
+            Some((_, name)) => name.to_owned(),
+            None => text(value),
+        };
         self.logged()
             .iter()
             .filter(|event| event["event"] == "UNHANDLED_EXCEPTION")
-            .map(|event| (text(&event["error_type"]), text(&event["error_message"])))
+            .map(|event| (name(&event["error_type"]), text(&event["error_message"])))
             .collect()
     }
 }

@@ -35,7 +35,10 @@ fn an_error_caused_by_the_user_is_a_user_error_and_the_session_continues<W: Stac
     let reported = data_of(&session, "user_error");
     assert_eq!(reported.len(), 2, "{reported:?}");
     assert_eq!(reported[0]["status_code"], 404);
-    assert_eq!(reported[0]["error_type"], "ClientError");
+    assert_eq!(
+        reported[0]["error_type"],
+        core::any::type_name::<tinkex_telemetry::client::ClientError>()
+    );
     assert!(reported[0].get("body").is_none());
     assert_eq!(reported[1]["message"], "sample failed: your fault");
     let names = names(&session);
