@@ -1,5 +1,6 @@
 //! Diagnostics: what the reporter says about itself, counted at the source and reported at a limited rate.
 
+use crate::stats::DropReason;
 use crate::text::Reason;
 use crate::time::Instant;
 use core::fmt;
@@ -83,6 +84,16 @@ impl DiagnosticKind {
         #[cfg(feature = "std")]
         Self::ScrubPanicked,
     ];
+
+    /// The kind that reports events dropped for this reason.
+    pub(crate) const fn of(reason: DropReason) -> Self {
+        match reason {
+            DropReason::RetriesExhausted => Self::RetriesExhausted,
+            DropReason::Rejected => Self::Rejected,
+            DropReason::TooLarge => Self::TooLarge,
+            DropReason::Shutdown => Self::Shutdown,
+        }
+    }
 
     /// The level at which the default observer logs this kind.
     #[must_use]

@@ -163,7 +163,7 @@ fn prepare<'a, S: Driven>(
             first_index: attempt.first_index,
             events: attempt.events,
             attempt: attempt.attempt,
-            broke_while_sending: false,
+            broke_while_sending: attempt.broke_while_sending,
             time_left: time_left(session),
             key: attempt.key,
             list,
@@ -290,8 +290,9 @@ fn outcome<S: Driven>(session: &S, result: Result<Receipt, SendError>) -> SendOu
             SendErrorKind::Retryable(after) => {
                 SendOutcome::Retryable(after.map(|it| it.delay(session.clock().utc())), reason)
             }
-            SendErrorKind::BrokeWhileSending => SendOutcome::Retryable(None, reason),
-            SendErrorKind::InvalidEvents | SendErrorKind::Rejected => SendOutcome::Rejected(reason),
+            SendErrorKind::BrokeWhileSending => SendOutcome::Broke(reason),
+            SendErrorKind::InvalidEvents => SendOutcome::InvalidEvents(reason),
+            SendErrorKind::Rejected => SendOutcome::Rejected(reason),
             SendErrorKind::TooLarge => SendOutcome::TooLarge(reason),
         },
     }

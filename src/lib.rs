@@ -26,7 +26,7 @@
 //!     send          Transport::send, one attempt with a deadline
 //!       ├─ success                    delivered, or handed over
 //!       ├─ retryable                  sent again, after a backoff or the server's Retry-After
-//!       ├─ too large                  halved; a single event is dropped
+//!       ├─ invalid or too large       halved until the events at fault stand alone, which are dropped
 //!       └─ rejected                   dropped
 //!  ─────────────────────────────────────────────────────────────────────────────
 //!  stats()          accepted = delivered + handed over + dropped + queued
@@ -132,8 +132,9 @@
 //!
 //! * [`log`](Handle::log) never waits for I/O, never panics, and in the steady state allocates nothing of its own. It
 //!   returns whether the event was accepted. An error or panic in an event's data affects only that event.
+//! * An event that the backend refuses is dropped alone: the batch around it is halved until it stands alone.
 //! * Memory is bounded, in events and in bytes. A full queue refuses new events; one fatal exception and `SESSION_END`
-//!   always fit: their space is reserved.
+//!   always fit: their space is reserved, and errors have a [reserve](Options::reserve).
 //! * The [ledger](Stats) always balances, and each loss has a [drop reason](stats::DropReason) or a
 //!   [refusal](stats::Refusal).
 //! * Events are sent in the order of their indices. An event lost before the session's end leaves a gap.

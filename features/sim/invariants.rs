@@ -2,6 +2,7 @@
 
 use super::env::{Inner, Life, OpenedSession};
 use crate::clock::Clock;
+use crate::engine::END_BYTES;
 use crate::stats::Stats;
 use crate::time::{Instant, Timestamp};
 use alloc::boxed::Box;
@@ -189,11 +190,13 @@ fn ledger_violation(session: &OpenedSession, stats: &Stats) -> Option<&'static s
     if confirmed - stats.delivered > stats.dropped.shutdown && stats.driver_alive {
         return Some("more events were confirmed than are counted as delivered");
     }
-    // One fatal exception and the session's end have reserved space.
-    if stats.queued > options.max_queue_size as u64 + 2 {
+    // Errors have a reserve, and one fatal exception and the session's end a place each.
+    let max_queued = options.max_queue_size + options.reserved_events() + 2;
+    if stats.queued > max_queued as u64 {
         return Some("the queue exceeds its limit of events");
     }
-    if stats.queued_bytes > options.max_queue_bytes + options.max_event_bytes + 1_024 {
+    let max_bytes = options.max_queue_bytes + options.reserved_bytes();
+    if stats.queued_bytes > max_bytes + END_BYTES {
         return Some("the queue exceeds its limit of bytes");
     }
     if stats.driver_alive && session.life == Life::RuntimeGone {

@@ -30,7 +30,7 @@ pub(super) struct Record {
     ended_at: Option<u64>,
     /// `SESSION_END` follows something other than a failure, so nothing may follow it.
     is_over: bool,
-    /// The last request's first index and the hash of its key; `None` after a 413.
+    /// The last request's first index and the hash of its key; `None` after a refusal that asks for pieces.
     last: Option<(u64, u64)>,
     /// The last index of a batch that the client knows to be rejected permanently.
     rejected_to: Option<u64>,
@@ -146,8 +146,8 @@ impl Server {
     pub(super) fn refuse(&mut self, request: &Inspected, status: u16) {
         if let Some(record) = self.sessions.get_mut(&request.session) {
             match status {
-                // Its halves are new batches.
-                413 => record.last = None,
+                // Its pieces are new batches.
+                400 | 413 | 422 => record.last = None,
                 408 | 425 | 429 | 500.. => {}
                 _ => record.rejected_to = Some(request.last_index()),
             }

@@ -3,6 +3,7 @@
 mod data;
 mod filter;
 
+use crate::engine::Priority;
 use crate::event::{Severity, encode};
 use crate::session::Handle;
 use crate::sys::origin::{self, OwnWork};
@@ -211,7 +212,8 @@ where
         if let Some(session) = self.handle.session() {
             let shared = session.shared();
             let encode = encode::generic_written;
-            let _ = shared.log_with(|| session.utc(), name, data, severity(level), encode);
+            let (at, severity) = (|| session.utc(), severity(level));
+            let _ = shared.log_with(at, name, data, severity, Priority::Ordinary, encode);
         }
     }
 
@@ -302,7 +304,7 @@ where
         };
         let _own = OwnWork::enter();
         let level = severity(*metadata.level());
-        self.handle.log_with(metadata.name(), &data, level);
+        self.handle.log_automatic(metadata.name(), &data, level);
     }
 }
 

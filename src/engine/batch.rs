@@ -4,7 +4,6 @@ use super::stopping::End;
 use super::{AttemptId, Engine, Step, earliest};
 use crate::engine::ring::HEADER;
 use crate::time::Instant;
-use core::num::NonZero;
 use uuid::Uuid;
 
 /// The extent of a batch: how many events from the head of the queue it has.
@@ -37,6 +36,8 @@ pub(super) struct InFlight {
     pub(super) extent: BatchExtent,
     pub(super) key: Uuid,
     pub(super) attempt: u32,
+    /// The attempts that broke while the request was being sent.
+    pub(super) breaks: u32,
     pub(super) phase: Phase,
 }
 
@@ -48,7 +49,8 @@ pub(super) enum Phase {
     },
     Retry {
         until: Instant,
-        is_retry_after: bool,
+        /// The server asked for no attempt before this time.
+        not_before: Instant,
     },
 }
 
@@ -63,13 +65,6 @@ impl InFlight {
     }
 }
 
-/// After a batch that was too large: up to position `end`, batches have at most `cap` events.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Split {
-    cap: NonZero<u64>,
-    end: u64,
-}
-
 /// One attempt at one batch, for the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
@@ -80,6 +75,8 @@ pub(crate) struct Attempt {
     /// The JSON of the events and the commas between them.
     pub(crate) json_bytes: usize,
     pub(crate) attempt: u32,
+    /// Whether an earlier attempt at these events broke while it was being sent.
+    pub(crate) broke_while_sending: bool,
 }
 
 impl Attempt {
@@ -112,7 +109,7 @@ pub(crate) struct Cursor {
 impl Engine {
     /// Records visited per acquisition of the lock. Each may be a cache miss, and all of them together should take less
     /// time than a waiting `log` spins.
-    const FORM_STEP: usize = 8;
+    pub(super) const FORM_STEP: usize = 8;
 
     /// Continues forming the next batch, and begins its first attempt once it is complete.
     pub(super) fn form(&mut self, now: Instant) -> Step {
@@ -169,26 +166,25 @@ impl Engine {
             extent,
             key: self.random.uuid(),
             attempt: 0,
+            breaks: 0,
             phase: Phase::Retry {
                 until: now,
-                is_retry_after: false,
+                not_before: now,
             },
         };
         self.begin_attempt(in_flight, now)
     }
 
     /// The maximum number of events in the next batch.
-    fn batch_cap(&mut self) -> u64 {
-        let settled = self.ledger.settled();
-        self.split = self.split.filter(|split| split.end > settled);
-        match self.split {
-            Some(split) => split.cap.get().min(split.end - settled),
+    fn batch_cap(&self) -> u64 {
+        match self.halving {
+            Some(halving) => halving.cap(self.ledger.settled()),
             None => self.options.max_batch_size as u64,
         }
     }
 
     /// The number of records in the queue before `SESSION_END`, if it is queued.
-    fn records_before_end(&self) -> Option<u64> {
+    pub(super) fn records_before_end(&self) -> Option<u64> {
         match &self.end {
             End::Queued { position, .. } => Some(position - self.ledger.settled()),
             End::Open | End::Settled => None,
@@ -213,6 +209,8 @@ impl Engine {
             events: in_flight.extent.events() as usize,
             json_bytes: in_flight.extent.json_bytes,
             attempt: in_flight.attempt,
+            broke_while_sending: in_flight.breaks > 0
+                || self.halving.is_some_and(|halving| halving.broke()),
         };
         self.in_flight = Some(in_flight);
         Step::Send(attempt)
@@ -283,17 +281,6 @@ impl Engine {
         out[..len].copy_from_slice(&json[from..from + len]);
         at.end_at += len;
         len
-    }
-
-    /// Returns a batch that was too large to the queue, to be sent in halves.
-    pub(super) fn split(&mut self, extent: &BatchExtent) {
-        let end = self
-            .split
-            .map_or(self.ledger.settled() + extent.events(), |split| split.end);
-        let half = NonZero::new(extent.events().div_ceil(2)).unwrap_or(NonZero::<u64>::MIN);
-        self.split = Some(Split { cap: half, end });
-        // Forming the batch consumed what made it due; its parts are still due for the same reason.
-        self.flush_watermark.0 = self.flush_watermark.0.max(end);
     }
 }
 

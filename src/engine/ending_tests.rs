@@ -22,6 +22,7 @@ fn a_full_queue_accepts_one_fatal_exception_and_session_end() {
     let mut harness = Harness::new(|options| {
         options.max_queue_size = 10;
         options.flush_threshold = 10;
+        options.reserve = Some(0);
     });
     harness.log_many(10);
     assert!(!harness.log("refused"));
@@ -55,6 +56,7 @@ fn the_queue_fills_to_the_last_byte_and_the_reserve_fits_the_largest_exception()
     let mut harness = Harness::new(|options| {
         options.max_event_bytes = LARGEST;
         options.max_queue_bytes = 4 * (LARGEST + HEADER);
+        options.reserve = Some(0);
     });
     for _ in 0..4 {
         assert_eq!(harness.push(&name, Priority::Ordinary), Ok(()));
@@ -186,7 +188,7 @@ fn a_stop_gives_up_at_once_if_the_next_attempt_would_miss_its_deadline() {
 #[test]
 fn an_attempt_at_the_deadline_of_a_stop_is_too_late() {
     for (retry_after, is_late) in [(SECOND, true), (SECOND - MICROSECOND, false)] {
-        let mut harness = Harness::new(|_| {});
+        let mut harness = Harness::new(|options| options.retry_base_delay = MICROSECOND);
         harness.log("a");
         harness.stop(SECOND);
         let attempt = harness.attempt();

@@ -1,6 +1,6 @@
 //! Intake: events are queued, or refused and counted.
 
-use super::{Engine, Priority, Wakers, Watermark};
+use super::{Engine, EngineOptions, Priority, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::{HEADER, NoRoom, Ring};
 use crate::event::encode::EventPrefix;
@@ -35,8 +35,7 @@ impl Engine {
             return (Err(Refusal::SessionEnded), Wakers::default());
         }
         let index = self.next_index;
-        let is_fatal = matches!(priority, Priority::Fatal(_));
-        let result = self.admit(body_len, index, is_fatal, put);
+        let result = self.admit(body_len, index, priority, put);
         self.next_index += 1;
         let needs_wake = match result {
             Ok(_) => self.note_accepted(),
@@ -46,10 +45,11 @@ impl Engine {
             self.notices.add(DiagnosticKind::ExceptionLogged, 1);
             self.queue_end(tail);
         }
-        if matches!(priority, Priority::Ordinary) && !needs_wake {
+        let is_urgent = matches!(priority, Priority::Urgent { .. } | Priority::Fatal(_));
+        if !is_urgent && !needs_wake {
             return (result, Wakers::default());
         }
-        if !matches!(priority, Priority::Ordinary) {
+        if is_urgent {
             self.make_all_due();
         }
         (result, self.driver.wake())
@@ -103,13 +103,14 @@ impl Engine {
         self.ledger.truncated += 1;
     }
 
-    /// Writes an event to the ring, unless a limit forbids it. A fatal exception may use the reserve.
+    /// Writes an event to the ring, unless a limit forbids it. An important event may use the reserve for errors, and a
+    /// fatal exception has a place beyond it.
     #[inline]
     fn admit<R>(
         &mut self,
         body_len: usize,
         index: u64,
-        is_fatal: bool,
+        priority: Priority<'_>,
         put: impl FnOnce(&mut Ring, EventPrefix) -> Result<R, NoRoom>,
     ) -> Result<R, Refusal> {
         let prefix = EventPrefix::new(self.random.uuid(), index);
@@ -117,13 +118,19 @@ impl Engine {
         if len > self.options.max_event_bytes {
             return Err(Refusal::EventTooLarge);
         }
-        let (mut size, mut bytes) = (self.options.max_queue_size, self.options.max_queue_bytes);
-        if is_fatal {
-            size = size.saturating_add(1);
-            bytes += self.options.reserve();
-        }
-        if self.ring.records() >= size || self.ring.used() + HEADER + len > bytes {
-            return Err(Refusal::QueueFull);
+        let fits = |size: usize, bytes: usize| {
+            self.ring.records() < size && self.ring.used() + HEADER + len <= bytes
+        };
+        let EngineOptions {
+            max_queue_size: size,
+            max_queue_bytes: bytes,
+            ..
+        } = self.options;
+        if !fits(size, bytes) {
+            let (size, bytes) = self.options.limits(priority.place());
+            if !fits(size, bytes) {
+                return Err(Refusal::QueueFull);
+            }
         }
         let put = put(&mut self.ring, prefix).map_err(|_| Refusal::QueueFull)?;
         self.bytes_since_flush += len;

@@ -5,6 +5,7 @@
 
 use super::Engine;
 use super::batch::{InFlight, Phase};
+use super::options::Place;
 use super::stopping::End;
 
 impl Engine {
@@ -32,8 +33,9 @@ impl Engine {
             self.flush_watermark.0 <= accepted,
             "more events are due than exist"
         );
-        debug_assert!(self.ring.used() <= self.options.max_queue_bytes + self.options.reserve());
-        debug_assert!(self.ring.records() <= self.options.max_queue_size.saturating_add(1));
+        let (size, bytes) = self.options.limits(Place::Fatal);
+        debug_assert!(self.ring.used() <= bytes);
+        debug_assert!(self.ring.records() <= size);
     }
 
     /// A queued `SESSION_END` has a position among the unsettled events, and JSON.

@@ -6,6 +6,9 @@
 mod batch;
 #[cfg(all(test, feature = "std"))]
 mod ending_tests;
+mod halving;
+#[cfg(all(test, feature = "std"))]
+mod halving_tests;
 mod intake;
 mod invariants;
 mod ledger;
@@ -24,7 +27,8 @@ mod tests;
 mod wakers;
 
 pub(crate) use batch::Attempt;
-pub(crate) use options::EngineOptions;
+use options::Place;
+pub(crate) use options::{EngineOptions, reserve, reserved_bytes};
 pub(crate) use wakers::{WaiterId, Wakers, WithWakers};
 
 use crate::diagnostic::{DiagnosticKind, Notice, Notices};
@@ -34,9 +38,10 @@ use crate::stats::{DropReason, Stats};
 use crate::sys::entropy::Random;
 use crate::text::Reason;
 use crate::time::{self, Instant};
-use batch::{BatchExtent, InFlight, Phase, Split};
+use batch::{BatchExtent, InFlight, Phase};
 use core::task::Waker;
 use core::time::Duration;
+use halving::{Acceptance, Halving, Refused};
 use ledger::Ledger;
 use stopping::End;
 pub(crate) use stopping::{END_BYTES, EndSlot};
@@ -55,10 +60,23 @@ pub(crate) struct AttemptId(u32);
 pub(crate) enum Priority<'a> {
     /// Nothing: the event waits for the next flush.
     Ordinary,
+    /// Nothing, but the event may use the reserve for errors.
+    Important,
     /// Everything queued becomes due.
-    Urgent,
-    /// Everything queued becomes due and the session ends, with this tail for `SESSION_END`. May use the reserve.
+    Urgent { is_important: bool },
+    /// Everything queued becomes due and the session ends, with this tail for `SESSION_END`. May use the reserve for
+    /// errors, and the place of a fatal exception beyond it.
     Fatal(&'a SessionEnd),
+}
+
+impl Priority<'_> {
+    const fn place(self) -> Place {
+        match self {
+            Self::Fatal(_) => Place::Fatal,
+            Self::Important | Self::Urgent { is_important: true } => Place::Reserved,
+            Self::Ordinary | Self::Urgent { .. } => Place::Ordinary,
+        }
+    }
 }
 
 /// How an attempt ended.
@@ -68,6 +86,10 @@ pub(crate) enum SendOutcome {
     HandedOver,
     /// Worth another attempt, after the server's `Retry-After` if it sent one.
     Retryable(Option<Duration>, Reason),
+    /// Worth another attempt: the connection broke while the request was being sent.
+    Broke(Reason),
+    /// An event is invalid; the others may be delivered without it.
+    InvalidEvents(Reason),
     Rejected(Reason),
     TooLarge(Reason),
 }
@@ -113,8 +135,9 @@ pub(crate) struct Engine {
     in_flight: Option<InFlight>,
     /// The batch being formed.
     forming: BatchExtent,
-    /// The batch that was too large and is now sent in parts.
-    split: Option<Split>,
+    /// The batch that was refused and is now sent in pieces.
+    halving: Option<Halving>,
+    acceptance: Acceptance,
     /// Every event before it is due now.
     flush_watermark: Watermark,
     /// Bytes accepted since the watermark was set.
@@ -159,7 +182,8 @@ impl Engine {
             stop_deadline: None,
             in_flight: None,
             forming: BatchExtent::default(),
-            split: None,
+            halving: None,
+            acceptance: Acceptance::default(),
             flush_watermark: Watermark(0),
             bytes_since_flush: 0,
             awaits_writer: false,
@@ -185,6 +209,7 @@ impl Engine {
                 Phase::Sending { .. } => self.send_deadline(),
                 Phase::Retry { until, .. } => Some(until),
             },
+            None if self.is_allowance_spent() => return Step::Again,
             None if self.is_due(now) => return self.form(now),
             None if self.is_stopping && self.queued() == 0 => return Step::Done,
             None => self.idle_until(now),
@@ -244,36 +269,63 @@ impl Engine {
 
     /// Records an attempt's outcome. An outdated id changes nothing.
     pub(crate) fn settle(&mut self, id: AttemptId, outcome: SendOutcome, now: Instant) -> Wakers {
-        let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_sending(id)) else {
+        let is_sending = |in_flight: &mut InFlight| in_flight.is_sending(id);
+        let Some(mut in_flight) = self.in_flight.take_if(is_sending) else {
             return Wakers::default();
         };
-        match outcome {
-            SendOutcome::Delivered => self.ledger.delivered += in_flight.extent.events(),
-            SendOutcome::HandedOver => self.ledger.handed_over += in_flight.extent.events(),
-            // Past a stop's deadline the stop drops the batch, even if the attempt's result is seen first.
-            SendOutcome::Retryable(..) if self.stop_deadline_passed(now) => {
-                return self.drop_remaining();
+        let (retry_after, reason) = match outcome {
+            SendOutcome::Delivered => {
+                self.ledger.delivered += in_flight.extent.events();
+                return self.settle_delivered(&in_flight.extent);
             }
-            SendOutcome::Retryable(retry_after, reason)
-                if in_flight.attempt < self.options.max_retries =>
-            {
-                return self.retry(in_flight, retry_after, reason, now);
-            }
-            SendOutcome::Retryable(_, reason) => {
-                self.drop_batch(&in_flight.extent, DropReason::RetriesExhausted, reason);
+            SendOutcome::HandedOver => {
+                self.ledger.handed_over += in_flight.extent.events();
+                return self.settle_delivered(&in_flight.extent);
             }
             SendOutcome::Rejected(reason) => {
-                self.drop_batch(&in_flight.extent, DropReason::Rejected, reason)
+                // Smaller pieces would fare no better.
+                self.halving = None;
+                return self.settle_dropped(&in_flight.extent, DropReason::Rejected, reason);
             }
-            SendOutcome::TooLarge(reason) if in_flight.extent.events() == 1 => {
-                self.drop_batch(&in_flight.extent, DropReason::TooLarge, reason);
+            SendOutcome::InvalidEvents(reason) => {
+                return self.refuse_batch(&in_flight, Refused::Invalid, reason);
             }
-            SendOutcome::TooLarge(_) => {
-                self.split(&in_flight.extent);
-                return Wakers::default();
+            SendOutcome::TooLarge(reason) => {
+                return self.refuse_batch(&in_flight, Refused::TooLarge, reason);
             }
+            // Past a stop's deadline the stop drops the batch, even if the attempt's result is seen first.
+            _ if self.stop_deadline_passed(now) => return self.drop_remaining(),
+            SendOutcome::Broke(reason) => {
+                in_flight.breaks += 1;
+                // A piece of a batch that broke in all its attempts has one attempt.
+                let is_piece = self.halving.is_some_and(|halving| halving.broke());
+                if in_flight.breaks > self.options.max_retries || is_piece {
+                    return self.refuse_batch(&in_flight, Refused::Broke, reason);
+                }
+                (None, reason)
+            }
+            SendOutcome::Retryable(retry_after, reason) => (retry_after, reason),
+        };
+        if in_flight.attempt < self.options.max_retries {
+            return self.retry(in_flight, retry_after, reason, now);
         }
-        self.release(&in_flight.extent);
+        self.settle_dropped(&in_flight.extent, DropReason::RetriesExhausted, reason)
+    }
+
+    fn settle_delivered(&mut self, extent: &BatchExtent) -> Wakers {
+        self.note_delivered();
+        self.release(extent);
+        Wakers::All(None)
+    }
+
+    fn settle_dropped(
+        &mut self,
+        extent: &BatchExtent,
+        drop_reason: DropReason,
+        reason: Reason,
+    ) -> Wakers {
+        self.drop_batch(extent, drop_reason, reason);
+        self.release(extent);
         Wakers::All(None)
     }
 
@@ -290,16 +342,15 @@ impl Engine {
             ..
         } = self.options;
         let random = &mut self.random;
-        let delay = match retry_after {
-            Some(retry_after) => time::micros(retry_after).unwrap_or(u64::MAX).min(cap),
-            None => retry::backoff(base, cap, in_flight.attempt, |bound| random.below(bound)),
-        };
-        let until = now.after(delay).unwrap_or(Instant::END);
+        let backoff = retry::backoff(base, cap, in_flight.attempt, |bound| random.below(bound));
+        let after = |delay: u64| now.after(delay).unwrap_or(Instant::END);
+        let not_before = retry_after.map_or(Instant::ORIGIN, |delay| {
+            after(time::micros(delay).unwrap_or(u64::MAX).min(cap))
+        });
+        // A server may ask for a longer wait than the session's own, never for a shorter one.
+        let until = after(backoff).max(not_before);
         in_flight.attempt += 1;
-        in_flight.phase = Phase::Retry {
-            until,
-            is_retry_after: retry_after.is_some(),
-        };
+        in_flight.phase = Phase::Retry { until, not_before };
         self.in_flight = Some(in_flight);
         self.notices
             .add_with_reason(DiagnosticKind::AttemptFailed, 1, reason);
@@ -310,12 +361,7 @@ impl Engine {
     }
 
     fn drop_batch(&mut self, extent: &BatchExtent, drop_reason: DropReason, reason: Reason) {
-        let kind = match drop_reason {
-            DropReason::RetriesExhausted => DiagnosticKind::RetriesExhausted,
-            DropReason::Rejected => DiagnosticKind::Rejected,
-            DropReason::TooLarge => DiagnosticKind::TooLarge,
-            DropReason::Shutdown => DiagnosticKind::Shutdown,
-        };
+        let kind = DiagnosticKind::of(drop_reason);
         self.ledger.dropped.add(drop_reason, extent.events());
         self.notices.add_with_reason(kind, extent.events(), reason);
     }
@@ -326,6 +372,7 @@ impl Engine {
         if extent.with_end {
             self.end = End::Settled;
         }
+        self.end_halving();
     }
 
     /// Makes everything accepted so far due.
@@ -364,7 +411,7 @@ impl Engine {
             in_flight.attempt = in_flight.attempt.saturating_add(1);
             in_flight.phase = Phase::Retry {
                 until: Instant::ORIGIN,
-                is_retry_after: false,
+                not_before: Instant::ORIGIN,
             };
         }
         Wakers::All(self.driver.detach())

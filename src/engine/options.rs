@@ -2,6 +2,16 @@
 
 use super::ring::HEADER;
 
+/// How far beyond the limits of the queue an event may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    Ordinary,
+    /// The reserve for errors.
+    Reserved,
+    /// The reserve for errors, and the place of one fatal exception.
+    Fatal,
+}
+
 /// The engine's part of a session's options, already checked. Times are in microseconds, to halve their size.
 pub(crate) struct EngineOptions {
     pub(crate) flush_interval: u64,
@@ -16,11 +26,39 @@ pub(crate) struct EngineOptions {
     pub(crate) batch_budget: usize,
     pub(crate) max_event_bytes: usize,
     pub(crate) max_retries: u32,
+    /// The reserve for errors is one part in this many of each limit of the queue; 0 is none.
+    pub(crate) reserve: u32,
 }
 
 impl EngineOptions {
-    /// The bytes that the ring reserves beyond `max_queue_bytes`, for one fatal exception.
-    pub(super) const fn reserve(&self) -> usize {
-        self.max_event_bytes + HEADER
+    /// The limits of the queue for an event, in events and bytes.
+    pub(super) fn limits(&self, place: Place) -> (usize, usize) {
+        let (mut size, mut bytes) = (self.max_queue_size, self.max_queue_bytes);
+        if place > Place::Ordinary {
+            size = size.saturating_add(reserve(size, self.reserve));
+            bytes = bytes.saturating_add(reserve(bytes, self.reserve));
+        }
+        if place == Place::Fatal {
+            size = size.saturating_add(1);
+            bytes = bytes.saturating_add(self.max_event_bytes + HEADER);
+        }
+        (size, bytes)
     }
+}
+
+/// The reserve for errors beyond a limit of the queue: one part in `one_in`, or none if that is 0.
+pub(crate) const fn reserve(limit: usize, one_in: u32) -> usize {
+    match limit.checked_div(one_in as usize) {
+        Some(reserve) => reserve,
+        None => 0,
+    }
+}
+
+/// The memory in bytes that a queue needs beyond `max_queue_bytes`, for errors and for one fatal exception.
+pub(crate) const fn reserved_bytes(
+    max_queue_bytes: usize,
+    max_event_bytes: usize,
+    one_in: u32,
+) -> usize {
+    reserve(max_queue_bytes, one_in) + max_event_bytes + HEADER
 }

@@ -21,6 +21,7 @@ const MAX_QUEUE_BYTES: usize = 6_000;
 #[derive(Clone, Debug)]
 enum Op {
     Log(usize),
+    LogError(usize),
     LogUrgent,
     LogFatal(usize),
     Unencodable,
@@ -43,6 +44,8 @@ enum End {
     RetryAfter(u64),
     Rejected,
     TooLarge,
+    InvalidEvents,
+    Broke,
     /// The driver is dropped and replaced.
     DriverDropped,
     /// The attempt hangs until a later poll finds that its deadline has passed.
@@ -50,7 +53,7 @@ enum End {
 }
 
 fn end(u: &mut Unstructured<'_>) -> arbitrary::Result<End> {
-    Ok(match u.int_in_range(0..=17)? {
+    Ok(match u.int_in_range(0..=21)? {
         0..=5 => End::Delivered,
         6 => End::HandedOver,
         7..=9 => End::Failed,
@@ -59,12 +62,14 @@ fn end(u: &mut Unstructured<'_>) -> arbitrary::Result<End> {
         13 => End::Rejected,
         14..=15 => End::TooLarge,
         16 => End::DriverDropped,
+        17..=18 => End::InvalidEvents,
+        19..=20 => End::Broke,
         _ => End::Hangs,
     })
 }
 
 fn op(u: &mut Unstructured<'_>) -> arbitrary::Result<Op> {
-    Ok(match u.int_in_range(0..=44)? {
+    Ok(match u.int_in_range(0..=47)? {
         0..=19 => Op::Log(u.int_in_range(1..=499)?),
         20..=21 => Op::LogUrgent,
         22 => Op::LogFatal(u.int_in_range(1..=419)?),
@@ -72,6 +77,7 @@ fn op(u: &mut Unstructured<'_>) -> arbitrary::Result<Op> {
         24..=26 => Op::Flush,
         27 => Op::Stop(u.int_in_range(0..=19_999)?),
         28..=31 => Op::Advance(u.int_in_range(0..=19_999)?),
+        45..=47 => Op::LogError(u.int_in_range(1..=499)?),
         32..=43 => Op::Poll(end(u)?, u.int_in_range(1..=599)?),
         _ => Op::Stale(u.int_in_range(0..=8)?),
     })
@@ -120,7 +126,8 @@ impl Run {
     fn step(&mut self, op: Op) {
         match op {
             Op::Log(size) => self.log(size, Priority::Ordinary),
-            Op::LogUrgent => self.log(10, Priority::Urgent),
+            Op::LogError(size) => self.log(size, Priority::Important),
+            Op::LogUrgent => self.log(10, Priority::Urgent { is_important: true }),
             Op::LogFatal(size) => {
                 let was_ended = self.harness.engine.stats().session_ended;
                 let tail = crate::event::encode::session_end(
@@ -205,6 +212,8 @@ impl Run {
             }
             End::Rejected => SendOutcome::Rejected(Reason::new("HTTP status 400")),
             End::TooLarge => SendOutcome::TooLarge(Reason::new("HTTP status 413")),
+            End::InvalidEvents => SendOutcome::InvalidEvents(Reason::new("HTTP status 422")),
+            End::Broke => SendOutcome::Broke(Reason::new("connection reset")),
             End::DriverDropped => {
                 self.is_ambiguous = true;
                 let changed = self.harness.engine.detach();
@@ -280,8 +289,8 @@ impl Run {
         );
         assert_eq!(stats.refused.total(), self.refused);
         let ring = &self.harness.engine.ring;
-        assert!(ring.records() <= MAX_QUEUE + 1);
-        assert!(ring.used() <= MAX_QUEUE_BYTES + MAX_EVENT + 12);
+        assert!(ring.records() <= MAX_QUEUE + MAX_QUEUE / 8 + 1);
+        assert!(ring.used() <= MAX_QUEUE_BYTES + MAX_QUEUE_BYTES / 8 + MAX_EVENT + 12);
         let confirmed = stats.delivered + stats.handed_over;
         let received = self.received.len() as u64;
         assert!(received >= confirmed, "delivered, but never received");

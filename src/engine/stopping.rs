@@ -153,16 +153,10 @@ impl Engine {
         };
         match &mut in_flight.phase {
             Phase::Sending { .. } => Wakers::default(),
-            Phase::Retry {
-                until,
-                is_retry_after: false,
-            } => {
-                *until = Instant::ORIGIN;
-                Wakers::default()
-            }
-            Phase::Retry { until, .. } => {
-                let until = *until;
-                if self.stop_ends_before(until) {
+            Phase::Retry { until, not_before } => {
+                let not_before = *not_before;
+                *until = not_before;
+                if self.stop_ends_before(not_before) {
                     self.drop_remaining()
                 } else {
                     Wakers::default()
@@ -185,12 +179,12 @@ impl Engine {
         self.stop_deadline().is_some_and(|deadline| deadline <= at)
     }
 
-    /// Drops what is left once the stop's deadline has passed. Called by the driver and by waiters.
+    /// Drops what is left once the stop's deadline has passed, or what is left of a refused batch. Called by the driver and by waiters.
     pub(crate) fn expire(&mut self, now: Instant) -> Wakers {
         if self.stop_deadline_passed(now) && self.queued() > 0 {
             self.drop_remaining()
         } else {
-            Wakers::default()
+            self.drop_refused()
         }
     }
 
@@ -202,7 +196,7 @@ impl Engine {
         self.end = End::Settled;
         self.in_flight = None;
         self.forming = BatchExtent::default();
-        self.split = None;
+        self.halving = None;
         Wakers::All(self.driver.take_waker())
     }
 }

@@ -55,7 +55,7 @@ impl Harness {
         change(&mut options);
         assert_eq!(options.check(OVERHEAD), Ok(()));
         let limit = options.max_queue_bytes;
-        let reserve = options.max_event_bytes + crate::engine::ring::HEADER;
+        let reserve = options.reserved_bytes();
         let ring = Ring::new(Storage::growing(limit).with_reserve(reserve));
         let random = Random::new(Entropy::new([7; 32]));
         let mut engine = Engine::new(options.for_engine(OVERHEAD), ring, EndSlot::new(), random);
@@ -116,10 +116,10 @@ impl Harness {
     }
 
     pub(super) fn poll(&mut self) -> Step {
-        let expired = self.engine.expire(self.now);
-        self.wake(expired);
         self.report(false);
         loop {
+            let expired = self.engine.expire(self.now);
+            self.wake(expired);
             self.engine.check();
             match self.engine.poll(self.now) {
                 Step::Again => {}

@@ -170,7 +170,7 @@ fn each_batch_has_its_own_key() {
 
 #[test]
 fn retry_after_is_respected_up_to_the_cap() {
-    for (requested, waited) in [(0, 0), (30, 30), (3_600, 60)] {
+    for (requested, waited) in [(30, 30), (3_600, 60)] {
         let mut harness = Harness::new(|_| {});
         harness.log("a");
         harness.flush();
@@ -181,12 +181,95 @@ fn retry_after_is_respected_up_to_the_cap() {
             SendOutcome::Retryable(retry_after, Reason::default()),
         );
         let until = harness.after(waited * SECOND);
-        if waited > 0 {
-            assert_eq!(harness.poll(), Step::Wait(Some(until)));
-        }
+        assert_eq!(harness.poll(), Step::Wait(Some(until)));
         harness.now = until;
         assert!(matches!(harness.poll(), Step::Send(_)));
     }
+}
+
+#[test]
+fn a_retry_after_never_shortens_the_sessions_own_backoff() {
+    for requested in [Duration::ZERO, Duration::from_millis(300)] {
+        let mut harness = Harness::new(|_| {});
+        harness.log("a");
+        harness.flush();
+        let attempt = harness.attempt();
+        let busy = SendOutcome::Retryable(Some(requested), Reason::default());
+        harness.settle(&attempt, busy);
+        let Step::Wait(Some(until)) = harness.poll() else {
+            panic!("an attempt at once");
+        };
+        assert!(until >= harness.after(SECOND), "{requested:?}");
+        // A stop cuts the session's own delay short, but not the server's.
+        let not_before = harness.after(requested);
+        harness.stop(10 * SECOND);
+        if !requested.is_zero() {
+            assert_eq!(harness.poll(), Step::Wait(Some(not_before)));
+        }
+        harness.now = not_before;
+        assert!(matches!(harness.poll(), Step::Send(_)));
+    }
+}
+
+#[test]
+fn errors_and_critical_events_go_an_eighth_beyond_the_limits_of_a_full_queue() {
+    let mut harness = Harness::new(|options| {
+        options.max_queue_size = 16;
+        options.flush_threshold = 16;
+    });
+    harness.log_many(16);
+    assert_eq!(
+        harness.push("ordinary", Priority::Ordinary),
+        Err(Refusal::QueueFull)
+    );
+    let urgent = |is_important| Priority::Urgent { is_important };
+    assert_eq!(
+        harness.push("warning", urgent(false)),
+        Err(Refusal::QueueFull)
+    );
+    // Again and again, not just once.
+    for _ in 0..3 {
+        assert_eq!(harness.push("error", Priority::Important), Ok(()));
+        assert_eq!(harness.push("exception", urgent(true)), Ok(()));
+        assert_eq!(
+            harness.push("one too many", Priority::Important),
+            Err(Refusal::QueueFull)
+        );
+        assert_eq!(
+            harness.push("ordinary", Priority::Ordinary),
+            Err(Refusal::QueueFull)
+        );
+        while harness.engine.stats().queued > 0 {
+            harness.deliver();
+        }
+        harness.log_many(16);
+    }
+    // The place of a fatal exception is beside the reserve.
+    assert_eq!(harness.push("error", Priority::Important), Ok(()));
+    assert_eq!(harness.push("error", Priority::Important), Ok(()));
+    assert_eq!(harness.fatal("fatal"), Ok(()));
+    assert_eq!(harness.fatal("another"), Err(Refusal::QueueFull));
+}
+
+#[test]
+fn the_reserve_for_errors_also_counts_in_bytes_and_can_be_switched_off() {
+    let fill = |reserve| {
+        let mut harness = Harness::new(|options| {
+            options.max_event_bytes = 512;
+            options.max_batch_bytes = 1_000;
+            options.max_queue_bytes = 8_000;
+            options.reserve = reserve;
+        });
+        while harness.log("ordinary") {}
+        let before = harness.engine.stats().queued_bytes;
+        while harness.push("error", Priority::Important).is_ok() {}
+        let after = harness.engine.stats().queued_bytes;
+        assert!(before <= 8_000);
+        after.saturating_sub(8_000)
+    };
+    assert!((700..=1_000).contains(&fill(None)), "{}", fill(None));
+    assert!((1_700..=2_000).contains(&fill(Some(4))));
+    assert_eq!(fill(Some(0)), 0);
 }
 
 #[test]
@@ -227,7 +310,7 @@ fn a_batch_that_is_too_large_is_halved_down_to_the_oversized_event() {
     }
     let stats = harness.engine.stats();
     assert_eq!((stats.dropped.too_large, stats.delivered), (1, 99));
-    assert!(requests < 120, "{requests}");
+    assert!(requests <= 22, "{requests}");
 }
 
 #[test]
@@ -486,4 +569,5 @@ fn halving_ends_at_the_original_end_of_the_batch() {
     harness.flush();
     let sizes: Vec<_> = (0..3).map(|_| harness.deliver().events.len()).collect();
     assert_eq!(sizes, [50, 49, 11]);
+    assert_eq!(harness.poll(), Step::Wait(None));
 }

@@ -115,10 +115,38 @@ impl Handle {
     /// Never waits for the network, never panics, and in the steady state allocates nothing itself. Refused events are
     /// counted by reason in [`stats`](Self::stats) and reported as diagnostics.
     pub fn log_with(&self, name: &str, data: impl Serialize, severity: Severity) -> bool {
+        let priority = if severity >= Severity::Error {
+            Priority::Important
+        } else {
+            Priority::Ordinary
+        };
+        self.log_as(name, data, severity, priority)
+    }
+
+    /// [`log_with`](Self::log_with) for events that the application does not log itself: they never use the reserve
+    /// for errors.
+    #[cfg(has_arc)]
+    pub(crate) fn log_automatic(
+        &self,
+        name: &str,
+        data: impl Serialize,
+        severity: Severity,
+    ) -> bool {
+        self.log_as(name, data, severity, Priority::Ordinary)
+    }
+
+    #[inline]
+    fn log_as(
+        &self,
+        name: &str,
+        data: impl Serialize,
+        severity: Severity,
+        priority: Priority<'_>,
+    ) -> bool {
         match self.session() {
             Some(session) => session
                 .shared()
-                .log(|| session.utc(), name, data, severity)
+                .log(|| session.utc(), name, data, severity, priority)
                 .is_ok(),
             None => self.refuse(),
         }
@@ -131,10 +159,12 @@ impl Handle {
     /// ([`Blame::is_callers`](crate::event::Blame::is_callers)), it becomes a `user_error` of severity WARNING instead.
     /// Texts are cut to fit into `max_event_bytes`.
     pub fn log_exception<E: AnyError + ?Sized>(&self, error: &E, severity: Severity) -> bool {
+        let is_important = severity >= Severity::Error;
+        let priority = Priority::Urgent { is_important };
         match self.session() {
             Some(session) => session
                 .shared()
-                .log_error(session.utc(), error, severity, Priority::Urgent)
+                .log_error(session.utc(), error, severity, priority)
                 .is_ok(),
             None => self.refuse(),
         }

@@ -36,8 +36,9 @@ impl Shared {
         name: &str,
         data: D,
         severity: Severity,
+        priority: Priority<'_>,
     ) -> Result<(), Refusal> {
-        self.log_with(at, name, data, severity, encode::generic)
+        self.log_with(at, name, data, severity, priority, encode::generic)
     }
 
     /// [`log`](Self::log) with another encoder, which is used unless the data must be inspected.
@@ -48,16 +49,17 @@ impl Shared {
         name: &str,
         data: D,
         severity: Severity,
+        priority: Priority<'_>,
         encode: impl FnOnce(&mut EventWriter<'_>, A, Severity, &str, &D) -> Result<(), Failed>,
     ) -> Result<(), Refusal> {
         #[cfg(feature = "std")]
         let _caused = self.admit_caller(Priority::Ordinary)?;
         // Without an allocator code size matters: there is one path for all events.
         if cfg!(not(feature = "alloc")) || self.inspects_data {
-            return self.log_inspected(&at, name, data, severity);
+            return self.log_inspected(&at, name, data, severity, priority);
         }
         self.with_writer(|out| match encode(out, at, severity, name, &data) {
-            Ok(()) => self.push(out.bytes(), Priority::Ordinary),
+            Ok(()) => self.push(out.bytes(), priority),
             Err(Failed) => self.refuse(out.error(), name),
         })
     }
@@ -71,10 +73,11 @@ impl Shared {
         name: &str,
         data: D,
         severity: Severity,
+        priority: Priority<'_>,
     ) -> Result<(), Refusal> {
         #[cfg(feature = "std")]
         if let Some(scrub) = &self.host.scrub {
-            return self.log_scrubbed(scrub, at, name, &data, severity);
+            return self.log_scrubbed(scrub, at, name, &data, severity, priority);
         }
         self.with_writer(|out| {
             let is_cut = Cell::new(false);
@@ -82,7 +85,7 @@ impl Shared {
             let encoded = encode::generic_limited(out, at, severity, name, &data);
             out.note_truncated(is_cut.get());
             match encoded {
-                Ok(()) => self.push_counting_truncation(out, Priority::Ordinary),
+                Ok(()) => self.push_counting_truncation(out, priority),
                 Err(Failed) => self.refuse(out.error(), name),
             }
         })

@@ -1,6 +1,8 @@
 //! The options of a session, their defaults and their validation.
 
-use crate::engine::EngineOptions;
+#[cfg(feature = "sim")]
+use crate::engine::reserve;
+use crate::engine::{EngineOptions, reserved_bytes};
 use crate::event::limits::DataLimits;
 use crate::time;
 use core::fmt;
@@ -41,6 +43,13 @@ pub struct Options {
     /// `max_event_bytes` + 12 beyond the limit is for one fatal exception. With static memory its size decides instead.
     /// From `max_event_bytes` + 12 to `isize::MAX / 4`. Default 8 MiB.
     pub max_queue_bytes: usize,
+    /// The reserve for errors: events of severity `ERROR` and `CRITICAL`, exceptions included, may go beyond
+    /// `max_queue_size` and `max_queue_bytes` by one part in this many. 0 is no reserve. `None`, the default, is an
+    /// eighth; with static memory it is none, and a reserve that is set is part of that memory.
+    ///
+    /// Automatic events and those of the `tracing` layer do not use it: a burst of them must not crowd out the
+    /// application's own errors.
+    pub reserve: Option<u32>,
     /// Events per request. At least 1. Default 100.
     pub max_batch_size: usize,
     /// Bytes per request body. At least `max_event_bytes` and what surrounds the events. Default 1 MiB.
@@ -92,6 +101,7 @@ impl Default for Options {
             retry_max_delay: Duration::from_secs(60),
             max_queue_size: 10_000,
             max_queue_bytes: 8 << 20,
+            reserve: None,
             max_batch_size: 100,
             max_batch_bytes: 1 << 20,
             max_event_bytes: if cfg!(feature = "std") {
@@ -117,6 +127,9 @@ impl Options {
     /// The smallest `max_event_bytes`, into which `SESSION_START` and `SESSION_END` always fit: 512 bytes.
     pub const MIN_EVENT_BYTES: usize = 512;
 
+    /// One part in this many of the queue's limits is the reserve for errors, unless the program chooses another.
+    const DEFAULT_RESERVE: u32 = 8;
+
     /// The largest `max_event_bytes`: 64 MiB.
     pub const MAX_EVENT_BYTES: usize = 64 << 20;
 
@@ -140,7 +153,30 @@ impl Options {
             batch_budget: self.max_batch_bytes - overhead,
             max_event_bytes: self.max_event_bytes,
             max_retries: self.max_retries,
+            reserve: self.reserve_part(),
         }
+    }
+
+    const fn reserve_part(&self) -> u32 {
+        match self.reserve {
+            Some(one_in) => one_in,
+            None => Self::DEFAULT_RESERVE,
+        }
+    }
+
+    /// The memory that the queue may need beyond `max_queue_bytes`.
+    pub(crate) const fn reserved_bytes(&self) -> usize {
+        reserved_bytes(
+            self.max_queue_bytes,
+            self.max_event_bytes,
+            self.reserve_part(),
+        )
+    }
+
+    /// The events that may be queued beyond `max_queue_size`, without a fatal exception and `SESSION_END`.
+    #[cfg(feature = "sim")]
+    pub(crate) const fn reserved_events(&self) -> usize {
+        reserve(self.max_queue_size, self.reserve_part())
     }
 
     pub(crate) fn data_limits(&self) -> DataLimits {

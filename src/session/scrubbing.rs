@@ -39,11 +39,12 @@ impl Shared {
         name: &str,
         data: &D,
         severity: Severity,
+        priority: Priority<'_>,
     ) -> Result<(), Refusal> {
         let event = Incoming {
             name,
             severity,
-            priority: Priority::Ordinary,
+            priority,
         };
         if Scrub::is_running() {
             return self.refuse_scrubbed(Refusal::Scrubbed, &event);

@@ -126,6 +126,12 @@ impl<T, C, S> Builder<T, C, S> {
         max_fields: usize,
     }
 
+    /// Sets [`Options::reserve`]: one part in `one_in` of each limit of the queue; 0 is none.
+    pub fn reserve(mut self, one_in: u32) -> Self {
+        self.options.reserve = Some(one_in);
+        self
+    }
+
     /// Sets all [`Options`] at once.
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
@@ -396,7 +402,8 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     ///
     /// # Errors
     /// As for `build`, and [`BuildError::StorageTooSmall`] when the queue's memory cannot hold one event of
-    /// `max_event_bytes`, the equally large reserve for a fatal exception, and 256 bytes for `SESSION_END` and the
+    /// `max_event_bytes`, the equally large place of a fatal exception, the [reserve](Options::reserve) for errors if one
+    /// was set, and 256 bytes for `SESSION_END` and the
     /// session's id, or when the batch's memory cannot hold a request with one such event.
     #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     pub fn build_in<const QUEUE: usize, const BATCH: usize>(
@@ -411,11 +418,23 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
                 given,
             })
         };
-        let min = record.saturating_mul(2).saturating_add(Places::OVERHEAD);
+        // One part in `parts` of what is left beside a fatal exception is the reserve for errors.
+        let one_in = self.options.reserve.unwrap_or(0);
+        let parts = (one_in as usize).saturating_add(1);
+        let errors = record
+            .checked_div(one_in as usize)
+            .map_or(0, |errors| errors + 1);
+        let fatal = record.saturating_add(Places::OVERHEAD);
+        let min = fatal.saturating_add(record).saturating_add(errors);
         if QUEUE < min {
             return too_small("queue", min, QUEUE);
         }
-        self.options.max_queue_bytes = QUEUE - Places::OVERHEAD - record;
+        let available = QUEUE - fatal;
+        self.options.reserve = Some(one_in);
+        self.options.max_queue_bytes = match one_in {
+            0 => available,
+            _ => available - available.div_ceil(parts),
+        };
         self.options.max_batch_bytes = BATCH;
         let Memory { core, queue, batch } = memory;
         let result = self.assemble(Places::within(queue), Body::fixed(batch), None, |new| {
@@ -485,8 +504,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
             spawner,
         };
         let options = self.options;
-        let reserve = options.max_event_bytes + HEADER;
-        let ring = Ring::new(places.storage.with_reserve(reserve));
+        let ring = Ring::new(places.storage.with_reserve(options.reserved_bytes()));
         let mut engine = Engine::new(options.for_engine(overhead), ring, places.end_slot, random);
         // Cannot fail: the engine is new.
         let _ = engine.attach();
@@ -520,7 +538,7 @@ fn attach<C: Clock>(core: &SessionRef<C>, options: &Options) -> Result<(), Attac
         &options.events,
         move |name, data, severity| {
             if let Some(handle) = weak.upgrade() {
-                handle.log_with(name, data, severity);
+                handle.log_automatic(name, data, severity);
             }
         },
     )
