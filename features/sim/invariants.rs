@@ -191,7 +191,7 @@ fn ledger_violation(session: &OpenedSession, stats: &Stats) -> Option<&'static s
         return Some("more events were confirmed than are counted as delivered");
     }
     // Errors have a reserve, and one fatal exception and the session's end a place each.
-    let max_queued = options.max_queue_size + options.reserved_events() + 2;
+    let max_queued = options.max_queue_size + options.reserved(options.max_queue_size) + 2;
     if stats.queued > max_queued as u64 {
         return Some("the queue exceeds its limit of events");
     }

@@ -28,7 +28,7 @@ mod wakers;
 
 pub(crate) use batch::Attempt;
 use options::Place;
-pub(crate) use options::{EngineOptions, reserve, reserved_bytes};
+pub(crate) use options::{EngineOptions, reserve};
 pub(crate) use wakers::{WaiterId, Wakers, WithWakers};
 
 use crate::diagnostic::{DiagnosticKind, Notice, Notices};

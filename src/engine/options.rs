@@ -53,12 +53,3 @@ pub(crate) const fn reserve(limit: usize, one_in: u32) -> usize {
         None => 0,
     }
 }
-
-/// The memory in bytes that a queue needs beyond `max_queue_bytes`, for errors and for one fatal exception.
-pub(crate) const fn reserved_bytes(
-    max_queue_bytes: usize,
-    max_event_bytes: usize,
-    one_in: u32,
-) -> usize {
-    reserve(max_queue_bytes, one_in) + max_event_bytes + HEADER
-}

@@ -1,8 +1,7 @@
 //! The options of a session, their defaults and their validation.
 
-#[cfg(feature = "sim")]
-use crate::engine::reserve;
-use crate::engine::{EngineOptions, reserved_bytes};
+use crate::engine::ring::HEADER;
+use crate::engine::{EngineOptions, reserve};
 use crate::event::limits::DataLimits;
 use crate::time;
 use core::fmt;
@@ -164,19 +163,14 @@ impl Options {
         }
     }
 
-    /// The memory that the queue may need beyond `max_queue_bytes`.
+    /// The memory that the queue may need beyond `max_queue_bytes`, for errors and for one fatal exception.
     pub(crate) const fn reserved_bytes(&self) -> usize {
-        reserved_bytes(
-            self.max_queue_bytes,
-            self.max_event_bytes,
-            self.reserve_part(),
-        )
+        self.reserved(self.max_queue_bytes) + self.max_event_bytes + HEADER
     }
 
-    /// The events that may be queued beyond `max_queue_size`, without a fatal exception and `SESSION_END`.
-    #[cfg(feature = "sim")]
-    pub(crate) const fn reserved_events(&self) -> usize {
-        reserve(self.max_queue_size, self.reserve_part())
+    /// The reserve for errors beyond a limit of the queue.
+    pub(crate) const fn reserved(&self, limit: usize) -> usize {
+        reserve(limit, self.reserve_part())
     }
 
     pub(crate) fn data_limits(&self) -> DataLimits {
