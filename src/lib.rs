@@ -131,7 +131,9 @@
 //! # What is promised
 //!
 //! * [`log`](Handle::log) never waits for I/O, never panics, and in the steady state allocates nothing of its own. It
-//!   returns whether the event was accepted. An error or panic in an event's data affects only that event.
+//!   returns whether the event was accepted. An error or panic in an event's data affects only that event:
+//!   whatever its `Serialize` does, what is queued is JSON that every conforming reader takes, nested at most
+//!   `max_data_depth` deep. Data, fields and texts that contain themselves are cut.
 //! * An event that the backend refuses is dropped alone: the batch around it is halved until it stands alone.
 //! * Memory is bounded, in events and in bytes. A full queue refuses new events; one fatal exception and `SESSION_END`
 //!   always fit: their space is reserved, and errors have a [reserve](Options::reserve).
@@ -158,6 +160,9 @@
 //! * A session does not continue in the child of a `fork()`: `log` returns false, waits return at once, nothing is
 //!   sent, and the parent sends what was queued. Start a new session in the child.
 //! * Delivery is at least once: if a response is lost, the batch is sent again.
+//! * A `Serialize`, `Debug` or `Display` that recurses without writing anything, or that ignores errors and goes on, is
+//!   not stopped. `Some` and newtype structs are counted, although they write nothing; a type that passes the serializer
+//!   on by itself is not seen. Without `std` the stack that a text takes is not bounded.
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -3,7 +3,7 @@
 use super::filter::LOG_TARGET;
 use crate::event::encode::WriteJson;
 use crate::event::exception::OneLine;
-use crate::event::writer::{EventWriter, Failed, is_plain};
+use crate::event::writer::{EventWriter, Failed};
 use crate::time;
 use alloc::string::{String, ToString};
 use core::error::Error;
@@ -170,7 +170,8 @@ impl DirectObject<'_, '_> {
     #[inline]
     fn key(&mut self, key: &str) -> Result<(), Failed> {
         let before = core::mem::replace(&mut self.before, b',');
-        write_key(self.out, before, key)
+        let output = &mut self.out.output;
+        output.put_key(before, key).map_err(|_| Failed)
     }
 
     #[inline]
@@ -180,28 +181,6 @@ impl DirectObject<'_, '_> {
         let text = &mut text[..len];
         time::digits(text, value);
         self.out.raw(text);
-    }
-}
-
-/// Writes the punctuation before a key, the key and the colon after it, with one bounds check.
-#[inline]
-fn write_key(out: &mut EventWriter<'_>, before: u8, key: &str) -> Result<(), Failed> {
-    if !is_plain(key) {
-        out.raw(&[before]);
-        out.value(key)?;
-        out.raw(b":");
-        return Ok(());
-    }
-    let output = &mut out.output;
-    let end = output.len + key.len() + 4;
-    if let Some([first, second, middle @ .., third, last]) = output.bytes.get_mut(output.len..end) {
-        [*first, *second, *third, *last] = [before, b'"', b'"', b':'];
-        middle.copy_from_slice(key.as_bytes());
-        output.len = end;
-        Ok(())
-    } else {
-        output.overflowed = true;
-        Err(Failed)
     }
 }
 

@@ -173,7 +173,8 @@ pub(crate) fn exception(
     out.finish()
 }
 
-/// Writes `data`, which must be an object; `()`, `None` and unit structs become the empty one.
+/// Writes `data` as an object: `()`, `None` and unit structs become the empty one, a text becomes a `message`, and
+/// anything else that is no object a `value`.
 #[inline(always)]
 fn object<D: Serialize + ?Sized>(out: &mut EventWriter<'_>, data: &D) -> Result<(), Failed> {
     let start = out.len();
@@ -186,28 +187,21 @@ pub(crate) fn object_limited<D: Serialize + ?Sized>(
     out: &mut EventWriter<'_>,
     data: &Limited<'_, D>,
 ) -> Result<(), Failed> {
-    let start = out.len();
-    out.value_outlined(data)?;
-    require_object(out, start)
+    object(out, data)
 }
 
 #[inline(always)]
 fn require_object(out: &mut EventWriter<'_>, start: usize) -> Result<(), Failed> {
-    let what = match out.bytes().get(start..).unwrap_or_default() {
-        [b'{', ..] => return Ok(()),
+    match out.bytes().get(start..).unwrap_or_default() {
+        [b'{', ..] => Ok(()),
         b"null" => {
             out.truncate(start);
             out.raw(b"{}");
-            return Ok(());
+            Ok(())
         }
-        [b'[', ..] => "an array",
-        [b'"', ..] => "a string",
-        [b't' | b'f', ..] => "a boolean",
-        _ => "a number",
-    };
-    Err(out.fail(format_args!(
-        "event_data must be an object (a struct or a map), not {what}"
-    )))
+        [b'"', ..] => out.wrap(start, "message"),
+        _ => out.wrap(start, "value"),
+    }
 }
 
 impl EventWriter<'_> {
@@ -304,9 +298,10 @@ fn hex(value: u32) -> [u8; 8] {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
-    use crate::event::limits::MARK;
+    use crate::event::limits::{DataLimits, MARK};
     use crate::event::writer::{EncodeError, encode_to_vec};
     use alloc::{format, string::String, vec::Vec};
+    use core::cell::Cell;
     use serde_json::json;
 
     fn event(encode: impl FnOnce(&mut EventWriter<'_>) -> Result<(), Failed>) -> serde_json::Value {
@@ -350,24 +345,32 @@ mod tests {
     }
 
     #[test]
-    fn null_becomes_an_empty_object_and_anything_else_is_refused() {
+    fn null_becomes_an_empty_object_and_anything_else_a_member_of_one() {
         for empty in [json!(null), json!({})] {
             let json = event(|out| generic(out, || AT, Severity::Info, "e", &empty));
             assert_eq!(json["event_data"], json!({}));
         }
-        for (value, kind) in [
-            (json!([1]), "an array"),
-            (json!("x"), "a string"),
-            (json!(-1), "a number"),
-            (json!(true), "a boolean"),
+        for (value, expected) in [
+            (json!([1, []]), json!({"value": [1, []]})),
+            (json!([]), json!({"value": []})),
+            (json!("x \"y\""), json!({"message": "x \"y\""})),
+            (json!(-1), json!({"value": -1})),
+            (json!(0.5), json!({"value": 0.5})),
+            (json!(true), json!({"value": true})),
         ] {
-            match encode_to_vec(1_000, |out| {
-                generic(out, || AT, Severity::Info, "e", &value)
-            }) {
-                Err(EncodeError::Unencodable(reason)) => {
-                    assert!(reason.as_str().ends_with(kind), "{reason}")
-                }
-                other => panic!("{other:?}"),
+            let json = event(|out| generic(out, || AT, Severity::Info, "e", &value));
+            assert_eq!(json["event_data"], expected);
+            let limits = DataLimits {
+                depth: 2,
+                ..DataLimits::NONE
+            };
+            let is_cut = Cell::new(false);
+            let limited = Limited::new(&value, &limits, &is_cut);
+            let json = event(|out| generic_limited(out, || AT, Severity::Info, "e", &limited));
+            let is_nested = value == json!([1, []]);
+            assert_eq!(is_cut.get(), is_nested);
+            if !is_nested {
+                assert_eq!(json["event_data"], expected);
             }
         }
     }

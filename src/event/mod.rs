@@ -6,7 +6,10 @@ pub(crate) mod cut;
 pub(crate) mod encode;
 pub(crate) mod exception;
 pub(crate) mod fields;
+pub(crate) mod json;
 pub(crate) mod limits;
+#[cfg(feature = "std")]
+pub(crate) mod raw;
 #[cfg(feature = "std")]
 pub(crate) mod scrub;
 pub(crate) mod severity;

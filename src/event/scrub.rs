@@ -1,5 +1,6 @@
 //! The scrub hook, which removes from events what must not leave the program.
 
+use crate::event::raw;
 use crate::event::severity::Severity;
 use crate::stats::Refusal;
 use crate::sys::panics;
@@ -35,18 +36,21 @@ pub struct Draft<'a> {
 /// An event's data: JSON, parsed when the hook first reads it.
 pub(crate) struct Data<'a> {
     /// As encoded; empty if there is only the parsed form.
-    pub(crate) json: &'a [u8],
+    pub(crate) json: &'a str,
     parsed: OnceCell<Map<String, Value>>,
+    /// Whether an object has a key twice, of which the hook sees only the last value.
+    has_duplicates: Cell<bool>,
     pub(crate) is_changed: bool,
     /// Whether parsing failed: a `Serialize` broke its promise to write JSON.
     is_broken: Cell<bool>,
 }
 
 impl<'a> Data<'a> {
-    pub(crate) fn of_json(json: &'a [u8]) -> Self {
+    pub(crate) fn of_json(json: &'a str) -> Self {
         Self {
             json,
             parsed: OnceCell::new(),
+            has_duplicates: Cell::new(false),
             is_changed: false,
             is_broken: Cell::new(false),
         }
@@ -56,17 +60,18 @@ impl<'a> Data<'a> {
         let parsed = OnceCell::from(map);
         Self {
             parsed,
-            ..Self::of_json(b"")
+            ..Self::of_json("")
         }
     }
 
     pub(crate) fn get(&self) -> &Map<String, Value> {
         self.parsed.get_or_init(|| {
-            let parsed = serde_json::from_slice(self.json);
-            parsed.unwrap_or_else(|_| {
+            let Some(parsed) = raw::parse(self.json) else {
                 self.is_broken.set(true);
-                Map::new()
-            })
+                return Map::new();
+            };
+            self.has_duplicates.set(parsed.has_duplicates);
+            parsed.map
         })
     }
 
@@ -81,6 +86,11 @@ impl Data<'_> {
     /// Whether parsing failed: a `Serialize` broke its promise to write JSON.
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken.get()
+    }
+
+    /// Whether the hook has seen only the last of several values of a key.
+    pub(crate) fn has_duplicates(&self) -> bool {
+        self.has_duplicates.get()
     }
 }
 
@@ -122,8 +132,10 @@ impl Draft<'_> {
         self.data.get()
     }
 
-    /// The event's data, mutably. It is encoded again afterwards, with numbers beyond 64 bits as floating point. Of an
-    /// `UNHANDLED_EXCEPTION`, only the three texts are sent; anything added is ignored.
+    /// The event's data, mutably. What it leaves equal is sent as it was encoded: each top-level member keeps its bytes
+    /// and its place, and within a member that it changes each untouched number keeps its text, though here a number
+    /// beyond 64 bits is a floating-point one. Of an `UNHANDLED_EXCEPTION`, only the three texts are sent; anything
+    /// added is ignored.
     pub fn data_mut(&mut self) -> &mut Map<String, Value> {
         self.data.get_mut()
     }

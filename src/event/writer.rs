@@ -1,5 +1,7 @@
 //! The buffer that an event is encoded in: the calling thread's own, and bounded.
 
+use crate::event::json::{Levels, Output};
+use crate::sys::panics;
 use crate::text::Reason;
 use crate::time::{RFC3339_LEN, Rfc3339, Timestamp};
 use core::fmt;
@@ -29,42 +31,6 @@ pub(crate) struct EventWriter<'a> {
     last_second: &'a mut Rfc3339,
 }
 
-/// A byte sink over a slice. A write that does not fit is discarded and sets `overflowed`.
-pub(crate) struct Output<'a> {
-    pub(crate) bytes: &'a mut [u8],
-    pub(crate) len: usize,
-    pub(crate) overflowed: bool,
-}
-
-/// The buffer is full.
-#[derive(Debug)]
-pub(crate) struct Full;
-
-impl<'a> Output<'a> {
-    fn new(bytes: &'a mut [u8]) -> Self {
-        Self {
-            bytes,
-            len: 0,
-            overflowed: false,
-        }
-    }
-
-    /// Appends `data`, or discards it if it does not fit. All encoder output passes through here: one comparison, one
-    /// copy.
-    #[inline]
-    fn append(&mut self, data: &[u8]) -> Result<(), Full> {
-        let end = self.len + data.len();
-        if let Some(space) = self.bytes.get_mut(self.len..end) {
-            space.copy_from_slice(data);
-            self.len = end;
-            Ok(())
-        } else {
-            self.overflowed = true;
-            Err(Full)
-        }
-    }
-}
-
 impl<'a> EventWriter<'a> {
     fn new(bytes: &'a mut [u8], last_second: &'a mut Rfc3339) -> Self {
         Self {
@@ -79,8 +45,20 @@ impl<'a> EventWriter<'a> {
     pub(crate) fn clear(&mut self) {
         self.output.len = 0;
         self.output.overflowed = false;
+        self.output.is_too_deep = false;
         self.reason = Reason::default();
         self.is_truncated = false;
+    }
+
+    /// Sets how deep objects and arrays in a value may nest.
+    #[inline]
+    pub(crate) fn set_max_depth(&mut self, depth: usize) {
+        self.output.max_levels = Levels::of_depth(depth);
+    }
+
+    /// Whether encoding failed because a value nests too deeply.
+    pub(crate) fn is_too_deep(&self) -> bool {
+        self.output.is_too_deep && !self.output.overflowed
     }
 
     /// Records whether something was left out to meet a limit.
@@ -161,137 +139,37 @@ impl<'a> EventWriter<'a> {
     /// Writes a string as JSON.
     #[inline]
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failed> {
-        if !is_plain(text) {
-            return self.value(text);
-        }
-        let end = self.output.len + text.len() + 2;
-        if let Some([first, middle @ .., last]) = self.output.bytes.get_mut(self.output.len..end) {
-            *first = b'"';
-            middle.copy_from_slice(text.as_bytes());
-            *last = b'"';
-            self.output.len = end;
-            Ok(())
-        } else {
-            self.output.overflowed = true;
-            Err(Failed)
-        }
+        self.output.put_text(text).map_err(|_| Failed)
     }
 
     /// Writes a value as JSON. With `std`, a panic in its `Serialize` makes the event unencodable.
     #[inline]
     pub(crate) fn value(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Failed> {
-        let written = write_json(&mut self.output, value);
-        self.written(written)
-    }
-
-    /// [`value`](Self::value), as separate machine code: a second caller would keep `value` from being inlined.
-    pub(crate) fn value_outlined(
-        &mut self,
-        value: &(impl Serialize + ?Sized),
-    ) -> Result<(), Failed> {
-        let written = write_json(Outlined(&mut self.output), value);
-        self.written(written)
-    }
-
-    #[inline]
-    fn written<E: fmt::Display, P>(
-        &mut self,
-        written: Result<Result<(), E>, P>,
-    ) -> Result<(), Failed> {
-        match written {
-            // A `Serialize` may have ignored the error of a write that did not fit.
-            Ok(Ok(())) => self.finish(),
-            Ok(Err(error)) => Err(self.fail(error)),
-            Err(_) => Err(self.fail("its Serialize implementation panicked")),
-        }
-    }
-}
-
-/// Whether a text needs no escaping in JSON.
-#[inline]
-pub(crate) fn is_plain(text: &str) -> bool {
-    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    text.bytes()
-        .fold(true, |so_far, byte| so_far & is_plain(byte))
-}
-
-/// The same output as a distinct type, so that serializers over it are compiled separately.
-struct Outlined<'a, 'b>(&'a mut Output<'b>);
-
-#[cfg(feature = "std")]
-#[inline]
-fn write_json(
-    out: impl std::io::Write,
-    value: &(impl Serialize + ?Sized),
-) -> std::thread::Result<serde_json::Result<()>> {
-    let encode = || serde_json::to_writer(out, value);
-    // Half-written output is discarded, so no broken state is observed afterwards.
-    crate::sys::panics::try_catch(encode)
-}
-
-#[cfg(not(feature = "std"))]
-fn write_json(
-    out: impl ser_write_json::SerWrite<Error = Full>,
-    value: &(impl Serialize + ?Sized),
-) -> Result<Result<(), ser_write_json::ser::Error<Full>>, core::convert::Infallible> {
-    Ok(ser_write_json::to_writer(out, value))
-}
-
-#[cfg(feature = "std")]
-impl std::io::Write for Outlined<'_, '_> {
-    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        self.0.write(data)
-    }
-
-    fn write_all(&mut self, data: &[u8]) -> std::io::Result<()> {
-        self.0.write_all(data)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[cfg(not(feature = "std"))]
-impl ser_write_json::SerWrite for Outlined<'_, '_> {
-    type Error = Full;
-
-    fn write(&mut self, data: &[u8]) -> Result<(), Full> {
-        self.0.append(data)
-    }
-}
-
-#[cfg(feature = "std")]
-impl std::io::Write for Output<'_> {
-    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        self.write_all(data).map(|()| data.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, data: &[u8]) -> std::io::Result<()> {
-        match self.append(data) {
-            Ok(()) => Ok(()),
-            Err(Full) => Err(std::io::ErrorKind::WriteZero.into()),
+        self.output.levels = self.output.max_levels;
+        let output = &mut self.output;
+        // Half-written output is discarded, so no broken state is observed after a panic.
+        match panics::catch(|| value.serialize(output)) {
+            // A `Display` may have ignored the error of a write that did not fit.
+            Some(Ok(())) => self.finish(),
+            Some(Err(error)) => Err(self.fail(error)),
+            None => Err(self.fail("its Serialize implementation panicked")),
         }
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    /// Moves what was written from `start` on into an object, as the value of this key.
+    #[cold]
+    pub(crate) fn wrap(&mut self, start: usize, key: &str) -> Result<(), Failed> {
+        let end = self.output.len;
+        self.output.put_key(b'{', key).map_err(|_| Failed)?;
+        self.raw(b"}");
+        self.finish()?;
+        let len = end - start;
+        let head = self.output.len - end - 1;
+        // The value, the head of the object, its end: the first two change places.
+        if let Some(bytes) = self.output.bytes.get_mut(start..end + head) {
+            bytes.rotate_left(len);
+        }
         Ok(())
-    }
-}
-
-#[cfg(not(feature = "std"))]
-impl ser_write_json::SerWrite for Output<'_> {
-    type Error = Full;
-
-    fn write(&mut self, data: &[u8]) -> Result<(), Full> {
-        self.append(data)
-    }
-}
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the buffer is full")
     }
 }
 

@@ -108,9 +108,14 @@ impl Handle {
 
     /// Logs an event: encodes and queues it. Returns whether it was accepted.
     ///
-    /// `data` is a struct, a map, or [`fields!`](crate::fields); `()` and `None` are the empty object. It is
-    /// encoded before the call returns. NaN and infinities become null. The event is refused if `data` is not an
-    /// object, if its `Serialize` fails or panics, or if the event is larger than `max_event_bytes`.
+    /// `data` is a struct, a map, or [`fields!`](crate::fields); `()` and `None` are the empty object, a text becomes
+    /// `{"message": …}`, any other value `{"value": …}`. It is encoded before the call returns. NaN and infinities
+    /// become null. What nests deeper than `max_data_depth` is cut, for which the data is serialized a second time. A key
+    /// that a map or `#[serde(flatten)]` gives twice is sent twice; most readers take the last.
+    ///
+    /// The event is refused if `data`'s `Serialize` fails, panics or breaks its contract (a key without a value, another
+    /// entry after an error), if raw JSON in it is not what every JSON reader takes (half of a surrogate pair, a number
+    /// beyond the range of `f64`), or if the event is larger than `max_event_bytes`.
     ///
     /// Never waits for the network, never panics, and in the steady state allocates nothing itself. Refused events are
     /// counted by reason in [`stats`](Self::stats) and reported as diagnostics.

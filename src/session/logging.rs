@@ -32,7 +32,7 @@ impl Shared {
     /// Encodes and queues an event.
     pub(crate) fn log<D: Serialize>(
         &self,
-        at: impl Fn() -> Timestamp,
+        at: impl Fn() -> Timestamp + Copy,
         name: &str,
         data: D,
         severity: Severity,
@@ -43,7 +43,7 @@ impl Shared {
 
     /// [`log`](Self::log) with another encoder, which is used unless the data must be inspected.
     #[inline]
-    pub(crate) fn log_with<A: Fn() -> Timestamp, D: Serialize>(
+    pub(crate) fn log_with<A: Fn() -> Timestamp + Copy, D: Serialize>(
         &self,
         at: A,
         name: &str,
@@ -60,6 +60,10 @@ impl Shared {
         }
         self.with_writer(|out| match encode(out, at, severity, name, &data) {
             Ok(()) => self.push(out.bytes(), priority),
+            Err(Failed) if out.is_too_deep() => {
+                out.clear();
+                self.log_limited(out, &at, name, &data, severity, priority)
+            }
             Err(Failed) => self.refuse(out.error(), name),
         })
     }
@@ -79,16 +83,28 @@ impl Shared {
         if let Some(scrub) = &self.host.scrub {
             return self.log_scrubbed(scrub, at, name, &data, severity, priority);
         }
-        self.with_writer(|out| {
-            let is_cut = Cell::new(false);
-            let data = Limited::new(&data, &self.data_limits, &is_cut);
-            let encoded = encode::generic_limited(out, at, severity, name, &data);
-            out.note_truncated(is_cut.get());
-            match encoded {
-                Ok(()) => self.push_counting_truncation(out, priority),
-                Err(Failed) => self.refuse(out.error(), name),
-            }
-        })
+        self.with_writer(|out| self.log_limited(out, at, name, &data, severity, priority))
+    }
+
+    /// Encodes data with limits, and queues the event.
+    #[cold]
+    fn log_limited<D: Serialize>(
+        &self,
+        out: &mut EventWriter<'_>,
+        at: &dyn Fn() -> Timestamp,
+        name: &str,
+        data: &D,
+        severity: Severity,
+        priority: Priority<'_>,
+    ) -> Result<(), Refusal> {
+        let is_cut = Cell::new(false);
+        let data = Limited::new(data, &self.data_limits, &is_cut);
+        let encoded = encode::generic_limited(out, at, severity, name, &data);
+        out.note_truncated(is_cut.get());
+        match encoded {
+            Ok(()) => self.push_counting_truncation(out, priority),
+            Err(Failed) => self.refuse(out.error(), name),
+        }
     }
 
     /// Encodes and queues an error.
@@ -151,7 +167,10 @@ impl Shared {
     /// Runs `work` with a writer for one event.
     #[inline(always)]
     pub(crate) fn with_writer<R>(&self, work: impl FnOnce(&mut EventWriter<'_>) -> R) -> R {
-        writer::with(self.max_event_bytes - EventPrefix::MIN, work)
+        writer::with(self.max_event_bytes - EventPrefix::MIN, |out| {
+            out.set_max_depth(self.data_limits.depth);
+            work(out)
+        })
     }
 
     /// Runs `work` with a writer for one error. Its texts are cut to fit, so the longest prefix is assumed.

@@ -59,8 +59,11 @@ pub struct Options {
     /// Without `alloc` 1 KiB is also the maximum.
     pub max_event_bytes: usize,
     /// How deep objects and arrays in an event's data may nest, the data itself included. Deeper values become
-    /// `… (cut)` and are not serialized. At least 1; [`usize::MAX`], the default, is no limit, but with a
-    /// [scrub hook](crate::session::Builder::scrub) the limit is at most 120.
+    /// `… (cut)` and are not serialized; to cut them, the data is serialized a second time. `Some` and newtype structs
+    /// are counted, too, by themselves: at most four times as many, and no fewer than 256. At least 1. Default 100,
+    /// which every JSON reader takes; beyond about 120 many refuse the whole request. [`usize::MAX`] is no limit: a value
+    /// that contains itself then overflows the stack. With a [scrub hook](crate::session::Builder::scrub) the limit is
+    /// at most 120.
     pub max_data_depth: usize,
     /// The maximum length of each text in an event's data, keys included, in bytes of UTF-8. A longer one is cut and
     /// ends in `… (cut)`. At least 32; [`usize::MAX`], the default, is no limit.
@@ -68,8 +71,9 @@ pub struct Options {
     /// The maximum number of fields of each object, and of elements of each array, in an event's data. The rest are
     /// left out, and one more at the end says how many. At least 1; [`usize::MAX`], the default, is no limit.
     ///
-    /// An event that any of these three limits has cut counts as [`truncated`](crate::Stats::truncated). Setting any of
-    /// them makes `log` about three quarters more expensive.
+    /// An event that any of these three limits has cut counts as [`truncated`](crate::Stats::truncated). Setting
+    /// `max_string_bytes` or `max_fields`, or a `max_data_depth` below 4, makes `log` about three quarters more
+    /// expensive.
     pub max_fields: usize,
     /// Whether the session takes [`events`](Self::events) from its [bus](crate::session::Builder::bus), from start to
     /// stop: those with its own id as `session_id` in their metadata. Default true.
@@ -108,7 +112,7 @@ impl Default for Options {
             } else {
                 1 << 10
             },
-            max_data_depth: usize::MAX,
+            max_data_depth: 100,
             max_string_bytes: usize::MAX,
             max_fields: usize::MAX,
             #[cfg(has_arc)]

@@ -5,6 +5,7 @@ use crate::engine::Priority;
 use crate::event::encode;
 use crate::event::exception::{AnyError, Described, cut_user_error, room_for_user_error};
 use crate::event::limits::{DataLimits, Limited};
+use crate::event::raw::Merged;
 use crate::event::scrub::{Data, Draft, Scrub};
 use crate::event::severity::Severity;
 use crate::event::writer::{EncodeError, EventWriter, Failed};
@@ -14,6 +15,7 @@ use crate::sys::panics;
 use crate::text::{Reason, Text};
 use crate::time::Timestamp;
 use alloc::borrow::Cow;
+use alloc::string::String;
 use core::cell::Cell;
 use core::fmt;
 use serde::Serialize;
@@ -73,7 +75,10 @@ impl Shared {
             if let Err(error) = encoded {
                 return self.refuse(error, name);
             }
-            let json = out.bytes().to_vec();
+            let Ok(json) = core::str::from_utf8(out.bytes()).map(String::from) else {
+                let error = EncodeError::Unencodable(Reason::new("its data are not UTF-8"));
+                return self.refuse(error, name);
+            };
             out.clear();
             out.note_truncated(is_cut.get());
             self.scrub_generic(scrub, out, &event, Data::of_json(&json), at)
@@ -113,7 +118,8 @@ impl Shared {
             out.note_truncated(is_cut);
         }
         let is_long = data.json.len() > self.data_limits.string_bytes;
-        let encoded = if data.is_changed || is_long {
+        let has_duplicates = data.has_duplicates();
+        let encoded = if data.is_changed || is_long || has_duplicates {
             let is_cut = Cell::new(false);
             let limits = DataLimits {
                 depth: self.data_limits.depth.min(MAX_DEPTH),
@@ -121,12 +127,13 @@ impl Shared {
                 fields: self.data_limits.fields.saturating_add(1),
                 ..self.data_limits
             };
-            let data = Limited::new(data.get(), &limits, &is_cut);
+            let merged = Merged::new(data.json, has_duplicates, data.get());
+            let data = Limited::new(&merged, &limits, &is_cut);
             let encoded = encode::generic_limited(out, at, severity, &name, &data);
             out.note_truncated(is_cut.get());
             encoded
         } else {
-            encode::generic_of_json(out, at, severity, &name, data.json)
+            encode::generic_of_json(out, at, severity, &name, data.json.as_bytes())
         };
         match encoded {
             Ok(()) => self.push_counting_truncation(out, event.priority),

@@ -266,7 +266,8 @@ fn data_that_cannot_be_encoded_never_reaches_a_hook() {
     let (_collector, events) = sent(
         |_| Verdict::Keep,
         |handle| {
-            assert!(!handle.log("list", [1]));
+            let raw = serde_json::value::RawValue::from_string("1e999".into());
+            assert!(!handle.log("raw", raw.expect("it takes it")));
             assert!(!handle.log("large", fields! { text: "x".repeat(64 << 10) }));
             let stats = handle.stats();
             assert_eq!(stats.refused.unencodable, 1);
@@ -367,4 +368,41 @@ fn texts_of_errors_that_are_cut_for_a_hook_are_counted() {
     });
     let message = events[1]["event_data"]["message"].as_str();
     assert!(message.is_some_and(|message| message.ends_with("… (cut)")));
+}
+
+#[test]
+fn what_a_hook_leaves_equal_is_sent_as_it_was_logged() {
+    let hook = |draft: &mut Draft<'_>| {
+        let data = draft.data_mut();
+        data.remove("secret");
+        if let Some(part) = data.get_mut("part") {
+            part["secret"] = Value::from("*");
+        }
+        Verdict::Keep
+    };
+    let floats: Vec<f64> = (1..200).map(|n| f64::from(n) / 7.0e3).collect();
+    let (collector, _) = sent(hook, |handle| {
+        let part = fields! { id: u128::MAX, zero: -0.0, secret: 1, list: floats };
+        let data = fields! { z: floats, secret: "hunter2", part: part, id: u128::MAX - 1, a: -0.0 };
+        assert!(handle.log("mixed", data));
+        assert!(handle.log("list", [u128::MAX]));
+        assert!(handle.log("text", "hunter2"));
+    });
+    let floats = serde_json::to_string(&floats).expect("encodable");
+    let events = events(&collector);
+    let part = format!(
+        r#"{{"id":{},"zero":-0.0,"secret":"*","list":{floats}}}"#,
+        u128::MAX
+    );
+    let data = format!(
+        r#""event_data":{{"z":{floats},"part":{part},"id":{},"a":-0.0}}"#,
+        u128::MAX - 1
+    );
+    assert!(events[1].json().contains(&data), "{}", events[1].json());
+    let list = format!(r#""event_data":{{"value":[{}]}}"#, u128::MAX);
+    assert!(events[2].json().contains(&list), "{}", events[2].json());
+    assert_eq!(
+        events[3].value()["event_data"],
+        json!({"message": "hunter2"})
+    );
 }

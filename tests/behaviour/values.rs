@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::json;
 use std::sync::Mutex;
-use tinkex_telemetry::collector::Collector;
+use tinkex_telemetry::collector::{Collector, EventRecord};
 use tinkex_telemetry::diagnostic::DiagnosticKind;
 use tinkex_telemetry::{Handle, fields};
 
@@ -89,10 +89,6 @@ fn a_value_that_cannot_be_encoded_costs_only_its_own_event() {
     good(&session);
     assert!(!session.log("keys", BTreeMap::from([(vec![1], 1)])));
     good(&session);
-    for not_an_object in [json!([1]), json!("text"), json!(1), json!(1.5), json!(true)] {
-        assert!(!session.log("not an object", not_an_object));
-        good(&session);
-    }
     let huge = Huge(Cell::new(0));
     assert!(!session.log("huge", fields! { list: huge }));
     assert!(huge.0.get() < 64 << 10, "serialization stopped early");
@@ -112,17 +108,17 @@ fn a_value_that_cannot_be_encoded_costs_only_its_own_event() {
     good(&session);
 
     let stats = session.stats();
-    assert_eq!(stats.refused.unencodable, 9);
+    assert_eq!(stats.refused.unencodable, 4);
     assert_eq!(stats.refused.event_too_large, 3);
-    assert_eq!(stats.refused.total(), 12);
+    assert_eq!(stats.refused.total(), 7);
     assert!(stopped(&session));
 
     let names = names(&collector);
-    assert_eq!(names.iter().filter(|name| *name == "good").count(), 12);
+    assert_eq!(names.iter().filter(|name| *name == "good").count(), 7);
     // Each refusal leaves one index unused.
     let record = collector.session("s").expect("it was kept");
     let gaps: Vec<u64> = record.gaps().into_iter().flatten().collect();
-    assert_eq!(gaps.len(), 12);
+    assert_eq!(gaps.len(), 7);
     let events = events(&collector);
     let data = |name: &str| {
         let mut values = events.iter().map(|event| event.value());
@@ -141,7 +137,7 @@ fn a_value_that_cannot_be_encoded_costs_only_its_own_event() {
         let of_kind = reports.iter().filter(|(other, _, _)| *other == kind);
         of_kind.map(|(_, count, _)| count).sum::<u64>()
     };
-    assert_eq!(count(DiagnosticKind::Unencodable), 9);
+    assert_eq!(count(DiagnosticKind::Unencodable), 4);
     assert_eq!(count(DiagnosticKind::EventTooLarge), 3);
 }
 
@@ -257,4 +253,123 @@ fn a_value_changed_after_log_is_sent_as_logged() {
     assert_eq!(data[1], json!({"n": 1}));
     assert_eq!(data[2], json!({"state": "before"}));
     assert_eq!(data[3], json!({"list": [1, 2, 3]}));
+}
+
+/// The data of the events between the session's own two.
+fn sent(work: impl FnOnce(&Session)) -> Vec<serde_json::Value> {
+    let collector = Collector::start().expect("a collector");
+    let session = start(&collector);
+    work(&session);
+    assert!(stopped(&session));
+    let events = events(&collector);
+    let [_start, between @ .., _end] = &events[..] else {
+        panic!("{events:?}");
+    };
+    let data = |event: &EventRecord| event.value()["event_data"].clone();
+    between.iter().map(data).collect()
+}
+
+#[test]
+fn data_that_are_no_object_become_one() {
+    let data = sent(|session| {
+        assert!(session.log("text", "all is well"));
+        assert!(session.log("number", -1.5));
+        assert!(session.log("list", vec![1, 2]));
+        assert!(session.log("bool", false));
+        assert!(session.log("variant", Ok::<_, ()>(1)));
+        assert!(session.log("nothing", None::<&str>));
+    });
+    let expected = [
+        json!({"message": "all is well"}),
+        json!({"value": -1.5}),
+        json!({"value": [1, 2]}),
+        json!({"value": false}),
+        json!({"Ok": 1}),
+        json!({}),
+    ];
+    assert_eq!(data, expected);
+}
+
+/// JSON nested this deep, the outermost object included.
+fn nested(depth: usize) -> serde_json::Value {
+    (1..depth).fold(json!({}), |inner, _| json!({"in": inner}))
+}
+
+fn depth(value: &serde_json::Value) -> usize {
+    match value.get("in") {
+        Some(inner) if inner.is_object() => depth(inner) + 1,
+        _ => 1,
+    }
+}
+
+#[test]
+fn data_nested_too_deeply_are_cut_and_cost_no_other_event() {
+    let data = sent(|session| {
+        assert!(session.log("before", fields! { n: 1 }));
+        assert!(session.log("deepest", nested(100)));
+        assert_eq!(session.stats().truncated, 0);
+        for depth in [101, 126, 500] {
+            assert!(session.log("deeper", nested(depth)));
+            assert!(session.log("in fields", fields! { deep: nested(depth) }));
+            assert!(session.log("in a list", [nested(depth)]));
+        }
+        let raw = "[".repeat(120) + &"]".repeat(120);
+        let raw = serde_json::value::RawValue::from_string(raw).expect("JSON");
+        assert!(session.log("raw", fields! { raw: raw }));
+        assert_eq!(session.stats().truncated, 10);
+        assert!(session.log("after", fields! { n: 2 }));
+    });
+    assert_eq!(data.len(), 13);
+    assert_eq!(data[1], nested(100));
+    for deep in [&data[2], &data[5], &data[8]] {
+        assert_eq!(depth(deep), 100);
+    }
+    assert!(data[2].to_string().contains("… (cut)"));
+    assert_eq!(data[12], json!({"n": 2}));
+}
+
+/// A map whose errors are swallowed, and which goes on.
+struct Rude(u8);
+
+impl Serialize for Rude {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self.0 {
+            0 => map.serialize_key("without a value")?,
+            1 => map.serialize_value("without a key")?,
+            2 => {
+                if map.serialize_entry("x", &Failing).is_err() {
+                    map.serialize_entry("x", "(cannot be shown)")?;
+                }
+            }
+            3 => {
+                let _ = map.serialize_entry("x", &[Failing]);
+            }
+            _ => {
+                let shown = core::panic::AssertUnwindSafe(|| {
+                    map.serialize_entry("x", &Written(|_: &mut dyn FnMut(_, _)| quiet_panic()))
+                });
+                let _ = std::panic::catch_unwind(shown);
+                map.serialize_entry("y", &1)?;
+            }
+        }
+        map.end()
+    }
+}
+
+#[test]
+fn a_serialize_that_breaks_its_contract_costs_only_its_own_event() {
+    let data = sent(|session| {
+        for rude in 0..5 {
+            assert!(session.log("good", fields! { n: rude }));
+            assert!(!session.log("rude", Rude(rude)));
+            assert!(!session.log("nested", fields! { list: [Rude(rude)] }));
+        }
+        for bad in ["1e999", "\"\\ud800\"", "[1,{\"a\":-1e400}]"] {
+            let raw = serde_json::value::RawValue::from_string(bad.into()).expect("it takes it");
+            assert!(!session.log("raw", fields! { raw: raw }));
+        }
+        assert_eq!(session.stats().refused.unencodable, 13);
+    });
+    assert_eq!(data.len(), 5);
 }

@@ -15,7 +15,7 @@ use core::future::pending;
 use core::marker::PhantomData;
 use core::time::Duration;
 use embassy_time::Timer;
-use serde::Serialize;
+use serde::ser::{Error as _, Serialize, Serializer};
 use tinkex_telemetry::event::StatusError;
 use tinkex_telemetry::local::LocalTransport;
 use tinkex_telemetry::runtime::Embassy;
@@ -231,6 +231,15 @@ const PAGE: &str = concat!(
     "\"Excepteur\" sint\\occaecat\tcupidatat\u{1} non proident\n\u{e9}\u{20ac}",
 );
 
+/// Data that cannot be encoded.
+struct Failing;
+
+impl Serialize for Failing {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(S::Error::custom("the sensor is not there"))
+    }
+}
+
 /// The whole run, concurrent with [`sample`]. `interrupt` raises an interrupt whose handler calls [`interrupted`].
 ///
 /// # Errors
@@ -254,10 +263,10 @@ pub async fn run<T, C: Console>(
     ensure(reporter.log("page", fields! { text: PAGE }), "a page fits")?;
     Timer::after_secs(4).await;
 
-    let is_accepted = reporter.log("number", 5)
-        || reporter.log("list", [1, 2])
+    let is_accepted = reporter.log("failing", Failing)
+        || reporter.log("failing", fields! { part: Failing })
         || reporter.log("large", fields! { a: PAGE, b: PAGE, c: PAGE });
-    ensure(!is_accepted, "the data is not an object, or too large")?;
+    ensure(!is_accepted, "the data cannot be encoded, or are too large")?;
     reporter.log_exception(&fmt::Error, Severity::Error);
     reporter.log_exception(&StatusError::new(404), Severity::Error);
     Timer::after_secs(6).await;

@@ -1,7 +1,11 @@
 //! Objects and arrays with a limited number of fields.
 
 use super::{Limited, MARK, Scope};
+#[cfg(feature = "std")]
+use crate::event::raw;
 use crate::text::Text;
+#[cfg(feature = "std")]
+use serde::ser::Error as _;
 use serde::ser::{
     Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
@@ -183,12 +187,13 @@ impl<C: SerializeStructVariant> SerializeStructVariant for Compound<'_, C, C::Ok
 /// A struct: an object, except for the two that serde_json uses internally.
 pub(super) enum Struct<'a, S: Serializer> {
     Object(Compound<'a, S::SerializeMap, S::Ok>),
+    #[cfg(feature = "std")]
     Number(S::SerializeStruct),
-    /// A `RawValue`, which is parsed so that the limits apply to it.
+    /// Raw JSON, which is read so that the limits apply to it.
     #[cfg(feature = "std")]
     Raw {
         serializer: super::Limiter<'a, S>,
-        value: Option<serde_json::Value>,
+        json: Option<alloc::string::String>,
     },
 }
 
@@ -203,12 +208,12 @@ impl<S: Serializer> SerializeStruct for Struct<'_, S> {
     ) -> Result<(), S::Error> {
         match self {
             Self::Object(object) => object.serialize_entry(key, field),
+            #[cfg(feature = "std")]
             Self::Number(number) => number.serialize_field(key, field),
             #[cfg(feature = "std")]
-            Self::Raw { value, .. } => {
-                let text = serde_json::to_value(field).ok();
-                let text = text.as_ref().and_then(serde_json::Value::as_str);
-                *value = text.and_then(|text| serde_json::from_str(text).ok());
+            Self::Raw { json, .. } => {
+                let text = crate::event::json::captured(field);
+                *json = Some(text.map_err(S::Error::custom)?);
                 Ok(())
             }
         }
@@ -217,20 +222,18 @@ impl<S: Serializer> SerializeStruct for Struct<'_, S> {
     fn end(self) -> Result<S::Ok, S::Error> {
         match self {
             Self::Object(object) => SerializeMap::end(object),
+            #[cfg(feature = "std")]
             Self::Number(number) => number.end(),
             #[cfg(feature = "std")]
-            Self::Raw {
-                serializer,
-                value: Some(value),
-            } => value.serialize(serializer),
-            // It is not JSON, or nests too deeply for the parser.
-            #[cfg(feature = "std")]
-            Self::Raw {
-                serializer,
-                value: None,
-            } => {
-                serializer.scope.mark_cut();
-                serializer.inner.serialize_str(MARK)
+            Self::Raw { serializer, json } => {
+                let json = json.unwrap_or_default();
+                match raw::check(&json) {
+                    Ok(fragment) if fragment.is_number() => {
+                        raw::AsIs(fragment.json).serialize(serializer.inner)
+                    }
+                    Ok(fragment) => raw::Checked(fragment.json).serialize(serializer),
+                    Err(reason) => Err(S::Error::custom(reason)),
+                }
             }
         }
     }

@@ -6,6 +6,9 @@
 mod compound;
 mod cut;
 
+use crate::event::json::Levels;
+#[cfg(feature = "std")]
+use crate::event::raw::{NUMBER, RAW};
 use compound::{Compound, Struct};
 use core::cell::Cell;
 use core::fmt;
@@ -27,6 +30,7 @@ pub(crate) struct DataLimits {
 }
 
 impl DataLimits {
+    #[cfg(test)]
     pub(crate) const NONE: Self = Self {
         depth: usize::MAX,
         string_bytes: usize::MAX,
@@ -36,8 +40,10 @@ impl DataLimits {
     /// The smallest `string_bytes`: a mark always fits.
     pub(crate) const MIN_STRING_BYTES: usize = 32;
 
+    /// Whether data must be inspected while they are encoded. The encoder counts nesting itself, and only what is too
+    /// deep is encoded again. The smallest depths are too small for data that are written without it.
     pub(crate) fn is_set(&self) -> bool {
-        *self != Self::NONE
+        self.string_bytes < usize::MAX || self.fields < usize::MAX || self.depth < 4
     }
 }
 
@@ -53,6 +59,8 @@ struct Scope<'a> {
     limits: &'a DataLimits,
     /// How many more levels may be opened.
     depth: usize,
+    /// How many more `Some` and newtype structs may be opened, which write nothing but recurse.
+    wrappers: usize,
     /// The position of a key, which keeps keys distinct that are cut to the same text.
     key_index: Option<usize>,
     is_cut: &'a Cell<bool>,
@@ -64,6 +72,7 @@ impl<'a, T: ?Sized> Limited<'a, T> {
         let scope = Scope {
             limits,
             depth: limits.depth,
+            wrappers: Levels::of_depth(limits.depth).wrappers,
             key_index: None,
             is_cut,
         };
@@ -128,6 +137,20 @@ impl<'a, S: Serializer> Limiter<'a, S> {
         Ok(Compound::new(Ok(open(self.inner)?), scope))
     }
 
+    /// Writes what a wrapper contains.
+    fn unwrap<T: Serialize + ?Sized>(mut self, value: &T) -> Result<S::Ok, S::Error> {
+        match self.scope.wrappers.checked_sub(1) {
+            Some(wrappers) => {
+                self.scope.wrappers = wrappers;
+                value.serialize(self)
+            }
+            None => {
+                let mark = self.scope.cut("");
+                self.inner.collect_str(&mark)
+            }
+        }
+    }
+
     /// Writes a variant whose value is the mark.
     fn cut_variant<C>(self, variant: &'static str) -> Result<Compound<'a, C, S::Ok>, S::Error> {
         let scope = self.scope;
@@ -136,11 +159,6 @@ impl<'a, S: Serializer> Limiter<'a, S> {
         Ok(Compound::new(Err(written), scope))
     }
 }
-
-/// The struct names by which serde_json recognizes arbitrary-precision numbers and raw JSON.
-const NUMBER: &str = "$serde_json::private::Number";
-#[cfg(feature = "std")]
-const RAW: &str = "$serde_json::private::RawValue";
 
 macro_rules! forward {
     ($($method:ident: $type:ty),* $(,)?) => {$(
@@ -208,7 +226,7 @@ impl<'a, S: Serializer> Serializer for Limiter<'a, S> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        value.serialize(self)
+        self.unwrap(value)
     }
 
     fn serialize_unit(self) -> Result<S::Ok, S::Error> {
@@ -229,7 +247,7 @@ impl<'a, S: Serializer> Serializer for Limiter<'a, S> {
         _: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        value.serialize(self)
+        self.unwrap(value)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -244,7 +262,11 @@ impl<'a, S: Serializer> Serializer for Limiter<'a, S> {
         SerializeMap::end(object)
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+    fn serialize_seq(mut self, _: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        if self.scope.depth == self.scope.limits.depth {
+            // Data that are an array become the value of an object.
+            self.scope.depth -= 1;
+        }
         self.open(|inner| inner.serialize_seq(None))
     }
 
@@ -283,15 +305,19 @@ impl<'a, S: Serializer> Serializer for Limiter<'a, S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStruct, S::Error> {
+        #[cfg(feature = "std")]
         match name {
-            NUMBER => Ok(Struct::Number(self.inner.serialize_struct(name, len)?)),
-            #[cfg(feature = "std")]
-            RAW => Ok(Struct::Raw {
-                serializer: self,
-                value: None,
-            }),
-            _ => self.serialize_map(None).map(Struct::Object),
+            NUMBER => return Ok(Struct::Number(self.inner.serialize_struct(name, len)?)),
+            RAW => {
+                return Ok(Struct::Raw {
+                    serializer: self,
+                    json: None,
+                });
+            }
+            _ => {}
         }
+        let _ = (name, len);
+        self.serialize_map(None).map(Struct::Object)
     }
 
     fn serialize_struct_variant(

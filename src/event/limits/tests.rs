@@ -110,11 +110,11 @@ fn data_nested_too_deeply_becomes_a_mark() {
     assert_eq!(limited(&data, limits(2, 32, 9)), (expected, true));
     let shapes = [Shape::Tuple(1, vec![2]), Shape::New("x")];
     let expected = json!([{"Tuple": MARK}, {"New": "x"}]);
-    assert_eq!(limited(&shapes, limits(2, 32, 9)), (expected, true));
+    assert_eq!(limited(&shapes, limits(3, 32, 9)), (expected, true));
     let shape = [Shape::Struct { a: 1, b: vec![2] }];
     let expected = json!([{"Struct": {"a": 1, "b": MARK}}]);
-    assert_eq!(limited(&shape, limits(3, 32, 9)), (expected, true));
-    assert_eq!(limited(&shape, limits(1, 32, 9)), (json!([MARK]), true));
+    assert_eq!(limited(&shape, limits(4, 32, 9)), (expected, true));
+    assert_eq!(limited(&shape, limits(2, 32, 9)), (json!([MARK]), true));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_value_that_nests_forever_is_not_followed() {
     for _ in 0..100_000 {
         value = Value::Array(vec![value]);
     }
-    assert_eq!(limited(&value, limits(2, 32, 9)), (json!([[MARK]]), true));
+    assert_eq!(limited(&value, limits(3, 32, 9)), (json!([[MARK]]), true));
     // Its destructor would recurse too deeply.
     core::mem::forget(value);
 }
@@ -172,7 +172,7 @@ fn shown<D: fmt::Display>(text: D) -> impl Serialize {
 
 #[test]
 fn fields_over_the_limit_are_replaced_by_their_number() {
-    let (value, is_cut) = limited(&[1, 2, 3, 4], limits(1, 32, 2));
+    let (value, is_cut) = limited(&[1, 2, 3, 4], limits(2, 32, 2));
     assert_eq!((value, is_cut), (json!([1, 2, "… (2 more)"]), true));
     let (value, is_cut) = limited(&json!({"a": 1, "b": 2, "c": 3}), limits(1, 32, 1));
     assert_eq!((value, is_cut), (json!({"a": 1, (MARK): 2}), true));
@@ -209,7 +209,35 @@ fn the_limits_apply_to_raw_json_too() {
     );
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let deep: Box<serde_json::value::RawValue> = raw(deep);
-    assert_eq!(limited(&deep, limits(9, 32, 9)), (json!(MARK), true));
+    assert_eq!(limited(&deep, limits(3, 32, 9)), (json!([[MARK]]), true));
+    let numbers = raw("[-0.0,340282366920938463463374607431768211455,1E2]".into());
+    let is_cut = Cell::new(false);
+    let limits = limits(3, 32, 9);
+    let text = serde_json::to_string(&Limited::new(&numbers, &limits, &is_cut));
+    assert_eq!(text.ok().as_deref(), Some(numbers.get()));
+}
+
+#[test]
+fn wrappers_that_write_nothing_are_counted() {
+    struct Chain(u32);
+    impl Serialize for Chain {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self.0 {
+                0 => serializer.serialize_str("end"),
+                n if n % 2 == 0 => serializer.serialize_some(&Self(n - 1)),
+                n => serializer.serialize_newtype_struct("N", &Self(n - 1)),
+            }
+        }
+    }
+    assert_eq!(
+        limited(&Chain(256), limits(4, 32, 9)),
+        (json!("end"), false)
+    );
+    assert_eq!(limited(&Chain(257), limits(4, 32, 9)), (json!(MARK), true));
+    assert_eq!(
+        limited(&Chain(u32::MAX), limits(99, 32, 9)),
+        (json!(MARK), true)
+    );
 }
 
 fn any_text(u: &mut Unstructured<'_>, letters: &[char], most: usize) -> arbitrary::Result<String> {
@@ -271,14 +299,17 @@ fn output_is_within_the_limits_and_unchanged_if_the_input_was() {
         let fields = u.int_in_range(1..=7)?;
         let value = any_json(u, 6)?;
         let (written, is_cut) = limited(&value, limits(depth, string_bytes, fields));
+        // An array becomes the value of an object.
+        let around = usize::from(value.is_array());
         let measured = measure(&value);
-        let is_within = measured.0 <= depth && measured.1 <= string_bytes && measured.2 <= fields;
+        let is_within =
+            measured.0 + around <= depth && measured.1 <= string_bytes && measured.2 <= fields;
         assert_eq!(is_cut, !is_within);
         if is_within {
             assert_eq!(written, value);
         }
         let measured = measure(&written);
-        assert!(measured.0 <= depth, "{written}");
+        assert!(measured.0 + around <= depth.max(1 + around), "{written}");
         assert!(measured.1 <= string_bytes, "{written}");
         // The mark adds one.
         assert!(measured.2 <= fields + 1, "{written}");
