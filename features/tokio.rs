@@ -303,9 +303,10 @@ fn block_in_place(driver_moves: bool, wait: &mut dyn FnMut()) -> Result<(), Woul
         /// panic hooks see: it is asked for once.
         static HAS_REFUSED: Cell<[bool; 2]> = const { Cell::new([false; 2]) };
     }
-    // Tokio runs all code of its workers in tasks.
-    let is_in_task = tokio::task::try_id().is_some();
-    let is_worker = is_in_task && has_scheduler();
+    // Workers run all code in tasks. A task of a current-thread runtime that has entered another runtime's handle looks
+    // the same: there a refusal cannot be foreseen.
+    let (is_in_task, has_scheduler) = (tokio::task::try_id().is_some(), has_scheduler());
+    let is_worker = is_in_task && has_scheduler;
     let refused_here = usize::from(is_worker);
     if can_provoke() && !HAS_REFUSED.get()[refused_here] {
         let result = probe(wait);
@@ -320,10 +321,10 @@ fn block_in_place(driver_moves: bool, wait: &mut dyn FnMut()) -> Result<(), Woul
         tokio::task::block_in_place(wait);
         return Ok(());
     }
-    // No worker's thread: blocking it keeps no worker from running the driver. In a polled task it may be a `LocalSet`'s,
-    // where tokio allows no blocking.
-    let is_refused = can_provoke() || is_in_task;
-    if !driver_moves || (is_refused && is_polled_by_tokio()) {
+    // Not a worker's thread, so blocking it keeps no worker from running the driver. But it may run a current-thread
+    // runtime, or in a polled task a `LocalSet`, where tokio allows no blocking.
+    let may_be_local = can_provoke() || is_in_task;
+    if !driver_moves || has_scheduler || (may_be_local && is_polled_by_tokio()) {
         return Err(WouldDeadlock);
     }
     wait();
