@@ -100,6 +100,7 @@ fn start_of(error: &dyn fmt::Display) -> String {
 
 /// Whether the other side reset the connection: reading or writing failed, as it does when a server answers early and
 /// closes.
+#[cfg(any(feature = "reqwest", feature = "surf", feature = "ureq"))]
 pub(crate) fn is_reset(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(

@@ -27,6 +27,10 @@ use tokio::task::JoinHandle;
 /// It works on any runtime, but its connections live on a tokio runtime (with `enable_all`): the one around the call
 /// that makes the client, or the one given to [`on`](Self::on). Without one, a session cannot be built.
 ///
+/// A server that sends interim responses (`100 Continue`) without end keeps the worker busy that reads them, in the worst
+/// case for seconds at a time. Where that is the session's only worker, `http_timeout` is late by as much: if servers
+/// cannot be trusted not to, give the client a runtime of its own.
+///
 /// The proxies come from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`), as it is when the client
 /// is made; [`builder`](Self::builder) sets another one, or none.
 ///

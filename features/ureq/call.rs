@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::mem;
 use core::time::Duration;
-use http::{Request, Response, StatusCode};
+use http::header::{CONNECTION, EXPECT};
+use http::{HeaderValue, Request, Response, StatusCode};
 use std::io::Read as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -99,7 +100,13 @@ impl Call {
     /// Blocks. The request is dropped before the response is returned, so that its body's buffer can be reused.
     pub(super) fn run(self) -> SendResult {
         let bounds = ResponseBounds::of(&self.request);
-        let (parts, body) = self.request.into_parts();
+        let (mut parts, body) = self.request.into_parts();
+        let asks_first = parts.headers.contains_key(EXPECT);
+        if asks_first {
+            // ureq reads on after a refusal, although it has all of it, until the connection ends.
+            let close = HeaderValue::from_static("close");
+            parts.headers.insert(CONNECTION, close);
+        }
         let request = Request::from_parts(parts, &body[..]);
         let limits = limits(self.agent.config().timeouts(), &bounds);
         // The contract of an `HttpClient`, whatever the agent's own settings.
@@ -122,7 +129,7 @@ impl Call {
             Ok(response) => response,
             // From middleware.
             Err(Error::StatusCode(status)) => return status_alone(status),
-            Err(error) => return Err(no_response(&error)),
+            Err(error) => return Err(no_response(&error, asks_first)),
         };
         let (parts, mut body) = response.into_parts();
         let mut head = Response::new(());
@@ -149,11 +156,12 @@ fn status_alone(status: u16) -> SendResult {
     Ok(response)
 }
 
-fn no_response(error: &Error) -> HttpError {
+fn no_response(error: &Error, asked_first: bool) -> HttpError {
     let broke = match error {
         Error::Io(error) => is_reset(error),
         // The server has stopped reading: it may have answered.
         Error::Timeout(Timeout::SendBody) => true,
+        Error::Timeout(Timeout::RecvResponse) => asked_first,
         _ => false,
     };
     let error = HttpError::from_error(error);

@@ -16,22 +16,34 @@ use tinkex_telemetry::{Config, HttpTransport, Reporter, fields};
 
 type Error = Box<dyn core::error::Error + Send + Sync>;
 
+fn failed(error: impl Into<Error>) -> HttpError {
+    HttpError::from_error(&*error.into())
+}
+
 /// One attempt: no timeout (the session has one), no retries, and a status is not an error.
-async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
     let (mut parts, body) = request.into_parts();
-    let host = parts.uri.authority().ok_or("the URI has no host")?.clone();
-    let stream = TcpStream::connect(host.as_str()).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(FuturesIo::new(stream)).await?;
+    let host = parts.uri.authority().ok_or("the URI has no host");
+    let host = host.map_err(failed)?.clone();
+    let stream = TcpStream::connect(host.as_str()).await.map_err(failed)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(FuturesIo::new(stream))
+        .await
+        .map_err(failed)?;
     // Dropped with this future when the session abandons the attempt.
     let _connection = smol::spawn(connection);
-    parts
-        .headers
-        .insert(HOST, HeaderValue::from_str(host.as_str())?);
+    let host = HeaderValue::from_str(host.as_str()).map_err(failed)?;
+    parts.headers.insert(HOST, host);
     let request = Request::from_parts(parts, Full::new(body));
-    let (parts, body) = sender.send_request(request).await?.into_parts();
-    let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?;
-    Ok(Response::from_parts(parts, body.to_bytes()))
+    let response = sender.send_request(request).await.map_err(failed)?;
+    let (parts, body) = response.into_parts();
+    match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
+        Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
+        // Even without its body, the response has a status.
+        Err(error) => {
+            let response = Response::from_parts(parts, Bytes::new());
+            Err(failed(error).with_response(response))
+        }
+    }
 }
 
 fn main() -> Result<(), Error> {
@@ -39,10 +51,7 @@ fn main() -> Result<(), Error> {
     let collector = Collector::start()?;
     let config = Config::new(&collector.url(), "any key")?;
 
-    let client = async |request| {
-        let response = exchange(request).await;
-        response.map_err(|error| HttpError::from_error(&*error))
-    };
+    let client = async |request| exchange(request).await;
     let telemetry = Reporter::builder("custom-http")
         .transport(HttpTransport::new(config, client))
         .runtime(Smol)

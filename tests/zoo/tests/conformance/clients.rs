@@ -52,6 +52,11 @@ async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError>
         .map_err(|error| HttpError::from_error(&error))?;
     let (parts, body) = response.into_parts();
     let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await;
-    let body = body.map_err(|error| HttpError::from_error(&*error))?;
-    Ok(Response::from_parts(parts, body.to_bytes()))
+    match body {
+        Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
+        Err(error) => {
+            let response = Response::from_parts(parts, Bytes::new());
+            Err(HttpError::from_error(&*error).with_response(response))
+        }
+    }
 }
