@@ -9,20 +9,20 @@ use alloc::{
     vec::Vec,
 };
 use core::{fmt, time::Duration};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use serde_json::{Value, json};
 
-use super::results;
+use super::results::{self, Input};
 use super::script::Reply;
 
 const PREFIX: &str = "/api/v1/";
 
 /// The backend's calls besides telemetry: sessions, sampling, training. Clones share one backend.
 ///
-/// It checks the keys that each call needs, accepts requests under ids, and returns a valid result to each poll, unless
+/// It checks the keys that each call needs (unless its collector is lenient), accepts requests under ids, and returns a valid result to each poll, unless
 /// [`script`](Self::script) or [`result`](Self::result) overrides it. A [`Collector`](super::Collector) serves
 /// [one](super::Collector::backend); alone it is a backend without a socket:
 ///
@@ -54,8 +54,15 @@ struct Shared {
 pub struct CallRecord {
     name: String,
     headers: HeaderMap,
-    body: Value,
+    body: Arc<CallBody>,
     status: Option<u16>,
+}
+
+/// The body of a call, decoded when it is looked at: that may take thirty times the memory.
+#[derive(Debug)]
+struct CallBody {
+    bytes: Bytes,
+    value: OnceLock<Value>,
 }
 
 impl CallRecord {
@@ -76,7 +83,17 @@ impl CallRecord {
 
     /// Its body; null if that is not JSON.
     pub fn body(&self) -> &Value {
-        &self.body
+        let decode = || serde_json::from_slice(&self.body.bytes).unwrap_or_default();
+        self.body.value.get_or_init(decode)
+    }
+
+    /// Its estimated memory, in bytes.
+    fn cost(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers: usize = headers
+            .map(|(name, value)| 128 + name.as_str().len() + value.len())
+            .sum();
+        1_024 + self.name.len() + headers + self.body.bytes.len()
     }
 
     /// The status of the response, if it was HTTP.
@@ -89,15 +106,22 @@ impl CallRecord {
 struct State {
     /// Distinguishes this backend's session ids from those of others.
     prefix: String,
-    calls: Vec<CallRecord>,
+    calls: VecDeque<CallRecord>,
+    /// The bytes of all calls, estimated, and their bound.
+    bytes: usize,
+    max_bytes: Option<usize>,
+    /// Accepts what other clients send.
+    is_lenient: bool,
     scripts: BTreeMap<String, VecDeque<Reply>>,
     always: BTreeMap<String, Reply>,
     results: BTreeMap<String, VecDeque<Value>>,
     sessions: u64,
     samplers: u64,
     models: u64,
-    /// The accepted requests: call and body.
-    requests: Vec<(String, Value)>,
+    /// The accepted requests: call and body. With a bound, only the newest.
+    requests: VecDeque<(String, Arc<CallBody>)>,
+    /// The number of requests that were forgotten.
+    forgotten: usize,
     /// The `seq_id` of each model's last training call.
     seq_ids: BTreeMap<String, u64>,
 }
@@ -113,6 +137,16 @@ impl Backend {
         let backend = Self::default();
         backend.state().prefix = format!("{name}-");
         backend
+    }
+
+    /// Requires no keys, and no order of training calls.
+    pub(super) fn be_lenient(&self) {
+        self.state().is_lenient = true;
+    }
+
+    /// Bounds the memory of the calls, and with them the accepted requests: the oldest are forgotten.
+    pub(super) fn bound(&self, max_bytes: usize) {
+        self.state().max_bytes = Some(max_bytes);
     }
 
     /// Appends to the script of a call, named by the last segment of its path (`asample`, `retrieve_future`, `finish`):
@@ -146,7 +180,7 @@ impl Backend {
 
     /// All calls so far, in order of arrival.
     pub fn calls(&self) -> Vec<CallRecord> {
-        self.state().calls.clone()
+        self.state().calls.iter().cloned().collect()
     }
 
     /// The calls with this name.
@@ -175,7 +209,12 @@ impl Backend {
         let path = request.uri().path().strip_prefix(PREFIX);
         let path = path.unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let body = Arc::new(CallBody {
+            bytes: request.body().clone(),
+            value: OnceLock::new(),
+        });
+        // Read outside the lock.
+        let input = Input::read(&body.bytes);
         let mut headers = request.headers().clone();
         if let Some(key) = headers.get_mut("x-api-key") {
             key.set_sensitive(true);
@@ -185,9 +224,10 @@ impl Backend {
         let kind = kind.as_ref().and_then(|kind| kind.to_str().ok());
         let reply = match state.scripted(&name) {
             Some(reply) => reply,
-            None => state.default_reply(request.method(), path, &name, kind, &body),
+            None => state.default_reply(request.method(), path, &name, kind, (&input, &body)),
         };
-        state.calls.push(CallRecord {
+        drop(input);
+        state.add_call(CallRecord {
             name,
             headers,
             body,
@@ -204,6 +244,33 @@ impl Backend {
 }
 
 impl State {
+    fn add_call(&mut self, call: CallRecord) {
+        self.bytes += call.cost();
+        self.calls.push_back(call);
+        let Some(max) = self.max_bytes else {
+            return;
+        };
+        /// More models' sequences are not kept: a stranger decides how many there are.
+        const MAX_MODELS: usize = 10_000;
+        while self.bytes > max
+            && let Some(oldest) = self.calls.pop_front()
+        {
+            self.bytes -= oldest.cost();
+            // Its request, if it was one, is at most as old.
+            if self
+                .requests
+                .front()
+                .is_some_and(|(_, body)| Arc::ptr_eq(body, &oldest.body))
+            {
+                self.requests.pop_front();
+                self.forgotten += 1;
+            }
+        }
+        if self.seq_ids.len() > MAX_MODELS {
+            self.seq_ids.clear();
+        }
+    }
+
     fn scripted(&mut self, name: &str) -> Option<Reply> {
         let script = self.scripts.get_mut(name);
         script
@@ -217,21 +284,22 @@ impl State {
         path: &str,
         name: &str,
         kind: Option<&str>,
-        body: &Value,
+        (input, body): (&Input<'_>, &Arc<CallBody>),
     ) -> Reply {
         let Some(required) = required_keys(path, name) else {
             return refusal(404, "no such path");
         };
-        let allowed = if name == "get_server_capabilities" {
-            Method::GET
-        } else {
-            Method::POST
+        let allowed = match name {
+            "get_server_capabilities" | "healthz" => Method::GET,
+            _ => Method::POST,
         };
         if *method != allowed {
             return refusal(405, &format!("only {allowed} is allowed here"));
         }
-        if let Some(key) = required.iter().find(|key| body.get(*key).is_none()) {
-            return refusal(422, &format!("{key} is missing"));
+        let missing = |key: &&&str| input.get(key).is_none();
+        match required.iter().find(missing) {
+            Some(key) if !self.is_lenient => return refusal(422, &format!("{key} is missing")),
+            _ => {}
         }
         match name {
             "get_server_capabilities" => Reply::json(&results::capabilities()),
@@ -245,32 +313,37 @@ impl State {
                 let id = format!("sampler-{}", self.samplers);
                 Reply::json(&json!({ "sampling_session_id": id }))
             }
-            "get_info" => Reply::json(&results::info(body)),
-            "retrieve_future" => self.retrieve(kind, body),
+            "get_info" => Reply::json(&results::info(input)),
+            "retrieve_future" => self.retrieve(kind, input),
             "session_heartbeat" | "finish" => Reply::json(&json!({})),
-            _ => self.accept(name, body),
+            // Without keys: the client's own defaults.
+            "config" | "dynamic_config" => Reply::json(&json!({})),
+            "healthz" => Reply::json(&json!({ "status": "ok" })),
+            _ => self.accept(name, input, body),
         }
     }
 
     /// Accepts a request, whose result is then polled for.
-    fn accept(&mut self, name: &str, body: &Value) -> Reply {
-        if let (Some(model), Some(seq_id)) = (body["model_id"].as_str(), body["seq_id"].as_u64()) {
-            let last = self.seq_ids.get(model).copied().unwrap_or_default();
-            if seq_id > last + 1 {
+    fn accept(&mut self, name: &str, input: &Input<'_>, body: &Arc<CallBody>) -> Reply {
+        if let (Some(model), Some(seq_id)) = (input.text("model_id"), input.number("seq_id")) {
+            let last = self.seq_ids.get(&*model).copied().unwrap_or_default();
+            if seq_id > last.saturating_add(1) && !self.is_lenient {
                 let problem = format!("seq_id must be {}, not {seq_id}", last + 1);
                 return refusal(400, &problem);
             }
-            self.seq_ids.insert(model.to_owned(), seq_id.max(last));
+            self.seq_ids.insert(model.into_owned(), seq_id.max(last));
         }
         // A repeated request, whose first response may have been lost, gets a new id.
-        self.requests.push((name.to_owned(), body.clone()));
-        Reply::json(&json!({ "request_id": format!("request-{}", self.requests.len()) }))
+        self.requests.push_back((name.to_owned(), Arc::clone(body)));
+        let number = self.forgotten + self.requests.len();
+        Reply::json(&json!({ "request_id": format!("request-{number}") }))
     }
 
-    fn retrieve(&mut self, kind: Option<&str>, body: &Value) -> Reply {
-        let id = body["request_id"].as_str().unwrap_or_default();
+    fn retrieve(&mut self, kind: Option<&str>, input: &Input<'_>) -> Reply {
+        let id = input.text("request_id").unwrap_or_default();
         let number = id.strip_prefix("request-");
         let at = number.and_then(|number| number.parse::<usize>().ok()?.checked_sub(1));
+        let at = at.and_then(|at| at.checked_sub(self.forgotten));
         let Some((name, request)) = at.and_then(|at| self.requests.get(at)) else {
             return refusal(410, "no such request");
         };
@@ -281,7 +354,12 @@ impl State {
         if name == "create_model" {
             self.models += 1;
         }
-        let result = results::result(name, request, self.models, &mut self.samplers);
+        let result = results::result(
+            name,
+            &Input::read(&request.bytes),
+            self.models,
+            &mut self.samplers,
+        );
         Reply::json(&result)
     }
 }
@@ -291,11 +369,15 @@ fn required_keys(path: &str, name: &str) -> Option<&'static [&'static str]> {
     if path.starts_with("sessions/") && name == "finish" {
         return Some(&["reason"]);
     }
+    if matches!(path, "client/config" | "client/dynamic_config") {
+        return Some(&[]);
+    }
     if path != name {
         return None;
     }
     Some(match name {
         "get_server_capabilities" => &[],
+        "healthz" => &[],
         "create_session" => &["tags", "user_metadata", "sdk_version", "type"],
         "session_heartbeat" => &["session_id", "type"],
         "create_sampling_session" => &["session_id", "sampling_session_seq_id", "type"],
@@ -329,7 +411,7 @@ fn required_keys(path: &str, name: &str) -> Option<&'static [&'static str]> {
 }
 
 fn refusal(status: u16, error: &str) -> Reply {
-    Reply::status(status).body(json!({ "error": error }).to_string())
+    Reply::refuse(status, error.into()).body(json!({ "error": error }).to_string())
 }
 
 impl fmt::Debug for Backend {

@@ -1,16 +1,25 @@
 //! One connection: axum's routes on hyper's HTTP/1, driven by hand so that it can close without a response.
 
-use alloc::{boxed::Box, format, string::ToString, sync::Arc, vec::Vec};
+use alloc::{
+    boxed::Box,
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
 use core::{
     error, fmt,
-    future::{self, poll_fn},
+    future::{self, Future, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::Poll,
 };
 use std::time::Instant;
 
 use axum::{
     Router,
     body::{Body, HttpBody},
-    extract::{DefaultBodyLimit, FromRequest, Request, State as Shared},
+    extract::{Request, State as Shared},
     response::{IntoResponse, Response},
     routing::{any, post},
 };
@@ -24,12 +33,20 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::super::wire::violation::Violation;
+use super::bodies::Share;
+use super::guard;
+use super::notice::Notice;
 use super::script::{Reply, ReplyKind};
+use super::seats::{Activity, Seat, Watched};
 use super::state::State;
 
 const ENDPOINT: &str = "/api/v1/telemetry";
 const CALLS: &str = "/api/v1/{*call}";
 const MAX_BODY_BYTES: usize = 64 << 20;
+/// Of a refused request's body this much is still read, so that its client can read the response.
+const MAX_IGNORED_BYTES: usize = 1 << 20;
+/// Longer bodies are checked on another thread.
+const LONG_BODY_BYTES: usize = 64 << 10;
 
 /// The routes of every connection to a collector.
 pub(super) fn routes(state: Arc<State>) -> Router {
@@ -43,71 +60,205 @@ pub(super) fn routes(state: Arc<State>) -> Router {
                 "only POST is allowed here",
             ))
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(state)
 }
 
-/// Serves `stream` until either side closes it.
-pub(super) async fn serve(stream: TcpStream, routes: TowerToHyperService<Router>) {
+/// What all connections share.
+#[derive(Clone)]
+pub(super) struct Server {
+    pub(super) own: SocketAddr,
+    pub(super) state: Arc<State>,
+    pub(super) routes: TowerToHyperService<Router>,
+}
+
+/// Serves `stream` until either side closes it, or it is overdue.
+pub(super) async fn serve(stream: TcpStream, seat: Seat, server: Server) {
+    let state = Arc::clone(&server.state);
+    let activity = Arc::clone(&seat.activity);
+    let stream = Watched {
+        stream,
+        activity: Arc::clone(&activity),
+    };
     let service = service_fn(move |request| {
-        let response = routes.call(request);
-        Box::pin(async move { Hangup::intercept(response.await) })
+        let (server, activity) = (server.clone(), Arc::clone(&activity));
+        Box::pin(async move {
+            activity.reads_body();
+            let response = respond_to(request, &server, &activity).await;
+            activity.responds();
+            Hangup::intercept(response)
+        })
     });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    let result = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    let Some(final_bytes) = result.err().as_ref().and_then(Hangup::of) else {
+    let mut overdue = pin!(seat.overdue());
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(reason) = overdue.as_mut().poll(cx) {
+            return Poll::Ready(Err(reason));
+        }
+        connection.poll_without_shutdown(cx).map(Ok)
+    })
+    .await;
+    let error = match result {
+        Ok(result) => result.err(),
+        Err(reason) => {
+            if let Some(reason) = reason {
+                state.notify(&Notice::Closed { reason });
+            }
+            return;
+        }
+    };
+    let Some(final_bytes) = error.as_ref().and_then(Hangup::of) else {
+        if error.is_some_and(|error| error.is_parse()) {
+            let reason = "its request was not HTTP/1".into();
+            state.notify(&Notice::Closed { reason });
+        }
         return;
     };
-    let mut stream = connection.into_parts().io.into_inner();
+    let mut stream = connection.into_parts().io.into_inner().stream;
     // An error means that the client is gone, which is the intended effect anyway.
     let _ = stream.write_all(&final_bytes).await;
     let _ = stream.shutdown().await;
 }
 
+/// The response to a request, unless it is none of this collector's business.
+async fn respond_to(
+    request: hyper::Request<hyper::body::Incoming>,
+    server: &Server,
+    activity: &Arc<Activity>,
+) -> Response {
+    let line = format!("{} {}", request.method(), request.uri().path());
+    let (mut head, body) = request.into_parts();
+    let response = match guard::stranger(&head, server.own) {
+        None => {
+            head.extensions.insert(Arc::clone(activity));
+            let request = hyper::Request::from_parts(head, body);
+            match server.routes.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+        Some(reason) => {
+            let _ = read(Body::new(body), MAX_IGNORED_BYTES, &server.state).await;
+            let mut response = error_response(StatusCode::FORBIDDEN, &reason);
+            let close = http::HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+            response
+        }
+    };
+    if let Some(Reason(reason)) = response.extensions().get() {
+        server.state.notify(&Notice::Refused {
+            status: response.status().as_u16(),
+            request: line,
+            reason: reason.clone(),
+        });
+    }
+    response
+}
+
 /// The telemetry endpoint.
 async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let arrived = Instant::now();
-    let headers = request.headers().clone();
+    let (head, body) = request.into_parts();
     let scripted = state.ledger().next_reply();
-    let reply = if scripted.kind == ReplyKind::CloseBeforeBody {
-        state.record_unread(arrived, headers, scripted.kind);
-        scripted
-    } else {
-        let Some(body) = read(request).await else {
-            state.ledger().record_refused(None);
-            return Hangup::after(Bytes::new());
-        };
-        let body = body.as_deref().map_err(Clone::clone);
-        state.record(arrived, headers, body, scripted)
+    if scripted.kind == ReplyKind::CloseBeforeBody {
+        state.record_unread(arrived, head.headers, scripted.kind);
+        return send_reply(scripted).await;
+    }
+    let Some(body) = read_all(&head, body, &state).await else {
+        state.ledger().record_refused(None);
+        return Hangup::after(Bytes::new());
     };
-    send_reply(reply).await
+    let (checker, headers) = (Arc::clone(&state), head.headers);
+    let length = body.as_ref().map_or(0, |body| body.bytes.len());
+    let checked = on_another_thread(length, move || {
+        let bytes = body.as_ref().map(|body| &*body.bytes);
+        let checked = checker.check(&headers, bytes.map_err(Clone::clone));
+        (headers, checked)
+    });
+    let Some((headers, checked)) = checked.await else {
+        return Hangup::after(Bytes::new());
+    };
+    send_reply(state.record(arrived, headers, checked, scripted)).await
 }
 
 /// All other calls.
 async fn call(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let head = Request::from_parts(parts.clone(), ());
-    match read(Request::from_parts(parts, body)).await {
-        Some(Ok(body)) => send_reply(state.call(&head.map(|()| body))).await,
-        Some(Err(_)) => error_response(StatusCode::PAYLOAD_TOO_LARGE, "too long"),
+    let (head, body) = request.into_parts();
+    match read_all(&head, body, &state).await {
+        Some(Ok(body)) => {
+            let length = body.bytes.len();
+            let request = Request::from_parts(head, Bytes::from(body.bytes));
+            let _share = body.share;
+            match on_another_thread(length, move || state.call(&request)).await {
+                Some(reply) => send_reply(reply).await,
+                None => Hangup::after(Bytes::new()),
+            }
+        }
+        Some(Err(violation)) => send_reply(super::state::refusal(&violation, None)).await,
         None => Hangup::after(Bytes::new()),
     }
 }
 
+/// Runs `work` on a thread that holds up no other request, if the `length` of its input makes it long. `None` if it
+/// panics.
+async fn on_another_thread<T: Send + 'static>(
+    length: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if length < LONG_BODY_BYTES {
+        return Some(work());
+    }
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+/// A complete body.
+struct Received {
+    bytes: Vec<u8>,
+    /// Held as long as the bytes.
+    share: Share,
+}
+
 /// The body, or the violation that refuses it; `None` if the client did not send all of it.
-async fn read(request: Request) -> Option<Result<Bytes, Violation>> {
+async fn read_all(
+    head: &http::request::Parts,
+    body: Body,
+    state: &State,
+) -> Option<Result<Received, Violation>> {
+    let result = read(body, MAX_BODY_BYTES, state).await;
+    if let Some(activity) = head.extensions.get::<Arc<Activity>>() {
+        activity.is_busy();
+    }
+    result
+}
+
+/// Reads a body of at most `max` bytes.
+async fn read(mut body: Body, max: usize, state: &State) -> Option<Result<Received, Violation>> {
     let too_long = || {
-        let problem = format!("must be at most {MAX_BODY_BYTES} bytes");
+        let problem = format!("must be at most {max} bytes");
         Some(Err(Violation::new(413, "body", problem)))
     };
-    if request.body().size_hint().lower() > MAX_BODY_BYTES as u64 {
+    let hint = body.size_hint().lower();
+    if hint > max as u64 {
         return too_long();
     }
-    match Bytes::from_request(request, &()).await {
-        Ok(body) => Some(Ok(body)),
-        // A body of unknown length is read up to the limit.
-        Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => too_long(),
-        Err(_) => None,
+    let mut bytes = Vec::new();
+    // Others' unfinished bodies count as well.
+    let mut share = state.bodies().share();
+    loop {
+        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let Some(frame) = frame else {
+            return Some(Ok(Received { bytes, share }));
+        };
+        let Ok(data) = frame.ok()?.into_data() else {
+            continue;
+        };
+        if data.len() > max - bytes.len() {
+            return too_long();
+        }
+        if !share.grow(data.len()) {
+            let problem = "is one of too many that are being received; try again later";
+            return Some(Err(Violation::new(503, "body", problem)));
+        }
+        bytes.extend_from_slice(&data);
     }
 }
 
@@ -130,6 +281,9 @@ fn respond(status: u16, reply: Reply) -> Response {
     // `Reply` accepts only valid statuses.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
     *response.headers_mut() = reply.headers;
+    if let Some(reason) = reply.refusal {
+        response.extensions_mut().insert(Reason(reason));
+    }
     response
 }
 
@@ -147,8 +301,14 @@ fn truncated(reply: &Reply) -> Bytes {
 
 fn error_response(status: StatusCode, error: &str) -> Response {
     let body = serde_json::json!({ "error": error }).to_string();
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+    response.extensions_mut().insert(Reason(error.into()));
+    response
 }
+
+/// Why a response refuses its request: an extension of the response.
+#[derive(Clone, Debug)]
+struct Reason(String);
 
 /// Closes a connection after these bytes.
 ///
@@ -164,10 +324,7 @@ impl Hangup {
         response
     }
 
-    fn intercept<E>(response: Result<Response, E>) -> Result<Response, Self> {
-        let Ok(mut response) = response else {
-            return Err(Self(Bytes::new()));
-        };
+    fn intercept(mut response: Response) -> Result<Response, Self> {
         match response.extensions_mut().remove::<Self>() {
             Some(hangup) => Err(hangup),
             None => Ok(response),

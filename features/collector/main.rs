@@ -4,27 +4,45 @@ use std::{
     env,
     io::{self, Write},
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use tinkex_telemetry::collector::{Collector, EventKind, EventRecord, SessionRecord};
+use tokio::sync::mpsc;
 
 const HELP: &str = "\
 Prints the telemetry sent to a local port.
 
-Usage: tinkex-collector [--port PORT] [--strict] [--api-key KEY]
+Usage: tinkex-collector [--port PORT] [--strict] [--api-key KEY] [--memory MIB]
 
   --port PORT    listen on this port of 127.0.0.1; 0 picks a free one [default: 8787]
   --strict       accept only the exact wire format; respond 422 to anything else
-  --api-key KEY  respond 401 to requests with another key
+  --api-key KEY  respond 401 to requests with another key. Other users of this machine can see it in
+                 the list of processes: the variable TINKEX_COLLECTOR_KEY does the same unseen
+  --memory MIB   forget the oldest sessions beyond this much memory [default: 256]
   --help         print this help
 
-Each event is printed as one line: session, index, severity, name, data. Ctrl-C prints a table of
-the sessions and exits.";
+Each event is printed as one line: session, index, severity, name, data. So is each refused request,
+with the reason. Ctrl-C or SIGTERM prints a table of the sessions and exits; so does the end of the
+program that reads the output, without the table.";
+
+/// Read if there is no `--api-key`.
+const KEY_VARIABLE: &str = "TINKEX_COLLECTOR_KEY";
+/// Lines that wait for a slow reader; more are counted instead.
+const MAX_LINES: usize = 4_096;
+/// How long the end waits for a slow reader.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match Command::parse(env::args().skip(1)) {
         Ok(Command::Help) => {
-            print(HELP);
+            let _ = writeln!(io::stdout().lock(), "{HELP}");
             ExitCode::SUCCESS
         }
         Ok(Command::Serve(options)) => finish(serve(options)),
@@ -56,6 +74,7 @@ struct Options {
     port: u16,
     strict: bool,
     api_key: Option<String>,
+    memory: usize,
 }
 
 impl Command {
@@ -64,6 +83,7 @@ impl Command {
             port: 8787,
             strict: false,
             api_key: None,
+            memory: 256 << 20,
         };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
@@ -73,6 +93,7 @@ impl Command {
                 "--strict" => options.strict = true,
                 "--port" => options.port = parse_port(&value()?)?,
                 "--api-key" => options.api_key = Some(value()?),
+                "--memory" => options.memory = parse_memory(&value()?)?,
                 _ => return Err(format!("unknown argument {argument:?}")),
             }
         }
@@ -85,79 +106,235 @@ fn parse_port(text: &str) -> Result<u16, String> {
         .map_err(|_| format!("--port must be a number from 0 to 65535, not {text:?}"))
 }
 
-fn serve(options: Options) -> Result<(), String> {
+fn parse_memory(text: &str) -> Result<usize, String> {
+    let mib = text.parse::<usize>().ok().filter(|mib| *mib > 0);
+    mib.and_then(|mib| mib.checked_mul(1 << 20))
+        .ok_or_else(|| format!("--memory must be a number of MiB from 1, not {text:?}"))
+}
+
+fn serve(mut options: Options) -> Result<(), String> {
     let port = options.port;
-    let collector = start(options).map_err(|error| match error.kind() {
+    if options.api_key.is_none() {
+        options.api_key = env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
+    }
+    let (end, ended) = mpsc::channel(1);
+    let printer = Printer::start(end.clone())
+        .map_err(|error| format!("cannot start a thread for the output: {error}"))?;
+    let printer = Arc::new(printer);
+    let collector = start(options, &printer).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => format!("port {port} is in use"),
         _ => format!("cannot listen on port {port}: {error}"),
     })?;
-    wait_for_interrupt(|| print(&format!("listening on {}", collector.url())))
-        .map_err(|error| format!("cannot wait for Ctrl-C: {error}"))?;
+    let listening = || printer.print(format!("listening on {}", collector.url()));
+    let end = wait_for_end(end, ended, listening)
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
     collector.stop();
-    print(&table(&collector.sessions()));
+    if end == End::Asked {
+        printer.finish(table(&collector.sessions()));
+    }
     Ok(())
 }
 
-/// Waits for Ctrl-C, and misses none after it calls `ready`.
-fn wait_for_interrupt(ready: impl FnOnce()) -> io::Result<()> {
+/// Why the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By a signal.
+    Asked,
+    /// Nobody can read the output any more.
+    Unread,
+}
+
+/// Waits for a signal or the end of the output's reader, and misses none after it calls `ready`.
+fn wait_for_end(
+    end: mpsc::Sender<End>,
+    mut ended: mpsc::Receiver<End>,
+    ready: impl FnOnce(),
+) -> io::Result<End> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let interrupt = tokio::spawn(tokio::signal::ctrl_c());
-        // The task's first poll installs the handler.
-        tokio::task::yield_now().await;
+        watch_signals(&end)?;
         ready();
-        interrupt.await.map_err(io::Error::other)?
+        Ok(ended.recv().await.unwrap_or(End::Unread))
     })
 }
 
-fn start(options: Options) -> io::Result<Collector> {
-    let mut builder = Collector::builder().port(options.port);
+#[cfg(unix)]
+fn watch_signals(end: &mpsc::Sender<End>) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let (mut signal, end) = (signal(kind)?, end.clone());
+        tokio::spawn(async move {
+            signal.recv().await;
+            let _ = end.send(End::Asked).await;
+        });
+    }
+    let end = end.clone();
+    tokio::spawn(async move {
+        reader_gone().await;
+        let _ = end.send(End::Unread).await;
+    });
+    Ok(())
+}
+
+/// Completes when the other end of the pipe is closed, even while there is nothing to print.
+#[cfg(unix)]
+async fn reader_gone() {
+    use tokio::io::{Interest, unix::AsyncFd};
+    // A file cannot be watched, and has no reader that could go.
+    #[allow(
+        deprecated,
+        reason = "its successor is newer than the oldest tokio; the standard output stays open"
+    )]
+    let Ok(stdout) = AsyncFd::with_interest(io::stdout(), Interest::WRITABLE) else {
+        return core::future::pending().await;
+    };
+    loop {
+        let Ok(mut guard) = stdout.ready(Interest::WRITABLE).await else {
+            return core::future::pending().await;
+        };
+        if guard.ready().is_write_closed() {
+            return;
+        }
+        guard.clear_ready();
+    }
+}
+
+#[cfg(not(unix))]
+fn watch_signals(end: &mpsc::Sender<End>) -> io::Result<()> {
+    let end = end.clone();
+    let interrupt = tokio::spawn(tokio::signal::ctrl_c());
+    tokio::spawn(async move {
+        let _ = interrupt.await;
+        let _ = end.send(End::Asked).await;
+    });
+    Ok(())
+}
+
+fn start(options: Options, printer: &Arc<Printer>) -> io::Result<Collector> {
+    let mut builder = Collector::builder()
+        .port(options.port)
+        .max_memory(options.memory);
     if !options.strict {
         builder = builder.lenient();
     }
     if let Some(key) = options.api_key {
         builder = builder.api_key(key);
     }
+    let (events, notices) = (Arc::clone(printer), Arc::clone(printer));
     builder
-        .on_event(|session, event| print(&line(session, event)))
+        .on_event(move |session, event| events.print(line(session, event)))
+        .on_notice(move |notice| notices.print(escaped(&cut(&notice.to_string(), MAX_DATA))))
         .start()
 }
 
-/// Prints to stdout. `println!` would panic if the other end of a pipe is closed.
-fn print(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+/// Prints on a thread of its own: a reader that stops must not stop the server.
+struct Printer {
+    lines: SyncSender<Line>,
+    unprinted: Arc<AtomicU64>,
+}
+
+enum Line {
+    Text(String),
+    /// Everything before it is printed.
+    Last(SyncSender<()>),
+}
+
+impl Printer {
+    /// Sends to `end` when the output cannot be written any more.
+    fn start(end: mpsc::Sender<End>) -> io::Result<Self> {
+        let (lines, waiting) = sync_channel(MAX_LINES);
+        let unprinted = Arc::new(AtomicU64::new(0));
+        let missed = Arc::clone(&unprinted);
+        thread::Builder::new()
+            .name("output".into())
+            .spawn(move || write_all(&waiting, &missed, &end))?;
+        Ok(Self { lines, unprinted })
+    }
+
+    /// Prints a line, or counts it if the reader is too slow. Never blocks.
+    fn print(&self, line: String) {
+        if self.lines.try_send(Line::Text(line)).is_err() {
+            self.unprinted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Prints the last text, and waits for the reader as long as there is hope.
+    fn finish(&self, text: String) {
+        let (printed, is_printed) = sync_channel(1);
+        let deadline = Instant::now() + PATIENCE;
+        for mut line in [Line::Text(text), Line::Last(printed)] {
+            while let Err(error) = self.lines.try_send(line) {
+                line = match error {
+                    TrySendError::Full(line) if Instant::now() < deadline => line,
+                    _ => return,
+                };
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = is_printed.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn write_all(lines: &Receiver<Line>, missed: &AtomicU64, end: &mpsc::Sender<End>) {
+    while let Ok(line) = lines.recv() {
+        let mut stdout = io::stdout().lock();
+        let missed = missed.swap(0, Ordering::Relaxed);
+        let mut result = Ok(());
+        if missed > 0 {
+            result = writeln!(
+                stdout,
+                "({missed} lines left out: the output is read too slowly)"
+            );
+        }
+        match line {
+            // `println!` would panic if the other end of a pipe is closed.
+            Line::Text(text) => result = result.and_then(|()| writeln!(stdout, "{text}")),
+            Line::Last(printed) => drop(printed.send(())),
+        }
+        if result.is_err() {
+            let _ = end.try_send(End::Unread);
+            return;
+        }
+    }
 }
 
 /// `session index severity name data`.
 fn line(session: &str, event: &EventRecord) -> String {
-    let (name, data) = name_and_data(event);
-    let index = event.index();
-    let severity = event.severity();
+    let data = match event.kind() {
+        EventKind::GenericEvent => event.data().unwrap_or_default().to_owned(),
+        EventKind::SessionEnd => event.duration().unwrap_or_default().into_owned(),
+        EventKind::UnhandledException => {
+            let message = cut(&event.message().unwrap_or_default(), MAX_DATA);
+            serde_json::Value::from(message).to_string()
+        }
+        _ => String::new(),
+    };
+    let (session, name, data) = (
+        cut(session, MAX_NAME),
+        cut(&event.name(), MAX_NAME),
+        cut(&data, MAX_DATA),
+    );
+    let (index, severity) = (event.index(), event.severity());
     escaped(&format!("{session} {index} {severity:8} {name} {data}"))
         .trim_end()
         .to_owned()
 }
 
-/// The part of an event that depends on its kind, without the keys that all events have.
-fn name_and_data(event: &EventRecord) -> (String, String) {
-    let mut value = event.value();
-    let mut take = |key: &str| {
-        value
-            .get_mut(key)
-            .map(serde_json::Value::take)
-            .unwrap_or_default()
-    };
-    let text = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    match event.kind() {
-        EventKind::GenericEvent => (text(take("event_name")), take("event_data").to_string()),
-        EventKind::SessionEnd => (event.kind().to_string(), text(take("duration"))),
-        EventKind::UnhandledException => {
-            (text(take("error_type")), take("error_message").to_string())
-        }
-        kind => (kind.to_string(), String::new()),
+/// Bytes of a session's id or an event's name that are printed.
+const MAX_NAME: usize = 200;
+/// Bytes of an event's data or message that are printed.
+const MAX_DATA: usize = 2_000;
+
+/// The beginning of a long text, and its length.
+fn cut(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
     }
+    let end = (0..=max).rev().find(|end| text.is_char_boundary(*end));
+    let beginning = &text[..end.unwrap_or_default()];
+    format!("{beginning}… ({} bytes)", text.len())
 }
 
 /// A table of the sessions, one per line.
@@ -212,16 +389,28 @@ fn aligned(row: &[String; 5], widths: &[usize]) -> String {
     cells.join("  ").trim_end().to_owned()
 }
 
-/// Escapes control characters, so that a client cannot control the terminal.
+/// Escapes characters that are not shown as themselves, so that a client can neither control the terminal nor reorder
+/// its text.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
-            char if char.is_control() => escaped.extend(char.escape_default()),
+            char if char.is_control() || is_invisible(char) => {
+                escaped.extend(char.escape_default())
+            }
             char => escaped.push(char),
         }
     }
     escaped
+}
+
+/// Marks of direction, and characters without a width.
+fn is_invisible(char: char) -> bool {
+    matches!(
+        char,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -238,8 +427,17 @@ mod tests {
             port: 80,
             strict: true,
             api_key: Some("k".to_owned()),
+            memory: 1 << 20,
         };
-        let command = parse(&["--api-key", "k", "--strict", "--port", "80"]);
+        let command = parse(&[
+            "--api-key",
+            "k",
+            "--strict",
+            "--port",
+            "80",
+            "--memory",
+            "1",
+        ]);
         assert_eq!(command, Ok(Command::Serve(options)));
         assert_eq!(parse(&["--strict", "--help"]), Ok(Command::Help));
     }
@@ -253,8 +451,15 @@ mod tests {
     }
 
     #[test]
-    fn only_control_characters_are_escaped() {
+    fn only_characters_that_are_not_shown_are_escaped() {
         assert_eq!(escaped("é\u{1b}[2J\u{9b}\n"), "é\\u{1b}[2J\\u{9b}\\n");
+        assert_eq!(escaped("a\u{202e}b\u{feff}"), "a\\u{202e}b\\u{feff}");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters_and_says_its_length() {
+        assert_eq!(cut("short", 5), "short");
+        assert_eq!(cut("éé", 3), "é… (4 bytes)");
     }
 
     #[test]

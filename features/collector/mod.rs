@@ -21,7 +21,7 @@
 //!     let mut stream = TcpStream::connect(collector.addr())?;
 //!     write!(
 //!         stream,
-//!         "POST /api/v1/telemetry HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+//!         "POST /api/v1/telemetry HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
 //!          content-length: {}\r\n\r\n{body}",
 //!         body.len(),
 //!     )?;
@@ -60,18 +60,30 @@
 //!
 //! # Limits
 //!
-//! HTTP/1 without TLS, on loopback; bodies up to 64 MiB; everything stays in memory until the collector is dropped.
+//! HTTP/1 without TLS, on loopback; bodies up to 64 MiB. Everything stays in memory until the collector is dropped,
+//! unless [`max_memory`](CollectorBuilder::max_memory) bounds it.
+//!
+//! A request gets a 403 if its `Host` does not name this machine's loopback, or if its `Origin` or `Sec-Fetch-Site` says
+//! that it comes from a web page: no page that a browser on this machine shows can send events or calls, not even under
+//! a name that it has rebound to 127.0.0.1. The number of connections and the time that each may take without a
+//! complete request are bounded, and the check of a long request holds up no other.
 
 mod backend;
+mod bodies;
 mod connection;
+mod guard;
+mod ledger;
+mod notice;
 mod record;
 mod results;
 mod script;
+mod seats;
 mod server;
 mod state;
 
 pub use super::wire::{Checked, CheckedEvent, EventKind, Mode, Violation, check};
 pub use backend::{Backend, CallRecord};
+pub use notice::Notice;
 pub use record::{EventRecord, RequestRecord, SessionRecord};
 pub use script::{Reply, ReplyKind};
 pub use server::{Collector, CollectorBuilder};

@@ -110,6 +110,11 @@ impl EventRecord {
         self.member(key).and_then(json::string)
     }
 
+    /// Its estimated memory, in bytes: the texts, two pointers to each, and an entry of the index.
+    pub(super) fn cost(&self) -> usize {
+        256 + self.json.len() + self.id.len()
+    }
+
     pub(super) fn shared_id(&self) -> Arc<str> {
         Arc::clone(&self.id)
     }
@@ -149,6 +154,12 @@ pub(super) struct Sender {
     process_uuid: Option<String>,
 }
 
+impl Sender {
+    pub(super) fn process_uuid(&self) -> Option<&str> {
+        self.process_uuid.as_deref()
+    }
+}
+
 impl From<&Checked<'_>> for Sender {
     fn from(checked: &Checked<'_>) -> Self {
         Self {
@@ -171,6 +182,10 @@ pub struct SessionRecord {
     has_ended: bool,
     /// It has ended, and not by a fatal exception.
     is_over: bool,
+    run: u32,
+    /// Its estimated memory, if that is bounded, and when it was changed last.
+    pub(super) cost: usize,
+    pub(super) changed: u64,
 }
 
 /// The rules on the order of a session's events.
@@ -188,9 +203,13 @@ pub(super) struct OrderRules {
 }
 
 impl SessionRecord {
-    pub(super) fn new(id: &str) -> Self {
+    /// The estimated memory of a record without events, in bytes.
+    pub(super) const COST: usize = 512;
+
+    pub(super) fn new(id: &str, run: u32) -> Self {
         Self {
             id: id.to_owned(),
+            run,
             ..Self::default()
         }
     }
@@ -198,6 +217,12 @@ impl SessionRecord {
     /// The session's id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The number of the run, from 1. A lenient collector begins a new run, with a record of its own, when the session's
+    /// first event arrives again under another id: a program that ran twice with the same session id.
+    pub fn run(&self) -> u32 {
+        self.run
     }
 
     /// The platform, from the latest request.
@@ -346,7 +371,14 @@ impl SessionRecord {
     ) -> Result<(), Violation> {
         let key = "event_session_index";
         if let Some(kept) = self.at(event.index) {
-            let problem = format!("is {}, which belongs to event {}", event.index, kept.id);
+            let hint = match event.kind {
+                EventKind::SessionStart => "; does a second run use the session id of the first?",
+                _ => "",
+            };
+            let problem = format!(
+                "is {}, which belongs to event {}{hint}",
+                event.index, kept.id
+            );
             return Err(place.violation(key, problem));
         }
         match self.events.last() {
@@ -356,6 +388,14 @@ impl SessionRecord {
             }
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn has(&self, event_id: &str) -> bool {
+        self.indices.contains_key(event_id)
+    }
+
+    pub(super) fn has_index(&self, index: u64) -> bool {
+        self.at(index).is_some()
     }
 
     fn at(&self, index: u64) -> Option<&EventRecord> {
@@ -391,6 +431,16 @@ pub struct RequestRecord {
 }
 
 impl RequestRecord {
+    /// Its estimated memory, in bytes. The events' ids are shared with the session, unless that is forgotten.
+    pub(super) fn cost(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers: usize = headers
+            .map(|(name, value)| 128 + name.as_str().len() + value.len())
+            .sum();
+        let events: usize = self.events.iter().map(|(id, _)| 48 + id.len()).sum();
+        512 + headers + events + self.session.as_ref().map_or(0, String::len)
+    }
+
     /// When its headers were read.
     pub fn arrived(&self) -> Instant {
         self.arrived

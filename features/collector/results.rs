@@ -1,8 +1,55 @@
 //! The default results: a valid one for each kind of request.
 
-use alloc::{format, vec::Vec};
+use alloc::{borrow::Cow, format, vec::Vec};
 
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
+
+use super::super::wire::json::{self, Object};
+
+/// The object in a request's body, read in place: a decoded [`Value`] may take thirty times the memory. Other JSON is an
+/// object without members.
+pub(super) struct Input<'a>(Option<Object<'a>>);
+
+impl<'a> Input<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Self {
+        let text = core::str::from_utf8(body).ok();
+        Self(text.and_then(|text| Object::read(text).ok()))
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.0.as_ref()?.get(key)
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<Cow<'a, str>> {
+        self.get(key).and_then(json::string)
+    }
+
+    pub(super) fn number(&self, key: &str) -> Option<u64> {
+        self.get(key)?.get().parse().ok()
+    }
+
+    fn is_true(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|raw| raw.get() == "true")
+    }
+
+    fn object(&self, key: &str) -> Self {
+        let object = self.get(key).and_then(|raw| Object::read(raw.get()).ok());
+        Self(object)
+    }
+
+    fn len_of(&self, key: &str) -> usize {
+        self.get(key).map_or(0, json::array_len)
+    }
+
+    fn objects(&self, key: &str) -> Vec<Input<'a>> {
+        let items = self.get(key).map(|raw| serde_json::from_str(raw.get()));
+        let items: Vec<&'a RawValue> = items.and_then(Result::ok).unwrap_or_default();
+        let objects = items
+            .into_iter()
+            .map(|raw| Input(Object::read(raw.get()).ok()));
+        objects.collect()
+    }
+}
 
 pub(super) fn capabilities() -> Value {
     json!({ "supported_models": [
@@ -11,10 +58,10 @@ pub(super) fn capabilities() -> Value {
     ]})
 }
 
-pub(super) fn info(body: &Value) -> Value {
+pub(super) fn info(body: &Input<'_>) -> Value {
     json!({
         "model_data": { "arch": "transformer", "model_name": "small", "tokenizer_id": "small" },
-        "model_id": body["model_id"],
+        "model_id": body.text("model_id"),
         "is_lora": true,
         "lora_rank": 32,
         "model_name": "small",
@@ -22,17 +69,17 @@ pub(super) fn info(body: &Value) -> Value {
 }
 
 /// The result of a request; `models` and `samplers` number the models and samplers that it creates.
-pub(super) fn result(name: &str, request: &Value, models: u64, samplers: &mut u64) -> Value {
+pub(super) fn result(name: &str, request: &Input<'_>, models: u64, samplers: &mut u64) -> Value {
     let path = |folder: &str| {
-        let name = request["path"].as_str().unwrap_or_default();
-        let model = request["model_id"].as_str().unwrap_or_default();
+        let name = request.text("path").unwrap_or_default();
+        let model = request.text("model_id").unwrap_or_default();
         json!({ "path": format!("tinker://{model}/{folder}/{name}") })
     };
     match name {
         "asample" => sample_result(request),
         "create_model" => json!({ "model_id": format!("model-{models}") }),
-        "forward" => forward_result(&request["forward_input"]),
-        "forward_backward" => forward_result(&request["forward_backward_input"]),
+        "forward" => forward_result(&request.object("forward_input")),
+        "forward_backward" => forward_result(&request.object("forward_backward_input")),
         "optim_step" => json!({ "metrics": { "grad_norm": 0.5 } }),
         "save_weights" => path("weights"),
         "save_weights_for_sampler" if request.get("path").is_some() => path("sampler_weights"),
@@ -40,35 +87,28 @@ pub(super) fn result(name: &str, request: &Value, models: u64, samplers: &mut u6
             *samplers += 1;
             json!({ "sampling_session_id": format!("sampler-{samplers}") })
         }
-        "load_weights" => json!({ "path": request["path"] }),
+        "load_weights" => json!({ "path": request.text("path") }),
         _ => json!({}),
     }
 }
 
-fn sample_result(request: &Value) -> Value {
-    let max_tokens = request["sampling_params"]["max_tokens"]
-        .as_u64()
-        .unwrap_or(4);
+fn sample_result(request: &Input<'_>) -> Value {
+    let params = request.object("sampling_params");
+    let max_tokens = params.number("max_tokens").unwrap_or(4);
     let tokens: Vec<_> = (1..=max_tokens.min(64)).collect();
     let logprobs: Vec<_> = tokens.iter().map(|_| -0.5).collect();
     let sequence = json!({ "tokens": tokens, "logprobs": logprobs, "stop_reason": "length" });
-    let count = request["num_samples"].as_u64().unwrap_or(1).min(64);
+    let count = request.number("num_samples").unwrap_or(1).min(64);
     let sequences: Vec<_> = (0..count).map(|_| sequence.clone()).collect();
     let mut result = json!({ "type": "sample", "sequences": sequences });
-    if request["prompt_logprobs"] == true {
-        let chunks = request["prompt"]["chunks"].as_array();
-        let chunks = chunks.into_iter().flatten();
-        let len: usize = chunks
-            .filter_map(|chunk| Some(chunk["tokens"].as_array()?.len()))
-            .sum();
+    if request.is_true("prompt_logprobs") {
+        let chunks = request.object("prompt").objects("chunks");
+        let len: usize = chunks.iter().map(|chunk| chunk.len_of("tokens")).sum();
         let logprobs: Vec<_> = (0..len)
             .map(|at| if at == 0 { Value::Null } else { json!(-0.25) })
             .collect();
         result["prompt_logprobs"] = logprobs.into();
-        let topk = request["topk_prompt_logprobs"]
-            .as_u64()
-            .unwrap_or(0)
-            .min(64);
+        let topk = request.number("topk_prompt_logprobs").unwrap_or(0).min(64);
         if topk > 0 {
             let tokens: Vec<_> = (1..=topk).map(|token| json!([token, -0.25])).collect();
             let tops = (0..len).map(|at| if at == 0 { Value::Null } else { json!(tokens) });
@@ -78,11 +118,8 @@ fn sample_result(request: &Value) -> Value {
     result
 }
 
-fn forward_result(input: &Value) -> Value {
-    let data = input["data"].as_array();
-    let outputs: Vec<_> = data
-        .into_iter()
-        .flatten()
+fn forward_result(input: &Input<'_>) -> Value {
+    let outputs: Vec<_> = (0..input.len_of("data"))
         .map(|_| json!({ "logprobs": { "data": [-0.5], "dtype": "float32", "shape": [1] } }))
         .collect();
     json!({

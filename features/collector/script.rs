@@ -1,6 +1,6 @@
 //! Scripted replies: the response to a request, or a fault in its place.
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub struct Reply {
     pub(super) delay: Duration,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Why the collector itself refuses the request.
+    pub(super) refusal: Option<String>,
     keep: bool,
 }
 
@@ -174,6 +176,13 @@ impl Reply {
         self
     }
 
+    /// A refusal by the collector itself, for this reason.
+    pub(super) fn refuse(status: u16, reason: String) -> Self {
+        let mut reply = Self::status(status);
+        reply.refusal = Some(reason);
+        reply
+    }
+
     /// Whether events that pass the check are kept.
     pub(super) fn keeps(&self) -> bool {
         self.keep || self.is_success()
@@ -190,6 +199,7 @@ impl Reply {
             delay: Duration::ZERO,
             headers: HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
             body: Bytes::from_static(body.as_bytes()),
+            refusal: None,
             keep: false,
         }
     }

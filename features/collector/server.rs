@@ -22,7 +22,6 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use axum::Router;
 use hyper_util::service::TowerToHyperService;
 use tokio::{
     runtime::{self, Runtime},
@@ -33,9 +32,14 @@ use super::super::wire::check::Mode;
 use super::super::wire::violation::Violation;
 use super::backend::Backend;
 use super::connection;
+use super::notice::Notice;
 use super::record::{EventRecord, RequestRecord, SessionRecord};
 use super::script::Reply;
-use super::state::{OnEvent, Rules, State};
+use super::seats::{Limits, Seats};
+use super::state::{Observers, Rules, State};
+
+/// Threads for the checks of long requests, which would hold up the others.
+const CHECKERS: usize = 4;
 
 /// How long `stop` waits for the collector's thread, which only an observer that blocks can delay.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,7 +72,9 @@ impl Collector {
         CollectorBuilder {
             port: 0,
             rules: Rules::default(),
-            on_event: None,
+            observers: Observers::default(),
+            limits: Limits::default(),
+            max_memory: None,
         }
     }
 
@@ -95,7 +101,7 @@ impl Collector {
         self.state.ledger().set_always(reply);
     }
 
-    /// A snapshot of this session, if any of its requests was kept.
+    /// A snapshot of this session, if any of its requests was kept: of its latest [run](SessionRecord::run).
     ///
     /// It shares its contents with the collector until the session's next request, which copies them (16 bytes and a
     /// map entry per event) if the snapshot is still alive.
@@ -103,7 +109,7 @@ impl Collector {
         self.state.ledger().session(id).cloned()
     }
 
-    /// Snapshots of all sessions, sorted by id.
+    /// Snapshots of all sessions, sorted by id, and each of their [runs](SessionRecord::run).
     pub fn sessions(&self) -> Vec<Arc<SessionRecord>> {
         self.state.ledger().sessions().cloned().collect()
     }
@@ -112,7 +118,7 @@ impl Collector {
     ///
     /// A request is listed before its response is sent, and not at all if its connection broke in the middle of it.
     pub fn requests(&self) -> Vec<RequestRecord> {
-        self.state.ledger().requests().to_vec()
+        self.state.ledger().requests().iter().cloned().collect()
     }
 
     /// The violations of the wire format, at most one per request.
@@ -179,7 +185,9 @@ impl fmt::Debug for Collector {
 pub struct CollectorBuilder {
     port: u16,
     rules: Rules,
-    on_event: Option<OnEvent>,
+    observers: Observers,
+    limits: Limits,
+    max_memory: Option<usize>,
 }
 
 impl CollectorBuilder {
@@ -228,7 +236,45 @@ impl CollectorBuilder {
     /// request is served. It may use the collector. If it panics, the request's connection is closed and the remaining
     /// events stay unobserved.
     pub fn on_event(mut self, observer: impl FnMut(&str, &EventRecord) + Send + 'static) -> Self {
-        self.on_event = Some(Box::new(observer));
+        self.observers.on_event = Some(Mutex::new(Box::new(observer)));
+        self
+    }
+
+    /// Calls `observer` with each [`Notice`]: refused requests with their reason, closed connections, forgotten sessions.
+    /// Default: no observer.
+    ///
+    /// The call is on the collector's thread, or on one that checks a long request: while it blocks, requests wait.
+    pub fn on_notice(mut self, observer: impl FnMut(&Notice) + Send + 'static) -> Self {
+        self.observers.on_notice = Some(Mutex::new(Box::new(observer)));
+        self
+    }
+
+    /// Bounds the memory of what is kept, in bytes, as estimated from the lengths of texts: half for sessions, a quarter
+    /// each for requests and for the calls of the [`Backend`]; bodies that are being received may take as much again,
+    /// and more get a 503. Sessions that were changed the longest ago are forgotten first, which is a
+    /// [`Notice::Forgotten`]; the oldest requests and calls go without. Default: no bound.
+    pub fn max_memory(mut self, bytes: usize) -> Self {
+        self.max_memory = Some(bytes);
+        self
+    }
+
+    /// Limits the number of connections. When all are taken, a new one replaces the one that has waited the longest
+    /// without a complete request, or gets no response if every one has a request in progress. Default: 256.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.connections = connections.max(1);
+        self
+    }
+
+    /// Closes a connection on which the head of a request takes longer, from its first byte on. Default: 10 s.
+    pub fn head_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.head = timeout;
+        self
+    }
+
+    /// Closes a connection without progress for this long: between requests, in a body, in the reading of a response. A
+    /// body may take ten times as long in all. Scripted delays and stalls do not count. Default: 60 s.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.idle = timeout;
         self
     }
 
@@ -242,8 +288,13 @@ impl CollectorBuilder {
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
         let backend = Backend::named(&addr.port().to_string());
-        let state = Arc::new(State::new(self.rules, backend, self.on_event));
-        let worker = Worker::start(listener, Arc::clone(&state))?;
+        let state = Arc::new(State::new(
+            self.rules,
+            backend,
+            self.observers,
+            self.max_memory,
+        ));
+        let worker = Worker::start(listener, addr, Arc::clone(&state), self.limits)?;
         Ok(Collector {
             addr,
             state,
@@ -270,7 +321,12 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(listener: TcpListener, state: Arc<State>) -> io::Result<Self> {
+    fn start(
+        listener: TcpListener,
+        own: SocketAddr,
+        state: Arc<State>,
+        limits: Limits,
+    ) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (ready, started) = mpsc::sync_channel(1);
         let (alive, ended) = mpsc::sync_channel(1);
@@ -281,7 +337,16 @@ impl Worker {
                 match prepare(listener) {
                     Ok((runtime, listener)) => {
                         let _ = ready.send(Ok(()));
-                        serve(&runtime, listener, state, stopped);
+                        let server = connection::Server {
+                            own,
+                            routes: TowerToHyperService::new(connection::routes(Arc::clone(
+                                &state,
+                            ))),
+                            state,
+                        };
+                        serve(&runtime, listener, server, Seats::new(limits), stopped);
+                        // A check on another thread may still run; nobody waits for it.
+                        runtime.shutdown_background();
                     }
                     Err(error) => drop(ready.send(Err(error))),
                 }
@@ -312,6 +377,7 @@ impl Worker {
 fn prepare(listener: TcpListener) -> io::Result<(Runtime, tokio::net::TcpListener)> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(CHECKERS)
         .build()?;
     let listener = {
         let _guard = runtime.enter();
@@ -324,23 +390,28 @@ fn prepare(listener: TcpListener) -> io::Result<(Runtime, tokio::net::TcpListene
 fn serve(
     runtime: &Runtime,
     listener: tokio::net::TcpListener,
-    state: Arc<State>,
+    server: connection::Server,
+    seats: Arc<Seats>,
     stopped: oneshot::Receiver<()>,
 ) {
-    let routes = TowerToHyperService::new(connection::routes(state));
     runtime.block_on(async {
-        tokio::spawn(accept(listener, routes));
+        tokio::spawn(accept(listener, server, seats));
         let _ = stopped.await;
     });
 }
 
-async fn accept(listener: tokio::net::TcpListener, routes: TowerToHyperService<Router>) {
+async fn accept(listener: tokio::net::TcpListener, server: connection::Server, seats: Arc<Seats>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let Some(seat) = seats.take() else {
+                    let reason = "every connection has a request in progress".into();
+                    server.state.notify(&Notice::Closed { reason });
+                    continue;
+                };
                 // Otherwise a response can wait for the client's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(connection::serve(stream, routes.clone()));
+                tokio::spawn(connection::serve(stream, seat, server.clone()));
             }
             // Usually too many open files, which passes, but not in a tight loop.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,

@@ -3,7 +3,6 @@
 use alloc::{
     borrow::{Cow, ToOwned},
     boxed::Box,
-    collections::{BTreeMap, VecDeque},
     format,
     string::{String, ToString},
     sync::Arc,
@@ -11,7 +10,6 @@ use alloc::{
 };
 use core::{fmt, time::Duration};
 use std::{
-    collections::HashSet,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -23,10 +21,14 @@ use super::super::wire::check::{Envelope, Mode};
 use super::super::wire::form;
 use super::super::wire::violation::Violation;
 use super::backend::Backend;
-use super::record::{EventRecord, OrderRules, RequestRecord, Sender, SessionRecord};
+use super::bodies::Bodies;
+use super::ledger::Ledger;
+use super::notice::Notice;
+use super::record::{EventRecord, OrderRules, RequestRecord, Sender};
 use super::script::{Reply, ReplyKind};
 
 pub(super) type OnEvent = Box<dyn FnMut(&str, &EventRecord) + Send>;
+pub(super) type OnNotice = Box<dyn FnMut(&Notice) + Send>;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
@@ -92,7 +94,7 @@ impl Rules {
     }
 
     /// `may_lack_start`: a request that may have contained the session's first event was refused.
-    fn order(&self, may_lack_start: bool) -> OrderRules {
+    pub(super) fn order(&self, may_lack_start: bool) -> OrderRules {
         let is_strict = self.mode == Mode::Strict;
         OrderRules {
             begins_with_start: is_strict && !may_lack_start && !self.late_events,
@@ -110,10 +112,10 @@ fn is_json(content_type: &str) -> bool {
 }
 
 /// The owned contents of a body that passed the check.
-struct Batch {
-    session: String,
-    sender: Sender,
-    events: Vec<EventRecord>,
+pub(super) struct Batch {
+    pub(super) session: String,
+    pub(super) sender: Sender,
+    pub(super) events: Vec<EventRecord>,
 }
 
 impl Batch {
@@ -126,7 +128,7 @@ impl Batch {
 }
 
 /// A checked request whose reply is not yet decided.
-struct CheckedRequest {
+pub(super) struct CheckedRequest {
     session: Option<String>,
     batch: Result<Batch, Violation>,
 }
@@ -134,31 +136,52 @@ struct CheckedRequest {
 pub(super) struct State {
     rules: Rules,
     backend: Backend,
-    on_event: Option<Mutex<OnEvent>>,
+    observers: Observers,
     ledger: Mutex<Ledger>,
+    bodies: Arc<Bodies>,
     changed: Condvar,
 }
 
+/// The user's functions.
 #[derive(Default)]
-pub(super) struct Ledger {
-    sessions: BTreeMap<String, Arc<SessionRecord>>,
-    requests: Vec<RequestRecord>,
-    script: VecDeque<Reply>,
-    always: Reply,
-    /// Sessions with a request that was not kept.
-    refused: HashSet<String>,
-    /// Whether a request of an unknown session, which may be any of them, was not kept.
-    has_refused_unknown: bool,
+pub(super) struct Observers {
+    pub(super) on_event: Option<Mutex<OnEvent>>,
+    pub(super) on_notice: Option<Mutex<OnNotice>>,
 }
 
 impl State {
-    pub(super) fn new(rules: Rules, backend: Backend, on_event: Option<OnEvent>) -> Self {
+    pub(super) fn new(
+        rules: Rules,
+        backend: Backend,
+        observers: Observers,
+        max_memory: Option<usize>,
+    ) -> Self {
+        if rules.mode == Mode::Lenient {
+            backend.be_lenient();
+        }
+        if let Some(max) = max_memory {
+            backend.bound(max / 4);
+        }
         Self {
             rules,
             backend,
-            on_event: on_event.map(Mutex::new),
-            ledger: Mutex::default(),
+            observers,
+            ledger: Mutex::new(Ledger::new(max_memory)),
+            bodies: Bodies::new(max_memory.unwrap_or(usize::MAX)),
             changed: Condvar::new(),
+        }
+    }
+
+    /// The room for bodies that are being received.
+    pub(super) const fn bodies(&self) -> &Arc<Bodies> {
+        &self.bodies
+    }
+
+    /// Tells the observer.
+    pub(super) fn notify(&self, notice: &Notice) {
+        if let Some(on_notice) = &self.observers.on_notice {
+            let mut on_notice = on_notice.lock().unwrap_or_else(PoisonError::into_inner);
+            on_notice(notice);
         }
     }
 
@@ -170,7 +193,7 @@ impl State {
     pub(super) fn call(&self, request: &Request<Bytes>) -> Reply {
         match self.rules.check_api_key(request.headers()) {
             Ok(()) => self.backend.reply(request),
-            Err(violation) => refusal(&violation),
+            Err(violation) => refusal(&violation, None),
         }
     }
 
@@ -194,8 +217,8 @@ impl State {
     /// Records a request whose body is not read.
     pub(super) fn record_unread(&self, arrived: Instant, headers: HeaderMap, response: ReplyKind) {
         let mut ledger = self.ledger();
-        ledger.has_refused_unknown = true;
-        ledger.requests.push(RequestRecord {
+        ledger.record_refused(None);
+        ledger.add_request(RequestRecord {
             arrived,
             headers: hide_key(headers),
             session: None,
@@ -212,44 +235,57 @@ impl State {
         &self,
         arrived: Instant,
         headers: HeaderMap,
-        body: Result<&[u8], Violation>,
+        checked: CheckedRequest,
         reply: Reply,
     ) -> Reply {
-        let CheckedRequest { session, batch } = self.check(&headers, body);
+        let CheckedRequest { session, batch } = checked;
         let events = batch
             .as_ref()
             .map(Batch::ids_and_indices)
             .unwrap_or_default();
         let mut ledger = self.ledger();
-        let (new, violation) = match ledger.settle(batch, reply.keeps(), &self.rules) {
-            Ok(new) => (new, None),
+        let (kept, violation) = match ledger.settle(batch, reply.keeps(), &self.rules) {
+            Ok(kept) => (kept, None),
             Err(violation) => (None, Some(violation)),
         };
-        if new.is_none() {
+        if kept.is_none() {
             ledger.record_refused(session.as_deref());
         }
         let reply = match &violation {
-            Some(violation) if reply.is_success() => refusal(violation).delay(reply.delay),
+            Some(violation) if reply.is_success() => {
+                refusal(violation, session.as_deref()).delay(reply.delay)
+            }
             _ => reply,
         };
-        ledger.requests.push(RequestRecord {
+        ledger.add_request(RequestRecord {
             arrived,
             headers: hide_key(headers),
             session: session.clone(),
             events,
             response: reply.kind,
-            is_kept: new.is_some(),
+            is_kept: kept.is_some(),
             violation,
         });
         drop(ledger);
         self.changed.notify_all();
-        if let (Some(session), Some(new)) = (session, new) {
-            self.observe(&session, &new);
+        if let (Some(session), Some(kept)) = (session, kept) {
+            let (runs, forgotten): (Vec<_>, Vec<_>) = kept
+                .notices
+                .iter()
+                .partition(|notice| matches!(notice, Notice::NewRun { .. }));
+            runs.into_iter().for_each(|notice| self.notify(notice));
+            self.observe(&session, &kept.new);
+            forgotten.into_iter().for_each(|notice| self.notify(notice));
         }
         reply
     }
 
-    fn check(&self, headers: &HeaderMap, body: Result<&[u8], Violation>) -> CheckedRequest {
+    /// Checks a request, as far as that takes nothing but its bytes.
+    pub(super) fn check(
+        &self,
+        headers: &HeaderMap,
+        body: Result<&[u8], Violation>,
+    ) -> CheckedRequest {
         let envelope = body.and_then(Envelope::read);
         let session = envelope.as_ref().ok().and_then(Envelope::session_id);
         CheckedRequest {
@@ -279,7 +315,7 @@ impl State {
 
     /// Calls the observer, outside the ledger's lock, so that it can use the collector.
     fn observe(&self, session: &str, new: &[EventRecord]) {
-        if let Some(on_event) = &self.on_event {
+        if let Some(on_event) = &self.observers.on_event {
             let mut on_event = on_event.lock().unwrap_or_else(PoisonError::into_inner);
             for event in new {
                 on_event(session, event);
@@ -288,77 +324,14 @@ impl State {
     }
 }
 
-impl Ledger {
-    pub(super) fn append(&mut self, replies: impl IntoIterator<Item = Reply>) {
-        self.script.extend(replies);
-    }
-
-    pub(super) fn set_always(&mut self, reply: Reply) {
-        self.always = reply;
-    }
-
-    pub(super) fn next_reply(&mut self) -> Reply {
-        self.script
-            .pop_front()
-            .unwrap_or_else(|| self.always.clone())
-    }
-
-    pub(super) fn session(&self, id: &str) -> Option<&Arc<SessionRecord>> {
-        self.sessions.get(id)
-    }
-
-    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<SessionRecord>> {
-        self.sessions.values()
-    }
-
-    pub(super) fn requests(&self) -> &[RequestRecord] {
-        &self.requests
-    }
-
-    /// Returns the new events, or `None` if the reply does not keep any.
-    fn settle(
-        &mut self,
-        batch: Result<Batch, Violation>,
-        keeps: bool,
-        rules: &Rules,
-    ) -> Result<Option<Vec<EventRecord>>, Violation> {
-        let batch = batch?;
-        if keeps {
-            self.keep(batch, rules).map(Some)
-        } else {
-            Ok(None)
-        }
-    }
-
-    fn keep(&mut self, batch: Batch, rules: &Rules) -> Result<Vec<EventRecord>, Violation> {
-        let order = rules.order(self.has_refused_unknown || self.refused.contains(&batch.session));
-        match self.sessions.get_mut(&batch.session) {
-            // Copies the record only while a snapshot of it is alive.
-            Some(session) => Arc::make_mut(session).take(batch.sender, batch.events, order),
-            None => {
-                let mut session = SessionRecord::new(&batch.session);
-                let new = session.take(batch.sender, batch.events, order)?;
-                self.sessions.insert(batch.session, Arc::new(session));
-                Ok(new)
-            }
-        }
-    }
-
-    /// Records that a request was not kept; `None` if its session is unknown.
-    pub(super) fn record_refused(&mut self, session: Option<&str>) {
-        match session {
-            None => self.has_refused_unknown = true,
-            Some(session) if self.refused.contains(session) => {}
-            Some(session) => {
-                self.refused.insert(session.to_owned());
-            }
-        }
-    }
-}
-
-fn refusal(violation: &Violation) -> Reply {
+/// The response to a violation. The reason for the observer names the session as well.
+pub(super) fn refusal(violation: &Violation, session: Option<&str>) -> Reply {
     let body = serde_json::json!({ "error": violation.to_string(), "field": violation.field() });
-    Reply::status(violation.status()).body(body.to_string())
+    let reason = match session {
+        Some(session) => format!("session {session}: {violation}"),
+        None => violation.to_string(),
+    };
+    Reply::refuse(violation.status(), reason).body(body.to_string())
 }
 
 fn hide_key(mut headers: HeaderMap) -> HeaderMap {

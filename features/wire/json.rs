@@ -56,6 +56,31 @@ pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
+/// The number of items of the array in `raw`, without keeping them; 0 for another type.
+#[cfg(feature = "collector")]
+pub(crate) fn array_len(raw: &RawValue) -> usize {
+    struct Count;
+
+    impl<'de> Visitor<'de> for Count {
+        type Value = usize;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<usize, A::Error> {
+            let mut len = 0;
+            while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {
+                len += 1;
+            }
+            Ok(len)
+        }
+    }
+
+    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+    deserializer.deserialize_seq(Count).unwrap_or_default()
+}
+
 /// Whether all of `text` can be decoded.
 ///
 /// Reading a [`RawValue`] only skips over it: half a surrogate pair, a number beyond `f64` or 200 nested arrays pass as

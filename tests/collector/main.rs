@@ -3,6 +3,7 @@
 
 mod binary;
 mod client;
+mod guests;
 mod replies;
 mod storage;
 mod violations;

@@ -151,7 +151,7 @@ fn several_requests_can_share_a_connection() {
     let mut stream = connect(collector.addr());
     for request in [batch("s", &[start()]), batch("s", &[generic(1)])] {
         let body = request.to_string();
-        let mut head = format!("{LINE} HTTP/1.1\r\nhost: x\r\n");
+        let mut head = format!("{LINE} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in HEADERS {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

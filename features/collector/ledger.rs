@@ -1,0 +1,247 @@
+//! What a collector keeps: sessions, their runs, and requests, within a bound on memory.
+
+use alloc::{
+    borrow::ToOwned,
+    collections::{BTreeMap, VecDeque},
+    string::String,
+    sync::Arc,
+    vec::Vec,
+};
+use std::collections::HashSet;
+
+use super::super::wire::check::Mode;
+use super::super::wire::checked::EventKind;
+use super::super::wire::violation::Violation;
+use super::notice::Notice;
+use super::record::{EventRecord, RequestRecord, SessionRecord};
+use super::script::Reply;
+use super::state::{Batch, Rules};
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    /// The runs of each session, at least one.
+    sessions: BTreeMap<String, Vec<Arc<SessionRecord>>>,
+    requests: VecDeque<RequestRecord>,
+    script: VecDeque<Reply>,
+    always: Reply,
+    /// Sessions with a request that was not kept.
+    refused: HashSet<String>,
+    /// Whether a request of an unknown session, which may be any of them, was not kept.
+    has_refused_unknown: bool,
+    budget: Budget,
+}
+
+/// The memory of the records, estimated in bytes.
+#[derive(Default)]
+struct Budget {
+    /// For sessions, and half as much for requests.
+    max_sessions: Option<usize>,
+    sessions: usize,
+    requests: usize,
+    /// Which session and run was changed when, oldest first.
+    ages: BTreeMap<u64, (String, u32)>,
+    clock: u64,
+}
+
+/// More refused sessions are not told apart: a stranger decides how many there are.
+const MAX_REFUSED: usize = 10_000;
+
+/// What was kept of a request.
+pub(super) struct Kept {
+    pub(super) new: Vec<EventRecord>,
+    pub(super) notices: Vec<Notice>,
+}
+
+impl Ledger {
+    /// `max_memory`: for all that the collector keeps, of which half is for sessions and a quarter for requests.
+    pub(super) fn new(max_memory: Option<usize>) -> Self {
+        let mut ledger = Self::default();
+        ledger.budget.max_sessions = max_memory.map(|max| max / 2);
+        ledger
+    }
+
+    pub(super) fn append(&mut self, replies: impl IntoIterator<Item = Reply>) {
+        self.script.extend(replies);
+    }
+
+    pub(super) fn set_always(&mut self, reply: Reply) {
+        self.always = reply;
+    }
+
+    pub(super) fn next_reply(&mut self) -> Reply {
+        self.script
+            .pop_front()
+            .unwrap_or_else(|| self.always.clone())
+    }
+
+    /// The latest run of a session.
+    pub(super) fn session(&self, id: &str) -> Option<&Arc<SessionRecord>> {
+        self.sessions.get(id)?.last()
+    }
+
+    /// All runs of all sessions.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<SessionRecord>> {
+        self.sessions.values().flatten()
+    }
+
+    pub(super) fn requests(&self) -> &VecDeque<RequestRecord> {
+        &self.requests
+    }
+
+    pub(super) fn add_request(&mut self, request: RequestRecord) {
+        let budget = &mut self.budget;
+        budget.requests += request.cost();
+        self.requests.push_back(request);
+        let Some(max) = budget.max_sessions.map(|max| max / 2) else {
+            return;
+        };
+        while budget.requests > max
+            && let Some(oldest) = self.requests.pop_front()
+        {
+            budget.requests -= oldest.cost();
+        }
+    }
+
+    /// Returns the new events, or `None` if the reply does not keep any.
+    pub(super) fn settle(
+        &mut self,
+        batch: Result<Batch, Violation>,
+        keeps: bool,
+        rules: &Rules,
+    ) -> Result<Option<Kept>, Violation> {
+        let batch = batch?;
+        if keeps {
+            self.keep(batch, rules).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn keep(&mut self, batch: Batch, rules: &Rules) -> Result<Kept, Violation> {
+        let order = rules.order(self.has_refused_unknown || self.refused.contains(&batch.session));
+        let is_lenient = rules.mode == Mode::Lenient;
+        let runs = self.sessions.get_mut(&batch.session);
+        let mut notices = Vec::new();
+        let session = batch.session.clone();
+        let found = runs.and_then(|runs| {
+            let at = match is_lenient {
+                true => run_of(runs, &batch)?,
+                false => runs.len().checked_sub(1)?,
+            };
+            runs.get_mut(at)
+        });
+        let (new, run) = match found {
+            // Copies the record only while a snapshot of it is alive.
+            Some(record) => {
+                let run = record.run();
+                let new = Arc::make_mut(record).take(batch.sender, batch.events, order)?;
+                (new, run)
+            }
+            None => {
+                let run = self.session(&session).map_or(1, |last| last.run() + 1);
+                let mut record = SessionRecord::new(&session, run);
+                let new = record.take(batch.sender, batch.events, order)?;
+                if run > 1 {
+                    let session = session.clone();
+                    notices.push(Notice::NewRun { session, run });
+                }
+                let runs = self.sessions.entry(session.clone()).or_default();
+                runs.push(Arc::new(record));
+                (new, run)
+            }
+        };
+        self.weigh(&session, run, &new);
+        self.forget(&mut notices);
+        Ok(Kept { new, notices })
+    }
+
+    /// Accounts for events that were kept.
+    fn weigh(&mut self, session: &str, run: u32, new: &[EventRecord]) {
+        if self.budget.max_sessions.is_none() {
+            return;
+        }
+        let runs = self.sessions.get_mut(session);
+        let Some(record) = runs.and_then(|runs| runs.iter_mut().find(|record| record.run() == run))
+        else {
+            return;
+        };
+        let added: usize = new.iter().map(EventRecord::cost).sum();
+        let budget = &mut self.budget;
+        budget.clock += 1;
+        let record = Arc::make_mut(record);
+        let is_new = record.cost == 0;
+        let added = added
+            + if is_new {
+                SessionRecord::COST + 2 * session.len()
+            } else {
+                0
+            };
+        record.cost += added;
+        budget.sessions += added;
+        budget.ages.remove(&record.changed);
+        record.changed = budget.clock;
+        budget.ages.insert(budget.clock, (session.to_owned(), run));
+    }
+
+    /// Forgets the sessions that were changed the longest ago, until the others are within the budget.
+    fn forget(&mut self, notices: &mut Vec<Notice>) {
+        let Some(max) = self.budget.max_sessions else {
+            return;
+        };
+        while self.budget.sessions > max
+            && let Some((_, (session, run))) = self.budget.ages.pop_first()
+        {
+            let Some(runs) = self.sessions.get_mut(&session) else {
+                continue;
+            };
+            if let Some(at) = runs.iter().position(|record| record.run() == run) {
+                let record = runs.remove(at);
+                self.budget.sessions -= record.cost;
+                let (session, events) = (session.clone(), record.len());
+                notices.push(Notice::Forgotten { session, events });
+            }
+            if runs.is_empty() {
+                self.sessions.remove(&session);
+            }
+            // It may go on, from its middle.
+            self.record_refused(Some(&session));
+        }
+    }
+
+    /// Records that a request was not kept; `None` if its session is unknown.
+    pub(super) fn record_refused(&mut self, session: Option<&str>) {
+        match session {
+            Some(session) if self.refused.contains(session) => {}
+            Some(session) if self.refused.len() < MAX_REFUSED => {
+                self.refused.insert(session.to_owned());
+            }
+            _ => self.has_refused_unknown = true,
+        }
+    }
+}
+
+/// The run that a request belongs to; `None` if it begins a new one.
+fn run_of(runs: &[Arc<SessionRecord>], batch: &Batch) -> Option<usize> {
+    let (Some(latest), Some(first)) = (runs.last(), batch.events.first()) else {
+        return None;
+    };
+    let process = batch.sender.process_uuid();
+    let is_of_process =
+        |run: &Arc<SessionRecord>| process.is_some() && run.process_uuid() == process;
+    let last = runs.len() - 1;
+    // A repeated event belongs to the run that has it, and others to the run of their process.
+    if let Some(at) = runs.iter().rposition(|run| run.has(first.id())) {
+        return Some(at);
+    }
+    let is_other_process =
+        process.is_some() && latest.process_uuid().is_some() && !is_of_process(latest);
+    let begins = match first.kind() {
+        EventKind::SessionStart => is_other_process || latest.has_index(0),
+        // Its start was lost.
+        _ => is_other_process && latest.has_index(first.index()) && !runs.iter().any(is_of_process),
+    };
+    if begins {
+        return None;
+    }
+    Some(runs.iter().rposition(is_of_process).unwrap_or(last))
+}
