@@ -45,6 +45,8 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     let (telemetry, driver) = Reporter::builder("any-executor")
         .transport(Stdout)
         .clock(Thread)
+        // This is a demonstration: it sends, whatever the environment says.
+        .enabled(true)
         .build()?;
     let executor = thread::spawn(move || block_on(driver.run()));
 

@@ -26,6 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let telemetry = Reporter::builder("captured")
         .transport(HttpTransport::new(config, Ureq::new()))
         .runtime(Thread)
+        // This is a demonstration: it sends, whatever the environment says.
+        .enabled(true)
         .start()?;
 
     assert_eq!(batch_size(&telemetry, "32"), Ok(32));

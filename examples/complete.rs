@@ -27,6 +27,8 @@ async fn run() -> Result<(), Box<dyn core::error::Error>> {
     let service = ServiceClient::builder(config)
         .http(Reqwest::new()?)
         .runtime(Tokio)
+        // This is a demonstration: it sends, whatever the environment says.
+        .telemetry(|telemetry| telemetry.enabled(true))
         .connect()
         .await?;
 

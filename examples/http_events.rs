@@ -27,6 +27,8 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     let telemetry = Reporter::builder("http-events")
         .transport(HttpTransport::new(config, Ureq::new()))
         .runtime(Thread)
+        // This is a demonstration: it sends, whatever the environment says.
+        .enabled(true)
         .start()?;
 
     // `HttpEvents` is also a middleware for surf, ureq and reqwest-middleware, and a tower layer.

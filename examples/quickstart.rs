@@ -34,13 +34,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     let start = Instant::now();
     // A fresh id for each run: the backend would take a second run under the same id for the first.
-    let telemetry = Reporter::builder(SessionId::random())
+    let mut builder = Reporter::builder(SessionId::random())
         .transport(HttpTransport::new(config, Ureq::new()))
         .runtime(Thread)
-        .retry_base_delay(Duration::from_millis(50))
-        .start()?;
+        .retry_base_delay(Duration::from_millis(50));
+    if collector.is_some() {
+        // To its own backend a demonstration sends, whatever the environment says.
+        builder = builder.enabled(true);
+    }
+    let telemetry = builder.start()?;
     if !telemetry.is_enabled() {
-        println!("TINKER_TELEMETRY switches telemetry off: nothing was sent");
+        println!("TINKER_TELEMETRY or DO_NOT_TRACK switches telemetry off: nothing was sent");
         return Ok(ExitCode::SUCCESS);
     }
     let session = telemetry.session_id().unwrap_or_default().to_owned();

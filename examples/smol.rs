@@ -32,6 +32,8 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         .transport(Inbox(Rc::clone(&inbox)))
         .clock(Smol)
         .spawner(Rc::clone(&executor))
+        // This is a demonstration: it sends, whatever the environment says.
+        .enabled(true)
         .start_local()?;
 
     smol::block_on(executor.run(async {

@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         .transport(HttpTransport::new(config, Ureq::new()))
         .runtime(Thread)
         .flush_interval(Duration::from_secs(2))
+        // This is a demonstration: it sends, whatever the environment says.
+        .enabled(true)
         .start()?;
 
     // Pass a handle to any code that logs.

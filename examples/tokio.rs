@@ -24,6 +24,8 @@ async fn run() -> Result<(), Box<dyn core::error::Error>> {
     let telemetry = Reporter::builder("on-tokio")
         .transport(HttpTransport::new(config, Reqwest::new()?))
         .runtime(Tokio)
+        // This is a demonstration: it sends, whatever the environment says.
+        .enabled(true)
         .start()?;
 
     let tasks: Vec<_> = (0..4)

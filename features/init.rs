@@ -14,8 +14,8 @@ pub type Telemetry = Reporter<HttpTransport<Ureq>, Thread, Thread>;
 
 /// Opens a session with default options and its [`Config`] from the environment.
 ///
-/// It works with any executor or none. Where `TINKER_TELEMETRY` switches telemetry off, no other variable is required
-/// and every call on the guard is a no-op.
+/// It works with any executor or none. Where `TINKER_TELEMETRY` or `DO_NOT_TRACK` switches telemetry off, no other
+/// variable is required and every call on the guard is a no-op.
 ///
 /// ```no_run
 /// use tinkex_telemetry::session::SessionId;
@@ -37,7 +37,7 @@ pub fn init(session: impl Into<SessionId>) -> Result<Telemetry, InitError> {
 }
 
 /// Why [`init`] could not open a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InitError {
     /// An environment variable is missing or invalid.
@@ -54,6 +54,8 @@ impl fmt::Display for InitError {
         }
     }
 }
+
+crate::text::debug_with_causes!(InitError);
 
 impl Error for InitError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {

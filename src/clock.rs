@@ -28,4 +28,10 @@ pub trait Clock: Send + Sync + 'static {
     fn deadline(&self, at: Instant) -> impl Future<Output = ()> + Send {
         self.sleep_until(at)
     }
+
+    /// Whether its time is simulated, and so is the backend: sessions in different simulations do not collide.
+    #[doc(hidden)]
+    fn is_simulated(&self) -> bool {
+        false
+    }
 }

@@ -63,6 +63,9 @@ pub enum DiagnosticKind {
     QueuePaused,
     /// Heartbeats have been failing for a while; `reason` says for how long, or that the backend has ended the session.
     HeartbeatLost,
+    /// A setting does not do what it seems to, or exposes the API key; `reason` names it. Reported when a session is
+    /// built, whether it is switched off or not.
+    Setting,
 }
 
 impl DiagnosticKind {
@@ -154,7 +157,8 @@ impl fmt::Display for Diagnostic<'_> {
             | DiagnosticKind::BackendWarning
             | DiagnosticKind::BackendError
             | DiagnosticKind::QueuePaused
-            | DiagnosticKind::HeartbeatLost => f.write_str(reason),
+            | DiagnosticKind::HeartbeatLost
+            | DiagnosticKind::Setting => f.write_str(reason),
         }
     }
 }

@@ -78,7 +78,7 @@ pub enum Placement {
 }
 
 /// An error starting a task; the message says what is missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SpawnError {
     reason: &'static str,
 }
@@ -97,12 +97,14 @@ impl fmt::Display for SpawnError {
     }
 }
 
+crate::text::debug_with_causes!(SpawnError);
+
 impl core::error::Error for SpawnError {}
 
 /// The error that blocking would wait for work that only the calling thread can do.
 ///
 /// The flush or stop itself has been requested. Await the `async` version of the call instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct WouldDeadlock;
 
 impl fmt::Display for WouldDeadlock {
@@ -110,5 +112,7 @@ impl fmt::Display for WouldDeadlock {
         f.write_str("blocking on this thread would deadlock the executor that runs the driver; await instead")
     }
 }
+
+crate::text::debug_with_causes!(WouldDeadlock);
 
 impl core::error::Error for WouldDeadlock {}

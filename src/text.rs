@@ -1,5 +1,6 @@
 //! Text: strings passed by the program, and reasons of bounded length for diagnostics.
 
+use core::error::Error;
 use core::fmt::{self, Write};
 use core::ops::Deref;
 
@@ -135,6 +136,52 @@ impl fmt::Debug for Reason {
     }
 }
 
+/// An error and its causes on one line, bounded: what `Debug` of this crate's errors shows, because it is what a `main`
+/// that returns one prints.
+pub(crate) struct WithCauses<'a>(pub(crate) &'a dyn Error);
+
+impl WithCauses<'_> {
+    /// The causes shown at most: a chain may be a loop.
+    const MAX_CAUSES: usize = 8;
+}
+
+/// The bytes shown at most of an error, and of each of its causes.
+const MAX_ERROR_BYTES: usize = if cfg!(feature = "alloc") { 400 } else { 96 };
+
+impl fmt::Display for WithCauses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut next = Some(self.0);
+        let mut separator = "";
+        for _ in 0..=Self::MAX_CAUSES {
+            let Some(error) = next else { break };
+            let text = Text::<MAX_ERROR_BYTES>::new(OneLine(error));
+            write!(f, "{separator}{text}")?;
+            separator = ", caused by: ";
+            next = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// The precision with which `Debug` is asked for the name of an error's type. Errors of this crate whose `Debug` writes
+/// something else first answer with the name, since behind a trait object nothing else tells it.
+pub(crate) const ASKS_FOR_TYPE: usize = 0xE770;
+
+/// Implements `Debug` of errors by [`WithCauses`].
+macro_rules! debug_with_causes {
+    ($($error:ident),+ $(,)?) => {$(
+        impl ::core::fmt::Debug for $error {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                if f.precision() == Some($crate::text::ASKS_FOR_TYPE) {
+                    return f.write_str(stringify!($error));
+                }
+                ::core::fmt::Display::fmt(&$crate::text::WithCauses(self), f)
+            }
+        }
+    )+};
+}
+pub(crate) use debug_with_causes;
+
 /// Displays control characters as spaces, and characters that cannot be seen or that reorder those around them as
 /// escapes: reasons are arbitrary text and end up in logs, where they must not pass for something else.
 struct OneLine<D>(D);
@@ -248,6 +295,46 @@ mod tests {
             "a\\u{202e}b\\u{200b}\\u{feff}é\\u{e0041}"
         );
         assert_eq!(Reason::new("2066 \u{2066}").as_str(), "2066 \\u{2066}");
+    }
+
+    struct Chained(&'static str, Option<&'static Chained>);
+
+    impl fmt::Display for Chained {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Chained {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            match self.1 {
+                Some(source) => Some(source),
+                None if self.0 == "itself" => {
+                    static ITSELF: Chained = Chained("itself", None);
+                    Some(&ITSELF)
+                }
+                None => None,
+            }
+        }
+    }
+
+    debug_with_causes!(Chained);
+
+    #[cfg(feature = "alloc")]
+    #[test]
+    fn debug_of_an_error_is_one_line_with_its_causes_and_bounded() {
+        static INNER: Chained = Chained("in\nner", None);
+        static MIDDLE: Chained = Chained("middle", Some(&INNER));
+        let shown = alloc::format!("{:?}", Chained("outer", Some(&MIDDLE)));
+        assert_eq!(shown, "outer, caused by: middle, caused by: in ner");
+        assert_eq!(
+            alloc::format!("{:#?}", Chained("outer", Some(&MIDDLE))),
+            shown
+        );
+        let shown = alloc::format!("{:?}", Chained("itself", None));
+        assert_eq!(shown.matches("itself").count(), 9);
+        let long: &'static str = alloc::string::String::leak("x".repeat(100_000));
+        assert_eq!(alloc::format!("{:?}", Chained(long, None)).len(), 400);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 pub use crate::engine::retry::RetryAfter;
 use crate::event::exception::Blame;
-use crate::text::Reason;
+use crate::text::{ASKS_FOR_TYPE, Reason};
 use core::fmt;
 use core::future::Future;
 use core::time::Duration;
@@ -49,6 +49,18 @@ pub trait Transport: Send + 'static {
         Ok(())
     }
 
+    /// Where the events go, if a second session with the same id would collide there: building one fails, as long as
+    /// the first is live in this process and has not begun to stop. Default: `None`, which allows it.
+    fn destination(&self) -> Option<&str> {
+        None
+    }
+
+    /// What is questionable about the configuration, to be [reported](crate::diagnostic::DiagnosticKind::Setting) when
+    /// a session starts. Default: `None`.
+    fn warning(&self) -> Option<SetupError> {
+        None
+    }
+
     /// Classifies errors of the transport's client as user errors or not. The session calls it for every error on the
     /// `source()` chain of a logged one, since the application probably uses the same client. Default: `None`.
     fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>>
@@ -78,6 +90,16 @@ pub trait LocalTransport {
         Ok(())
     }
 
+    /// See [`Transport::destination`].
+    fn destination(&self) -> Option<&str> {
+        None
+    }
+
+    /// See [`Transport::warning`].
+    fn warning(&self) -> Option<SetupError> {
+        None
+    }
+
     /// See [`Transport::blame`].
     fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>>
     where
@@ -95,6 +117,14 @@ impl<T: Transport> LocalTransport for T {
 
     fn check(&self) -> Result<(), SetupError> {
         Transport::check(self)
+    }
+
+    fn destination(&self) -> Option<&str> {
+        Transport::destination(self)
+    }
+
+    fn warning(&self) -> Option<SetupError> {
+        Transport::warning(self)
     }
 
     fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>> {
@@ -127,7 +157,7 @@ impl Receipt {
 ///
 /// The message goes into diagnostics: say what a person needs to fix the problem, and leave credentials out. It is cut
 /// at 160 bytes (64 without `alloc`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SendError {
     pub(crate) kind: SendErrorKind,
     pub(crate) reason: Reason,
@@ -205,10 +235,19 @@ impl fmt::Display for SendError {
     }
 }
 
+impl fmt::Debug for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.precision() == Some(ASKS_FOR_TYPE) {
+            return f.write_str("SendError");
+        }
+        write!(f, "{self} ({:?})", self.kind)
+    }
+}
+
 impl core::error::Error for SendError {}
 
 /// An invalid transport configuration. The message should name the setting and must not contain secrets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SetupError(Reason);
 
 impl SetupError {
@@ -223,6 +262,8 @@ impl fmt::Display for SetupError {
         f.write_str(self.0.as_str())
     }
 }
+
+crate::text::debug_with_causes!(SetupError);
 
 impl core::error::Error for SetupError {}
 

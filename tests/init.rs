@@ -23,8 +23,13 @@ fn run(child: &str, variables: &[(&str, &str)]) -> String {
     command
         .args(["--exact", child, "--nocapture"])
         .env(IS_CHILD, "1");
-    for ours in ["TINKER_API_KEY", "TINKER_BASE_URL", "TINKER_TELEMETRY"] {
-        command.env_remove(ours);
+    for read in [
+        "TINKER_API_KEY",
+        "TINKER_BASE_URL",
+        "TINKER_TELEMETRY",
+        "DO_NOT_TRACK",
+    ] {
+        command.env_remove(read);
     }
     let output = command
         .envs(variables.iter().copied())
@@ -114,6 +119,11 @@ fn child_is_refused() {
 #[test]
 fn switched_off_it_needs_no_key_and_does_nothing() {
     run("child_is_off", &[("TINKER_TELEMETRY", "off")]);
+    run("child_is_off", &[("DO_NOT_TRACK", "1")]);
+    run(
+        "child_is_off",
+        &[("DO_NOT_TRACK", "yes"), ("TINKER_TELEMETRY", " ")],
+    );
     run(
         "child_is_off",
         &[
@@ -121,6 +131,90 @@ fn switched_off_it_needs_no_key_and_does_nothing() {
             ("TINKER_BASE_URL", "nonsense"),
         ],
     );
+}
+
+#[test]
+fn its_own_switch_wins_over_do_not_track() {
+    for on in ["1", "true", "YES", "on"] {
+        run(
+            "child_is_refused",
+            &[("DO_NOT_TRACK", "1"), ("TINKER_TELEMETRY", on)],
+        );
+    }
+    run("child_is_refused", &[("DO_NOT_TRACK", "0")]);
+    run("child_is_refused", &[("DO_NOT_TRACK", "")]);
+}
+
+#[test]
+fn a_word_that_is_not_known_switches_telemetry_off_and_is_reported() {
+    for word in ["disabled", "none", "never", "n", "f", "null", "enabled"] {
+        let printed = run("child_reports", &[("TINKER_TELEMETRY", word)]);
+        let expected = format!(
+            "WARN TINKER_TELEMETRY=\"{word}\" is not known, so telemetry is off: \
+             use 1, true, yes or on; 0, false, no or off\n"
+        );
+        assert!(printed.contains(&expected), "{printed}");
+        assert_eq!(printed.matches("is not known").count(), 2, "{printed}");
+        // Each way of building tells of it, and the child is off in every other respect.
+        run("child_is_off", &[("TINKER_TELEMETRY", word)]);
+    }
+    for known in ["off", "0"] {
+        let printed = run("child_reports", &[("TINKER_TELEMETRY", known)]);
+        assert!(!printed.contains("is not known"), "{printed}");
+    }
+}
+
+/// Prints every record of the `log` facade.
+struct Printer;
+
+impl log::Log for Printer {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        println!("{} {}", record.level(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn child_reports() {
+    if is_child() {
+        log::set_logger(&Printer).expect("there is no other");
+        log::set_max_level(log::LevelFilter::Info);
+        let telemetry = init("s").expect("no key is needed");
+        assert!(!telemetry.is_enabled());
+        let config = Config::from_env().expect("no key is needed");
+        let observed = Reporter::builder("s")
+            .transport(HttpTransport::new(config, Ureq::new()))
+            .runtime(Thread)
+            .on_diagnostic(|diagnostic| println!("observed: {diagnostic}"))
+            .start()
+            .expect("no key is needed");
+        assert!(!observed.is_enabled());
+    }
+}
+
+#[test]
+fn a_second_session_of_one_id_is_refused() {
+    let url = ("TINKER_BASE_URL", "http://127.0.0.1:1");
+    run("child_starts_twice", &[("TINKER_API_KEY", KEY), url]);
+}
+
+#[test]
+fn child_starts_twice() {
+    if is_child() {
+        let first = init("s").expect("it starts");
+        let error = init("s").expect_err("the first one is live");
+        let InitError::Build(BuildError::AlreadyLive { session_id }) = error else {
+            panic!("{error}");
+        };
+        assert_eq!(session_id, "s");
+        assert!(init("other").is_ok());
+        assert!(first.is_enabled());
+    }
 }
 
 #[test]

@@ -204,6 +204,18 @@ fn an_ended_session_can_be_dropped_and_used_without_effect() {
     assert_eq!(receiver.recv_timeout(BOUND), Ok(()));
 }
 
+/// A transport that does not tell where it sends, as if its session were in another process.
+struct Elsewhere(HttpTransport<Ureq>);
+
+impl Transport for Elsewhere {
+    fn send(
+        &mut self,
+        batch: Batch<'_>,
+    ) -> impl Future<Output = Result<Receipt, SendError>> + Send {
+        Transport::send(&mut self.0, batch)
+    }
+}
+
 #[test]
 fn the_backend_refuses_a_second_reporter_of_one_session() {
     let collector = Collector::start().expect("a collector");
@@ -211,7 +223,7 @@ fn the_backend_refuses_a_second_reporter_of_one_session() {
         .map(|_| {
             let config = Config::new(&collector.url(), "key").expect("a config");
             Reporter::builder("shared")
-                .transport(HttpTransport::new(config, Ureq::new()))
+                .transport(Elsewhere(HttpTransport::new(config, Ureq::new())))
                 .runtime(Thread)
                 .enabled(true)
                 .start()

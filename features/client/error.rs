@@ -4,7 +4,7 @@ use crate::event::{Blame, StatusError, UserFault};
 use crate::features::http::ConfigError;
 use crate::session::BuildError;
 use crate::spawner::SpawnError;
-use crate::text::Reason;
+use crate::text::{ASKS_FOR_TYPE, Reason, WithCauses};
 use alloc::string::String;
 use core::fmt;
 
@@ -15,7 +15,7 @@ pub type Result<T, E = ClientError> = core::result::Result<T, E>;
 ///
 /// Telemetry recognizes user errors: errors of the [category](Self::category) `user` are reported as the event
 /// `user_error`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientError {
     /// The configuration is invalid.
@@ -198,6 +198,17 @@ impl fmt::Display for ClientError {
                 write!(f, "invalid response to {call}: {reason}")
             }
             Self::Closed => f.write_str("the session is closed"),
+        }
+    }
+}
+
+impl fmt::Debug for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            _ if f.precision() == Some(ASKS_FOR_TYPE) => f.write_str("ClientError"),
+            Self::Telemetry(_) => fmt::Display::fmt(&WithCauses(self), f),
+            // The other sources say nothing new: they are for telemetry, which looks for a user error among them.
+            _ => fmt::Display::fmt(self, f),
         }
     }
 }

@@ -192,6 +192,8 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         let created: CreatedSession = api.ask(&create).await?;
         created.check()?;
 
+        let config = self.config.clone();
+        let is_simulated = self.runtime.is_simulated();
         let transport = HttpTransport::new(self.config, self.http);
         let mut telemetry = Reporter::builder(&*created.session_id)
             .sdk_version(self.sdk_version)
@@ -201,6 +203,10 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
             telemetry = adjust(telemetry);
         }
         let reporter = telemetry.start().map_err(ClientError::Telemetry)?;
+        // The calls carry the key even where telemetry is switched off.
+        if !is_simulated {
+            config.report_warning(&created.session_id);
+        }
         let handle = reporter.handle();
         api.report_to(HttpEvents::new(&handle));
         let mut tracker = QueueStateTracker::new(&handle);

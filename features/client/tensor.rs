@@ -128,7 +128,7 @@ impl Serialize for TensorData {
 }
 
 /// A shape that does not match the number of elements.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShapeError {
     /// The requested shape.
@@ -146,6 +146,8 @@ impl fmt::Display for ShapeError {
         )
     }
 }
+
+crate::text::debug_with_causes!(ShapeError);
 
 impl core::error::Error for ShapeError {}
 

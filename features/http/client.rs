@@ -144,7 +144,7 @@ where
 /// A request that got no complete response.
 ///
 /// The message appears in diagnostics. It is truncated to 160 bytes and must not contain headers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HttpError {
     reason: Reason,
     kind: HttpErrorKind,
@@ -260,6 +260,8 @@ impl fmt::Display for HttpError {
         f.write_str(self.message())
     }
 }
+
+crate::text::debug_with_causes!(HttpError);
 
 impl Error for HttpError {}
 

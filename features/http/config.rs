@@ -3,13 +3,17 @@
 use super::config_error::{ConfigError, ConfigProblem};
 use super::redact::Secrets;
 use super::url::{self, Endpoint};
-use crate::session::options::enabled_by_environment;
+use crate::session::switch::Switch;
+#[cfg(feature = "client")]
+use crate::{diagnostic::Observer, session::builder::report_setting};
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use std::ffi::OsString;
@@ -78,12 +82,17 @@ pub(super) struct ResolvedConfig {
     pub(super) endpoint: Uri,
     /// The base URL, the same for every spelling of it.
     pub(super) destination: Box<str>,
-    /// The host that gets the key unencrypted.
-    pub(super) cleartext_host: Option<Box<str>>,
+    /// What is questionable about it, said once by all clones.
+    warning: Option<Arc<Warning>>,
     /// Without the idempotency key.
     pub(super) headers: HeaderMap,
     /// Redacted wherever a response's text is repeated.
     pub(super) secrets: Secrets,
+}
+
+struct Warning {
+    text: String,
+    is_said: AtomicBool,
 }
 
 impl Config {
@@ -105,10 +114,11 @@ impl Config {
     /// `https://tinker.thinkingmachines.dev/services/tinker-prod`. An empty variable counts as not set.
     ///
     /// # Errors
-    /// A [`ConfigError`] that names the variable. Where `TINKER_TELEMETRY` switches telemetry off, no variable is
-    /// required; if the session is enabled all the same, building it returns the error.
+    /// A [`ConfigError`] that names the variable. Where the [environment](crate::Options::enabled) switches
+    /// telemetry off, no variable is required; if the session is enabled all the same, building it returns the error.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_variables(enabled_by_environment(), |name| std::env::var_os(name))
+        let is_enabled = Switch::in_environment() == Switch::On;
+        Self::from_variables(is_enabled, |name| std::env::var_os(name))
     }
 
     fn from_variables(
@@ -118,6 +128,15 @@ impl Config {
         match ResolvedConfig::from_variables(get) {
             Err(error) if is_enabled => Err(error),
             resolved => Ok(Self { resolved }),
+        }
+    }
+
+    /// Reports what is questionable, unless a session has done so.
+    #[cfg(feature = "client")]
+    pub(crate) fn report_warning(&self, session_id: &str) {
+        let resolved = self.resolved.as_ref().ok();
+        if let Some(warning) = resolved.and_then(ResolvedConfig::warning) {
+            report_setting(&Observer::Log, session_id, &warning);
         }
     }
 
@@ -198,10 +217,25 @@ impl ResolvedConfig {
         Ok(Self {
             endpoint: endpoint.uri,
             destination: endpoint.canonical,
-            cleartext_host: endpoint.cleartext_host,
+            warning: endpoint.cleartext_host.map(|host| {
+                Arc::new(Warning {
+                    text: format!(
+                        "{} sends the API key to {host} over plain http, where others can read it: use https://",
+                        url.0
+                    ),
+                    is_said: AtomicBool::new(false),
+                })
+            }),
             headers,
             secrets,
         })
+    }
+
+    /// What is questionable, the first time.
+    pub(super) fn warning(&self) -> Option<&str> {
+        let warning = self.warning.as_ref()?;
+        let is_said = warning.is_said.swap(true, Ordering::Relaxed);
+        (!is_said).then_some(&*warning.text)
     }
 
     fn add_secret(&mut self, value: &str) {
@@ -272,7 +306,6 @@ impl fmt::Debug for ResolvedConfig {
         f.debug_struct("Config")
             .field("endpoint", &format_args!("{}", self.endpoint))
             .field("destination", &self.destination)
-            .field("is_cleartext", &self.cleartext_host.is_some())
             .field("headers", &names)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,5 @@
 //! The error of a setting that is missing or cannot work.
 
-use crate::event::exception::ASKS_FOR_TYPE;
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
@@ -86,13 +85,6 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl fmt::Debug for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.precision() == Some(ASKS_FOR_TYPE) {
-            return f.write_str("ConfigError");
-        }
-        fmt::Display::fmt(self, f)
-    }
-}
+crate::text::debug_with_causes!(ConfigError);
 
 impl core::error::Error for ConfigError {}

@@ -105,6 +105,16 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
         })
     }
 
+    fn destination(&self) -> Option<&str> {
+        let config = self.config.as_ref().ok()?;
+        Some(&config.destination)
+    }
+
+    fn warning(&self) -> Option<SetupError> {
+        let warning = self.config.as_ref().ok()?.warning()?;
+        Some(SetupError::new(warning))
+    }
+
     fn blame<'a>(error: &'a (dyn Error + 'static)) -> Option<Blame<'a>> {
         H::blame(error)
     }

@@ -189,6 +189,10 @@ impl TimerSource for SimClock {
 }
 
 impl Clock for SimClock {
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn now(&self) -> Instant {
         Instant::from_micros(self.micros())

@@ -154,6 +154,10 @@ impl Spawner for SimSpawner {
 }
 
 impl Clock for SimSpawner {
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
     fn now(&self) -> Instant {
         self.clock.now()
     }

@@ -9,7 +9,7 @@ use core::{
 /// A violation of the wire format: which field of a request is wrong, and how.
 ///
 /// `Display` is the [field](Self::field) and the [problem](Self::problem) as one sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Violation {
     field: String,
     problem: String,
@@ -47,6 +47,8 @@ impl fmt::Display for Violation {
         write!(f, "{} {}", self.field, self.problem)
     }
 }
+
+crate::text::debug_with_causes!(Violation);
 
 impl error::Error for Violation {}
 

@@ -26,6 +26,13 @@ impl EventNames {
         Str::new(QUEUE_STATE_CHANGE),
     ];
 
+    /// A name of this crate's own kind that it never emits. Other names are the application's.
+    pub(crate) fn unknown(&self) -> Option<&Str> {
+        let is_known = |name: &str| Self::AUTOMATIC.contains(&name);
+        let mut names = self.0.iter();
+        names.find(|name| name.starts_with("tinkex.") && !is_known(name))
+    }
+
     /// Iterates over the names.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|name| &**name)

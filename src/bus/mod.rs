@@ -344,7 +344,7 @@ pub struct Attached {
 }
 
 /// The reason a handler could not be attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachError {
     /// A handler with this id is already attached.
@@ -361,5 +361,7 @@ impl fmt::Display for AttachError {
         }
     }
 }
+
+crate::text::debug_with_causes!(AttachError);
 
 impl core::error::Error for AttachError {}

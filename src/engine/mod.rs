@@ -108,7 +108,7 @@ pub(crate) enum Step {
 }
 
 /// The session already has a driver, or it belongs to the parent of this forked process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AlreadyDriven;
 
 impl core::fmt::Display for AlreadyDriven {
@@ -116,6 +116,8 @@ impl core::fmt::Display for AlreadyDriven {
         f.write_str("the session has a driver already; a session is driven by one at a time")
     }
 }
+
+crate::text::debug_with_causes!(AlreadyDriven);
 
 impl core::error::Error for AlreadyDriven {}
 

@@ -71,7 +71,7 @@ impl FromStr for Severity {
 }
 
 /// A text that is none of the five severities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ParseSeverityError;
 
 impl fmt::Display for ParseSeverityError {
@@ -79,5 +79,7 @@ impl fmt::Display for ParseSeverityError {
         f.write_str("a severity is one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
     }
 }
+
+crate::text::debug_with_causes!(ParseSeverityError);
 
 impl core::error::Error for ParseSeverityError {}

@@ -294,6 +294,15 @@ impl<C: Clock> SessionRef<C> {
 #[cfg(has_arc)]
 impl WeakSession {
     /// Returns a handle, if the session still exists.
+    /// Whether it can still be upgraded.
+    #[cfg(feature = "std")]
+    pub(crate) fn exists(&self) -> bool {
+        match self {
+            Self::Static(_) => true,
+            Self::Shared(session) => session.strong_count() > 0,
+        }
+    }
+
     pub(crate) fn upgrade(&self) -> Option<Handle> {
         match self {
             Self::Static(session) => Some(Handle::fixed(*session)),

@@ -47,6 +47,15 @@ impl SessionId {
             Err(_) => Self::sessionless(),
         }
     }
+
+    /// The id, unless it is made when the session is built.
+    #[cfg(feature = "std")]
+    pub(crate) fn given(&self) -> Option<&str> {
+        match &self.0 {
+            Id::Given(id) => Some(id),
+            Id::Sessionless => None,
+        }
+    }
 }
 
 #[cfg(feature = "alloc")]
@@ -266,7 +275,7 @@ fn visible(what: &'static str, value: &str) -> Result<(), IdentityError> {
 }
 
 /// An invalid session id, platform or version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IdentityError {
     /// The named string is empty.
@@ -310,6 +319,8 @@ impl fmt::Display for IdentityError {
         }
     }
 }
+
+crate::text::debug_with_causes!(IdentityError);
 
 impl core::error::Error for IdentityError {}
 

@@ -8,6 +8,8 @@ mod driven;
 pub(crate) mod handle;
 mod host;
 pub(crate) mod identity;
+#[cfg(feature = "std")]
+mod live;
 mod logging;
 mod off;
 #[cfg(has_arc)]
@@ -20,6 +22,8 @@ mod session_ref;
 pub(crate) mod shared;
 #[cfg(feature = "alloc")]
 pub(crate) mod spawning;
+#[cfg(feature = "std")]
+pub(crate) mod switch;
 pub(crate) mod wait;
 #[cfg(feature = "alloc")]
 mod waits;

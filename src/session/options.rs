@@ -7,6 +7,8 @@ use crate::time;
 use core::fmt;
 use core::time::Duration;
 
+#[cfg(feature = "std")]
+use super::switch::Switch;
 #[cfg(has_arc)]
 use crate::{bus::EventNames, text::Str};
 
@@ -86,8 +88,11 @@ pub struct Options {
     /// that is taken. If an id set here is taken, building fails with a [`BuildError`](crate::session::BuildError).
     #[cfg(has_arc)]
     pub handler_id: Option<Str>,
-    /// Whether there is a session at all. With `None`, the default, the environment decides: `TINKER_TELEMETRY` set to
-    /// `0`, `false`, `no` or `off` (any case, trimmed) switches telemetry off. Without `std`, `None` means on.
+    /// Whether there is a session at all. With `None`, the default, the environment decides (any case, trimmed; empty
+    /// counts as not set): `TINKER_TELEMETRY` set to `0`, `false`, `no` or `off` switches telemetry off, to `1`, `true`,
+    /// `yes` or `on` switches it on, and any other word switches it off and is
+    /// [reported](crate::diagnostic::DiagnosticKind::Setting). If it is not set, `DO_NOT_TRACK` switches telemetry off,
+    /// unless it is `0`. Without `std`, `None` means on.
     pub enabled: Option<bool>,
 }
 
@@ -137,8 +142,13 @@ impl Options {
     pub const MAX_EVENT_BYTES: usize = 64 << 20;
 
     /// Whether telemetry is on, by the option or else the environment.
-    pub(crate) fn is_enabled(&self) -> bool {
-        self.enabled.unwrap_or_else(enabled_by_environment)
+    #[cfg(feature = "std")]
+    pub(crate) fn switch(&self) -> Switch {
+        match self.enabled {
+            Some(true) => Switch::On,
+            Some(false) => Switch::Off,
+            None => Switch::in_environment(),
+        }
     }
 
     /// The engine's options, for request bodies that take `overhead` bytes besides their events.
@@ -230,6 +240,13 @@ impl Options {
                 Problem::Above(isize::MAX as usize / 4, "an eighth of the address space");
             return Err(OptionError::new("max_queue_bytes", too_high));
         }
+        #[cfg(has_arc)]
+        if let Some(name) = self.events.unknown() {
+            return Err(OptionError::new(
+                "events",
+                Problem::UnknownEvent(name.clone()),
+            ));
+        }
         if self.flush_threshold > self.max_queue_size {
             let too_high = Problem::Above(self.max_queue_size, "max_queue_size");
             return Err(OptionError::new("flush_threshold", too_high));
@@ -252,26 +269,8 @@ impl Options {
     }
 }
 
-#[cfg(feature = "std")]
-pub(crate) fn enabled_by_environment() -> bool {
-    std::env::var_os("TINKER_TELEMETRY")
-        .is_none_or(|value| !value.to_str().is_some_and(switches_off))
-}
-
-#[cfg(not(feature = "std"))]
-pub(crate) fn enabled_by_environment() -> bool {
-    true
-}
-
-#[cfg(any(feature = "std", test))]
-fn switches_off(value: &str) -> bool {
-    ["0", "false", "no", "off"]
-        .iter()
-        .any(|word| value.trim().eq_ignore_ascii_case(word))
-}
-
 /// An invalid option or combination of options.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct OptionError {
     option: &'static str,
     problem: Problem,
@@ -283,6 +282,8 @@ enum Problem {
     Below(usize, &'static str),
     Above(usize, &'static str),
     AboveMaxDelay,
+    #[cfg(has_arc)]
+    UnknownEvent(Str),
 }
 
 impl OptionError {
@@ -308,14 +309,27 @@ impl OptionError {
 impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the option {} ", self.option)?;
-        match self.problem {
+        match &self.problem {
             Problem::Zero => f.write_str("must be above zero"),
             Problem::Below(min, reason) => write!(f, "must be at least {min} ({reason})"),
             Problem::Above(max, reason) => write!(f, "must be at most {max} ({reason})"),
             Problem::AboveMaxDelay => f.write_str("must be at most retry_max_delay"),
+            #[cfg(has_arc)]
+            Problem::UnknownEvent(name) => {
+                let name = crate::text::Text::<64>::new(name.escape_debug());
+                write!(f, "names \"{name}\", and under \"tinkex.\" there are only")?;
+                let mut separator = "";
+                for known in EventNames::AUTOMATIC {
+                    write!(f, "{separator} {known}")?;
+                    separator = ",";
+                }
+                Ok(())
+            }
         }
     }
 }
+
+crate::text::debug_with_causes!(OptionError);
 
 impl core::error::Error for OptionError {}
 
@@ -389,13 +403,34 @@ mod tests {
         );
     }
 
+    #[cfg(has_arc)]
     #[test]
-    fn four_words_switch_telemetry_off() {
-        for off in ["0", "false", "NO", " Off\n"] {
-            assert!(switches_off(off), "{off:?}");
+    fn an_event_that_this_crate_does_not_have_is_named_with_those_that_it_has() {
+        let with = |names: &[&'static str]| {
+            let options = Options {
+                events: names.iter().copied().collect(),
+                ..Options::default()
+            };
+            options.check(300).map_err(|error| error.to_string())
+        };
+        for name in [
+            "tinkex.http.request.stopp",
+            "tinkex.http.request",
+            "tinkex.",
+            "tinkex.*",
+            "tinkex.http.request.stop ",
+            "tinkex.HTTP.request.stop",
+        ] {
+            let error = with(&["mine", name]).expect_err(name);
+            let begin = alloc::format!("the option events names \"{name}\"");
+            assert!(error.starts_with(&begin), "{error}");
+            let is_listed = |known: &str| error.contains(known);
+            assert!(EventNames::AUTOMATIC.into_iter().all(is_listed), "{error}");
         }
-        for on in ["", "1", "true", "nope", "disabled"] {
-            assert!(!switches_off(on), "{on:?}");
-        }
+        assert_eq!(with(&EventNames::AUTOMATIC), Ok(()));
+        assert_eq!(
+            with(&["app.started", "tinkexa", "tinkex", "Tinkex.x", ""]),
+            Ok(())
+        );
     }
 }

@@ -68,7 +68,7 @@ fn the_api_key_is_in_one_header_and_nowhere_else() {
         "HttpTransport {",
         "Reporter {",
         "Reqwest {",
-        "SendError {",
+        "Err(HTTP 401: ",
         "Ureq {",
     ] {
         assert!(

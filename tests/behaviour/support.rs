@@ -87,6 +87,7 @@ pub(crate) fn child(test: &str) -> Command {
         "TINKER_API_KEY",
         "TINKER_BASE_URL",
         "TINKER_TELEMETRY",
+        "DO_NOT_TRACK",
         "RUST_BACKTRACE",
         "RUST_LIB_BACKTRACE",
     ] {

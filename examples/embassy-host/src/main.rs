@@ -41,6 +41,8 @@ async fn run(spawner: Spawner) -> Result<(), Box<dyn core::error::Error>> {
     let reporter = Reporter::builder("embassy-host")
         .transport(Stdout)
         .runtime(Embassy::on(&POOL))
+        // This is a demonstration: it sends, whatever the environment says.
+        .enabled(true)
         .start()?;
     reporter.log("app.started", fields! { version: "1.0.0" });
     let drain = reporter.stop(Duration::from_secs(5)).await;

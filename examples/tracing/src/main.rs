@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     let telemetry = Reporter::builder("session-123")
         .transport(HttpTransport::new(config, Ureq::new()))
         .runtime(Thread)
+        // This is a demonstration: it sends, whatever the environment says.
+        .enabled(true)
         .start()?;
 
     let layer = TelemetryLayer::new(telemetry.handle())

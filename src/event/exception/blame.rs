@@ -60,7 +60,7 @@ pub type Classify = for<'a> fn(&'a (dyn Error + 'static)) -> Option<Blame<'a>>;
 
 /// A failed request, for applications without an error type for it. An error that has it on its `source()` chain is
 /// reported as `user_error` if the status blames the caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StatusError {
     status: u16,
     #[cfg(feature = "alloc")]
@@ -116,12 +116,14 @@ impl fmt::Display for StatusError {
     }
 }
 
+crate::text::debug_with_causes!(StatusError);
+
 impl Error for StatusError {}
 
 /// Marks an error as the caller's fault, where no HTTP status says so: an error that has it on its `source()` chain is
 /// reported as `user_error`.
 #[cfg(feature = "std")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct UserFault;
 
 #[cfg(feature = "std")]
@@ -130,6 +132,9 @@ impl fmt::Display for UserFault {
         f.write_str("the caller is at fault")
     }
 }
+
+#[cfg(feature = "std")]
+crate::text::debug_with_causes!(UserFault);
 
 #[cfg(feature = "std")]
 impl Error for UserFault {}

@@ -149,10 +149,6 @@ impl AnyError for DynamicError<'_> {
     }
 }
 
-/// The precision with which `Debug` is asked for the name of an error's type. Errors of this crate whose `Debug` writes
-/// something else first answer with the name, since behind a trait object nothing else tells it.
-pub(crate) const ASKS_FOR_TYPE: usize = 0xE770;
-
 /// Names the types of errors behind trait objects, for those types that a session knows.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct TypeNames(#[cfg(feature = "std")] Option<TypeName>);

@@ -1,6 +1,7 @@
 //! An error's type name and its traceback: sources and stack.
 
-use super::{ASKS_FOR_TYPE, TypeNames, chain};
+use super::{TypeNames, chain};
+use crate::text::ASKS_FOR_TYPE;
 use core::error::Error;
 use core::fmt::{self, Write};
 

@@ -23,15 +23,19 @@ use core::fmt;
 use core::time::Duration;
 use uuid::Uuid;
 
-#[cfg(feature = "std")]
-use crate::event::exception::TypeNames;
-#[cfg(feature = "std")]
-use crate::event::scrub::{Draft, Scrub, Verdict};
 #[cfg(has_arc)]
 use crate::{
     bus::{AttachError, Bus, EventNames},
     spawner::{LocalSpawner, Spawner},
     transport::Transport,
+};
+#[cfg(feature = "std")]
+use crate::{
+    diagnostic::DiagnosticKind,
+    event::exception::TypeNames,
+    event::scrub::{Draft, Scrub, Verdict},
+    session::{live, switch::Switch},
+    text::Reason,
 };
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
@@ -455,6 +459,23 @@ type AnySpawner = Option<Box<dyn crate::session::spawning::AnySpawner>>;
 type AnySpawner = Option<core::convert::Infallible>;
 
 impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
+    /// Whether telemetry is on. Reports a switch that is set to an unknown word: no session will.
+    #[cfg(feature = "std")]
+    fn is_enabled(&self) -> bool {
+        let switch = self.options.switch();
+        if matches!(switch, Switch::Unknown(_)) {
+            let session_id = self.identity.id.given().unwrap_or_default();
+            report_setting(&self.observer, session_id, &switch);
+        }
+        switch == Switch::On
+    }
+
+    /// Whether telemetry is on.
+    #[cfg(not(feature = "std"))]
+    fn is_enabled(&self) -> bool {
+        self.options.enabled.unwrap_or(true)
+    }
+
     /// Checks everything, then creates reporter and driver.
     #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
     fn assemble(
@@ -464,7 +485,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         spawner: AnySpawner,
         place: impl FnOnce(SessionCore<C>) -> SessionRef<C>,
     ) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
-        if !self.options.is_enabled() {
+        if !self.is_enabled() {
             #[cfg(has_arc)]
             let handle = Handle::disabled(spawner);
             #[cfg(not(has_arc))]
@@ -511,10 +532,16 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         let (started, at) = (self.clock.now(), self.clock.utc());
         let body_prefix_len = overhead - BODY_SUFFIX.len();
         let shared = Shared::new(engine, &options, parts, started, body_prefix_len);
+        #[cfg(feature = "std")]
+        let is_simulated = self.clock.is_simulated();
         let core = place(SessionCore {
             clock: self.clock,
             shared,
         });
+        #[cfg(feature = "std")]
+        if !is_simulated {
+            meet(&core, &self.transport)?;
+        }
         core.shared.log_start(at);
         #[cfg(has_arc)]
         if options.attach_events {
@@ -523,6 +550,36 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         let driver = Driver::new(Some(core.clone()), self.transport, body);
         Ok((Reporter::new(core.handle(), Some(core)), driver))
     }
+}
+
+/// Makes sure that no other live session has this one's id where it sends to, and reports what is questionable about the
+/// transport's configuration.
+#[cfg(feature = "std")]
+fn meet<C: Clock>(core: &SessionRef<C>, transport: &impl LocalTransport) -> Result<(), BuildError> {
+    let session_id = core.shared.identity.id();
+    if let Some(destination) = transport.destination()
+        && !live::register(destination, core)
+    {
+        let session_id = alloc::string::String::from(session_id).into();
+        return Err(BuildError::AlreadyLive { session_id });
+    }
+    if let Some(warning) = transport.warning() {
+        report_setting(core.shared.observer(), session_id, &warning);
+    }
+    Ok(())
+}
+
+/// Reports a setting at once: there is no driver, or none that has begun.
+#[cfg(feature = "std")]
+pub(crate) fn report_setting(observer: &Observer, session_id: &str, reason: &dyn fmt::Display) {
+    let _own = crate::sys::origin::OwnWork::enter();
+    observer.notify(&Diagnostic {
+        kind: DiagnosticKind::Setting,
+        count: 1,
+        reason: Reason::new(reason).as_str(),
+        session_id,
+        limit: None,
+    });
 }
 
 #[cfg(has_arc)]

@@ -374,7 +374,8 @@ fn every_request_has_the_protocol_headers<W: Stack>() {
     let stack = W::default();
     let service = ServiceClient::builder(config)
         .http(W::http())
-        .runtime(W::runtime());
+        .runtime(W::runtime())
+        .telemetry(|telemetry| telemetry.enabled(true));
     let service = stack.wait(service.connect()).unwrap();
     let sampler = stack.wait(service.create_sampling_client("small")).unwrap();
     stack
