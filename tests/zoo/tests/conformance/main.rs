@@ -27,6 +27,7 @@ macro_rules! pair {
             faults::a_retry_after_is_honoured,
             faults::a_batch_that_is_too_large_is_split,
             faults::a_permanent_refusal_drops_the_batch_and_nothing_behind_it,
+            faults::an_invalid_event_is_dropped_alone,
             faults::a_stalled_server_costs_one_attempt_after_the_timeout,
             faults::a_late_response_is_not_attributed_to_the_next_attempt,
             faults::a_connection_that_breaks_anywhere_costs_one_attempt,

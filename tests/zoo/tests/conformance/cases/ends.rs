@@ -44,7 +44,7 @@ pub(crate) fn a_drain_in_a_task_ends_when_everything_is_settled<
     assert!(drain.all_delivered());
     // The first batch may have been delivered before the drain was called, which counts from there.
     assert_eq!(session.handle.stats().delivered, 151);
-    session.collector.script([Reply::status(400)]);
+    session.collector.script([Reply::status(403)]);
     session.log(7);
     let drain = session.run(session.handle.wait_until_drained(BOUND));
     assert!(drain.is_drained() && !drain.all_delivered());

@@ -82,7 +82,7 @@ pub(crate) fn a_permanent_refusal_drops_the_batch_and_nothing_behind_it<
 ) -> Verdict {
     let session = open::<W, H>(client, options());
     session.deliver();
-    for status in [400, 401, 403, 404, 307] {
+    for status in [401, 403, 404, 307] {
         let before = session.collector.requests().len();
         let reply = Reply::status(status).header("location", &session.collector.url());
         session.collector.script([reply]);
@@ -93,9 +93,28 @@ pub(crate) fn a_permanent_refusal_drops_the_batch_and_nothing_behind_it<
         assert_eq!(session.collector.requests().len(), before + 2);
     }
     let stats = session.handle.stats();
-    assert_eq!(stats.dropped.rejected, 10);
+    assert_eq!(stats.dropped.rejected, 8);
     assert!(stats.is_balanced());
-    assert_eq!(session.kept().len(), 6);
+    assert_eq!(session.kept().len(), 5);
+    Passed
+}
+
+pub(crate) fn an_invalid_event_is_dropped_alone<W: RuntimeUnderTest, H: HttpClient>(
+    client: fn() -> H,
+) -> Verdict {
+    let session = open::<W, H>(client, options());
+    session.deliver();
+    for status in [400, 422] {
+        // The batch, and the half that has the event.
+        session
+            .collector
+            .script([status, status].map(Reply::status));
+        session.log(2);
+        let drain = session.drain();
+        assert_eq!((drain.delivered, drain.dropped), (1, 1), "{status}");
+    }
+    assert_eq!(session.handle.stats().dropped.rejected, 2);
+    assert_eq!(session.kept().len(), 3);
     Passed
 }
 
