@@ -105,7 +105,7 @@ async fn exchange(
         .not_retryable());
     }
     let mut response = sent.map_err(|error| {
-        let is_broken = has_reset(error.as_ref());
+        let is_broken = has_reset(error.as_ref()) || is_closed(&error);
         let error = HttpError::new(error);
         if is_broken {
             error.broke_while_sending()
@@ -150,6 +150,12 @@ async fn exchange(
     let has_end = len.is_some() || is_chunked;
     let is_drained = has_end && body_len < max_bytes;
     Ok((result, is_drained))
+}
+
+/// Whether the connection was closed before any response. A server that does so may do it because of the request's
+/// size, and surf's own backend reads what came before the end only if the whole request could be written.
+fn is_closed(error: &surf::Error) -> bool {
+    error.to_string() == "connection closed"
 }
 
 /// The body, as much of it as arrives in time, and what went wrong, if anything did.

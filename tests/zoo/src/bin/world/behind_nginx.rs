@@ -262,6 +262,35 @@ impl World {
         ensure(met > 0, "no session noticed the restart")?;
         Ok(format!("{}, {met} had to retry", summary(&outcomes)))
     }
+
+    /// All at once, so that they also compete for two processors.
+    pub(crate) fn together(&self) -> Checked {
+        const PATHS: [&str; 7] = [
+            "buffered",
+            "unbuffered",
+            "small",
+            "abrupt",
+            "busy",
+            "down",
+            "cut",
+        ];
+        let clients = Clients::default();
+        let each = PATHS
+            .iter()
+            .flat_map(|path| PAIRS.iter().map(move |pair| (*path, pair)));
+        let outcomes = on_each(each, |(path, pair)| {
+            let url = format!("http://127.0.0.1:{}/{path}", self.ports.http);
+            let plan = Plan::new(format!("together-{path}-{}", pair.name), url);
+            plan.run(pair, &clients, |handle| {
+                bursts(handle);
+                log(handle, 20, 9000);
+            })
+        });
+        for outcome in &outcomes {
+            outcome.lost_nothing(&self.collector)?;
+        }
+        Ok(summary(&outcomes))
+    }
 }
 
 pub(crate) fn summary(outcomes: &[Outcome]) -> String {

@@ -5,8 +5,11 @@
 extern crate alloc;
 
 mod behind_nginx;
+mod early;
 mod links;
+mod names;
 mod proxies;
+mod refused_early;
 mod relay;
 mod report;
 mod servers;
@@ -68,14 +71,34 @@ const CHECKS: &[Check] = &[
         World::cut,
     ),
     ("nginx, reloaded, stopped and started", World::restarts),
+    ("nginx, a hundred sessions at once", World::together),
+    (
+        "413 before the body is sent, connection closed",
+        World::early_413,
+    ),
+    (
+        "429 before the body is sent, connection closed",
+        World::early_429,
+    ),
+    (
+        "401 before the body is sent, connection closed",
+        World::early_401,
+    ),
     ("TLS, by an authority that the client trusts", World::https),
     ("TLS, by an unknown authority", World::https_of_a_stranger),
+    ("a proxy that the client is given", World::proxy_of_a_client),
 ];
 
 /// Checks that change the network, so it must be one's own.
 const NETWORK_CHECKS: &[Check] = &[
     ("http_proxy", World::http_proxy),
     ("HTTPS_PROXY", World::https_proxy),
+    ("no_proxy", World::no_proxy),
+    ("http_proxy and loopback", World::loopback_needs_no_proxy),
+    (
+        "a name whose first address swallows packets",
+        World::first_address_is_dead,
+    ),
     ("packets that take 20 ms or are lost", World::slow_and_lossy),
     ("packets that vanish for 3 s", World::packets_vanish),
     (

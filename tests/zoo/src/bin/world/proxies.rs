@@ -1,4 +1,5 @@
-//! A forward proxy, named by the variables that programs read: each session is a program of its own.
+//! A forward proxy, named by the variables that programs read, where each session is a program of its own, or to a
+//! client's builder.
 
 use crate::World;
 use crate::behind_nginx::bursts;
@@ -8,6 +9,7 @@ use crate::sessions::{Clients, Http, Plan, each_of, pair_of};
 use crate::tls::trusting;
 use std::path::Path;
 use std::process::Command;
+use tinkex_telemetry::{Reqwest, Ureq};
 
 const CLIENTS: [Http; 2] = [Http::Ureq, Http::Reqwest];
 
@@ -91,6 +93,50 @@ impl World {
             &url,
             &[("HTTPS_PROXY", &self.proxy_url())],
             true,
+        )
+    }
+
+    /// A proxy that is named to the client is used for every host.
+    pub(crate) fn proxy_of_a_client(&self) -> Checked {
+        let tinyproxy = Tinyproxy::start(&self.folder, self.ports)?;
+        let proxy = self.proxy_url();
+        let for_reqwest = proxy.clone();
+        let clients = Clients {
+            ureq: Box::new(move || Ureq::builder().proxy(&proxy).expect("a proxy").build()),
+            reqwest: Box::new(move || {
+                let builder = Reqwest::builder().proxy(&for_reqwest).expect("a proxy");
+                builder.build().expect("a client")
+            }),
+            ..Clients::default()
+        };
+        each_of(&CLIENTS, |http| {
+            let before = tinyproxy.requests();
+            let url = format!("http://127.0.0.1:{}/buffered", self.ports.http);
+            let plan = Plan::new(format!("proxied-{http:?}"), url);
+            let outcome = plan.run(pair_of(http), &clients, bursts);
+            outcome.delivered_once(&self.collector)?;
+            let count = tinyproxy.requests() - before;
+            ensure(count > 0, "the proxy was not used")?;
+            Ok(format!("{} events", outcome.stats.delivered))
+        })
+    }
+
+    pub(crate) fn no_proxy(&self) -> Checked {
+        let url = format!("http://backend.test:{}/buffered", self.ports.http);
+        let variables = [
+            ("http_proxy", &*self.proxy_url()),
+            ("no_proxy", "elsewhere.test, backend.test"),
+        ];
+        self.through("exempt", &url, &variables, false)
+    }
+
+    pub(crate) fn loopback_needs_no_proxy(&self) -> Checked {
+        let url = format!("http://127.0.0.1:{}/buffered", self.ports.http);
+        self.through(
+            "loopback",
+            &url,
+            &[("http_proxy", &self.proxy_url())],
+            false,
         )
     }
 }

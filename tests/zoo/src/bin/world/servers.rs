@@ -113,7 +113,7 @@ impl Nginx {
         let Some(mut master) = self.master.take() else {
             return Ok(());
         };
-        let signalled = self.signal("stop");
+        let signalled = signal(&master, "TERM");
         if signalled.is_err() || !ends(&mut master) {
             let _ = master.kill();
             let _ = master.wait();
@@ -123,7 +123,10 @@ impl Nginx {
 
     /// New workers take over; the old ones end when their connections do.
     pub(crate) fn reload(&self) -> Result<(), String> {
-        self.signal("reload")
+        match &self.master {
+            Some(master) => signal(master, "HUP"),
+            None => Err("nginx is not running".to_owned()),
+        }
     }
 
     /// The requests so far, except those that are still in progress.
@@ -142,13 +145,6 @@ impl Nginx {
             .collect::<Vec<_>>()
             .try_into()
             .unwrap_or_default()
-    }
-
-    fn signal(&self, signal: &str) -> Result<(), String> {
-        let arguments = self.arguments();
-        let mut arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        arguments.extend(["-s", signal]);
-        run("nginx", &arguments).map(drop)
     }
 }
 
@@ -222,6 +218,12 @@ impl Drop for Tinyproxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// By the shell's own command: not every machine has another.
+fn signal(child: &Child, signal: &str) -> Result<(), String> {
+    let command = format!("kill -{signal} {}", child.id());
+    run("sh", &["-c", &command]).map(drop)
 }
 
 /// Waits until something accepts connections there.

@@ -250,16 +250,16 @@ pub(crate) fn each_of(clients: &[Http], check: impl Fn(Http) -> Checked) -> Chec
     Ok(seen.join(", "))
 }
 
-/// Runs a session on each pair at once.
-pub(crate) fn on_each<'a>(
-    pairs: impl IntoIterator<Item = &'a Pair>,
-    run: impl Fn(&'a Pair) -> Outcome + Sync,
+/// Runs a session for each of these, all at once.
+pub(crate) fn on_each<T: Send>(
+    each: impl IntoIterator<Item = T>,
+    run: impl Fn(T) -> Outcome + Sync,
 ) -> Vec<Outcome> {
     std::thread::scope(|scope| {
         let run = &run;
-        let threads: Vec<_> = pairs
+        let threads: Vec<_> = each
             .into_iter()
-            .map(|pair| scope.spawn(move || run(pair)))
+            .map(|one| scope.spawn(move || run(one)))
             .collect();
         let outcomes = threads.into_iter().map(|thread| thread.join());
         outcomes.map(|outcome| outcome.expect("no panic")).collect()

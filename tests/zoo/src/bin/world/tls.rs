@@ -5,15 +5,10 @@ use crate::behind_nginx::{bursts, summary};
 use crate::report::{Checked, ensure};
 use crate::servers::run;
 use crate::sessions::{Clients, Http, PAIRS, Pair, Plan, on_each};
-use alloc::sync::Arc;
 use core::time::Duration;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use std::fs;
 use std::path::Path;
 use tinkex_telemetry::{Reqwest, Ureq};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// Writes an authority, and nginx's certificate for 127.0.0.1 and `backend.test` signed by it, to the folder.
 pub(crate) fn write_certificates(folder: &Path) -> Result<(), String> {
@@ -75,8 +70,14 @@ pub(crate) fn trusting(folder: &Path) -> Result<Clients, String> {
     let ca = fs::read(folder.join("ca.pem")).map_err(|error| error.to_string())?;
     let for_reqwest = ca.clone();
     Ok(Clients {
-        ureq: Box::new(move || ureq_with(&ca)),
-        reqwest: Box::new(move || reqwest_with(&for_reqwest)),
+        ureq: Box::new(move || {
+            let builder = Ureq::builder().root_certificates(&ca);
+            builder.expect("an authority").build()
+        }),
+        reqwest: Box::new(move || {
+            let builder = Reqwest::builder().root_certificates(&for_reqwest);
+            builder.expect("an authority").build().expect("a client")
+        }),
         ..Clients::default()
     })
 }
@@ -120,36 +121,4 @@ impl World {
             outcomes.len()
         ))
     }
-}
-
-fn ureq_with(ca: &[u8]) -> Ureq {
-    let roots = Certificate::from_pem(ca).expect("a certificate");
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::Specific(Arc::new(vec![roots])))
-        .build();
-    let agent = ureq::Agent::config_builder()
-        .tls_config(tls)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .build()
-        .new_agent();
-    Ureq::with_agent(agent)
-}
-
-fn reqwest_with(ca: &[u8]) -> Reqwest {
-    let mut roots = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_slice(ca).expect("a certificate");
-    roots.add(certificate).expect("an authority");
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(ring)
-        .with_safe_default_protocol_versions()
-        .expect("versions of TLS")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(config)
-        .redirect(reqwest::redirect::Policy::none())
-        .build();
-    Reqwest::with_client(client.expect("a client"))
 }
