@@ -6,7 +6,7 @@ use super::op::Op;
 use super::settling::settling_bound;
 use crate::event::Severity;
 use crate::session::{Handle, Options};
-use crate::stats::Drain;
+use crate::stats::{Drain, Stats};
 use crate::time::Instant;
 use crate::{fields, sometimes};
 use alloc::boxed::Box;
@@ -140,7 +140,7 @@ impl AppSession {
         assert!(drain.is_drained(), "not settled after {bound:?}: {stats:?}");
     }
 
-    fn log_text(&self, bytes: u32) {
+    pub(super) fn log_text(&self, bytes: u32) {
         let text: String = core::iter::repeat_n('x', bytes as usize).collect();
         let before = self.handle.stats().refused.event_too_large;
         let accepted = self.handle.log("text", fields! { text: text.as_str() });
@@ -259,6 +259,11 @@ impl AppSession {
         let end = u64::from(!before.session_ended);
         assert_eq!(after.accepted, before.accepted + end, "{after:?}");
         assert!(!self.handle.log("late", ()));
+        if end == 1
+            && let Some(index) = self.index_of_the_end()
+        {
+            assert_eq!(index + 1, indices_taken(&after), "{after:?}");
+        }
         // A later stop waits no longer than its own timeout, and does not move the deadline of the first.
         if after.driver_alive && self.env.now() >= deadline {
             assert_eq!(after.queued, 0, "{after:?}");
@@ -281,6 +286,13 @@ impl AppSession {
             "a stop gives up early"
         );
         drain
+    }
+
+    /// The index of `SESSION_END`, if the server has it.
+    fn index_of_the_end(&self) -> Option<u64> {
+        let state = self.env.0.world.state();
+        let id = self.handle.session_id()?;
+        state.server.sessions.get(id)?.ended_at()
     }
 
     /// A wait ends at its deadline at the latest; after a suspension, when the machine wakes.
@@ -332,6 +344,16 @@ impl AppSession {
             "the clock is near its maximum"
         );
     }
+}
+
+/// How many indices a session has taken: one for each event that it accepted, and for each that it lost by a refusal.
+pub(super) const fn indices_taken(stats: &Stats) -> u64 {
+    let refused = &stats.refused;
+    stats.accepted
+        + refused.queue_full
+        + refused.event_too_large
+        + refused.unencodable
+        + refused.scrub_panicked
 }
 
 /// Whether the first future completes before the second.

@@ -46,7 +46,7 @@ pub(super) struct Inner {
     local: SimLocalSpawner,
     pub(super) sessions: RefCell<Vec<OpenedSession>>,
     pub(super) commands: RefCell<Vec<Command>>,
-    seed: u64,
+    pub(super) seed: u64,
     pub(super) is_healed: Cell<bool>,
     /// The number of times that a task was polled.
     pub(super) turns: Cell<u64>,

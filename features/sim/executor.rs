@@ -54,6 +54,8 @@ pub struct SimExecutor {
     fired: Option<Waker>,
     /// The task that set this timer, until it is polled: it bypasses the inbox.
     next: Option<usize>,
+    /// Decides when a task moves, if tasks do.
+    moves: Option<Rng>,
 }
 
 struct Task {
@@ -94,7 +96,14 @@ impl SimExecutor {
             rng,
             fired: None,
             next: None,
+            moves: None,
         }
+    }
+
+    /// From now on tasks move, as a future does that is first polled in one task and then awaited in another: now and
+    /// then a task that waits is polled again at once, with a new waker, and its old one wakes nothing.
+    pub(super) fn move_tasks(&mut self, rng: Rng) {
+        self.moves = Some(rng);
     }
 
     /// The spawner and clock of this executor, for [`Builder::runtime`](crate::session::Builder::runtime).
@@ -223,6 +232,23 @@ impl SimExecutor {
 
     fn poll(&mut self, index: usize) {
         if let Some(Some(task)) = self.tasks.get_mut(index) {
+            let mut context = Context::from_waker(&task.waker);
+            if let Poll::Ready(()) = task.future.as_mut().poll(&mut context) {
+                return self.remove(index);
+            }
+        }
+        if self.moves.as_mut().is_some_and(|rng| rng.below(4) == 0) {
+            self.poll_elsewhere(index);
+        }
+    }
+
+    /// Moves a task that waits, and polls it in its new place.
+    #[cold]
+    fn poll_elsewhere(&mut self, index: usize) {
+        if let Some(Some(task)) = self.tasks.get_mut(index) {
+            let signal = Arc::new(Signal::new(index, Arc::clone(self.spawner.inbox())));
+            task.waker = Waker::from(Arc::clone(&signal));
+            core::mem::replace(&mut task.signal, signal).retire();
             let mut context = Context::from_waker(&task.waker);
             if let Poll::Ready(()) = task.future.as_mut().poll(&mut context) {
                 self.remove(index);

@@ -92,7 +92,10 @@ impl SimHttp {
         let mut state = self.0.state();
         let mut rng = state.draw(Draw::Exchange);
         let mut latency = |spread| Duration::from_micros(500 + rng.below(spread));
-        let (request_delay, mut response_delay) = (latency(10_000), latency(10_000));
+        let (mut request_delay, mut response_delay) = (latency(10_000), latency(10_000));
+        if state.server.is_instant {
+            (request_delay, response_delay) = (Duration::ZERO, Duration::ZERO);
+        }
         let slow = Duration::from_micros(rng.below(10_000_000));
         let keeps_on_stall = rng.below(2) == 0;
         if state.occurs(&mut rng, Fault::Slow) {
@@ -123,8 +126,10 @@ impl SimHttp {
     }
 
     async fn delay(&self, duration: Duration) {
-        let clock = &self.0.clock;
-        clock.sleep_until(clock.after(duration)).await;
+        if !duration.is_zero() {
+            let clock = &self.0.clock;
+            clock.sleep_until(clock.after(duration)).await;
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! What must hold exactly without faults, whatever happened before: the end of every workload checks it.
 
+mod ends;
+mod queue;
+mod waits;
+
 use super::app::{AppSession, Unencodable};
 use super::env::Env;
 use super::reply::Reply;
+use super::rng::Rng;
 use super::settling::settling_bound;
 use crate::event::Severity;
 use crate::session::Options;
@@ -40,6 +45,13 @@ pub(super) async fn check(env: &Env, options: &Options) {
 
     open().sends_the_queue_on_drop().await;
     open().drops_the_queue_at_the_drop_timeout().await;
+
+    // A third of these for each seed, by a stream of its own: thousands of seeds must stay quick.
+    match Rng::stream(env.0.seed, 9).below(3) {
+        0 => ends::check(env, options).await,
+        1 => queue::check(env, options).await,
+        _ => waits::check(env, options).await,
+    }
 }
 
 impl AppSession {

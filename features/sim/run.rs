@@ -96,6 +96,11 @@ impl Sim {
         let clock = draw_clock(&faults, &mut Rng::stream(self.seed, 7));
         let world = World::new(clock.clone(), self.seed, faults.clone(), self.has_timeline);
         let mut executor = SimExecutor::with_clock(Rng::stream(self.seed, 1), clock.clone());
+        // In a quarter of the runs tasks move: the seed decides, by a stream of its own.
+        let mut moves = Rng::stream(self.seed, 8);
+        if moves.below(4) == 0 {
+            executor.move_tasks(moves);
+        }
         let env = Env::new(
             Arc::clone(&world),
             executor.spawner(),

@@ -47,6 +47,8 @@ pub(super) struct Server {
     pub(super) always: Option<Reply>,
     /// What was wrong with requests.
     pub(super) violations: Vec<String>,
+    /// Nothing takes time but what a reply's own delay asks for.
+    pub(super) is_instant: bool,
     /// The stored bodies, concatenated, while a check collects them.
     pub(super) bodies: Option<Vec<u8>>,
     large_requests: u64,
@@ -209,6 +211,11 @@ impl Record {
         }));
         self.distinct += 1;
         Ok(())
+    }
+
+    /// One more than the highest index.
+    pub(super) const fn next_index(&self) -> u64 {
+        self.events.len() as u64
     }
 
     /// The index of `SESSION_END`, once the server has it.

@@ -69,6 +69,8 @@ pub(super) struct Signal {
     task: usize,
     /// Whether the task is on the ready list. Written under the inbox's lock only.
     is_ready: AtomicBool,
+    /// The task has moved, so this wakes nothing. Written under the inbox's lock only.
+    is_retired: AtomicBool,
     inbox: Arc<Inbox>,
 }
 
@@ -77,6 +79,7 @@ impl Signal {
         Self {
             task,
             is_ready: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
             inbox,
         }
     }
@@ -84,6 +87,16 @@ impl Signal {
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
         self.is_ready.load(Ordering::Relaxed)
+    }
+
+    /// The task has moved: from now on only its new waker wakes it.
+    pub(super) fn retire(&self) {
+        let mut inbox = self.inbox.lock();
+        self.is_retired.store(true, Ordering::Relaxed);
+        if self.is_ready() {
+            inbox.ready.retain(|&ready| ready != self.task);
+            self.clear(&mut inbox);
+        }
     }
 
     /// The executor has taken the task off the ready list.
@@ -100,7 +113,7 @@ impl Wake for Signal {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let mut inbox = self.inbox.lock();
-        if !self.is_ready() {
+        if !self.is_ready() && !self.is_retired.load(Ordering::Relaxed) {
             self.is_ready.store(true, Ordering::Relaxed);
             inbox.ready.push(self.task);
             self.inbox.set_may_have_work(&mut inbox, true);
