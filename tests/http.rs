@@ -306,6 +306,35 @@ fn a_stalled_server_costs_an_attempt_and_does_not_delay_the_next() {
     });
 }
 
+/// In real time, since it is about a response that comes late.
+#[test]
+fn a_late_response_is_not_taken_for_that_of_the_next_request() {
+    // The application's own agent, whose calls are not ended when they are given up.
+    let mut client = Ureq::with_agent(ureq::Agent::new_with_defaults());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        for (millis, status) in [(200, "204 Late"), (600, "202 In time")] {
+            let (stream, _) = listener.accept().expect("a connection");
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(millis));
+                respond(&stream, format!("HTTP/1.1 {status}\r\n\r\n").as_bytes())
+            });
+        }
+    });
+    let request = || {
+        let request = Request::post(url.as_str()).body(Bytes::from_static(b"{}"));
+        request.expect("a request")
+    };
+    runtime().block_on(async {
+        let given_up = Duration::from_millis(50);
+        let first = tokio::time::timeout(given_up, client.send(request())).await;
+        assert!(first.is_err(), "{first:?}");
+        let second = client.send(request()).await.expect("a response");
+        assert_eq!(second.status(), 202);
+    });
+}
+
 #[test]
 fn an_unreachable_server_is_retried_and_named_as_the_reason() {
     for (name, start) in CLIENTS {
@@ -505,7 +534,9 @@ fn hanging_calls_of_an_agent_that_is_not_ours_are_bounded_in_number_and_time_out
     );
     collector.always(Reply::accept());
     // The threads end in real time, after the agent's timeout.
+    let end = Instant::now() + BOUND;
     while format!("{client:?}").contains("threads: 8") {
+        assert!(Instant::now() < end, "{client:?}");
         thread::yield_now();
     }
     let response = runtime().block_on(client.send(post(&collector)));

@@ -408,6 +408,29 @@ fn child_has_a_forking_transport() {
     assert_eq!(parent.stats().delivered, 2_002);
 }
 
+#[test]
+fn a_task_that_forks_ends_in_the_child_with_its_thread() {
+    run("child_spawns_a_forking_task");
+}
+
+#[test]
+fn child_spawns_a_forking_task() {
+    let Some(path) = journal() else { return };
+    let parent = session("parent", Journal::new(&path)).start();
+    let parent = parent.expect("the session starts");
+    let (sender, codes) = mpsc::channel();
+    let task = async move {
+        let code = match ::fork::fork_process().expect("the fork succeeds") {
+            // The child has no other thread, so nothing there can wake this task: thread and process must end.
+            ProcessFork::Child => core::future::pending().await,
+            ProcessFork::Parent(child) => exit_code(child),
+        };
+        let _ = sender.send(code);
+    };
+    parent.handle().spawn(task).expect("a thread");
+    assert_eq!(codes.recv_timeout(2 * BOUND), Ok(0));
+}
+
 /// Counts the events sent by the process that created it, and aborts any other that sends.
 struct Counting {
     process: u32,
