@@ -51,9 +51,13 @@ impl Kept {
         let mut context = Context::from_waker(Waker::noop());
         let mut driver = pin!(driver.run());
         reporter.flush();
-        while reporter.stats().queued > 0 {
+        for _ in 0..1_000 {
+            if reporter.stats().queued == 0 {
+                break;
+            }
             assert!(driver.as_mut().poll(&mut context).is_pending());
         }
+        assert_eq!(reporter.stats().queued, 0);
         let all = self.0.lock().expect("not poisoned");
         let generic = all.iter().filter(|event| event["event"] == "GENERIC_EVENT");
         generic.cloned().collect()

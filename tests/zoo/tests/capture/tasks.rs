@@ -42,7 +42,9 @@ fn expected() -> Vec<(String, String)> {
 
 /// Waits for the detached task, which may run at any time.
 async fn settle(session: &Handle) {
+    let give_up = std::time::Instant::now() + BOUND;
     while session.stats().accepted < 4 {
+        assert!(std::time::Instant::now() < give_up, "the task does not run");
         ::smol::future::yield_now().await;
     }
     assert!(session.stop(BOUND).await.all_delivered());
@@ -73,7 +75,9 @@ fn tasks_on_tokio_in_both_flavours() {
         let kept = runtime.block_on(async {
             let (session, kept) = tokio();
             check_tasks(&session).await;
+            let give_up = std::time::Instant::now() + BOUND;
             while session.stats().accepted < 4 {
+                assert!(std::time::Instant::now() < give_up, "the task does not run");
                 ::tokio::task::yield_now().await;
             }
             assert!(session.stop(BOUND).await.all_delivered());
