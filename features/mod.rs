@@ -1,5 +1,5 @@
 //! The adapters: everything that touches a runtime, a thread or a socket. One file or folder for each Cargo feature;
-//! `common`, `init` and `wire` serve several.
+//! `common`, `init`, `origins` and `wire` serve several.
 
 #[cfg(feature = "anyhow")]
 mod anyhow;
@@ -26,6 +26,7 @@ mod eyre;
 pub(crate) mod http;
 #[cfg(all(feature = "thread", feature = "ureq"))]
 pub(crate) mod init;
+pub(crate) mod origins;
 #[cfg(feature = "reqwest")]
 pub(crate) mod reqwest;
 #[cfg(feature = "reqwest-middleware")]

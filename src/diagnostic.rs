@@ -1,16 +1,16 @@
 //! Diagnostics: what the reporter says about itself, counted at the source and reported at a limited rate.
 
 use crate::stats::DropReason;
-use crate::text::Reason;
-use crate::time::Instant;
 use core::fmt;
-use core::time::Duration;
+
+#[cfg(feature = "std")]
+use crate::sys::console;
 
 /// A diagnostic of the reporter, passed to the observer set with
 /// [`Builder::on_diagnostic`](crate::session::Builder::on_diagnostic), or else to the `log` facade.
 ///
-/// The first diagnostic of a kind is reported at once, further ones at most every 10 s; `count` covers the time since
-/// the last report. [`Display`](fmt::Display) prints one line, which never contains the API key.
+/// The first diagnostic of a kind is reported at once, further ones at most every 10 s, or when a wait ends that has seen
+/// losses, a session stops, or its driver is dropped; `count` covers the time since the last report. [`Display`](fmt::Display) prints one line, which never contains the API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic<'a> {
@@ -22,9 +22,11 @@ pub struct Diagnostic<'a> {
     pub reason: &'a str,
     /// The id of the session.
     pub session_id: &'a str,
-    /// The limit that was reached: `max_queue_size`, `max_event_bytes` or `max_retries`, depending on the kind; `None`
-    /// where the kind has no limit.
+    /// The limit that was reached, as a number of events, bytes or retries; `None` where the kind has no limit.
     pub limit: Option<usize>,
+    /// The option that sets the limit; `None` where the kind has no limit, or memory itself is the limit: it could not be
+    /// allocated, or is of a fixed size.
+    pub limit_name: Option<&'static str>,
 }
 
 /// The kind of a [`Diagnostic`].
@@ -45,12 +47,15 @@ pub enum DiagnosticKind {
     Rejected,
     /// A single event was dropped because the backend found it too large.
     TooLarge,
-    /// Events were dropped because a stop reached its deadline.
+    /// Events were dropped because a stop reached its deadline; `reason` says why they had not been sent by then.
     Shutdown,
     /// A fatal exception was logged.
     ExceptionLogged,
     /// Events were logged after a fatal exception had ended the session. They are still sent.
     LoggedAfterEnd,
+    /// There is no driver to send what is queued, `count` events: its executor has ended, or it was dropped. Reported when
+    /// that happens, and for the first event that is accepted after it.
+    NoDriver,
     /// Events were refused because the scrub hook panicked; `reason` describes the first.
     ScrubPanicked,
     /// The backend sent an informational message about the session; `reason` is its text.
@@ -70,10 +75,10 @@ pub enum DiagnosticKind {
 
 impl DiagnosticKind {
     /// The number of kinds that are counted at the source and reported by the driver: the first ones.
-    const COUNT: usize = if cfg!(feature = "std") { 11 } else { 10 };
+    pub(crate) const COUNT: usize = if cfg!(feature = "std") { 12 } else { 11 };
 
     /// The counted kinds, in the order of their slots.
-    const COUNTED: [Self; Self::COUNT] = [
+    pub(crate) const COUNTED: [Self; Self::COUNT] = [
         Self::QueueFull,
         Self::EventTooLarge,
         Self::Unencodable,
@@ -84,6 +89,7 @@ impl DiagnosticKind {
         Self::Shutdown,
         Self::ExceptionLogged,
         Self::LoggedAfterEnd,
+        Self::NoDriver,
         #[cfg(feature = "std")]
         Self::ScrubPanicked,
     ];
@@ -96,6 +102,30 @@ impl DiagnosticKind {
             DropReason::TooLarge => Self::TooLarge,
             DropReason::Shutdown => Self::Shutdown,
         }
+    }
+
+    /// Whether events are lost.
+    #[cfg(feature = "std")]
+    pub(crate) const fn is_loss(self) -> bool {
+        matches!(
+            self,
+            Self::QueueFull
+                | Self::EventTooLarge
+                | Self::Unencodable
+                | Self::RetriesExhausted
+                | Self::Rejected
+                | Self::TooLarge
+                | Self::Shutdown
+                | Self::ScrubPanicked
+        )
+    }
+
+    /// Whether a batch was given up, so that its attempts must be reported before.
+    pub(crate) const fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::RetriesExhausted | Self::Rejected | Self::TooLarge | Self::Shutdown
+        )
     }
 
     /// The level at which the default observer logs this kind.
@@ -119,10 +149,16 @@ impl fmt::Display for Diagnostic<'_> {
             ..
         } = self;
         let limit = limit.unwrap_or_default();
+        let events = Counted(*count, "event");
         match self.kind {
-            DiagnosticKind::QueueFull => {
-                write!(f, "Telemetry queue full ({limit}), dropping event ({count} refused)")
-            }
+            DiagnosticKind::QueueFull => match self.limit_name {
+                Some(name) => {
+                    write!(f, "Telemetry queue full ({name}: {limit}), dropping event ({count} refused)")
+                }
+                None => {
+                    write!(f, "Telemetry queue full (no memory beyond {limit} bytes), dropping event ({count} refused)")
+                }
+            },
             DiagnosticKind::EventTooLarge => {
                 write!(f, "Telemetry event larger than {limit} bytes, dropping event ({count} refused)")
             }
@@ -130,19 +166,24 @@ impl fmt::Display for Diagnostic<'_> {
                 write!(f, "Telemetry event cannot be encoded, dropping event ({count} refused): {reason}")
             }
             DiagnosticKind::AttemptFailed => {
-                write!(f, "Telemetry send failed, will retry ({count} attempts): {reason}")
+                let attempts = Counted(*count, "attempt");
+                write!(f, "Telemetry send failed, will retry ({attempts}): {reason}")
             }
             DiagnosticKind::RetriesExhausted => {
-                write!(f, "Telemetry send failed after {limit} retries: {reason} ({count} events dropped)")
+                let retries = Counted(limit as u64, "retry");
+                write!(f, "Telemetry send failed after {retries}: {reason} ({events} dropped)")
             }
             DiagnosticKind::Rejected => {
-                write!(f, "Telemetry rejected by the backend: {reason} ({count} events dropped)")
+                write!(f, "Telemetry rejected by the backend: {reason} ({events} dropped)")
             }
             DiagnosticKind::TooLarge => {
-                write!(f, "Telemetry event too large for the backend: {reason} ({count} events dropped)")
+                write!(f, "Telemetry event too large for the backend: {reason} ({events} dropped)")
             }
             DiagnosticKind::Shutdown => {
-                write!(f, "Telemetry stopped before everything was sent ({count} events dropped)")
+                write!(f, "Telemetry stopped before everything was sent: {reason} ({events} dropped)")
+            }
+            DiagnosticKind::NoDriver => {
+                write!(f, "Telemetry has no driver to send what is queued, which has ended with its executor or was dropped ({events} queued)")
             }
             DiagnosticKind::ExceptionLogged => {
                 write!(f, "Exception logged for session ID: {}", self.session_id)
@@ -163,6 +204,20 @@ impl fmt::Display for Diagnostic<'_> {
     }
 }
 
+/// A count with its noun, which ends in `s` or, after a `y`, in `ies` unless it is one.
+struct Counted(u64, &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, noun) = *self;
+        match noun.strip_suffix('y') {
+            _ if count == 1 => write!(f, "{count} {noun}"),
+            Some(stem) => write!(f, "{count} {stem}ies"),
+            None => write!(f, "{count} {noun}s"),
+        }
+    }
+}
+
 /// Receives diagnostics.
 pub(crate) enum Observer {
     /// The `log` facade.
@@ -174,188 +229,59 @@ pub(crate) enum Observer {
 }
 
 impl Observer {
-    /// Passes on a diagnostic. With `std`, a panic of the observer is caught and ignored.
-    pub(crate) fn notify(&self, diagnostic: &Diagnostic<'_>) {
+    /// Passes on a diagnostic. Returns false if nothing listens. With `std`, a panic of the observer is caught and
+    /// ignored.
+    pub(crate) fn notify(&self, diagnostic: &Diagnostic<'_>) -> bool {
         let notify = || match self {
-            Self::Log => {
-                log::log!(target: "tinkex_telemetry", diagnostic.kind.level(), "{diagnostic}")
-            }
+            Self::Log => to_log(diagnostic),
             #[cfg(not(feature = "alloc"))]
-            Self::Function(observe) => observe(diagnostic),
+            Self::Function(observe) => {
+                observe(diagnostic);
+                true
+            }
             #[cfg(feature = "alloc")]
-            Self::Boxed(observe) => observe(diagnostic),
+            Self::Boxed(observe) => {
+                observe(diagnostic);
+                true
+            }
         };
-        let _ = crate::sys::panics::catch(notify);
+        crate::sys::panics::catch(notify).unwrap_or(true)
+    }
+
+    /// Whether nothing listens, and `TINKER_LOG` asks neither for diagnostics nor for silence.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::Log)
+            && log::max_level() == log::LevelFilter::Off
+            && console::wanted() == console::Wanted::Losses
+    }
+
+    /// Looks at `TINKER_LOG`, if it counts, to report a value that is unknown.
+    #[cfg(feature = "std")]
+    pub(crate) fn check_console(&self) {
+        let _ = self.is_silent();
     }
 }
 
-/// A diagnostic on its way from the engine to the observer.
-pub(crate) struct Notice {
-    pub(crate) kind: DiagnosticKind,
-    pub(crate) count: u64,
-    pub(crate) reason: Reason,
-}
-
-/// What has happened and has not been reported yet, by kind.
-#[derive(Default)]
-pub(crate) struct Notices {
-    counts: [u32; DiagnosticKind::COUNT],
-    quiet_until: [QuietUntil; DiagnosticKind::COUNT],
-    reasons: Reasons,
-}
-
-/// The time until which a kind is not reported again.
-#[cfg(feature = "alloc")]
-#[derive(Clone, Copy, Default)]
-struct QuietUntil(Option<Instant>);
-
-#[cfg(feature = "alloc")]
-impl QuietUntil {
-    const fn new(at: Option<Instant>) -> Self {
-        Self(at)
-    }
-
-    fn end(self) -> Instant {
-        self.0.unwrap_or(Instant::ORIGIN)
-    }
-}
-
-/// The time until which a kind is not reported again, in half the memory and rounded up by at most 2 s.
-#[cfg(not(feature = "alloc"))]
-#[derive(Clone, Copy, Default)]
-struct QuietUntil(u32);
-
-#[cfg(not(feature = "alloc"))]
-impl QuietUntil {
-    const SHIFT: u32 = 20;
-
-    fn new(at: Option<Instant>) -> Self {
-        let whole = at.map_or(0, |at| (at.as_micros() >> Self::SHIFT) + 1);
-        Self(u32::try_from(whole).unwrap_or(u32::MAX))
-    }
-
-    const fn end(self) -> Instant {
-        Instant::from_micros((self.0 as u64) << Self::SHIFT)
-    }
-}
-
-/// The pending reason of each kind: for refusals the first since the last report, for batches the latest.
-#[cfg(feature = "alloc")]
-#[derive(Default)]
-struct Reasons {
-    unencodable: Reason,
-    scrub: Reason,
-    send: Reason,
-}
-
-#[cfg(feature = "alloc")]
-impl Reasons {
-    fn set(&mut self, kind: DiagnosticKind, reason: Reason) {
-        match kind {
-            DiagnosticKind::Unencodable => self.unencodable = reason,
-            DiagnosticKind::ScrubPanicked => self.scrub = reason,
-            _ => self.send = reason,
-        }
-    }
-
-    fn get(&self, kind: DiagnosticKind) -> Reason {
-        match kind {
-            DiagnosticKind::Unencodable => self.unencodable.clone(),
-            DiagnosticKind::ScrubPanicked => self.scrub.clone(),
-            _ => self.send.clone(),
-        }
-    }
-}
-
-/// One reason for all kinds, to save memory: a later one replaces it.
-#[cfg(not(feature = "alloc"))]
-#[derive(Default)]
-struct Reasons {
-    reason: Reason,
-    is_unencodable: bool,
-}
-
-#[cfg(not(feature = "alloc"))]
-impl Reasons {
-    fn set(&mut self, kind: DiagnosticKind, reason: Reason) {
-        self.is_unencodable = kind == DiagnosticKind::Unencodable;
-        self.reason = reason;
-    }
-
-    fn get(&self, kind: DiagnosticKind) -> Reason {
-        if self.is_unencodable == (kind == DiagnosticKind::Unencodable) {
-            self.reason.clone()
-        } else {
-            Reason::default()
-        }
-    }
-}
-
-impl Notices {
-    const INTERVAL: Duration = Duration::from_secs(10);
-
-    /// Counts events of a kind. Returns true if none were pending, so that the driver must be woken.
-    pub(crate) fn add(&mut self, kind: DiagnosticKind, count: u64) -> bool {
-        // The other kinds are reported directly, at their source.
-        let Some(pending) = self.counts.get_mut(kind as usize) else {
-            return false;
+/// Logs a diagnostic; to stderr if the program has no logger and `TINKER_LOG` asks for it.
+fn to_log(diagnostic: &Diagnostic<'_>) -> bool {
+    let level = diagnostic.kind.level();
+    #[cfg(feature = "std")]
+    if log::max_level() == log::LevelFilter::Off {
+        return match console::wanted() {
+            console::Wanted::Losses => false,
+            console::Wanted::Nothing => true,
+            console::Wanted::Level(least) => {
+                if level <= least {
+                    let id = diagnostic.session_id;
+                    console::write_line(format_args!("{level} {diagnostic} [session {id:?}]"));
+                }
+                true
+            }
         };
-        let is_first = *pending == 0;
-        *pending = pending.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-        is_first
     }
-
-    /// Counts events of a kind and records the reason: for refusals the first until it is reported, for batches the
-    /// latest.
-    pub(crate) fn add_with_reason(
-        &mut self,
-        kind: DiagnosticKind,
-        count: u64,
-        reason: Reason,
-    ) -> bool {
-        let is_first = self.add(kind, count);
-        let is_refusal = matches!(
-            kind,
-            DiagnosticKind::Unencodable | DiagnosticKind::ScrubPanicked
-        );
-        if is_first || !is_refusal {
-            self.reasons.set(kind, reason);
-        }
-        is_first
-    }
-
-    /// The next kind to report. `all` includes kinds that were reported less than 10 s ago.
-    pub(crate) fn next(&mut self, now: Instant, all: bool) -> Option<Notice> {
-        let may_report = |until: QuietUntil| all || until.end() <= now;
-        let is_due = |kind: &&DiagnosticKind| {
-            let at = **kind as usize;
-            self.counts[at] > 0 && may_report(self.quiet_until[at])
-        };
-        let kind = *DiagnosticKind::COUNTED.iter().find(is_due)?;
-        self.quiet_until[kind as usize] = QuietUntil::new(now.checked_add(Self::INTERVAL));
-        Some(Notice {
-            kind,
-            count: core::mem::take(&mut self.counts[kind as usize]).into(),
-            reason: match kind {
-                DiagnosticKind::Unencodable
-                | DiagnosticKind::ScrubPanicked
-                | DiagnosticKind::AttemptFailed
-                | DiagnosticKind::RetriesExhausted
-                | DiagnosticKind::Rejected
-                | DiagnosticKind::TooLarge => self.reasons.get(kind),
-                _ => Reason::default(),
-            },
-        })
-    }
-
-    /// The earliest time at which a pending kind may be reported.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        let counts = self.counts.iter().zip(&self.quiet_until);
-        counts
-            .filter(|(count, _)| **count > 0)
-            .map(|(_, until)| until.end())
-            .min()
-    }
+    log::log!(target: "tinkex_telemetry", level, "{diagnostic}");
+    true
 }
 
 #[cfg(test)]
@@ -364,20 +290,11 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn ten_thousand_refusals_are_reported_twice_in_ten_seconds_and_none_is_lost() {
-        let mut notices = Notices::default();
-        let (mut reports, mut counted) = (0, 0);
-        for event in 0..10_000 {
-            let now = Instant::from_micros(event * 1_100);
-            notices.add(DiagnosticKind::QueueFull, 1);
-            while let Some(notice) = notices.next(now, false) {
-                reports += 1;
-                counted += notice.count;
-            }
-        }
-        assert_eq!(reports, 2);
-        let rest = notices.next(Instant::ORIGIN, true).unwrap();
-        assert_eq!(counted + rest.count, 10_000);
+    fn one_is_singular() {
+        assert_eq!(Counted(1, "event").to_string(), "1 event");
+        assert_eq!(Counted(0, "event").to_string(), "0 events");
+        assert_eq!(Counted(1, "retry").to_string(), "1 retry");
+        assert_eq!(Counted(3, "retry").to_string(), "3 retries");
     }
 
     #[test]
@@ -395,6 +312,7 @@ mod tests {
             reason: "connection refused",
             session_id: "s",
             limit: Some(3),
+            limit_name: Some("max_retries"),
         };
         assert_eq!(
             diagnostic.to_string(),

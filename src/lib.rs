@@ -163,6 +163,11 @@
 //! * A `Serialize`, `Debug` or `Display` that recurses without writing anything, or that ignores errors and goes on, is
 //!   not stopped. `Some` and newtype structs are counted, although they write nothing; a type that passes the serializer
 //!   on by itself is not seen. Without `std` the stack that a text takes is not bounded.
+//! * `log` takes a lock, under which the queue may grow. In a signal handler it can hang for ever, as anything that takes
+//!   a lock or allocates; so it can in a global allocator that logs its own calls.
+//! * Where a program has set `SIGPIPE` to its default action, as some do for pipes, writing to a TLS connection that the
+//!   server has closed ends the process: Rust's own default, to ignore it, is needed.
+//! * Without an allocator the waits of a [`Reporter`] act when they are first polled, not when they are called.
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -284,6 +289,11 @@ pub mod runtime {
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub use crate::features::tokio::Tokio;
     pub use crate::spawner::{Placement, Runtime, SpawnError, Spawner, WouldDeadlock};
+}
+
+/// Targets of the crates whose records telemetry itself causes, for loggers that forward records to a session.
+pub mod targets {
+    pub use crate::features::origins::{ORIGINS, is_transport};
 }
 
 /// Transports and spawners without `Send`, for bare metal and single-threaded executors.

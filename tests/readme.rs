@@ -203,7 +203,8 @@ fn the_tables_of_losses_have_every_reason() {
 #[test]
 fn the_messages_in_the_table_of_remedies_are_those_that_are_written() {
     let code = read("src/diagnostic.rs");
-    for row in rows("docs/delivery.md", "message") {
+    let documents = ["docs/delivery.md", "README.md"];
+    for row in documents.iter().flat_map(|page| rows(page, "message")) {
         for part in codes(&row[0]).take(1).flat_map(|text| text.split('…')) {
             assert!(code.contains(part), "{part}");
         }

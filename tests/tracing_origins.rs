@@ -109,7 +109,7 @@ fn the_filter_excludes_every_crate_of_every_http_client_that_can_log() {
             assert!(
                 !can_log(&name) || is_allowed || is_excluded(&name),
                 "the HTTP client {client} depends on {name}, which can log: add it to ORIGINS in \
-                 features/tracing/filter.rs, or to the list above with a reason"
+                 features/origins.rs, or to the list above with a reason"
             );
         }
     }

@@ -7,12 +7,13 @@ impl Handle {
     /// Reports to the session's observer, or to the `log` facade if telemetry is off.
     pub(super) fn report(&self, kind: DiagnosticKind, reason: &str, session_id: &str) {
         let observer = self.session().map(|session| session.shared().observer());
-        observer.unwrap_or(&Observer::Log).notify(&Diagnostic {
+        let _ = observer.unwrap_or(&Observer::Log).notify(&Diagnostic {
             kind,
             count: 1,
             reason,
             session_id,
             limit: None,
+            limit_name: None,
         });
     }
 }

@@ -29,15 +29,14 @@ pub(crate) type Call = Box<dyn FnOnce() + Send>;
 
 /// Runs `call` on the leader, which is the calling thread, once it has polled the task that `waker` wakes.
 ///
-/// Returns the call if it cannot run here: on another thread, under another waker (a nested executor may already be
-/// blocked inside this poll), or with no standby thread.
+/// Returns the call if it cannot run here: on another thread, or under another waker (a nested executor may already be
+/// blocked inside this poll).
 pub(crate) fn run_on_leader(waker: &Waker, call: Call) -> Result<(), Call> {
     MEMBER.with_borrow_mut(|member| match member {
-        Some(member)
-            if member.call.is_none()
-                && member.waker.will_wake(waker)
-                && member.executor.ensure_follower() =>
-        {
+        Some(member) if member.call.is_none() && member.waker.will_wake(waker) => {
+            // Where no thread can be started, the call's own timeouts are all the deadlines there are. No other thread
+            // could make the call either.
+            let _ = member.executor.ensure_follower();
             member.call = Some(call);
             Ok(())
         }

@@ -1,64 +1,12 @@
 //! Which events and spans become telemetry: by target and level, and never what telemetry itself causes.
 
+use crate::features::origins;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use tracing_core::subscriber::Interest;
 use tracing_core::{Level, LevelFilter, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter};
-
-/// The crates that transports use, this one included, sorted. Add those of a new HTTP client here.
-///
-/// What they emit never becomes telemetry, whatever the filter says: sending it would make them emit more.
-pub(super) const ORIGINS: &[&str] = &[
-    "async_compat",
-    "async_executor",
-    "async_h1",
-    "async_io",
-    "async_native_tls",
-    "async_net",
-    "async_std",
-    "async_tls",
-    "blocking",
-    "curl",
-    "h2",
-    "h3",
-    "hickory_net",
-    "hickory_proto",
-    "hickory_resolver",
-    "http_client",
-    "http_types",
-    "hyper",
-    "hyper_rustls",
-    "hyper_tls",
-    "hyper_util",
-    "isahc",
-    "mio",
-    "native_tls",
-    "polling",
-    "quinn",
-    "quinn_proto",
-    "quinn_udp",
-    "reqwest",
-    "rustls",
-    "rustls_native_certs",
-    "rustls_platform_verifier",
-    "rustls_webpki",
-    "smol",
-    "surf",
-    "tinkex_telemetry",
-    "tokio",
-    "tokio_native_tls",
-    "tokio_rustls",
-    "tokio_util",
-    "tower",
-    "trust_dns_proto",
-    "trust_dns_resolver",
-    "ureq",
-    "ureq_proto",
-    "want",
-    "webpki",
-];
 
 /// What a [`TelemetryLayer`](super::TelemetryLayer) selects, as a per-layer filter; see
 /// [`TelemetryLayer::filtered`](super::TelemetryLayer::filtered).
@@ -123,37 +71,9 @@ impl TelemetryFilter {
     }
 
     fn is_excluded(&self, target: &str) -> bool {
-        is_transport_origin(target) || self.excluded.iter().any(|prefix| is_within(target, prefix))
+        origins::is_transport(target)
+            || self.excluded.iter().any(|prefix| is_within(target, prefix))
     }
-}
-
-/// Whether `target` is in [`ORIGINS`], or a module of a crate there.
-fn is_transport_origin(target: &str) -> bool {
-    let bytes = target.as_bytes();
-    let end = bytes.iter().position(|&byte| byte == b':');
-    let origin = &bytes[..end.unwrap_or(bytes.len())];
-    let Some(first) = origin.first() else {
-        return false;
-    };
-    // Almost all other targets fail this check.
-    let may_match = LENGTHS[usize::from(first % 32)] & bit(origin.len()) != 0;
-    may_match && ORIGINS.iter().any(|other| other.as_bytes() == origin)
-}
-
-/// For each first letter, a bit for each length that an origin with that letter has.
-const LENGTHS: [u32; 32] = {
-    let mut lengths = [0; 32];
-    let mut index = 0;
-    while index < ORIGINS.len() {
-        let origin = ORIGINS[index].as_bytes();
-        lengths[(origin[0] % 32) as usize] |= bit(origin.len());
-        index += 1;
-    }
-    lengths
-};
-
-const fn bit(length: usize) -> u32 {
-    1 << (length % 32)
 }
 
 /// Whether `target` is `prefix` or one of its modules.
@@ -233,12 +153,5 @@ mod tests {
         filter.exclude("my".into());
         assert!(!filter.admits(Level::ERROR, "my::hyper"));
         assert!(filter.admits(Level::TRACE, "mine"));
-    }
-
-    #[test]
-    fn origins_are_sorted_unique_crate_names() {
-        assert!(ORIGINS.is_sorted());
-        assert!(ORIGINS.windows(2).all(|two| two[0] != two[1]));
-        assert!(ORIGINS.iter().all(|origin| !origin.contains(':')));
     }
 }

@@ -75,7 +75,7 @@ pub struct TelemetryLayer {
 
 impl TelemetryLayer {
     /// The crates whose events and records never become telemetry: this one, and those that transports use.
-    pub const EXCLUDED: &'static [&'static str] = filter::ORIGINS;
+    pub const EXCLUDED: &'static [&'static str] = crate::features::origins::ORIGINS;
 
     /// A layer that logs everything of level INFO and above to a session. It does not keep the session alive.
     #[must_use]

@@ -1,6 +1,6 @@
 //! Intake: events are queued, or refused and counted.
 
-use super::{Engine, EngineOptions, Priority, Wakers, Watermark};
+use super::{Engine, EngineOptions, Priority, QueueLimit, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::{HEADER, NoRoom, Ring};
 use crate::event::encode::EventPrefix;
@@ -129,10 +129,22 @@ impl Engine {
         if !fits(size, bytes) {
             let (size, bytes) = self.options.limits(priority.place());
             if !fits(size, bytes) {
+                self.notices
+                    .set_queue_limit(if self.ring.records() >= size {
+                        QueueLimit::Events
+                    } else {
+                        QueueLimit::Bytes
+                    });
                 return Err(Refusal::QueueFull);
             }
         }
-        let put = put(&mut self.ring, prefix).map_err(|_| Refusal::QueueFull)?;
+        let put = match put(&mut self.ring, prefix) {
+            Ok(put) => put,
+            Err(NoRoom) => {
+                self.notices.set_queue_limit(QueueLimit::Memory);
+                return Err(Refusal::QueueFull);
+            }
+        };
         self.bytes_since_flush += len;
         Ok(put)
     }
@@ -145,6 +157,10 @@ impl Engine {
         if is_first_after_end {
             self.notices.add(DiagnosticKind::LoggedAfterEnd, 1);
         }
+        let is_missed = self.driver.is_missed_first();
+        if is_missed {
+            self.notices.set_undriven(self.queued());
+        }
         let since_flush = self.ledger.accepted - self.flush_watermark.0.max(self.ledger.settled());
         let is_due = since_flush >= self.options.flush_threshold as u64
             || self.bytes_since_flush >= self.options.batch_budget;
@@ -153,7 +169,7 @@ impl Engine {
         }
         // With a batch in flight the driver polls again anyway. The first event in the queue makes it arm the timer.
         let needs_wake = self.in_flight.is_none() && (is_due || self.queued() == 1);
-        needs_wake || is_first_after_end
+        needs_wake || is_first_after_end || is_missed
     }
 
     /// Counts a refused event. Returns whether to wake the driver, to report it.

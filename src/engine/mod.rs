@@ -12,6 +12,7 @@ mod halving_tests;
 mod intake;
 mod invariants;
 mod ledger;
+mod notices;
 mod options;
 mod pieces;
 #[cfg(all(test, feature = "std"))]
@@ -27,11 +28,13 @@ mod tests;
 mod wakers;
 
 pub(crate) use batch::Attempt;
+pub(crate) use notices::Notice;
+use notices::{Notices, QueueLimit, Unsent};
 use options::Place;
 pub(crate) use options::{EngineOptions, reserve};
 pub(crate) use wakers::{WaiterId, Wakers, WithWakers};
 
-use crate::diagnostic::{DiagnosticKind, Notice, Notices};
+use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::Ring;
 use crate::event::encode::SessionEnd;
 use crate::stats::{DropReason, Stats};
@@ -296,7 +299,12 @@ impl Engine {
                 return self.refuse_batch(&in_flight, Refused::TooLarge, reason);
             }
             // Past a stop's deadline the stop drops the batch, even if the attempt's result is seen first.
-            _ if self.stop_deadline_passed(now) => return self.drop_remaining(),
+            SendOutcome::Retryable(_, reason) | SendOutcome::Broke(reason)
+                if self.stop_deadline_passed(now) =>
+            {
+                self.notices.note_failure(reason);
+                return self.drop_remaining_because(Unsent::Failed);
+            }
             SendOutcome::Broke(reason) => {
                 in_flight.breaks += 1;
                 // A piece of a batch that broke in all its attempts has one attempt.
@@ -354,11 +362,13 @@ impl Engine {
         in_flight.attempt += 1;
         in_flight.phase = Phase::Retry { until, not_before };
         self.in_flight = Some(in_flight);
-        self.notices
-            .add_with_reason(DiagnosticKind::AttemptFailed, 1, reason);
         if self.stop_ends_before(until) {
+            // There will be no retry to speak of.
+            self.notices.note_failure(reason);
             return self.drop_remaining();
         }
+        self.notices
+            .add_with_reason(DiagnosticKind::AttemptFailed, 1, reason);
         Wakers::default()
     }
 
@@ -401,7 +411,7 @@ impl Engine {
         if self.driver.is_attached {
             return Err(AlreadyDriven);
         }
-        self.driver.is_attached = true;
+        self.driver.attach();
         Ok(())
     }
 
@@ -415,6 +425,9 @@ impl Engine {
                 until: Instant::ORIGIN,
                 not_before: Instant::ORIGIN,
             };
+        }
+        if self.queued() > 0 {
+            self.notices.set_undriven(self.queued());
         }
         Wakers::All(self.driver.detach())
     }
@@ -440,19 +453,39 @@ impl Engine {
     }
 
     /// The next diagnostic to report, with the limit that was reached; `all` ignores the rate limit.
-    pub(crate) fn next_notice(
-        &mut self,
-        now: Instant,
-        all: bool,
-    ) -> Option<(Notice, Option<usize>)> {
-        let notice = self.notices.next(now, all)?;
-        let limit = match notice.kind {
-            DiagnosticKind::QueueFull => Some(self.options.max_queue_size),
-            DiagnosticKind::EventTooLarge => Some(self.options.max_event_bytes),
-            DiagnosticKind::RetriesExhausted => Some(self.options.max_retries as usize),
-            _ => None,
+    pub(crate) fn next_notice(&mut self, now: Instant, all: bool) -> Option<Notice> {
+        let mut notice = self.notices.next(now, all)?;
+        let options = &self.options;
+        (notice.limit, notice.limit_name) = match notice.kind {
+            DiagnosticKind::QueueFull => match self.notices.queue_limit() {
+                QueueLimit::Events => (Some(options.max_queue_size), Some("max_queue_size")),
+                // Memory of a fixed size has no other limit in bytes.
+                QueueLimit::Bytes if !self.ring.is_fixed() => {
+                    (Some(options.max_queue_bytes), Some("max_queue_bytes"))
+                }
+                QueueLimit::Bytes => (Some(options.max_queue_bytes), None),
+                QueueLimit::Memory => (Some(self.ring.used()), None),
+            },
+            DiagnosticKind::EventTooLarge => {
+                (Some(options.max_event_bytes), Some("max_event_bytes"))
+            }
+            DiagnosticKind::RetriesExhausted => {
+                (Some(options.max_retries as usize), Some("max_retries"))
+            }
+            _ => (None, None),
         };
-        Some((notice, limit))
+        Some(notice)
+    }
+
+    /// Whether there is no driver, to report or to send.
+    pub(crate) const fn is_unattended(&self) -> bool {
+        !self.driver.is_attached
+    }
+
+    /// When the next diagnostic is due, if there is no driver to report it.
+    #[cfg(feature = "std")]
+    pub(crate) fn unattended_notice(&self) -> Option<Instant> {
+        self.notices.due().filter(|_| self.is_unattended())
     }
 
     /// The ledger, and the state of the session.

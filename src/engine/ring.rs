@@ -60,6 +60,11 @@ impl Ring {
         self.used
     }
 
+    /// Whether its memory is of a fixed size.
+    pub(crate) const fn is_fixed(&self) -> bool {
+        self.storage.is_fixed()
+    }
+
     pub(crate) const fn records(&self) -> usize {
         self.records
     }

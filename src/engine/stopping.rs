@@ -1,6 +1,6 @@
 //! The end of a session: `SESSION_END`, stops and their deadline.
 
-use super::{BatchExtent, Engine, Phase, Wakers, Watermark};
+use super::{BatchExtent, Engine, Phase, Unsent, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
 use crate::event::encode::{EventPrefix, SessionEnd};
 use crate::stats::DropReason;
@@ -189,9 +189,19 @@ impl Engine {
     }
 
     pub(super) fn drop_remaining(&mut self) -> Wakers {
+        let unsent = match &self.in_flight {
+            _ if self.is_unattended() => Unsent::NoDriver,
+            Some(in_flight) if in_flight.attempt > 0 => Unsent::Failed,
+            Some(_) => Unsent::NoResponse,
+            None => Unsent::NoTime,
+        };
+        self.drop_remaining_because(unsent)
+    }
+
+    pub(super) fn drop_remaining_because(&mut self, unsent: Unsent) -> Wakers {
         let left = self.queued();
         self.ledger.dropped.add(DropReason::Shutdown, left);
-        self.notices.add(DiagnosticKind::Shutdown, left);
+        self.notices.add_unsent(left, unsent);
         self.ring.clear();
         self.end = End::Settled;
         self.in_flight = None;

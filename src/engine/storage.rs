@@ -46,6 +46,10 @@ mod growing {
             self
         }
 
+        pub(in crate::engine) const fn is_fixed(&self) -> bool {
+            matches!(self, Self::Static(_))
+        }
+
         pub(in crate::engine) const fn capacity(&self) -> usize {
             match self {
                 Self::Static(bytes) => bytes.len(),
@@ -153,6 +157,11 @@ mod fixed {
         /// The program's memory includes the reserve.
         pub(crate) fn with_reserve(self, _reserve: usize) -> Self {
             self
+        }
+
+        #[expect(clippy::unused_self, reason = "the size is fixed")]
+        pub(in crate::engine) const fn is_fixed(&self) -> bool {
+            true
         }
 
         pub(in crate::engine) const fn capacity(&self) -> usize {

@@ -129,7 +129,7 @@ impl Harness {
     }
 
     pub(super) fn report(&mut self, all: bool) {
-        while let Some((notice, _)) = self.engine.next_notice(self.now, all) {
+        while let Some(notice) = self.engine.next_notice(self.now, all) {
             self.reported.push((notice.kind, notice.count));
         }
     }

@@ -27,6 +27,8 @@ pub(crate) enum Wakers {
     All(Option<Waker>),
     /// A waker that was replaced or removed: to be dropped outside the lock, not woken.
     Retired(Waker),
+    /// There is no driver to wake, and perhaps something to report.
+    Unattended,
 }
 
 impl Wakers {
@@ -40,14 +42,14 @@ impl Wakers {
             Self::All(None) => Self::All(driver.take_waker()),
             // Already taken from its slot, so it must not get lost.
             Self::One(_) | Self::All(_) => self,
-            Self::None | Self::Retired(_) => driver.wake(),
+            Self::None | Self::Retired(_) | Self::Unattended => driver.wake(),
         }
     }
 
     /// Wakes them; `waiting` takes the waiters' wakers out of the engine.
     pub(crate) fn wake(self, waiting: impl FnOnce() -> Waiting) {
         match self {
-            Self::None => {}
+            Self::None | Self::Unattended => {}
             Self::Retired(waker) => drop(waker),
             Self::One(waker) => panics::wake(waker),
             Self::All(driver) => {
@@ -108,9 +110,23 @@ pub(super) struct DriverSlot {
     /// It sleeps until it is woken.
     is_parked: bool,
     waker: Option<Waker>,
+    /// An event was accepted while there was no driver.
+    is_missed: bool,
 }
 
 impl DriverSlot {
+    /// Attaches a driver.
+    pub(super) fn attach(&mut self) {
+        self.is_attached = true;
+        self.is_missed = false;
+    }
+
+    /// Records that an event was accepted. Returns whether it is the first that finds no driver.
+    #[inline]
+    pub(super) fn is_missed_first(&mut self) -> bool {
+        !self.is_attached && !core::mem::replace(&mut self.is_missed, true)
+    }
+
     /// Clears the flags: a poll takes into account everything that has happened so far.
     pub(super) fn begin_poll(&mut self) {
         self.is_dirty = false;
@@ -124,6 +140,9 @@ impl DriverSlot {
     }
 
     pub(super) fn wake(&mut self) -> Wakers {
+        if !self.is_attached {
+            return Wakers::Unattended;
+        }
         Wakers::one(self.take_waker())
     }
 

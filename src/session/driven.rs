@@ -37,7 +37,12 @@ struct Attachment<C: 'static>(SessionRef<C>);
 
 impl<C> Drop for Attachment<C> {
     fn drop(&mut self) {
-        let _ = self.0.shared.update(Engine::detach);
+        let shared = &self.0.shared;
+        let _ = shared.update(Engine::detach);
+        // No driver is left to report that. The clock's type is unknown here, and a report of everything needs no time.
+        shared.report(Instant::ORIGIN, true);
+        #[cfg(feature = "std")]
+        shared.tell_losses();
     }
 }
 

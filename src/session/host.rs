@@ -8,6 +8,8 @@ pub(crate) use without_std::Host;
 #[cfg(feature = "std")]
 mod with_std {
     use crate::event::scrub::Scrub;
+    use crate::session::losses::Losses;
+    use crate::session::reporting::Reporting;
     use crate::sys::lock::Lock;
     use crate::sys::own_work::OwnWork;
     use core::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +20,8 @@ mod with_std {
         /// Whether events enter the queue in pieces, as on bare metal. Set by simulations only.
         pub(crate) pushes_in_pieces: bool,
         pub(crate) own_work: OwnWork,
+        pub(crate) reporting: Reporting,
+        pub(crate) losses: Losses,
         /// Events refused in children of a fork.
         refused_forked: AtomicUsize,
         /// The thread that polled the driver last.
@@ -32,6 +36,8 @@ mod with_std {
                 scrub: None,
                 pushes_in_pieces: false,
                 own_work: OwnWork::new(),
+                reporting: Reporting::new(),
+                losses: Losses::new(),
                 refused_forked: AtomicUsize::new(0),
                 driver_thread: Lock::new(None),
                 sent_at_vain_wait: Lock::new(None),

@@ -11,11 +11,14 @@ pub(crate) mod identity;
 #[cfg(feature = "std")]
 mod live;
 mod logging;
+#[cfg(feature = "std")]
+mod losses;
 mod off;
 #[cfg(has_arc)]
 pub(crate) mod on_bus;
 pub(crate) mod options;
 pub(crate) mod reporter;
+mod reporting;
 #[cfg(feature = "std")]
 mod scrubbing;
 mod session_ref;

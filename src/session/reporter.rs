@@ -147,9 +147,17 @@ impl<T, C, S> Drop for Reporter<T, C, S> {
         if session.shared().waits_on_drop() {
             // Where blocking is not safe this fails, but the stop has begun.
             let _ = self.handle.stop_blocking(timeout);
-            return;
+        } else {
+            Wait::for_stop(session, timeout);
         }
+        #[cfg(not(feature = "std"))]
         Wait::for_stop(session, timeout);
+        let shared = session.shared();
+        if shared.with(|engine| engine.is_unattended()) == Ok(true) {
+            shared.report(session.now(), true);
+        }
+        #[cfg(feature = "std")]
+        shared.disown();
     }
 }
 

@@ -85,6 +85,7 @@ impl<C: Clock> SessionRef<C> {
 
 /// A weak reference to a session.
 #[cfg(has_arc)]
+#[derive(Clone)]
 pub(crate) enum WeakSession {
     Static(&'static dyn AnySession),
     Shared(Weak<dyn AnySession>),

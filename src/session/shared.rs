@@ -3,7 +3,7 @@
 use super::host::Host;
 use super::identity::Identity;
 use super::options::Options;
-use crate::diagnostic::{Diagnostic, Observer};
+use crate::diagnostic::Observer;
 use crate::engine::{Engine, Wakers, WithWakers};
 use crate::event::encode::{self, SessionEnd};
 use crate::event::exception::ErrorRules;
@@ -133,6 +133,10 @@ impl Shared {
 
     #[inline(never)]
     fn wake(&self, wakers: Wakers) {
+        #[cfg(feature = "std")]
+        if matches!(wakers, Wakers::Unattended) {
+            return self.report_unattended();
+        }
         wakers.wake(|| self.with(Engine::take_waiting).unwrap_or_default());
     }
 
@@ -182,21 +186,6 @@ impl Shared {
 
     pub(crate) const fn observer(&self) -> &Observer {
         &self.observer
-    }
-
-    /// Reports pending diagnostics to the observer; `all` ignores the rate limit.
-    pub(crate) fn report(&self, now: Instant, all: bool) {
-        #[cfg(feature = "std")]
-        let _own = (crate::sys::origin::OwnWork::enter(), self.enter_own_work());
-        while let Ok(Some((notice, limit))) = self.with(|engine| engine.next_notice(now, all)) {
-            self.observer().notify(&Diagnostic {
-                kind: notice.kind,
-                count: notice.count,
-                reason: notice.reason.as_str(),
-                session_id: self.identity.id(),
-                limit,
-            });
-        }
     }
 
     /// Marks what this thread does as the session's own work, until the result is dropped.

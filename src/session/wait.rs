@@ -5,6 +5,7 @@ use crate::session::session_ref::AnySession;
 use crate::session::shared::Shared;
 use crate::stats::{Drain, Stats};
 use crate::sys::fork::Forked;
+use crate::sys::panics;
 use crate::time::Instant;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
@@ -128,7 +129,7 @@ impl Wait {
     fn poll(&self, session: &dyn AnySession, context: &Context<'_>) -> Poll<Drain> {
         let waker = context.waker().clone();
         let is_reached = session.shared().update(|engine| {
-            if engine.is_reached(self.watermark) {
+            if engine.is_reached(self.watermark) && !session.shared().is_being_reported() {
                 (true, Wakers::Retired(waker))
             } else {
                 (false, engine.register(self.id, waker))
@@ -156,10 +157,13 @@ impl Wait {
         let Ok(after) = concluded else {
             return self.conclude_in_child(shared);
         };
-        if self.is_stop {
-            shared.report(now, true);
+        let drain = self.drain(Baseline::new(&after));
+        // Before the program ends, perhaps, and the reason of a loss with it. But in a panic hook, which only waits for
+        // flushes, a panic of the observer would abort the process.
+        if self.is_stop || !panics::is_panicking() {
+            shared.report(now, self.is_stop || !drain.all_delivered());
         }
-        self.drain(Baseline::new(&after))
+        drain
     }
 
     /// The result as of the fork. At least one event remains, because the child cannot know what became of them.
@@ -232,6 +236,15 @@ impl Wait {
     /// The result, if the wait is already over.
     #[cfg(feature = "std")]
     pub(crate) fn result_now(&self, session: &dyn AnySession) -> Option<Drain> {
+        let shared = session.shared();
+        let is_over =
+            shared.with(|engine| engine.is_reached(self.watermark) && !shared.is_being_reported());
+        is_over.unwrap_or(true).then(|| self.conclude(session))
+    }
+
+    /// The result on a thread that must not wait, not even for a report of what was lost.
+    #[cfg(feature = "std")]
+    pub(crate) fn result_unreported(&self, session: &dyn AnySession) -> Option<Drain> {
         let is_reached = session
             .shared()
             .with(|engine| engine.is_reached(self.watermark));

@@ -130,9 +130,12 @@ impl Handle {
             return Ok(drain);
         }
         let mut drain = Drain::default();
-        session
+        let blocked = session
             .shared()
-            .block_in_place(&mut || drain = wait.wait_blocking(session))?;
-        Ok(drain)
+            .block_in_place(&mut || drain = wait.wait_blocking(session));
+        match blocked {
+            Ok(()) => Ok(drain),
+            Err(would_deadlock) => wait.result_unreported(session).ok_or(would_deadlock),
+        }
     }
 }

@@ -1,7 +1,10 @@
-//! The platform, with `std` and without: locks, parking, forks, origins of work, own work, panics, stacks and entropy.
+//! The platform, with `std` and without: locks, parking, forks, origins of work, own work, panics, stacks, entropy and
+//! the console.
 
 #[cfg(feature = "std")]
 pub(crate) mod backtrace;
+#[cfg(feature = "std")]
+pub(crate) mod console;
 pub(crate) mod entropy;
 pub(crate) mod fork;
 pub(crate) mod lock;

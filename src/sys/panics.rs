@@ -50,6 +50,14 @@ mod with_std {
     }
 }
 
+/// Whether this thread is panicking, perhaps inside a panic hook.
+pub(crate) fn is_panicking() -> bool {
+    #[cfg(feature = "std")]
+    return std::thread::panicking();
+    #[cfg(not(feature = "std"))]
+    false
+}
+
 /// Runs `work`. Without `std`, panics cannot be caught.
 #[cfg(not(feature = "std"))]
 pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {

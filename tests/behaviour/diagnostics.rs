@@ -3,7 +3,9 @@
 use crate::host::{ManualClock, Reply, Task, Wire, quiet_panic, session};
 use crate::support::{BOUND, DAY, Failure};
 use alloc::sync::Arc;
+use core::future::Future as _;
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread::{self, ThreadId};
@@ -41,7 +43,7 @@ fn ten_thousand_refusals_are_reported_once_with_reason_and_count() {
     assert_eq!(refused, 10_000);
     assert_eq!(take(&reports), [], "log itself reports nothing");
     assert!(driver.settle().is_pending());
-    let line = "Telemetry queue full (100), dropping event (10000 refused)";
+    let line = "Telemetry queue full (max_queue_size: 100), dropping event (10000 refused)";
     assert_eq!(
         take(&reports),
         [(DiagnosticKind::QueueFull, 10_000, line.into())]
@@ -108,7 +110,7 @@ fn pending_diagnostics_are_reported_at_the_end() {
     assert_eq!(reports.len(), 2);
     assert_eq!(
         reports[0].2,
-        "Telemetry rejected by the backend: 401, says the wire (1 events dropped)"
+        "Telemetry rejected by the backend: 401, says the wire (1 event dropped)"
     );
 }
 
@@ -217,6 +219,152 @@ fn an_observer_may_use_the_session_without_causing_a_loop() {
     assert!(wire.sent().len() <= 14, "{}", wire.sent().len());
     drop(reporter.stop(DAY));
     driver.run(&clock);
+}
+
+#[test]
+fn a_full_queue_is_reported_with_the_limit_that_is_reached() {
+    let clock = ManualClock::default();
+    let reports = Reports::default();
+    let (reporter, driver) = session(&clock, Wire::new([], Reply::Never))
+        .max_event_bytes(1_000)
+        .max_queue_bytes(3_000)
+        .on_diagnostic(observer(&reports))
+        .build()
+        .expect("a valid configuration");
+    let mut driver = Task::new(driver.run());
+    while reporter.log("x", fields! { text: "x".repeat(500) }) {}
+    assert!(driver.settle().is_pending());
+    let lines: Vec<_> = take(&reports).into_iter().map(|report| report.2).collect();
+    let line = "Telemetry queue full (max_queue_bytes: 3000), dropping event (1 refused)";
+    assert_eq!(lines, [line]);
+}
+
+#[test]
+fn a_stop_that_runs_out_of_time_is_reported_with_the_reason() {
+    for (reply, reason) in [
+        (Reply::Never, "no response in time"),
+        (Reply::Fail, "says the wire"),
+    ] {
+        let clock = ManualClock::default();
+        let reports = Reports::default();
+        let (reporter, driver) = session(&clock, Wire::new([], reply))
+            .on_diagnostic(observer(&reports))
+            .build()
+            .expect("a valid configuration");
+        let mut driver = Task::new(driver.run());
+        drop(reporter.stop(Duration::from_millis(1_500)));
+        driver.run(&clock);
+        let reports = take(&reports);
+        let (kind, count, line) = reports.last().expect("a report");
+        assert_eq!((*kind, *count), (DiagnosticKind::Shutdown, 2));
+        assert!(line.contains(reason), "{line}");
+    }
+}
+
+#[test]
+fn a_driver_that_is_dropped_and_the_first_event_without_one_are_reported_once() {
+    let clock = ManualClock::default();
+    let (sender, reports) = mpsc::channel();
+    let (reporter, driver) = session(&clock, Wire::new([], Reply::Accept))
+        .max_queue_size(20_000)
+        .on_diagnostic(move |diagnostic| {
+            let _ = sender.send((diagnostic.kind, diagnostic.count));
+        })
+        .build()
+        .expect("a valid configuration");
+    drop(driver);
+    // SESSION_START is queued.
+    assert_eq!(reports.try_recv(), Ok((DiagnosticKind::NoDriver, 1)));
+    for _ in 0..10_000 {
+        assert!(reporter.log("x", ()));
+    }
+    let report = reports.recv_timeout(BOUND);
+    assert_eq!(report, Ok((DiagnosticKind::NoDriver, 2)));
+    // The clock stands still, so that no ten seconds pass either.
+    assert!(reports.try_recv().is_err());
+    // A new driver sends them all, and there is nothing more to say.
+    let mut driver = Task::new(
+        reporter
+            .new_driver(Wire::new([], Reply::Accept))
+            .expect("there is no driver")
+            .run(),
+    );
+    drop(reporter.stop(DAY));
+    driver.run(&clock);
+    assert_eq!(reporter.stats().delivered, 10_002);
+    assert!(reports.try_recv().is_err());
+}
+
+#[test]
+fn refusals_without_a_driver_are_reported_too() {
+    let clock = ManualClock::default();
+    let (sender, reports) = mpsc::channel();
+    let (reporter, driver) = session(&clock, Wire::new([], Reply::Accept))
+        .max_event_bytes(1_000)
+        .on_diagnostic(move |diagnostic| {
+            let _ = sender.send(diagnostic.kind);
+        })
+        .build()
+        .expect("a valid configuration");
+    drop(driver);
+    assert!(!reporter.log("large", fields! { text: "x".repeat(1_000) }));
+    let expected = [DiagnosticKind::NoDriver, DiagnosticKind::EventTooLarge];
+    for kind in expected {
+        assert_eq!(reports.recv_timeout(BOUND), Ok(kind));
+    }
+}
+
+#[test]
+fn a_wait_ends_only_after_the_loss_that_it_has_seen_was_reported() {
+    let collector = Collector::start().expect("a collector");
+    collector.always(tinkex_telemetry::collector::Reply::status(401));
+    let (entered, is_inside) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let session = crate::support::session(&collector.url())
+        .on_diagnostic(move |_| {
+            let _ = entered.send(());
+            let _ = released.lock().expect("no panic").recv();
+        })
+        .start()
+        .expect("it starts");
+    let mut wait = Box::pin(session.wait_until_drained(BOUND));
+    is_inside.recv_timeout(BOUND).expect("it is reported");
+    // The loss is in the ledger, and the observer is about to hear of it, on the driver's thread.
+    assert_eq!(session.stats().dropped.rejected, 1);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    drop(release);
+    let drain = loop {
+        match wait.as_mut().poll(&mut context) {
+            Poll::Ready(drain) => break drain,
+            Poll::Pending => thread::yield_now(),
+        }
+    };
+    assert_eq!((drain.dropped, drain.remaining), (1, 0));
+}
+
+#[test]
+fn a_wait_reports_what_is_pending_before_it_ends() {
+    let clock = ManualClock::default();
+    let reports = Reports::default();
+    let (reporter, driver) = session(&clock, Wire::new([], Reply::Refuse))
+        .on_diagnostic(observer(&reports))
+        .build()
+        .expect("a valid configuration");
+    let mut driver = Task::new(driver.run());
+    for n in 1..=3 {
+        let mut wait = Task::new(async {
+            let _ = reporter.wait_until_drained(DAY).await;
+        });
+        assert!(wait.settle().is_pending());
+        assert!(driver.settle().is_pending());
+        assert!(wait.settle().is_ready());
+        // Although the last one was less than ten seconds ago.
+        let counts: Vec<_> = take(&reports).into_iter().map(|report| report.1).collect();
+        assert_eq!(counts, [1], "{n}");
+        reporter.log("x", ());
+    }
 }
 
 #[test]

@@ -37,6 +37,7 @@
 
 extern crate alloc;
 
+mod console;
 mod deadlines;
 mod diagnostics;
 mod driver;
@@ -48,6 +49,7 @@ mod host;
 mod memory;
 mod refusals;
 mod resilience;
+mod scarcity;
 mod scrub;
 mod secrets;
 mod support;

@@ -55,7 +55,7 @@ fn the_api_key_is_in_one_header_and_nowhere_else() {
     // It printed everything.
     for expected in [
         "Telemetry rejected by the backend: HTTP 401: ",
-        "Telemetry send failed after 1 retries: HTTP 500",
+        "Telemetry send failed after 1 retry: HTTP 500",
         "Telemetry event too large for the backend: HTTP 413",
         "Exception logged for session ID: ",
         "DEBUG tinkex_telemetry: ",

@@ -200,7 +200,10 @@ impl<T, C, S> Builder<T, C, S> {
 
     /// Sets the observer of the session's diagnostics. Default: the `log` facade, target `tinkex_telemetry`.
     ///
-    /// Called by the driver and by threads and tasks that wait for a stop, never inside `log`. It should not block.
+    /// Called by the driver, by threads and tasks whose wait ends, where the reporter or the driver is dropped, and, where
+    /// a session has no driver, on a thread of its own; never inside `log`. It should not block: waits that have found a
+    /// loss end only after it was reported. What it logs to this session is refused as
+    /// [`OwnWork`](crate::stats::Refusal::OwnWork).
     #[cfg(feature = "alloc")]
     pub fn on_diagnostic(
         mut self,
@@ -212,7 +215,8 @@ impl<T, C, S> Builder<T, C, S> {
 
     /// Sets the observer of the session's diagnostics. Default: the `log` facade, target `tinkex_telemetry`.
     ///
-    /// Called by the driver and by threads and tasks that wait for a stop, never inside `log`. It should not block.
+    /// Called by the driver, by tasks whose wait ends, and where the reporter or the driver is dropped; never inside
+    /// `log`. It should not block.
     #[cfg(not(feature = "alloc"))]
     pub fn on_diagnostic(mut self, observer: fn(&Diagnostic<'_>)) -> Self {
         self.observer = Observer::Function(observer);
@@ -540,6 +544,8 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
         });
         #[cfg(feature = "std")]
         if !is_simulated {
+            core.shared.host.reporting.set_session(core.downgrade());
+            core.shared.observer().check_console();
             meet(&core, &self.transport)?;
         }
         core.shared.log_start(at);
@@ -579,6 +585,7 @@ pub(crate) fn report_setting(observer: &Observer, session_id: &str, reason: &dyn
         reason: Reason::new(reason).as_str(),
         session_id,
         limit: None,
+        limit_name: None,
     });
 }
 
