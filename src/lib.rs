@@ -117,7 +117,7 @@
 //! | `embassy` | the runtime `Embassy`, over `embassy-time`; the program chooses time driver and tick rate |
 //! | `http` | `HttpTransport`, the trait `HttpClient` for your own clients, `Config` |
 //! | `ureq` | the HTTP client `Ureq`, for any executor or none; with `thread` also `init` |
-//! | `reqwest` | the HTTP client `Reqwest`, for tokio |
+//! | `reqwest` | the HTTP client `Reqwest`, over a tokio runtime |
 //! | `surf` | the HTTP client `Surf`, over the program's own `surf::Client` (`https://` needs one of surf's TLS features): surf is unmaintained |
 //! | `tracing` | `TelemetryLayer` for `tracing-subscriber`: events, span closings and `log` records become events |
 //! | `anyhow` | capture of `anyhow::Error` |

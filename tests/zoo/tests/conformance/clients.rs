@@ -6,8 +6,10 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
+use std::sync::LazyLock;
 use tinkex_telemetry::http::{HttpClient, HttpError, MAX_RESPONSE_BYTES, Surf};
 use tinkex_telemetry::{Reqwest, Ureq};
+use tokio::runtime::Runtime;
 
 /// Longer than any test takes: only the session's own timeout bounds an attempt.
 const NEVER: Duration = Duration::from_secs(600);
@@ -18,6 +20,12 @@ pub(crate) fn ureq() -> Ureq {
 
 pub(crate) fn reqwest() -> Reqwest {
     Reqwest::new().expect("a client")
+}
+
+/// On a runtime of tokio that the session does not run on.
+pub(crate) fn reqwest_elsewhere() -> Reqwest {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+    Reqwest::on(RUNTIME.handle().clone()).expect("a client")
 }
 
 pub(crate) fn surf() -> Surf {

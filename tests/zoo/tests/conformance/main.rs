@@ -10,7 +10,7 @@ mod clients;
 mod session;
 mod table;
 
-use clients::{hyper, reqwest, surf, ureq};
+use clients::{hyper, reqwest, reqwest_elsewhere, surf, ureq};
 
 /// The tests of a pair: all cases.
 macro_rules! pair {
@@ -72,12 +72,14 @@ macro_rules! conformance {
 
 conformance! {
     thread_ureq: OnThreads, ureq, "`Thread`", "`Ureq`";
+    thread_reqwest: OnThreads, reqwest_elsewhere, "`Thread`", "`Reqwest`, on tokio's handle";
     tokio_multi_thread_reqwest: TokioMultiThread, reqwest, "`Tokio`, multi-thread", "`Reqwest`";
     tokio_multi_thread_surf: TokioMultiThread, surf, "`Tokio`, multi-thread", "`Surf`";
     tokio_multi_thread_ureq: TokioMultiThread, ureq, "`Tokio`, multi-thread", "`Ureq`";
     tokio_current_thread_reqwest: TokioCurrentThread, reqwest, "`Tokio`, current-thread", "`Reqwest`";
     tokio_current_thread_ureq: TokioCurrentThread, ureq, "`Tokio`, current-thread", "`Ureq`";
     tokio_local_set_reqwest: TokioLocalSet, reqwest, "`Tokio`, `LocalSet`, not `Send`", "`Reqwest`";
+    smol_reqwest: SmolGlobal, reqwest_elsewhere, "`Smol`, global executor", "`Reqwest`, on tokio's handle";
     smol_surf: SmolGlobal, surf, "`Smol`, global executor", "`Surf`";
     smol_ureq: SmolGlobal, ureq, "`Smol`, global executor", "`Ureq`";
     smol_hyper: SmolGlobal, hyper, "`Smol`, global executor", "hyper, a closure";

@@ -1,8 +1,12 @@
 //! Servers and proxies that answer from the head of a request alone, and close while its body is being sent.
 
 use crate::servers::Server;
-use crate::sessions::{child, has_namespaces, is_child, reqwest, surf, tokio};
+use crate::sessions::{
+    BOUND, REQWEST, SURF, Session, Start, UREQ, child, has_namespaces, is_child, options, reqwest,
+    surf, tokio,
+};
 use bytes::Bytes;
+use core::time::Duration;
 use http::{Request, Response};
 use tinkex_telemetry::Ureq;
 use tinkex_telemetry::http::{HttpClient, HttpError};
@@ -129,12 +133,61 @@ fn a_server_that_is_asked_first_and_agrees_gets_the_body() {
 fn an_early_refusal_by_a_server_that_stops_reading_is_heard_or_told_apart() {
     let response = send(&mut reqwest(), post(&stubborn(), LARGE, false)).expect("a response");
     assert_eq!(response.status(), 413);
-    let mut ureq = Ureq::with_timeout(core::time::Duration::from_millis(300));
+    let mut ureq = Ureq::with_timeout(Duration::from_millis(300));
     let error = send(&mut ureq, post(&stubborn(), LARGE, false)).expect_err("none");
     assert!(error.has_broken_while_sending(), "{error}");
     // ureq waits for the end of the connection, even if it asks first.
     let error = send(&mut ureq, post(&stubborn(), LARGE, true)).expect_err("none");
     assert!(error.has_broken_while_sending(), "{error}");
+}
+
+/// A session sends a batch of some 900 kB to a proxy that answers from the head while a request is too large.
+fn in_a_session(name: &str, start: Start, refusal: &'static str, refusals: usize) -> Session {
+    let server = Server::start(move |asked| {
+        let length = asked.head.split("content-length: ").nth(1);
+        let length = length.and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+        if asked.n < refusals && length.is_none_or(|length: usize| length > 200_000) {
+            asked.say(format!(
+                "HTTP/1.1 {refusal}content-length: 0\r\nconnection: close\r\n\r\n"
+            ));
+            return false;
+        }
+        if asked.head.contains("expect: 100-continue") {
+            asked.say("HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        asked.read_body();
+        asked.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        true
+    });
+    let mut options = options();
+    options.flush_interval = BOUND;
+    options.retry_max_delay = Duration::from_millis(20);
+    let session = start(&server.url(), options);
+    let text = "x".repeat(9000);
+    for n in 0..100 {
+        let fields = tinkex_telemetry::fields! { n: n, text: text.as_str() };
+        assert!(session.handle.log("x", fields), "{name}");
+    }
+    assert!(session.drain().is_drained(), "{name}");
+    session
+}
+
+fn nothing_is_lost_to_an_early_refusal() {
+    for (name, start) in [UREQ[0], REQWEST[0], SURF[0]] {
+        for run in 0..20 {
+            let session = in_a_session(name, start, "413 No\r\n", usize::MAX);
+            let stats = session.handle.stats();
+            assert_eq!(stats.delivered, 101, "{name}, run {run}: {stats:?}");
+        }
+        let slow = "429 Slow\r\nretry-after: 3600\r\n";
+        let session = in_a_session(name, start, slow, 2);
+        assert_eq!(session.handle.stats().delivered, 101, "{name}");
+    }
+    for (name, start) in [UREQ[0], REQWEST[0]] {
+        let session = in_a_session(name, start, "401 No\r\n", usize::MAX);
+        assert!(session.rejected() > 0, "{name}");
+        session.report_of("HTTP 401");
+    }
 }
 
 /// Over loopback as it is, packets are so large that a whole batch is sent before the refusal arrives.
@@ -147,6 +200,7 @@ fn the_same_holds_for_a_batch_and_packets_of_the_usual_size() {
         an_early_refusal_is_heard_or_told_apart("surf", BATCH, surf());
         an_early_refusal_is_heard_by_asking_first("ureq", BATCH, Ureq::new());
         an_early_refusal_is_heard_by_asking_first("reqwest", BATCH, reqwest());
+        nothing_is_lost_to_an_early_refusal();
         println!("done in a network of its own");
         return;
     }
