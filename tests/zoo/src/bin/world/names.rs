@@ -38,7 +38,9 @@ impl World {
         let mut problems = Vec::new();
         for outcome in &outcomes {
             problems.extend(outcome.lost_nothing(&self.collector).err());
-            if let Some(reason) = outcome.reasons.first() {
+            // That the key goes to a host over plain http is reported, too.
+            let failed = |reason: &&String| reason.contains("send failed");
+            if let Some(reason) = outcome.reasons.iter().find(failed) {
                 problems.push(format!("{}: {reason}", outcome.pair));
             }
         }
