@@ -71,6 +71,9 @@ pub enum DiagnosticKind {
     /// A setting does not do what it seems to, or exposes the API key; `reason` names it. Reported when a session is
     /// built, whether it is switched off or not.
     Setting,
+    /// A client has been waiting for the backend to create its session; `reason` says where and for how long. Always
+    /// logged, since there is no session yet whose observer could have it.
+    Connecting,
 }
 
 impl DiagnosticKind {
@@ -199,7 +202,8 @@ impl fmt::Display for Diagnostic<'_> {
             | DiagnosticKind::BackendError
             | DiagnosticKind::QueuePaused
             | DiagnosticKind::HeartbeatLost
-            | DiagnosticKind::Setting => f.write_str(reason),
+            | DiagnosticKind::Setting
+            | DiagnosticKind::Connecting => f.write_str(reason),
         }
     }
 }

@@ -88,7 +88,8 @@ fn a_missing_or_invalid_variable_is_named() {
             "{printed}"
         );
     };
-    let missing = "TINKER_API_KEY is not set: set it, or TINKER_TELEMETRY=off to do without";
+    let missing =
+        "TINKER_API_KEY is not set: set it, or TINKER_TELEMETRY=off where only telemetry needs it";
     refused(&[], missing);
     refused(&[("TINKER_API_KEY", " ")], missing);
     let split = format!("{KEY}\nx: y");

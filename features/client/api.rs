@@ -23,8 +23,10 @@ use http::{HeaderName, HeaderValue, Method, Request, Response};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use uuid::Uuid;
 
-/// The longest response body that is read, in bytes.
+/// The longest result that is read, in bytes.
 pub(super) const MAX_BYTES: usize = 64 << 20;
+/// The longest response to every other call, which has no more than ids, names and messages.
+pub(super) const MAX_SMALL_BYTES: usize = 1 << 20;
 
 const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
 
@@ -54,6 +56,10 @@ pub(super) struct Call {
     pub(super) headers: Headers,
     /// The deadline of one attempt.
     pub(super) timeout: Duration,
+    /// How long it is retried.
+    pub(super) patience: Duration,
+    /// How much of the response is read, in bytes.
+    pub(super) max_bytes: usize,
     /// The idempotency key, the same in every attempt.
     pub(super) key: Option<Uuid>,
     /// Whether it bypasses the limit on concurrent exchanges.
@@ -231,7 +237,7 @@ impl Api {
             }
         }
         let mut bounds = ResponseBounds::of(&request);
-        bounds.max_bytes = MAX_BYTES;
+        bounds.max_bytes = call.max_bytes;
         // Longer than our own deadline, so that ours fires first.
         bounds.timeout = call.timeout.checked_add(Duration::from_secs(5));
         request.extensions_mut().insert(bounds);
@@ -243,6 +249,11 @@ impl Api {
         printable::<512>(body, &self.endpoint.secrets)
             .as_str()
             .into()
+    }
+
+    /// Where calls go, for messages.
+    pub(super) fn address(&self) -> String {
+        self.excerpt(self.endpoint.base.as_bytes())
     }
 
     /// The reason for a missing response, in words.

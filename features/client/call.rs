@@ -1,6 +1,6 @@
 //! Calls whose response is the result, and their retries.
 
-use super::api::{Api, Call, Headers, MAX_BYTES, NoResponse};
+use super::api::{Api, Call, Headers, MAX_BYTES, MAX_SMALL_BYTES, NoResponse};
 use super::error::{ClientError, Result};
 use crate::event::StatusError;
 use crate::time::Instant;
@@ -74,23 +74,25 @@ impl Next {
 /// Limits the retries of one call.
 struct Retries {
     started: Instant,
+    patience: Duration,
     failures: u32,
 }
 
 impl Retries {
-    const fn starting(now: Instant) -> Self {
+    const fn starting(now: Instant, patience: Duration) -> Self {
         Self {
             started: now,
+            patience,
             failures: 0,
         }
     }
 
-    /// The wait before the next attempt; `None` if it would exceed [`MAX_RETRY_TIME`].
+    /// The wait before the next attempt; `None` if it would exceed the call's patience.
     fn next_wait(&mut self, now: Instant) -> Option<Duration> {
         let wait = backoff(self.failures);
         self.failures += 1;
         let elapsed = now.saturating_duration_since(self.started);
-        (elapsed + wait <= MAX_RETRY_TIME).then_some(wait)
+        (elapsed + wait <= self.patience).then_some(wait)
     }
 }
 
@@ -121,6 +123,8 @@ impl Call {
             body: body.into(),
             headers: Headers::None,
             timeout: TIMEOUT,
+            patience: MAX_RETRY_TIME,
+            max_bytes: MAX_SMALL_BYTES,
             key: Some(api.new_key()),
             is_urgent: false,
         }
@@ -135,6 +139,8 @@ impl Call {
             body: Bytes::new(),
             headers: Headers::None,
             timeout: TIMEOUT,
+            patience: MAX_RETRY_TIME,
+            max_bytes: MAX_SMALL_BYTES,
             key: None,
             is_urgent: false,
         }
@@ -148,7 +154,7 @@ impl Api {
         call: &Call,
         backpressure: Option<&Backpressure>,
     ) -> Result<Bytes> {
-        let (mut retries, mut attempts) = (Retries::starting(self.now()), 0);
+        let (mut retries, mut attempts) = (Retries::starting(self.now(), call.patience), 0);
         loop {
             if let Some(backpressure) = backpressure {
                 backpressure.wait(self).await;
@@ -168,7 +174,7 @@ impl Api {
             match (next, backpressure) {
                 (Next::HoldBack, Some(backpressure)) => {
                     backpressure.hold_back(now, call.body.len());
-                    retries = Retries::starting(now);
+                    retries = Retries::starting(now, call.patience);
                 }
                 (Next::Retry, _) => match retries.next_wait(now) {
                     Some(wait) => self.sleep(wait).await,
@@ -202,6 +208,7 @@ pub(super) fn parse<T: DeserializeOwned>(call: &'static str, body: &[u8]) -> Res
         let what = match error.classify() {
             serde_json::error::Category::Data => "a key is missing, or has another type",
             _ if body.len() >= MAX_BYTES => "it is longer than 64 MiB",
+            _ if body.len() >= MAX_SMALL_BYTES => "it is longer than 1 MiB",
             _ => "it is not JSON",
         };
         let (line, column) = (error.line(), error.column());
@@ -244,7 +251,7 @@ mod tests {
     fn retries_end_before_the_wait_that_would_exceed_five_minutes() {
         let start = Instant::from_micros(7);
         let at = |seconds| start.checked_add(Duration::from_secs(seconds)).unwrap();
-        let mut retries = Retries::starting(start);
+        let mut retries = Retries::starting(start, MAX_RETRY_TIME);
         assert_eq!(retries.next_wait(at(0)), Some(Duration::from_secs(1)));
         assert_eq!(retries.next_wait(at(298)), Some(Duration::from_secs(2)));
         assert_eq!(retries.next_wait(at(297)), None);

@@ -152,14 +152,13 @@ impl ClientError {
         }
     }
 
-    /// Whether the same call may succeed later.
+    /// Whether the same call may succeed later. Never true for a user error: also a 409, for which a call is retried,
+    /// is one when the retries have ended.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoResponse { .. } | Self::Expired { .. } => true,
-            Self::Status { error, .. } => {
-                matches!(error.status(), 408 | 409 | 425 | 429 | 500..)
-            }
+            Self::Status { error, .. } => matches!(error.status(), 408 | 429 | 500..),
             Self::Failed { category, .. } => *category != Category::User,
             _ => false,
         }
@@ -277,6 +276,7 @@ mod tests {
             let expected = (400..500).contains(&code) && code != 408 && code != 429;
             assert_eq!(is_callers(&status(code)), expected, "{code}");
             assert_eq!(status(code).category() == Category::User, expected);
+            assert!(!(expected && status(code).is_retryable()), "{code}");
         }
         assert!(is_callers(&failed(Category::User)));
         assert!(!is_callers(&failed(Category::Server)));

@@ -5,6 +5,7 @@ use crate::spawner::{Runtime, SpawnError};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use async_channel::{Receiver, Sender, bounded};
 use bytes::Bytes;
 use core::future::{Future, poll_fn};
 use core::panic::AssertUnwindSafe;
@@ -35,29 +36,52 @@ pub(super) struct RuntimeIo<H, R> {
 }
 
 /// Idle clones of the HTTP client: each takes one request at a time.
-struct ClientPool<H>(Mutex<Clients<H>>);
-
-struct Clients<H> {
-    prototype: H,
-    idle: Vec<H>,
+struct ClientPool<H> {
+    idle: Mutex<Vec<H>>,
+    /// Holds the client that others are cloned from, except while one is.
+    prototype: (Sender<H>, Receiver<H>),
 }
 
 /// Idle clients beyond this number are dropped.
 const MAX_IDLE: usize = 8;
 
+/// The prototype, put back when dropped, even if cloning it panics.
+struct Borrowed<'a, H>(Option<H>, &'a Sender<H>);
+
+impl<H> Drop for Borrowed<'_, H> {
+    fn drop(&mut self) {
+        if let Some(prototype) = self.0.take() {
+            let _ = self.1.try_send(prototype);
+        }
+    }
+}
+
 impl<H: HttpClient + Clone> ClientPool<H> {
-    fn with<T>(&self, work: impl FnOnce(&mut Clients<H>) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, work: impl FnOnce(&mut Vec<H>) -> T) -> T {
+        work(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A clone of the prototype. Cloning is the user's code, so it runs under no lock.
+    async fn fresh(&self) -> Result<H, HttpError> {
+        let (back, prototype) = &self.prototype;
+        let prototype = prototype.recv().await.ok();
+        let borrowed = Borrowed(prototype, back);
+        borrowed
+            .0
+            .clone()
+            .ok_or_else(|| HttpError::new("the HTTP client is gone"))
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let idle = self.with(|clients| clients.idle.pop());
-        let mut client = idle.unwrap_or_else(|| self.with(|clients| clients.prototype.clone()));
+        let mut client = match self.with(Vec::pop) {
+            Some(idle) => idle,
+            None => self.fresh().await?,
+        };
         // Cancelled here, the client is dropped rather than reused: it may still be busy with the request.
         let response = client.send(request).await;
-        let surplus = self.with(|clients| {
-            if clients.idle.len() < MAX_IDLE {
-                clients.idle.push(client);
+        let surplus = self.with(|idle| {
+            if idle.len() < MAX_IDLE {
+                idle.push(client);
                 None
             } else {
                 Some(client)
@@ -69,14 +93,21 @@ impl<H: HttpClient + Clone> ClientPool<H> {
     }
 }
 
+impl<H> ClientPool<H> {
+    fn new(client: H) -> Self {
+        let prototype = bounded(1);
+        let _ = prototype.0.try_send(client);
+        Self {
+            idle: Mutex::default(),
+            prototype,
+        }
+    }
+}
+
 impl<H, R> RuntimeIo<H, R> {
     pub(super) fn new(client: H, runtime: R) -> Self {
-        let clients = Clients {
-            prototype: client,
-            idle: Vec::new(),
-        };
         Self {
-            clients: ClientPool(Mutex::new(clients)),
+            clients: ClientPool::new(client),
             runtime,
         }
     }
@@ -132,4 +163,78 @@ pub(super) async fn catch_panic<F: Future>(future: F) -> thread::Result<F::Outpu
         },
     )
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::block_on::block_on;
+    use super::*;
+    use alloc::sync::Arc;
+    use core::sync::atomic::{AtomicU32, Ordering};
+    use core::time::Duration;
+    use std::sync::OnceLock;
+    use std::sync::mpsc;
+
+    /// A client whose clones are made by sending another request.
+    #[derive(Default)]
+    struct Reentrant {
+        pool: Arc<OnceLock<Arc<ClientPool<Reentrant>>>>,
+        clones: Arc<AtomicU32>,
+    }
+
+    impl Clone for Reentrant {
+        fn clone(&self) -> Self {
+            let at = self.clones.fetch_add(1, Ordering::Relaxed);
+            if at == 1 {
+                // The second clone, made while the first one is idle again.
+                let pool = self.pool.get().map(Arc::clone);
+                let sent = block_on(pool.unwrap().send(Request::default()));
+                assert!(sent.is_ok());
+            }
+            assert!(at < 3, "a clone that fails");
+            Self {
+                pool: Arc::clone(&self.pool),
+                clones: Arc::clone(&self.clones),
+            }
+        }
+    }
+
+    impl HttpClient for Reentrant {
+        async fn send(&mut self, _: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+            Ok(Response::new(Bytes::new()))
+        }
+    }
+
+    #[test]
+    fn a_client_is_cloned_under_no_lock_and_a_panic_loses_no_prototype() {
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            let client = Reentrant::default();
+            let shared = Arc::clone(&client.pool);
+            let pool = Arc::new(ClientPool::new(client));
+            let _ = shared.set(Arc::clone(&pool));
+            block_on(pool.send(Request::default())).unwrap();
+            let first = pool.with(Vec::pop);
+            // An idle client for the request that cloning makes.
+            let clone = catch_unwind(AssertUnwindSafe(|| {
+                block_on(async {
+                    pool.with(|idle| idle.extend(first));
+                    let fresh = pool.fresh().await;
+                    fresh.is_ok()
+                })
+            }));
+            let third = block_on(pool.fresh()).is_ok();
+            let panicked = catch_unwind(AssertUnwindSafe(|| block_on(pool.fresh()).is_ok()));
+            let is_kept = pool.prototype.1.len() == 1;
+            let _ = done.send((
+                clone.is_ok_and(|is_ok| is_ok),
+                third,
+                panicked.is_err(),
+                is_kept,
+            ));
+        });
+        // Under a lock, it would wait for itself for ever.
+        let outcome = is_done.recv_timeout(Duration::from_secs(20));
+        assert_eq!(outcome, Ok((true, true, true, true)));
+    }
 }

@@ -11,6 +11,12 @@ use core::time::Duration;
 
 /// The wait where the backend asks for none, so that it is not polled in a busy loop.
 const MIN_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait that the backend's own responses can cause: nothing else would tell that it is there again.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// The longest wait after responses that come at once and ask for none; with a wait of their own, one second.
+const MAX_QUICK_WAIT: Duration = Duration::from_secs(10);
+/// A response that took this long was held back until there was something to report.
+const HELD: Duration = Duration::from_secs(1);
 /// The number of malformed responses in a row that are retried.
 const MAX_MALFORMED: u32 = 3;
 
@@ -25,6 +31,8 @@ pub(super) struct Poll {
     malformed: u32,
     /// Responses so far that report the request as queued, but not paused.
     queued: u32,
+    /// Responses in a row that came at once and said to poll again.
+    quick: u32,
     allow_metadata_only: Option<bool>,
 }
 
@@ -37,6 +45,7 @@ pub(super) enum Next<'a> {
     Queued {
         state: QueueState,
         reason: Option<Cow<'a, str>>,
+        queue_depth: Option<u64>,
         wait: Duration,
     },
     /// The request is done; this is its result, as JSON.
@@ -74,6 +83,20 @@ impl Poll {
         backoff(self.failures - 1)
     }
 
+    /// Records how long the response to the next [`next`](Self::next) took.
+    pub(super) fn took(&mut self, duration: Duration) {
+        if duration >= HELD {
+            self.quick = 0;
+        }
+    }
+
+    /// The shortest wait before the next poll: doubled with each response that comes at once.
+    fn quick_wait(&mut self, max: Duration) -> Duration {
+        let doubled = MIN_WAIT.saturating_mul(1 << self.quick.min(16));
+        self.quick = self.quick.saturating_add(1);
+        doubled.min(max)
+    }
+
     /// Records the response to a poll, and decides what follows.
     pub(super) fn next<'a>(&mut self, status: u16, body: &'a [u8]) -> Next<'a> {
         self.iteration = self.iteration.wrapping_add(1);
@@ -83,24 +106,26 @@ impl Poll {
                 state,
                 reason,
                 retry_after,
+                queue_depth,
             } => {
                 self.understood();
                 let own_wait = self.queue_wait(state);
-                let wait = or_min_wait(retry_after.unwrap_or(own_wait));
+                let floor = self.quick_wait(backoff(0));
                 Next::Queued {
                     state,
                     reason,
-                    wait,
+                    queue_depth,
+                    wait: retry_after.unwrap_or(own_wait).clamp(floor, MAX_WAIT),
                 }
             }
             PollResponse::Pending => {
                 self.understood();
-                Next::PollAgain(MIN_WAIT)
+                Next::PollAgain(self.quick_wait(MAX_QUICK_WAIT))
             }
             PollResponse::MetadataOnly => {
                 self.understood();
                 self.allow_metadata_only = Some(false);
-                Next::PollAgain(MIN_WAIT)
+                Next::PollAgain(self.quick_wait(MAX_QUICK_WAIT))
             }
             PollResponse::Failed { category, message } => Next::Failed { category, message },
             PollResponse::Expired => Next::Resubmit,
@@ -142,10 +167,6 @@ impl Poll {
     }
 }
 
-fn or_min_wait(wait: Duration) -> Duration {
-    if wait.is_zero() { MIN_WAIT } else { wait }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +183,7 @@ mod tests {
         Next::Queued {
             state,
             reason: reason.map(Into::into),
+            queue_depth: None,
             wait,
         }
     }
@@ -297,6 +319,48 @@ mod tests {
         let timed = r#"{"type":"try_again","queue_state":"active","retry_after_ms":5000}"#;
         assert_eq!(waits(&mut poll, 200, timed, 1), [5]);
         assert_eq!(waits(&mut poll, 200, QUEUED, 2), [8, 16]);
+    }
+
+    #[test]
+    fn responses_that_come_at_once_for_ever_are_polled_ever_more_slowly() {
+        let at_once = r#"{"type":"try_again","queue_state":"active","retry_after_ms":0}"#;
+        let metadata = r#"{"status":"complete_metadata"}"#;
+        for (body, max_polls) in [(PENDING, 16), (metadata, 16), (at_once, 66)] {
+            let mut poll = Poll::default();
+            let (mut time, mut polls) = (Duration::ZERO, 0);
+            while time < seconds(60) {
+                poll.took(Duration::from_millis(1));
+                let (Next::PollAgain(wait) | Next::Queued { wait, .. }) =
+                    poll.next(200, body.as_bytes())
+                else {
+                    panic!("{body}");
+                };
+                assert!(wait >= MIN_WAIT && wait <= MAX_QUICK_WAIT);
+                time += wait;
+                polls += 1;
+            }
+            assert!(polls <= max_polls, "{polls} polls in a minute for {body}");
+        }
+        // One that the backend holds back is followed by the next at once.
+        let mut poll = Poll::default();
+        for _ in 0..10 {
+            poll.took(seconds(30));
+            assert_eq!(
+                poll.next(200, PENDING.as_bytes()),
+                Next::PollAgain(MIN_WAIT)
+            );
+        }
+    }
+
+    #[test]
+    fn the_backend_cannot_ask_for_a_wait_without_end() {
+        for wait in ["60001", "1e15", "1e300"] {
+            let body = format!(
+                r#"{{"type":"try_again","queue_state":"paused_capacity","retry_after_ms":{wait}}}"#
+            );
+            let next = Poll::default().next(200, body.as_bytes());
+            assert_eq!(next, queued(PausedCapacity, None, MAX_WAIT), "{wait}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use core::time::Duration;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 /// What a response says about the request.
@@ -19,6 +19,7 @@ pub(super) enum PollResponse<'a> {
         state: QueueState,
         reason: Option<Cow<'a, str>>,
         retry_after: Option<Duration>,
+        queue_depth: Option<u64>,
     },
     /// It is running.
     Pending,
@@ -51,10 +52,12 @@ struct Envelope<'a> {
     queue_state_reason: Option<Cow<'a, str>>,
     #[serde(default)]
     retry_after_ms: Option<f64>,
+    #[serde(default)]
+    queue_depth: Option<f64>,
     #[serde(borrow, default)]
     category: Option<Cow<'a, str>>,
-    #[serde(default)]
-    error: Option<Value>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     result: Option<&'a RawValue>,
 }
@@ -77,10 +80,13 @@ pub(super) fn classify(status: u16, body: &[u8]) -> PollResponse<'_> {
 
 fn classify_body(body: &[u8]) -> PollResponse<'_> {
     let Some(envelope) = parse(body) else {
-        // A result may use these keys with other types; any object is one.
-        return match serde_json::from_slice::<serde_json::Map<String, Value>>(body) {
-            Ok(_) => PollResponse::Done(body),
-            Err(_) => PollResponse::Malformed,
+        // A result may use these keys with other types; any object is one. Decoded values could take thirty times its
+        // size.
+        let is_object =
+            first(body) == Some(b'{') && serde_json::from_slice::<IgnoredAny>(body).is_ok();
+        return match is_object {
+            true => PollResponse::Done(body),
+            false => PollResponse::Malformed,
         };
     };
     if let Some(response) = try_again(&envelope) {
@@ -102,8 +108,8 @@ fn classify_body(body: &[u8]) -> PollResponse<'_> {
         return failure(&envelope);
     }
     // A string is a failure even without a category, unless the fields next to it make it part of a result.
-    match &envelope.error {
-        Some(Value::String(_)) if envelope.kind.is_none() && envelope.result.is_none() => {
+    match envelope.error {
+        Some(error) if is_string(error) && envelope.kind.is_none() && envelope.result.is_none() => {
             failure(&envelope)
         }
         _ => PollResponse::Done(body),
@@ -112,10 +118,23 @@ fn classify_body(body: &[u8]) -> PollResponse<'_> {
 
 fn parse(body: &[u8]) -> Option<Envelope<'_>> {
     // Serde would also accept an array of the right length.
-    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-    (first == Some(&b'{'))
+    (first(body) == Some(b'{'))
         .then(|| serde_json::from_slice(body).ok())
         .flatten()
+}
+
+fn first(body: &[u8]) -> Option<u8> {
+    body.iter()
+        .copied()
+        .find(|byte| !byte.is_ascii_whitespace())
+}
+
+fn is_string(raw: &RawValue) -> bool {
+    raw.get().starts_with('"')
+}
+
+fn string(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
 }
 
 fn try_again<'a>(envelope: &Envelope<'a>) -> Option<PollResponse<'a>> {
@@ -124,35 +143,53 @@ fn try_again<'a>(envelope: &Envelope<'a>) -> Option<PollResponse<'a>> {
     }
     let state = envelope.queue_state.as_deref().map(QueueState::parse);
     let seconds = envelope.retry_after_ms.map(|millis| millis / 1_000.0);
-    let retry_after = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let retry_after = seconds.and_then(duration);
+    // Any form of a number: a response is not malformed for what is only shown.
+    let depth = envelope.queue_depth.filter(|depth| *depth >= 0.0);
     Some(PollResponse::TryAgain {
         state: state.unwrap_or_default(),
         reason: envelope.queue_state_reason.clone(),
         retry_after,
+        queue_depth: depth.map(|depth| depth as u64),
     })
 }
 
+/// `None` for a negative number; the longest duration for one that is too large.
+fn duration(seconds: f64) -> Option<Duration> {
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
 fn failure(envelope: &Envelope<'_>) -> PollResponse<'static> {
-    let of_error = |name| {
-        envelope
-            .error
-            .as_ref()
-            .and_then(|error| error[name].as_str())
-    };
-    let category = envelope
-        .category
-        .as_deref()
-        .or_else(|| of_error("category"));
-    let message = match &envelope.error {
-        Some(Value::String(message)) => message.clone(),
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Fields<'a> {
+        #[serde(borrow)]
+        category: Option<&'a RawValue>,
+        #[serde(borrow)]
+        message: Option<&'a RawValue>,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    let error = envelope.error;
+    let fields = error.filter(|error| first(error.get().as_bytes()) == Some(b'{'));
+    let fields: Fields<'_> = fields
+        .and_then(|error| serde_json::from_str(error.get()).ok())
+        .unwrap_or_default();
+    let of_error = fields.category.and_then(string).map(Cow::Owned);
+    let category = envelope.category.clone().or(of_error);
+    let message = match error {
+        Some(text) if is_string(text) => string(text).unwrap_or_default(),
         Some(error) => {
-            let named = of_error("message").or_else(|| of_error("error"));
-            named.map_or_else(|| alloc::format!("{error}"), ToOwned::to_owned)
+            let named = fields.message.and_then(string);
+            let named = named.or_else(|| fields.error.and_then(string));
+            named.unwrap_or_else(|| error.get().to_owned())
         }
         None => String::new(),
     };
     PollResponse::Failed {
-        category: category.map(Category::parse).unwrap_or_default(),
+        category: category
+            .map(|word| Category::parse(&word))
+            .unwrap_or_default(),
         message,
     }
 }
@@ -161,6 +198,8 @@ fn failure(envelope: &Envelope<'_>) -> PollResponse<'static> {
 mod tests {
     use super::*;
     use QueueState::{Active, PausedCapacity, Unknown};
+    use alloc::format;
+    use alloc::vec::Vec;
 
     fn try_again(
         state: QueueState,
@@ -171,6 +210,7 @@ mod tests {
             state,
             reason: reason.map(Into::into),
             retry_after: retry_after_ms.map(Duration::from_millis),
+            queue_depth: None,
         }
     }
 
@@ -274,5 +314,94 @@ mod tests {
                 PollResponse::Done(body.as_bytes())
             );
         }
+    }
+
+    #[test]
+    fn a_depth_and_a_wait_of_any_size_are_read() {
+        let row =
+            |fields: &str| format!(r#"{{"type":"try_again","queue_state":"active",{fields}}}"#);
+        for (fields, wait, depth) in [
+            (r#""queue_depth":7"#, None, Some(7)),
+            (
+                r#""queue_depth":null,"retry_after_ms":1e15"#,
+                Some(1e12),
+                None,
+            ),
+            (
+                r#""queue_depth":-1,"retry_after_ms":1e300"#,
+                Some(1e19),
+                None,
+            ),
+            (r#""queue_depth":2.0,"retry_after_ms":-1"#, None, Some(2)),
+        ] {
+            let body = row(fields);
+            let PollResponse::TryAgain {
+                retry_after,
+                queue_depth,
+                ..
+            } = classify(200, body.as_bytes())
+            else {
+                panic!("{body}");
+            };
+            assert_eq!(queue_depth, depth, "{body}");
+            assert_eq!(retry_after.is_some(), wait.is_some(), "{body}");
+            assert!(retry_after.map(|wait| wait.as_secs_f64()) >= wait, "{body}");
+        }
+    }
+
+    #[test]
+    fn no_response_makes_it_panic() {
+        const TOKENS: &[&str] = &[
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "null",
+            "1e999",
+            "-1",
+            "\u{e9}",
+            "\"type\"",
+            "\"try_again\"",
+            "\"status\"",
+            "\"completed\"",
+            "\"failed\"",
+            "\"pending\"",
+            "\"result\"",
+            "\"error\"",
+            "\"category\"",
+            "\"retry_after_ms\"",
+            "\"queue_state\"",
+            "\"queue_depth\"",
+            "\"message\"",
+            "{\"error\":",
+            "{\"status\":",
+        ];
+        arbtest::arbtest(|u| {
+            let mut body = Vec::new();
+            for _ in 0..u.int_in_range(0..=24)? {
+                if u.ratio(1, 8)? {
+                    body.push(u.arbitrary()?);
+                } else {
+                    body.extend_from_slice(u.choose(TOKENS)?.as_bytes());
+                }
+            }
+            let status = *u.choose(&[200_u16, 200, 200, 408, 400, 410, 429, 503])?;
+            let is_object =
+                serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
+            match classify(status, &body) {
+                PollResponse::Done(result) => {
+                    assert!(status == 200);
+                    assert!(serde_json::from_slice::<IgnoredAny>(result).is_ok());
+                }
+                PollResponse::Malformed if status == 200 => assert!(!is_object),
+                _ => {}
+            }
+            Ok(())
+        })
+        .budget_ms(500);
     }
 }

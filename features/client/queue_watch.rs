@@ -73,13 +73,13 @@ impl QueueWatch {
 }
 
 impl WatchedRequest<'_> {
-    pub(super) fn observe(&self, state: QueueState, reason: Option<&str>) {
+    pub(super) fn observe(&self, state: QueueState, reason: Option<&str>, depth: Option<u64>) {
         let watch = self.watch;
         // Observers may forward the reason, so secrets are redacted first.
         let reason = reason.map(|reason| watch.api.excerpt(reason.as_bytes()));
         let reason = reason.as_deref().filter(|reason| !reason.is_empty());
         let tracker = &watch.tracker;
-        tracker.observe(self.request_id, state, reason, None);
+        tracker.observe(self.request_id, state, reason, depth);
         let Some(default_reason) = pause_reason(state, self.kind) else {
             return;
         };

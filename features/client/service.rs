@@ -3,7 +3,7 @@
 use super::api::{Api, Call};
 use super::block_on::block_on;
 use super::error::{ClientError, Result};
-use super::io::RuntimeIo;
+use super::io::{RuntimeIo, with_deadline};
 use super::output::ServerCapabilities;
 use super::params::NewModel;
 use super::pending::Pending;
@@ -11,13 +11,17 @@ use super::sampling::{SamplingClient, SamplingModel};
 use super::session::{ClientSession, CreatedSession, EndReason, NewSession};
 use super::training::TrainingClient;
 use crate::bus::{QueueStateChange, QueueStateObserver, QueueStateTracker};
-use crate::features::http::{Config, HttpClient, HttpEvents, HttpTransport};
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
+use crate::features::http::{
+    Config, ConfigError, ConfigProblem, HttpClient, HttpEvents, HttpTransport,
+};
 use crate::session::{BuildError, Builder, Entropy, Handle, Reporter};
 use crate::spawner::Runtime;
 use crate::stats::Drain;
 use crate::sys::entropy::Random;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -41,6 +45,7 @@ pub struct ServiceBuilder<H, R> {
     sdk_version: String,
     observer: Option<Arc<dyn QueueStateObserver>>,
     close_timeout: Duration,
+    connect_timeout: Duration,
     max_requests: usize,
     entropy: Option<Entropy>,
     http: H,
@@ -58,6 +63,7 @@ impl ServiceBuilder<(), ()> {
             sdk_version: env!("CARGO_PKG_VERSION").into(),
             observer: None,
             close_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(60),
             max_requests: 256,
             entropy: None,
             http: (),
@@ -105,6 +111,13 @@ impl<H, R> ServiceBuilder<H, R> {
         self
     }
 
+    /// Limits the duration of [`connect`](ServiceBuilder::connect), retries included. After 5 s, and then every 10 s, a
+    /// warning in the log says what it waits for. Default: 60 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
     /// Limits the number of concurrent requests; others wait. The heartbeat and the last request of `close` are exempt.
     /// A poll for a result is a request of up to 45 s. Each request takes a connection, and with `Ureq` a thread.
     /// Default: 256; at least one.
@@ -128,6 +141,7 @@ impl<H, R> ServiceBuilder<H, R> {
             sdk_version: self.sdk_version,
             observer: self.observer,
             close_timeout: self.close_timeout,
+            connect_timeout: self.connect_timeout,
             max_requests: self.max_requests,
             entropy: self.entropy,
             http,
@@ -171,13 +185,14 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
     ///
     /// # Errors
     /// If the configuration is invalid, the runtime cannot be bound or cannot run tasks, the backend refuses to create
-    /// the session or does not create it within five minutes, or the telemetry cannot be started.
+    /// the session or does not create it within [`connect_timeout`](Self::connect_timeout), or the telemetry cannot be
+    /// started. An API key is required even where telemetry is switched off.
     pub fn connect(self) -> Pending<ServiceClient> {
         Pending::new(self.open())
     }
 
     async fn open(mut self) -> Result<ServiceClient> {
-        let endpoint = self.config.api()?;
+        let endpoint = self.config.api().map_err(needed_by_client)?;
         self.runtime.bind()?;
         let entropy = match self.entropy.take() {
             Some(entropy) => entropy,
@@ -189,7 +204,7 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         let random = Random::new(entropy);
         let api = Arc::new(Api::new(Box::new(io), endpoint, random, self.max_requests));
         let create = self.create(&api)?;
-        let created: CreatedSession = api.ask(&create).await?;
+        let created = ask_patiently(&api, &create, self.connect_timeout).await?;
         created.check()?;
 
         let config = self.config.clone();
@@ -232,7 +247,70 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
             r#type: "create_session",
         };
         let name = "create_session";
-        Call::post(api, name, name, &body)
+        let mut call = Call::post(api, name, name, &body)?;
+        call.patience = self.connect_timeout;
+        call.timeout = CONNECT_ATTEMPT.min(self.connect_timeout);
+        Ok(call)
+    }
+}
+
+/// The deadline of one attempt to create the session, so that there is time for another.
+const CONNECT_ATTEMPT: Duration = Duration::from_secs(15);
+/// When the first message about a slow connect is due, and how long after it the next.
+const FIRST_MESSAGE: Duration = Duration::from_secs(5);
+const NEXT_MESSAGE: Duration = Duration::from_secs(10);
+
+/// Makes the call that opens the session, and says what it waits for: there is no session yet that could.
+async fn ask_patiently(api: &Api, call: &Call, timeout: Duration) -> Result<CreatedSession> {
+    let started = api.now();
+    let messages = async {
+        let mut wait = FIRST_MESSAGE;
+        loop {
+            api.sleep(wait).await;
+            let elapsed = api.now().saturating_duration_since(started).as_secs();
+            let reason = format!(
+                "waiting for the backend at {} to create the session, for {elapsed} s so far (of {} s)",
+                api.address(),
+                timeout.as_secs(),
+            );
+            Observer::Log.notify(&Diagnostic {
+                kind: DiagnosticKind::Connecting,
+                count: 1,
+                reason: &reason,
+                session_id: "",
+                limit: None,
+                limit_name: None,
+            });
+            wait = NEXT_MESSAGE;
+        }
+    };
+    let deadline = async {
+        // The messages never end; the sleep does.
+        with_deadline(api.sleep(timeout), messages)
+            .await
+            .unwrap_or(())
+    };
+    let timed_out = || {
+        let reason = format!(
+            "the backend at {} gave none within {} s",
+            api.address(),
+            timeout.as_secs()
+        );
+        let call = call.name;
+        Err(ClientError::NoResponse { call, reason })
+    };
+    with_deadline(deadline, api.ask(call))
+        .await
+        .unwrap_or_else(timed_out)
+}
+
+/// Replaces advice that is for telemetry alone: a client needs its settings even where telemetry is switched off.
+fn needed_by_client(error: ConfigError) -> ConfigError {
+    match error.problem() {
+        ConfigProblem::Missing => error.explained(
+            "is not set: a client of the backend needs it, even where telemetry is switched off",
+        ),
+        _ => error,
     }
 }
 

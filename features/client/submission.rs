@@ -1,6 +1,6 @@
 //! Submits requests and polls for their results.
 
-use super::api::{Api, Call, Headers};
+use super::api::{Api, Call, Headers, MAX_BYTES};
 use super::call::{Backpressure, parse};
 use super::error::{Category, ClientError, Result};
 use super::kind::RequestKind;
@@ -93,7 +93,7 @@ impl Submission {
             let watched = queue_watch.watch(&request_id, self.kind);
             match self.retrieve(api, &watched, &request_id).await? {
                 Retrieved::Result(result) => {
-                    watched.observe(QueueState::Active, None);
+                    watched.observe(QueueState::Active, None, None);
                     return parse(self.kind.name(), &result);
                 }
                 Retrieved::Expired => drop(watched),
@@ -120,24 +120,27 @@ impl Submission {
         let mut poll = Poll::default();
         loop {
             let call = self.poll_call(api, &poll, request_id)?;
+            let started = api.now();
             let Ok(response) = api.exchange(&call, poll.retries()).await else {
                 api.sleep(poll.no_response()).await;
                 continue;
             };
             let (status, body) = (response.status().as_u16(), response.into_body());
+            poll.took(api.now().saturating_duration_since(started));
             match poll.next(status, &body) {
                 Next::PollAgain(wait) => api.sleep(wait).await,
                 Next::Queued {
                     state,
                     reason,
+                    queue_depth,
                     wait,
                 } => {
-                    watched.observe(state, reason.as_deref());
+                    watched.observe(state, reason.as_deref(), queue_depth);
                     api.sleep(wait).await;
                 }
                 Next::Done(result) => return Ok(Retrieved::Result(body.slice_ref(result))),
                 Next::Failed { category, message } => {
-                    watched.observe(QueueState::Active, None);
+                    watched.observe(QueueState::Active, None, None);
                     return Err(self.failed(api, request_id, category, &message));
                 }
                 Next::Resubmit => return Ok(Retrieved::Expired),
@@ -155,6 +158,7 @@ impl Submission {
         let mut call = Call::post(api, self.kind.name(), "retrieve_future", &body)?;
         call.headers = Headers::Poll(poll.iteration(), self.kind.as_str());
         call.timeout = POLL_TIMEOUT;
+        call.max_bytes = MAX_BYTES;
         call.key = None;
         Ok(call)
     }

@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use serde::de::Visitor;
+use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -38,7 +38,7 @@ enum Numbers {
 /// A tensor as received, before its type is checked.
 #[derive(Deserialize)]
 struct Wire {
-    data: Vec<Number>,
+    data: Received,
     dtype: String,
     #[serde(default)]
     shape: Option<Vec<usize>>,
@@ -84,26 +84,118 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
+/// Numbers as received, before the tensor's type is known, in no more memory than they need: most results have more
+/// bytes of them than of anything else.
+#[derive(Debug, PartialEq)]
+enum Received {
+    /// Floats, and integers that are exact as such.
+    Floats { floats: Vec<f32>, are_ints: bool },
+    /// Integers, at least one of which is not exact as a float.
+    Ints(Vec<i64>),
+}
+
+/// Up to this size integers are exact as `f32`.
+const MAX_EXACT: u64 = 1 << 24;
+
+impl Received {
+    fn push(&mut self, number: Number) {
+        match (self, number) {
+            (Self::Floats { floats, are_ints }, Number::Float(float)) => {
+                *are_ints = false;
+                grow(floats);
+                floats.push(float as f32);
+            }
+            (Self::Floats { floats, are_ints }, Number::Int(int))
+                if !*are_ints || int.unsigned_abs() <= MAX_EXACT =>
+            {
+                grow(floats);
+                floats.push(int as f32);
+            }
+            (this @ Self::Floats { .. }, Number::Int(int)) => {
+                let mut ints = core::mem::replace(this, Self::Ints(Vec::new()))
+                    .into_ints()
+                    .unwrap_or_default();
+                ints.push(int);
+                *this = Self::Ints(ints);
+            }
+            (Self::Ints(ints), Number::Int(int)) => {
+                grow(ints);
+                ints.push(int);
+            }
+            (this @ Self::Ints(_), Number::Float(float)) => {
+                let mut floats = core::mem::replace(this, Self::Ints(Vec::new())).into_floats();
+                floats.push(float as f32);
+                let are_ints = false;
+                *this = Self::Floats { floats, are_ints };
+            }
+        }
+    }
+
+    /// `None` if one is not an integer.
+    fn into_ints(self) -> Option<Vec<i64>> {
+        match self {
+            Self::Floats {
+                floats,
+                are_ints: true,
+            } => Some(floats.into_iter().map(|float| float as i64).collect()),
+            Self::Floats { .. } => None,
+            Self::Ints(ints) => Some(ints),
+        }
+    }
+
+    fn into_floats(self) -> Vec<f32> {
+        match self {
+            Self::Floats { floats, .. } => floats,
+            Self::Ints(ints) => ints.into_iter().map(|int| int as f32).collect(),
+        }
+    }
+}
+
+/// Makes room by a quarter: doubling would leave up to half of it unused.
+fn grow<T>(items: &mut Vec<T>) {
+    if items.len() == items.capacity() {
+        items.reserve_exact((items.len() / 4).max(16));
+    }
+}
+
+impl<'de> Deserialize<'de> for Received {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Received;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of numbers")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Received, A::Error> {
+                let (floats, are_ints) = (Vec::new(), true);
+                let mut received = Received::Floats { floats, are_ints };
+                while let Some(number) = seq.next_element()? {
+                    received.push(number);
+                }
+                Ok(received)
+            }
+        }
+
+        deserializer.deserialize_seq(Reader)
+    }
+}
+
 impl TryFrom<Wire> for TensorData {
     type Error = String;
 
     fn try_from(wire: Wire) -> Result<Self, String> {
-        let numbers = wire.data.iter();
         let tensor = match &*wire.dtype {
             "int64" => {
-                let ints = numbers.map(|number| match number {
-                    Number::Int(int) => Some(*int),
-                    Number::Float(_) => None,
-                });
-                let ints: Option<Vec<_>> = ints.collect();
+                let ints = wire.data.into_ints();
                 Self::from(ints.ok_or("an int64 tensor has numbers that are not integers")?)
             }
             "float32" => {
-                let floats = numbers.map(|number| match number {
-                    Number::Int(int) => *int as f32,
-                    Number::Float(float) => *float as f32,
-                });
-                Self::from(floats.collect::<Vec<_>>())
+                let mut floats = wire.data.into_floats();
+                floats.shrink_to_fit();
+                Self::from(floats)
             }
             other => return Err(format!("unknown dtype {other:?}")),
         };
@@ -404,5 +496,44 @@ mod tests {
         let loss: LossFn = from_value(form.clone()).unwrap();
         assert_eq!(loss, LossFn::Named("of_tomorrow".into()));
         assert_eq!(to_value(&loss).unwrap(), form);
+    }
+
+    #[test]
+    fn numbers_are_exact_in_every_mixture_and_take_little_room() {
+        let read = |data: &str, dtype: &str| {
+            let text = format!(r#"{{"data":{data},"dtype":"{dtype}"}}"#);
+            serde_json::from_str::<TensorData>(&text)
+        };
+        let big = 1_i64 << 24;
+        let ints = [0, 1, -7, big, -big, big + 1, i64::MAX, i64::MIN, 3, big + 3];
+        for end in 0..=ints.len() {
+            for begin in 0..=end {
+                let some = &ints[begin..end];
+                let text = serde_json::to_string(some).unwrap();
+                let tensor = read(&text, "int64").unwrap();
+                assert_eq!(tensor.ints(), Some(some));
+                let floats: Vec<_> = some.iter().map(|int| *int as f32).collect();
+                assert_eq!(read(&text, "float32").unwrap().floats(), Some(&*floats));
+            }
+        }
+        for (text, floats) in [
+            ("[16777217,0.5,3]", [16_777_217.0, 0.5, 3.0]),
+            ("[0.5,16777217,3]", [0.5, 16_777_217.0, 3.0]),
+            ("[1,2,0.5]", [1.0, 2.0, 0.5]),
+        ] {
+            assert_eq!(read(text, "float32").unwrap().floats(), Some(&floats[..]));
+            assert!(read(text, "int64").is_err(), "{text}");
+        }
+        let mut received = Received::Floats {
+            floats: Vec::new(),
+            are_ints: true,
+        };
+        (0..1_000_000).for_each(|_| received.push(Number::Float(0.5)));
+        let floats = received.into_floats();
+        assert!(
+            floats.capacity() <= floats.len() * 5 / 4 + 16,
+            "{}",
+            floats.capacity()
+        );
     }
 }

@@ -181,7 +181,8 @@ impl ResolvedConfig {
             }
         };
         let key = read(KEY_VARIABLE)?.ok_or_else(|| {
-            let message = "is not set: set it, or TINKER_TELEMETRY=off to do without";
+            let message =
+                "is not set: set it, or TINKER_TELEMETRY=off where only telemetry needs it";
             ConfigError::new(KEY_VARIABLE, ConfigProblem::Missing, message)
         })?;
         let url = read(URL_VARIABLE)?.unwrap_or_else(|| DEFAULT_URL.to_owned());
@@ -419,7 +420,7 @@ mod tests {
         let refused = |variables: &[_]| from(variables).expect_err("refused").to_string();
         assert_eq!(
             refused(&[]),
-            "TINKER_API_KEY is not set: set it, or TINKER_TELEMETRY=off to do without"
+            "TINKER_API_KEY is not set: set it, or TINKER_TELEMETRY=off where only telemetry needs it"
         );
         assert_eq!(refused(&[(KEY_VARIABLE, "")]), refused(&[]));
         let split = format!("{SENTINEL}\r\nx-evil: 1");

@@ -65,6 +65,15 @@ impl ConfigError {
         }
     }
 
+    /// The same error with another message.
+    #[cfg(feature = "client")]
+    pub(crate) fn explained(self, message: &str) -> Self {
+        Self {
+            message: message.into(),
+            ..self
+        }
+    }
+
     /// The variable (`TINKER_API_KEY`), the argument (`api_key`, `base_url`), the header, or `header name` where that
     /// is invalid.
     #[must_use]

@@ -53,7 +53,7 @@ pub const HTTP_REQUEST_STOP: &str = "tinkex.http.request.stop";
 /// A request failed without a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `kind`,
 /// `reason`, `session_id`.
 pub const HTTP_REQUEST_EXCEPTION: &str = "tinkex.http.request.exception";
-/// A request's queue state changed: measurement `queue_depth`; metadata `from`, `to`, `reason`, `request_id`,
+/// A request's queue state changed: measurement `queue_depth`, if the backend gives one; metadata `from`, `to`, `reason`, `request_id`,
 /// `session_id`.
 pub const QUEUE_STATE_CHANGE: &str = "tinkex.queue.state_change";
 /// A handler panicked and was detached: metadata `handler_id`, `event`.

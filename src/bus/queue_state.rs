@@ -189,7 +189,9 @@ impl QueueStateTracker {
 
     fn report(&self, change: &QueueStateChange<'_>) {
         if let Some(bus) = &self.bus {
+            // Absent where the backend said none: null would look like a measurement that failed.
             let measurements = [("queue_depth", change.queue_depth.into())];
+            let known = usize::from(change.queue_depth.is_some());
             let metadata = [
                 ("from", Value::Str(change.from.as_str())),
                 ("to", Value::Str(change.to.as_str())),
@@ -197,7 +199,7 @@ impl QueueStateTracker {
                 ("request_id", change.request_id.into()),
                 ("session_id", Value::Str(&self.session_id)),
             ];
-            bus.execute(QUEUE_STATE_CHANGE, &measurements, &metadata);
+            bus.execute(QUEUE_STATE_CHANGE, &measurements[..known], &metadata);
         }
         if let Some(observer) = &self.observer
             && panics::contain(|| observer.on_queue_state_change(change)).is_none()
