@@ -190,6 +190,16 @@ impl<D: fmt::Display> fmt::Display for OneLine<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         struct Spaces<'a, 'b>(&'a mut fmt::Formatter<'b>);
         impl Write for Spaces<'_, '_> {
+            /// Spaces alone, where code size matters.
+            #[cfg(not(feature = "std"))]
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                text.chars().try_for_each(|character| {
+                    let is_shown = !is_unprintable(character);
+                    self.0.write_char(if is_shown { character } else { ' ' })
+                })
+            }
+
+            #[cfg(feature = "std")]
             fn write_str(&mut self, text: &str) -> fmt::Result {
                 for piece in text.split_inclusive(is_unprintable) {
                     let mut characters = piece.chars();
@@ -212,7 +222,15 @@ impl<D: fmt::Display> fmt::Display for OneLine<D> {
     }
 }
 
+/// Whether a character is a control character, or one of the most common that are invisible or change the direction of
+/// text.
+#[cfg(not(feature = "std"))]
+fn is_unprintable(character: char) -> bool {
+    matches!(character, '\0'..' ' | '\u{7f}'..'\u{a0}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{206f}' | '\u{feff}')
+}
+
 /// Whether a character is a control character, is invisible, or changes the direction of text.
+#[cfg(feature = "std")]
 fn is_unprintable(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -288,6 +306,7 @@ mod tests {
         assert_eq!(Reason::new("a\r\nb\u{1b}[2J").as_str(), "a  b [2J");
     }
 
+    #[cfg(feature = "std")]
     #[test]
     fn a_reason_shows_what_cannot_be_seen() {
         assert_eq!(

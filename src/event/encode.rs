@@ -179,7 +179,20 @@ pub(crate) fn exception(
 fn object<D: Serialize + ?Sized>(out: &mut EventWriter<'_>, data: &D) -> Result<(), Failed> {
     let start = out.len();
     out.value(data)?;
-    require_object(out, start)
+    match key_of(out, start) {
+        None => Ok(()),
+        #[cfg(feature = "std")]
+        Some(key) => out.wrap(start, key),
+        // Serializing it again takes less flash than moving it.
+        #[cfg(not(feature = "std"))]
+        Some(key) => {
+            out.truncate(start);
+            out.raw(key);
+            out.value(data)?;
+            out.raw(b"}");
+            out.finish()
+        }
+    }
 }
 
 /// [`object`], with limits.
@@ -190,17 +203,18 @@ pub(crate) fn object_limited<D: Serialize + ?Sized>(
     object(out, data)
 }
 
+/// What comes before data that is no object, to make it the member of one; `None` if nothing is needed.
 #[inline(always)]
-fn require_object(out: &mut EventWriter<'_>, start: usize) -> Result<(), Failed> {
+fn key_of(out: &mut EventWriter<'_>, start: usize) -> Option<&'static [u8]> {
     match out.bytes().get(start..).unwrap_or_default() {
-        [b'{', ..] => Ok(()),
+        [b'{', ..] => None,
         b"null" => {
             out.truncate(start);
             out.raw(b"{}");
-            Ok(())
+            None
         }
-        [b'"', ..] => out.wrap(start, "message"),
-        _ => out.wrap(start, "value"),
+        [b'"', ..] => Some(b"{\"message\":"),
+        _ => Some(b"{\"value\":"),
     }
 }
 

@@ -156,18 +156,17 @@ impl<'a> EventWriter<'a> {
         }
     }
 
-    /// Moves what was written from `start` on into an object, as the value of this key.
+    /// Puts `head` before what was written from `start` on, and a closing brace after it.
+    #[cfg(feature = "std")]
     #[cold]
-    pub(crate) fn wrap(&mut self, start: usize, key: &str) -> Result<(), Failed> {
+    pub(crate) fn wrap(&mut self, start: usize, head: &[u8]) -> Result<(), Failed> {
         let end = self.output.len;
-        self.output.put_key(b'{', key).map_err(|_| Failed)?;
+        self.raw(head);
         self.raw(b"}");
         self.finish()?;
-        let len = end - start;
-        let head = self.output.len - end - 1;
-        // The value, the head of the object, its end: the first two change places.
-        if let Some(bytes) = self.output.bytes.get_mut(start..end + head) {
-            bytes.rotate_left(len);
+        // The value and its head change places.
+        if let Some(bytes) = self.output.bytes.get_mut(start..end + head.len()) {
+            bytes.rotate_right(head.len());
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ pub(crate) enum JsonError {
 impl JsonError {
     /// A call out of turn: a key without a value, a value without a key, a field after the end, anything after an error.
     pub(crate) const BROKEN: Self = Self::Invalid(
-        "its Serialize implementation breaks the contract: a key, value or end out of turn, or after an error",
+        "its Serialize implementation breaks its contract: a call out of turn or after an error",
     );
     const KEY: Self = Self::Invalid("a key must be a string, a number or a boolean");
 }
