@@ -110,7 +110,7 @@ mod sessions {
     /// The budget of an idle session, in KiB of resident memory.
     const WITHOUT_HTTP: usize = 100;
     /// With ureq: a second thread, whose stack is larger in a debug build, and a connection with its buffers.
-    const OVER_HTTP: usize = if cfg!(debug_assertions) { 260 } else { 100 };
+    const OVER_HTTP: usize = if cfg!(debug_assertions) { 320 } else { 160 };
 
     /// Runs the sessions in a separate process, so that its memory is theirs alone.
     fn run(child: &str, url: &str) {
