@@ -333,23 +333,18 @@ fn block_in_place(driver_moves: bool, wait: &mut dyn FnMut()) -> Result<(), Woul
 
 /// [`tokio::task::block_in_place`], with its panic where blocking is not allowed turned into an error.
 fn probe(wait: &mut dyn FnMut()) -> Result<(), WouldDeadlock> {
-    let mut has_begun = false;
-    panics::try_catch(|| {
+    let mut waited = None;
+    panics::catch(|| {
         tokio::task::block_in_place(|| {
-            has_begun = true;
             // What the caller waits for is not ours.
-            let waited = panics::contain(|| catch_unwind(AssertUnwindSafe(&mut *wait)));
-            if let Some(Err(panic)) = waited {
-                resume_unwind(panic);
-            }
+            waited = panics::contain(|| catch_unwind(AssertUnwindSafe(&mut *wait)));
         });
-    })
-    .map_err(|panic| {
-        if has_begun {
-            resume_unwind(panic);
-        }
-        WouldDeadlock
-    })
+    });
+    match waited {
+        Some(Ok(())) => Ok(()),
+        Some(Err(panic)) => resume_unwind(panic),
+        None => Err(WouldDeadlock),
+    }
 }
 
 /// Whether a panic of tokio's can be caught here, and so provoked: not where panics abort, and not in a panic hook, where

@@ -4,14 +4,13 @@
 use core::task::Waker;
 
 #[cfg(feature = "std")]
-pub(crate) use with_std::{catch, contain, is_ours, try_catch};
+pub(crate) use with_std::{catch, contain, is_ours};
 
 #[cfg(feature = "std")]
 mod with_std {
     use core::cell::Cell;
     use core::panic::AssertUnwindSafe;
     use std::panic::catch_unwind;
-    use std::thread;
 
     std::thread_local! {
         /// Whether a panic on this thread is caught by this crate, which then accounts for it.
@@ -22,26 +21,20 @@ mod with_std {
     /// accounts for the panic itself: to the panic hook it [is ours](is_ours).
     #[inline]
     pub(crate) fn catch<R>(work: impl FnOnce() -> R) -> Option<R> {
-        try_catch(work).ok()
-    }
-
-    /// [`catch`], with the panic's payload.
-    #[inline]
-    pub(crate) fn try_catch<R>(work: impl FnOnce() -> R) -> thread::Result<R> {
         marked(true, work)
     }
 
     /// [`catch`] for work that is the application's: a panic remains one for the panic hook to log.
     pub(crate) fn contain<R>(work: impl FnOnce() -> R) -> Option<R> {
-        marked(false, work).ok()
+        marked(false, work)
     }
 
     #[inline]
-    fn marked<R>(is_ours: bool, work: impl FnOnce() -> R) -> thread::Result<R> {
+    fn marked<R>(is_ours: bool, work: impl FnOnce() -> R) -> Option<R> {
         let before = IS_OURS.replace(is_ours);
         let result = catch_unwind(AssertUnwindSafe(work));
         IS_OURS.set(before);
-        result
+        result.ok()
     }
 
     /// Whether this crate catches a panic on this thread, and accounts for it.
