@@ -180,6 +180,13 @@ impl Env {
             }
         };
         self.0.world.note(format_args!("session {id} is opened"));
+        let cap = options.retry_max_delay;
+        self.0
+            .world
+            .state()
+            .server
+            .retry_caps
+            .insert(id.clone(), cap);
         self.0.sessions.borrow_mut().push(OpenedSession {
             handle: reporter.handle(),
             id,
@@ -273,6 +280,7 @@ impl Env {
         state.faults = Faults::none();
         state.server.script.clear();
         state.server.always = None;
+        state.server.invalid.clear();
         drop(state);
         self.0.is_healed.set(true);
         self.0.world.note("all faults are healed");
@@ -329,6 +337,13 @@ impl SimServer {
     /// Sets the response to every request without a scripted one, until [`Env::heal`].
     pub fn always(&self, reply: Reply) {
         self.0.state().server.always = Some(reply);
+    }
+
+    /// Declares an event invalid: until [`Env::heal`], the server refuses each request that has it, with 422. Scripted
+    /// responses come first.
+    pub fn refuse_event(&self, session: &str, index: u64) {
+        let event = (session.to_string(), index);
+        self.0.state().server.invalid.insert(event);
     }
 
     /// How many distinct events of a session the server has.

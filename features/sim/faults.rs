@@ -125,6 +125,16 @@ faults! {
     // The transport, drawn for each exchange.
     /// The transport panics.
     TransportPanics 20,
+    // What a real network and a real server do besides.
+    /// The server answers from the request's head alone and closes, so that the connection breaks while the body is
+    /// sent. The answer (413, 429 or 401) is heard only by a client that asks first, with `expect: 100-continue`.
+    EarlyResponse 30,
+    /// The server processes the request and answers 200, but the body of the response breaks off.
+    DamagedBody 20,
+    /// The server finds an event invalid, and refuses each request that has it (422). Drawn for each event.
+    InvalidEvent 4,
+    /// The server's clock is up to an hour off, which the `Date` of its responses shows. Drawn once for a run.
+    ServerClockOff 100,
 }
 
 /// Which faults occur, and the rate of each per 1000.

@@ -2,11 +2,12 @@
 
 use super::faults::Fault;
 use super::hash::mix;
-use super::reply::{Reply, retry_after};
+use super::reply::{Reply, asked, http_date, retry_after};
 use super::server::Inspected;
 use super::world::{Draw, World};
 use crate::clock::Clock;
 use crate::features::http::{HttpClient, HttpError};
+use crate::time::{Instant, Timestamp};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -14,14 +15,15 @@ use bytes::Bytes;
 use core::fmt;
 use core::future::pending;
 use core::time::Duration;
-use http::{HeaderValue, Request, Response, StatusCode, header::RETRY_AFTER};
+use http::header::{DATE, EXPECT, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode};
 
 /// An [`HttpClient`] for the simulated server: each exchange ends with a fault or with the server's response.
 #[derive(Clone)]
 pub struct SimHttp(pub(super) Arc<World>);
 
 /// The faults that end an exchange, those of the connection first.
-const EXCHANGE_FAULTS: [Fault; 25] = [
+const EXCHANGE_FAULTS: [Fault; 27] = [
     Fault::TransportPanics,
     Fault::Refused,
     Fault::Dns,
@@ -47,6 +49,8 @@ const EXCHANGE_FAULTS: [Fault; 25] = [
     Fault::Status503,
     Fault::Status504,
     Fault::Duplicated,
+    Fault::EarlyResponse,
+    Fault::DamagedBody,
 ];
 
 const RETRY_AFTER_FAULTS: [Fault; 6] = [
@@ -106,13 +110,17 @@ impl SimHttp {
             Some(reply) => Some(reply),
             None => state.server.always.clone(),
         };
+        let server_utc = state.server_utc(self.0.clock.utc());
         let reply = reply.or_else(|| {
+            if fault == Some(Fault::EarlyResponse) {
+                let status = [413, 413, 429, 401][rng.below(4) as usize];
+                return Some(Reply::status(status).early());
+            }
             let mut reply = Reply::status(fault.and_then(status)?);
             if matches!(reply.status, Some(408 | 425 | 429 | 500..))
                 && let Some(kind) = state.first_to_occur(&mut rng, &RETRY_AFTER_FAULTS)
             {
-                let utc = self.0.clock.utc();
-                reply = reply.retry_after(retry_after(kind, &mut rng, utc));
+                reply = reply.retry_after(retry_after(kind, &mut rng, server_utc));
             }
             Some(reply)
         });
@@ -149,7 +157,15 @@ impl HttpClient for SimHttp {
             Some(Fault::TransportPanics) => std::panic::resume_unwind(Box::new("simulated")),
             _ => {}
         }
+        let is_cut_short = plan.reply.as_ref().is_some_and(|reply| reply.is_early)
+            && !parts.headers.contains_key(EXPECT);
         let mut exchange = self.deliver(key, &body, &plan);
+        if is_cut_short {
+            if let Some(exchange) = &exchange {
+                exchange.break_while_sending();
+            }
+            return Err(HttpError::new("connection reset").broke_while_sending());
+        }
         match plan.fault {
             Some(Fault::ResetWithinBody | Fault::ResetAfterBody) => {
                 return Err(HttpError::new("connection reset"));
@@ -157,7 +173,13 @@ impl HttpClient for SimHttp {
             Some(Fault::Stalled) if plan.reply.is_none() => return pending().await,
             _ => {}
         }
-        let reply = plan.reply.unwrap_or_else(Reply::accept);
+        let is_refused = exchange
+            .as_ref()
+            .is_some_and(|exchange| exchange.has_invalid_event);
+        let reply = plan.reply.unwrap_or_else(|| match is_refused {
+            true => Reply::status(422),
+            false => Reply::accept(),
+        });
         self.delay(plan.response_delay + reply.delay).await;
         match plan.fault {
             Some(Fault::ResponseLost) => return Err(HttpError::new("connection reset")),
@@ -172,7 +194,17 @@ impl HttpClient for SimHttp {
             exchange.complete(status);
         }
         self.0.note(format_args!("response {status}"));
-        response(status, reply.retry_after)
+        let utc = self.0.state().server_utc(self.0.clock.utc());
+        if let Some(exchange) = &exchange
+            && let Some(asked) = reply.retry_after.as_deref().and_then(|it| asked(it, utc))
+        {
+            exchange.ask_for_a_pause(self.0.clock.now(), asked);
+        }
+        let response = response(status, reply.retry_after, utc)?;
+        if plan.fault == Some(Fault::DamagedBody) {
+            return Err(HttpError::new("the response broke off").with_response(response));
+        }
+        Ok(response)
     }
 }
 
@@ -180,15 +212,18 @@ impl SimHttp {
     /// Delivers the request to the server, as far as the fault permits.
     fn deliver<'a>(&self, key: &'a str, body: &'a Bytes, plan: &Plan) -> Option<Exchange<'a>> {
         let mut state = self.0.state();
-        let request = state.server.inspect(key, body)?;
+        let request = state.server.inspect(self.0.clock.now(), key, body)?;
         state.trace = mix(state.trace, request.hash);
         let is_cut = matches!(
             plan.fault,
             Some(Fault::ResetWithinBody | Fault::ResetAfterBody)
         );
         let is_lost_in_stall = plan.fault == Some(Fault::Stalled) && !plan.keeps_on_stall;
-        let keeps =
-            plan.reply.as_ref().is_none_or(|reply| reply.keeps) && !is_cut && !is_lost_in_stall;
+        let has_invalid_event = plan.reply.is_none() && state.has_invalid_event(&request);
+        let keeps = plan.reply.as_ref().is_none_or(|reply| reply.keeps)
+            && !is_cut
+            && !is_lost_in_stall
+            && !has_invalid_event;
         if keeps {
             state.server.store(&request, body, false);
             if plan.fault == Some(Fault::Duplicated) {
@@ -212,6 +247,7 @@ impl SimHttp {
             key,
             body,
             unconfirmed: Some(request),
+            has_invalid_event,
         })
     }
 }
@@ -222,9 +258,25 @@ struct Exchange<'a> {
     key: &'a str,
     body: &'a [u8],
     unconfirmed: Option<Inspected>,
+    has_invalid_event: bool,
 }
 
 impl Exchange<'_> {
+    /// Records that the client finds the connection broken while it sends.
+    fn break_while_sending(&self) {
+        if let Some(request) = &self.unconfirmed {
+            self.world.state().server.break_while_sending(request);
+        }
+    }
+
+    /// Records that the client receives a `Retry-After`.
+    fn ask_for_a_pause(&self, now: Instant, asked: Duration) {
+        if let Some(request) = &self.unconfirmed {
+            let server = &mut self.world.state().server;
+            server.ask_for_a_pause(request, self.key, now, asked);
+        }
+    }
+
     /// Records that the client receives this status.
     fn complete(&mut self, status: u16) {
         let server = &mut self.world.state().server;
@@ -248,9 +300,15 @@ impl Drop for Exchange<'_> {
     }
 }
 
-fn response(status: u16, retry_after: Option<String>) -> Result<Response<Bytes>, HttpError> {
+fn response(
+    status: u16,
+    retry_after: Option<String>,
+    utc: Timestamp,
+) -> Result<Response<Bytes>, HttpError> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::from_u16(status).map_err(HttpError::new)?;
+    let date = HeaderValue::try_from(http_date(utc)).map_err(HttpError::new)?;
+    response.headers_mut().insert(DATE, date);
     if let Some(value) = retry_after {
         let value = HeaderValue::try_from(value).map_err(HttpError::new)?;
         response.headers_mut().insert(RETRY_AFTER, value);

@@ -2,6 +2,7 @@
 
 mod ends;
 mod queue;
+mod refusals;
 mod waits;
 
 use super::app::{AppSession, Unencodable};
@@ -46,10 +47,11 @@ pub(super) async fn check(env: &Env, options: &Options) {
     open().sends_the_queue_on_drop().await;
     open().drops_the_queue_at_the_drop_timeout().await;
 
-    // A third of these for each seed, by a stream of its own: thousands of seeds must stay quick.
-    match Rng::stream(env.0.seed, 9).below(3) {
+    // A quarter of these for each seed, by a stream of its own: thousands of seeds must stay quick.
+    match Rng::stream(env.0.seed, 9).below(4) {
         0 => ends::check(env, options).await,
         1 => queue::check(env, options).await,
+        2 => refusals::check(env, options).await,
         _ => waits::check(env, options).await,
     }
 }

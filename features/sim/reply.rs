@@ -14,6 +14,7 @@ pub struct Reply {
     pub(super) retry_after: Option<String>,
     pub(super) delay: Duration,
     pub(super) keeps: bool,
+    pub(super) is_early: bool,
 }
 
 impl Reply {
@@ -29,6 +30,7 @@ impl Reply {
             retry_after: None,
             delay: Duration::ZERO,
             keeps: (200..300).contains(&status),
+            is_early: false,
         }
     }
 
@@ -55,6 +57,14 @@ impl Reply {
         self
     }
 
+    /// Sends the response before the body of the request was read, and closes: a client that does not ask first, with
+    /// `expect: 100-continue`, finds its connection broken instead. The server keeps nothing.
+    pub const fn early(mut self) -> Self {
+        self.is_early = true;
+        self.keeps = false;
+        self
+    }
+
     /// Delays the response by this much simulated time.
     pub const fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
@@ -67,10 +77,7 @@ pub(super) fn retry_after(fault: Fault, rng: &mut Rng, utc: Timestamp) -> String
     let seconds = rng.below(120);
     match fault {
         Fault::RetryAfterSeconds => seconds.to_string(),
-        Fault::RetryAfterDate => {
-            let at = Duration::from_micros(utc.as_unix_micros()) + Duration::from_secs(seconds);
-            httpdate::fmt_http_date(std::time::UNIX_EPOCH + at.min(MAX_DATE))
-        }
+        Fault::RetryAfterDate => http_date(later(utc, Duration::from_secs(seconds))),
         Fault::RetryAfterZero => "0".into(),
         Fault::RetryAfterNegative => "-5".into(),
         Fault::RetryAfterEnormous => "99999999999999999999".into(),
@@ -80,3 +87,25 @@ pub(super) fn retry_after(fault: Fault, rng: &mut Rng, utc: Timestamp) -> String
 
 /// The last second of the year 9999: an HTTP date cannot express more.
 const MAX_DATE: Duration = Duration::from_secs(253_402_300_799);
+
+pub(super) fn later(utc: Timestamp, by: Duration) -> Timestamp {
+    let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+    Timestamp::from_unix_micros(utc.as_unix_micros().saturating_add(by))
+}
+
+pub(super) fn http_date(utc: Timestamp) -> String {
+    let at = Duration::from_micros(utc.as_unix_micros());
+    httpdate::fmt_http_date(std::time::UNIX_EPOCH + at.min(MAX_DATE))
+}
+
+/// The pause that a `Retry-After` asks for, sent when the server's clock shows `utc`; `None` for garbage.
+pub(super) fn asked(value: &str, utc: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    let at = at.duration_since(std::time::UNIX_EPOCH).ok()?;
+    // Dates count whole seconds.
+    let now = utc.as_unix_micros() / 1_000_000;
+    Some(at.saturating_sub(Duration::from_secs(now)))
+}

@@ -3,10 +3,12 @@
 use super::hash::{hash, mix};
 use super::reply::Reply;
 use super::scan::{ScannedEvent, check_strictly, scan, session_id};
-use alloc::collections::{BTreeMap, VecDeque};
+use crate::time::Instant;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// An event that the server has.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,8 @@ pub(super) struct Record {
     last: Option<(u64, u64)>,
     /// The last index of a batch that the client knows to be rejected permanently.
     rejected_to: Option<u64>,
+    /// The hash of the key of the last request that was answered with a `Retry-After`, and the end of that pause.
+    pause: Option<(u64, Instant)>,
     /// The hash of each unconfirmed body, by idempotency key.
     unconfirmed: BTreeMap<String, u64>,
 }
@@ -52,6 +56,10 @@ pub(super) struct Server {
     /// The stored bodies, concatenated, while a check collects them.
     pub(super) bodies: Option<Vec<u8>>,
     large_requests: u64,
+    /// `retry_max_delay` of each session.
+    pub(super) retry_caps: BTreeMap<String, Duration>,
+    /// Events that the scenario has declared invalid, by session and index.
+    pub(super) invalid: BTreeSet<(String, u64)>,
 }
 
 /// A request that the server has inspected.
@@ -69,8 +77,8 @@ const SMALL_BODY_BYTES: usize = 2_048;
 const SAMPLE_INTERVAL: u64 = 256;
 
 impl Server {
-    /// Inspects a request without storing its events. Notes what is wrong with it.
-    pub(super) fn inspect(&mut self, key: &str, body: &[u8]) -> Option<Inspected> {
+    /// Inspects a request that arrives at `now`, without storing its events. Notes what is wrong with it.
+    pub(super) fn inspect(&mut self, now: Instant, key: &str, body: &[u8]) -> Option<Inspected> {
         let events = scan(body);
         let is_small = body.len() < SMALL_BODY_BYTES;
         let is_sample = is_small || self.large_requests.is_multiple_of(SAMPLE_INTERVAL);
@@ -97,6 +105,14 @@ impl Server {
                 "session {session}, index {first}: a retry with another idempotency key"
             ));
         }
+        if let Some((paused, until)) = record.pause
+            && paused == attempt.1
+            && now < until
+        {
+            self.violations.push(format!(
+                "session {session}, index {first}: sent again before the Retry-After"
+            ));
+        }
         if !record.unconfirmed.is_empty()
             && let Some(before) = record.unconfirmed.get(key)
             && *before != hash(body)
@@ -110,6 +126,36 @@ impl Server {
             events,
             hash: mix(ids, last),
         })
+    }
+
+    /// Records that the client finds the connection broken while it sends: after its last attempt it sends pieces.
+    pub(super) fn break_while_sending(&mut self, request: &Inspected) {
+        if let Some(record) = self.sessions.get_mut(&request.session) {
+            record.last = None;
+        }
+    }
+
+    /// Records that the client receives a `Retry-After`.
+    pub(super) fn ask_for_a_pause(
+        &mut self,
+        request: &Inspected,
+        key: &str,
+        now: Instant,
+        asked: Duration,
+    ) {
+        let session = &request.session;
+        let cap = self.retry_caps.get(session).copied().unwrap_or_default();
+        if let Some(record) = self.sessions.get_mut(session) {
+            let until = now.checked_add(asked.min(cap));
+            record.pause = until.map(|until| (hash(key.as_bytes()), until));
+        }
+    }
+
+    /// Whether the scenario has declared an event of this request invalid.
+    pub(super) fn refuses_events_of(&self, request: &Inspected) -> bool {
+        let mut indices = request.events.iter().map(|event| event.index);
+        !self.invalid.is_empty()
+            && indices.any(|index| self.invalid.contains(&(request.session.clone(), index)))
     }
 
     /// Stores the events of a request. `is_replay`: the network has duplicated it.
@@ -227,6 +273,11 @@ impl Record {
 impl Inspected {
     pub(super) const fn event_count(&self) -> usize {
         self.events.len()
+    }
+
+    /// The hashes of the events' ids.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
+        self.events.iter().map(|event| event.id)
     }
 
     /// The highest index.

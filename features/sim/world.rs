@@ -3,10 +3,11 @@
 use super::SimClock;
 use super::faults::{Fault, Faults};
 use super::hash::mix;
+use super::reply::later;
 use super::rng::Rng;
-use super::server::Server;
+use super::server::{Inspected, Server};
 use crate::clock::Clock;
-use crate::time::Instant;
+use crate::time::{Instant, Timestamp};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -36,20 +37,33 @@ pub(super) struct State {
     /// What happened when, if the run keeps a timeline.
     pub(super) timeline: Option<Vec<(Duration, String)>>,
     start: Instant,
+    /// The server's clock is ahead of the host's by this much, or behind it.
+    server_ahead: Duration,
+    server_behind: Duration,
 }
 
 impl World {
     pub(super) fn new(clock: SimClock, seed: u64, faults: Faults, has_timeline: bool) -> Arc<Self> {
         let start = clock.now();
+        let mut rng = Rng::stream(seed, 18);
+        let mut off = |is_off: bool| match is_off {
+            true => Duration::from_millis(rng.below(3_600_000)),
+            false => Duration::ZERO,
+        };
+        let is_off = Rng::stream(seed, 19).happens(faults.rate(Fault::ServerClockOff));
+        let mut happened = [0; Fault::ALL.len()];
+        happened[Fault::ServerClockOff as usize] = u32::from(is_off);
         Arc::new(Self {
             clock,
             state: Mutex::new(State {
+                server_ahead: off(is_off),
+                server_behind: off(is_off),
                 seed,
                 draws: [0; 3],
                 faults,
                 server: Server::default(),
                 trace: 0,
-                happened: [0; Fault::ALL.len()],
+                happened,
                 timeline: has_timeline.then(Vec::new),
                 start,
             }),
@@ -104,6 +118,24 @@ impl State {
             self.trace = mix(self.trace, fault as u64);
         }
         occurs
+    }
+
+    /// What the server's clock shows.
+    pub(super) fn server_utc(&self, utc: Timestamp) -> Timestamp {
+        let ahead = later(utc, self.server_ahead);
+        let micros = ahead.as_unix_micros();
+        let behind = self.server_behind.as_micros() as u64;
+        Timestamp::from_unix_micros(micros.saturating_sub(behind))
+    }
+
+    /// Whether the server refuses a request for one of its events: those that the fault has drawn, and those that the
+    /// scenario names.
+    pub(super) fn has_invalid_event(&mut self, request: &Inspected) -> bool {
+        let rate = u64::from(self.faults.rate(Fault::InvalidEvent));
+        let is_drawn = |id: u64| rate > 0 && mix(self.seed, id) % 1_000 < rate;
+        let drawn = request.ids().filter(|id| is_drawn(*id)).count();
+        self.happened[Fault::InvalidEvent as usize] += drawn as u32;
+        drawn > 0 || self.server.refuses_events_of(request)
     }
 
     /// The first of these faults that occurs now.
