@@ -53,6 +53,8 @@ pub(super) struct Halving {
     /// The position of the batch's end.
     end: u64,
     why: Refused,
+    /// An attempt at these events broke while it was being sent.
+    broke: bool,
     is_spent: bool,
 }
 
@@ -65,6 +67,7 @@ impl Halving {
             allowance: 2 * events.next_power_of_two().ilog2() + 8,
             end: settled + events,
             why,
+            broke: false,
             is_spent: false,
         }
     }
@@ -76,6 +79,7 @@ impl Halving {
 
     fn refuse(&mut self, events: u64, why: Refused) {
         self.why = why;
+        self.broke |= why == Refused::Broke;
         let half = u32::try_from(events.div_ceil(2)).unwrap_or(u32::MAX);
         self.cap = NonZero::new(half).unwrap_or(NonZero::<u32>::MIN);
         if !self.has_delivered() {
@@ -93,8 +97,8 @@ impl Halving {
     }
 
     /// Whether an earlier attempt at these events broke while it was being sent.
-    pub(super) fn broke(&self) -> bool {
-        self.why == Refused::Broke
+    pub(super) const fn broke(&self) -> bool {
+        self.broke
     }
 }
 

@@ -260,6 +260,23 @@ fn a_batch_that_broke_once_and_failed_otherwise_is_dropped_whole() {
 }
 
 #[test]
+fn pieces_of_a_batch_that_broke_still_have_one_attempt_after_one_was_too_large() {
+    let mut harness = Harness::new(|options| options.max_retries = 0);
+    harness.log_many(8);
+    harness.flush();
+    for (size, outcome) in [(8, broke()), (4, too_large()), (2, SendOutcome::Delivered)] {
+        let sent = harness.attempt();
+        assert_eq!(sent.events.len(), size);
+        harness.settle(&sent, outcome);
+    }
+    harness.engine.options.max_retries = 3;
+    let sent = harness.attempt();
+    assert!(sent.attempt.broke_while_sending);
+    harness.settle(&sent, broke());
+    assert_eq!(harness.attempt().events.len(), sent.events.len() / 2);
+}
+
+#[test]
 fn a_stop_whose_deadline_passes_during_halving_drops_the_rest() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(8);
