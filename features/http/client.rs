@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use crate::event::Blame;
-use crate::event::exception::OneLine;
+use crate::event::exception::chain;
 use crate::text::Reason;
 use alloc::boxed::Box;
 use bytes::Bytes;
@@ -264,6 +264,20 @@ impl fmt::Display for HttpError {
 crate::text::debug_with_causes!(HttpError);
 
 impl Error for HttpError {}
+
+/// An error's text and those of its sources, on one line.
+struct OneLine<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for error in chain(self.0) {
+            write!(f, "{separator}{error}")?;
+            separator = ": ";
+        }
+        Ok(())
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use super::filter::LOG_TARGET;
 use crate::event::encode::WriteJson;
-use crate::event::exception::OneLine;
+use crate::event::exception::chain;
 use crate::event::writer::{EventWriter, Failed};
 use crate::time;
 use alloc::string::{String, ToString};
@@ -395,5 +395,19 @@ struct AsDebug<'a>(&'a dyn fmt::Debug);
 impl Serialize for AsDebug<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:?}", self.0))
+    }
+}
+
+/// An error's text and those of its sources, on one line.
+struct OneLine<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for error in chain(self.0) {
+            write!(f, "{separator}{error}")?;
+            separator = ": ";
+        }
+        Ok(())
     }
 }

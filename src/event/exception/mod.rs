@@ -339,22 +339,6 @@ pub(crate) fn chain<'a>(
     core::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
 }
 
-/// An error's text and those of its sources, on one line.
-#[cfg(feature = "std")]
-pub(crate) struct OneLine<'a>(pub(crate) &'a (dyn Error + 'static));
-
-#[cfg(feature = "std")]
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for error in chain(self.0) {
-            write!(f, "{separator}{error}")?;
-            separator = ": ";
-        }
-        Ok(())
-    }
-}
-
 /// `event_data` of a `user_error`.
 struct UserError<'a> {
     error_type: &'a dyn fmt::Display,
