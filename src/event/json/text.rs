@@ -71,29 +71,28 @@ impl Output<'_> {
     }
 
     fn put_escaped_part(&mut self, text: &str) -> Result<(), JsonError> {
-        let mut rest = text;
-        while let Some(at) = rest.bytes().position(is_escaped) {
-            let (plain, escaped) = rest.split_at(at);
-            self.put(plain.as_bytes())?;
-            let (escaped, after) = escaped.split_at(1);
+        let mut rest = text.as_bytes();
+        while let Some(at) = rest.iter().position(|byte| is_escaped(*byte))
+            && let Some((plain, [escaped, after @ ..])) = rest.split_at_checked(at)
+        {
+            self.put(plain)?;
             rest = after;
-            let letter = match escaped.as_bytes() {
-                b"\x08" => b'b',
-                b"\t" => b't',
-                b"\n" => b'n',
-                b"\x0c" => b'f',
-                b"\r" => b'r',
-                [letter @ (b'"' | b'\\')] => *letter,
-                [control, ..] => {
+            let letter = match escaped {
+                b'\x08' => b'b',
+                b'\t' => b't',
+                b'\n' => b'n',
+                b'\x0c' => b'f',
+                b'\r' => b'r',
+                b'"' | b'\\' => *escaped,
+                control => {
                     let digit = b"0123456789abcdef"[usize::from(control & 15)];
                     self.put(&[b'\\', b'u', b'0', b'0', b'0' + (control >> 4), digit])?;
                     continue;
                 }
-                [] => continue,
             };
             self.put(&[b'\\', letter])?;
         }
-        self.put(rest.as_bytes())
+        self.put(rest)
     }
 }
 
