@@ -1,20 +1,23 @@
 //! `tinkex-collector`: prints the telemetry sent to a local port.
 
+extern crate alloc;
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::{
     env,
     io::{self, Write},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
-    },
+    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     thread,
     time::{Duration, Instant},
 };
 
 use tinkex_telemetry::collector::{Collector, EventKind, EventRecord, SessionRecord};
 use tokio::sync::mpsc;
+
+/// More only hold descriptors that the rest of the machine may need.
+const MAX_CONNECTIONS: usize = 256;
 
 const HELP: &str = "\
 Prints the telemetry sent to a local port.
@@ -215,7 +218,8 @@ fn watch_signals(end: &mpsc::Sender<End>) -> io::Result<()> {
 fn start(options: Options, printer: &Arc<Printer>) -> io::Result<Collector> {
     let mut builder = Collector::builder()
         .port(options.port)
-        .max_memory(options.memory);
+        .max_memory(options.memory)
+        .max_connections(MAX_CONNECTIONS);
     if !options.strict {
         builder = builder.lenient();
     }

@@ -34,7 +34,7 @@ const BODY_IDLES: u32 = 10;
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 256,
+            connections: 4_096,
             head: Duration::from_secs(10),
             idle: Duration::from_secs(60),
         }

@@ -259,7 +259,7 @@ impl CollectorBuilder {
     }
 
     /// Limits the number of connections. When all are taken, a new one replaces the one that has waited the longest
-    /// without a complete request, or gets no response if every one has a request in progress. Default: 256.
+    /// without a complete request, or gets no response if every one has a request in progress. Default: 4096.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.connections = connections.max(1);
         self

@@ -156,12 +156,14 @@ fn pieces(text: &[u8]) -> impl Iterator<Item = Piece> {
     })
 }
 
+/// Reads one escape after its mark.
+type Unescape = fn(&[Piece]) -> Escape;
+
 /// The kinds of escapes: what each begins with, and how it goes on.
-const ESCAPES: [(u8, fn(&[Piece]) -> Escape); 3] =
-    [(b'\\', backslash), (b'%', percent), (b'&', entity)];
+const ESCAPES: [(u8, Unescape); 3] = [(b'\\', backslash), (b'%', percent), (b'&', entity)];
 
 /// A layer without one level of one kind of escapes.
-fn decode(layer: &[Piece], mark: u8, unescape: fn(&[Piece]) -> Escape) -> Vec<Piece> {
+fn decode(layer: &[Piece], mark: u8, unescape: Unescape) -> Vec<Piece> {
     let mut out = Vec::with_capacity(layer.len());
     let mut rest = layer;
     while let Some((first, after)) = rest.split_first() {

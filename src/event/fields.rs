@@ -124,7 +124,7 @@ pub struct Field<'a, V: ?Sized, R> {
 /// A list of fields.
 pub trait FieldList {
     /// How many are written.
-    fn len(&self) -> usize;
+    fn count(&self) -> usize;
 
     /// Writes them to `object`.
     ///
@@ -135,7 +135,7 @@ pub trait FieldList {
 
 impl FieldList for () {
     #[inline]
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         0
     }
 
@@ -147,8 +147,8 @@ impl FieldList for () {
 
 impl<V: Serialize + ?Sized, R: FieldList> FieldList for Field<'_, V, R> {
     #[inline]
-    fn len(&self) -> usize {
-        usize::from(!self.is_repeated) + self.rest.len()
+    fn count(&self) -> usize {
+        usize::from(!self.is_repeated) + self.rest.count()
     }
 
     #[inline]
@@ -163,7 +163,7 @@ impl<V: Serialize + ?Sized, R: FieldList> FieldList for Field<'_, V, R> {
 impl<L: FieldList> Serialize for Fields<L> {
     #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Fields", self.list.len())?;
+        let mut object = serializer.serialize_struct("Fields", self.list.count())?;
         self.list.write(&mut object)?;
         object.end()
     }

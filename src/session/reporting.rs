@@ -179,7 +179,7 @@ mod with_std {
                 })
             };
             // Without a thread it stays pending until a wait ends or the owner is dropped.
-            if !panics::catch(start).is_some_and(|started| started.is_ok()) {
+            if panics::catch(start).is_none_or(|started| started.is_err()) {
                 reporting.has_thread.store(false, Ordering::SeqCst);
             }
         }

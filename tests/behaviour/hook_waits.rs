@@ -249,7 +249,7 @@ fn child_panics_in_log() {
             let stats = telemetry.stats();
             // SESSION_START, and the three events without a bomb.
             assert_eq!((stats.accepted, stats.refused.unencodable), (4, 12));
-            std::mem::forget(telemetry);
+            core::mem::forget(telemetry);
             let scrubbed = session_named("scrubbed")
                 .http_timeout(DAY)
                 .scrub(|event| match event.name() {

@@ -76,7 +76,7 @@ mod on_unix {
     };
 
     use super::*;
-    use std::net::SocketAddr;
+    use core::net::SocketAddr;
     use std::time::Instant;
 
     /// Kills the process even when a test fails.

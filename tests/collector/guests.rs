@@ -1,10 +1,11 @@
 //! Strangers: web pages, slow clients, too many of them, and more than fits into memory.
 
+use alloc::sync::Arc;
 use core::time::Duration;
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    sync::{Arc, Mutex},
+    sync::Mutex,
 };
 
 use serde_json::json;

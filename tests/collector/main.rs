@@ -1,6 +1,8 @@
 //! The embedded collector, through its public API and a socket.
 #![cfg(feature = "collector")]
 
+extern crate alloc;
+
 mod binary;
 mod client;
 mod guests;

@@ -25,7 +25,7 @@ pub(super) async fn check(env: &Env, options: &Options) {
     slow.http_timeout = options.drop_timeout + Duration::from_secs(60);
     let session = AppSession::open(env, &slow);
     session.takes_the_response_at_its_deadline().await;
-    session.is_gone_by_the_drop_timeout().await;
+    session.ends_by_the_drop_timeout().await;
     AppSession::open(env, &slow)
         .stops_an_attempt_that_nobody_waits_for()
         .await;
@@ -89,7 +89,7 @@ impl AppSession {
     }
 
     /// A dropped reporter does not live on for an attempt under way.
-    async fn is_gone_by_the_drop_timeout(mut self) {
+    async fn ends_by_the_drop_timeout(mut self) {
         self.env.server().always(Reply::stall());
         self.send_one();
         self.env.advance(Duration::from_millis(30)).await;

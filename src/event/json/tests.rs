@@ -438,6 +438,7 @@ fn a_value_that_contains_itself_never_overflows_the_stack() {
 #[test]
 fn a_text_that_contains_itself_is_too_deep_and_one_without_end_too_large() {
     struct Recursing;
+    #[expect(clippy::recursive_format_impl, reason = "it is what must not harm")]
     impl fmt::Display for Recursing {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "({self})")

@@ -87,7 +87,8 @@ fn blocking_works_on_workers_and_in_block_on() {
 
 #[test]
 fn where_tokio_refuses_to_block_it_panics_at_most_once_per_thread_and_no_panic_is_logged() {
-    let refused = ["WouldDeadlock"; 3];
+    let refused = ["blocking on this thread would deadlock the executor that runs the driver; await instead";
+        3];
     for (place, expected) in [
         (
             "wait-in-local-set",

@@ -28,7 +28,7 @@ fn redirecting(status: u16, to: String) -> Server {
 
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
-fn no_redirect_is_followed<H: HttpClient>(client: impl Fn() -> H, runtime: impl Runtime + Clone) {
+fn no_redirect_is_followed<H: HttpClient>(client: impl Fn() -> H, runtime: impl Runtime) {
     for status in REDIRECTS {
         let elsewhere = accepting();
         let server = redirecting(status, elsewhere.url());
@@ -70,10 +70,7 @@ fn any_tls() -> rustls::ClientConfig {
         .with_no_client_auth()
 }
 
-fn a_followed_redirect_is_rejected<H: HttpClient>(
-    client: impl Fn() -> H,
-    runtime: impl Runtime + Clone,
-) {
+fn a_followed_redirect_is_rejected<H: HttpClient>(client: impl Fn() -> H, runtime: impl Runtime) {
     for status in REDIRECTS {
         let elsewhere = accepting();
         let server = redirecting(status, elsewhere.url());

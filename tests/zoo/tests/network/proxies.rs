@@ -6,6 +6,7 @@ use std::io::copy;
 use std::net::TcpStream;
 use std::thread;
 use tinkex_telemetry::http::HttpClient;
+use tinkex_telemetry::session::SessionId;
 use tinkex_telemetry::{Config, HttpTransport, Reporter, Reqwest, Thread, Ureq};
 
 /// A proxy that makes every tunnel to, and answers every other request for, the same server.
@@ -63,7 +64,7 @@ fn requests_go_through_the_proxy_that_is_set_with_its_credentials() {
 
 fn start_error(url: &str, client: impl HttpClient) -> String {
     let config = Config::new(url, KEY).expect("a config");
-    let started = Reporter::builder("s")
+    let started = Reporter::builder(SessionId::random())
         .enabled(true)
         .transport(HttpTransport::new(config, client))
         .runtime(Thread)
@@ -74,7 +75,7 @@ fn start_error(url: &str, client: impl HttpClient) -> String {
         Err(error) => error,
     };
     let mut shown = error.to_string();
-    let mut next = std::error::Error::source(&error);
+    let mut next = core::error::Error::source(&error);
     while let Some(source) = next {
         shown += &format!(": {source}");
         next = source.source();

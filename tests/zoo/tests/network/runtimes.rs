@@ -45,7 +45,7 @@ fn without_a_runtime_of_tokio_a_session_over_reqwest_does_not_start() {
         .start();
     let error = started.expect_err("no runtime");
     let mut shown = error.to_string();
-    let mut next = std::error::Error::source(&error);
+    let mut next = core::error::Error::source(&error);
     while let Some(source) = next {
         shown += &format!(": {source}");
         next = source.source();

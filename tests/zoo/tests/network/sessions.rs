@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Instant;
 use tinkex_telemetry::http::{HttpClient, Surf};
 use tinkex_telemetry::runtime::{AsyncStd, Runtime, Smol};
+use tinkex_telemetry::session::SessionId;
 use tinkex_telemetry::{
     Config, Drain, Handle, HttpTransport, Options, Reporter, Reqwest, Thread, Tokio, Ureq,
 };
@@ -136,7 +137,7 @@ pub(crate) fn start(
     let config = Config::new(url, KEY).expect("a config");
     let reports = Arc::new(Mutex::new(String::new()));
     let sink = Arc::clone(&reports);
-    let reporter = Reporter::builder("s")
+    let reporter = Reporter::builder(SessionId::random())
         .options(options)
         .enabled(true)
         .transport(HttpTransport::new(config, client))
