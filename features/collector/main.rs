@@ -4,13 +4,14 @@ extern crate alloc;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::{
     env,
     io::{self, Write},
     process::ExitCode,
     sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tinkex_telemetry::collector::{Collector, EventKind, EventRecord, SessionRecord};
