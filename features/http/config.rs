@@ -5,7 +5,7 @@ use super::redact::Secrets;
 use super::url::{self, Endpoint};
 use crate::session::switch::Switch;
 #[cfg(feature = "client")]
-use crate::{diagnostic::Observer, session::builder::report_setting};
+use crate::{diagnostic::Observer, session::builder::assembly::report_setting};
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
