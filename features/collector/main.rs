@@ -144,7 +144,7 @@ fn serve(mut options: Options) -> Result<(), String> {
 enum End {
     /// By a signal.
     Asked,
-    /// Nobody can read the output any more.
+    /// The output has no reader any more.
     Unread,
 }
 

@@ -345,7 +345,7 @@ impl Worker {
                             state,
                         };
                         serve(&runtime, listener, server, Seats::new(limits), stopped);
-                        // A check on another thread may still run; nobody waits for it.
+                        // A check on another thread may still run, and nothing waits for it.
                         runtime.shutdown_background();
                     }
                     Err(error) => drop(ready.send(Err(error))),

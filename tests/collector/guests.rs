@@ -314,7 +314,7 @@ fn a_lenient_collector_serves_the_calls_with_which_other_clients_begin() {
 }
 
 #[test]
-fn a_body_with_many_keys_is_refused_in_linear_time_and_holds_nobody_up() {
+fn a_body_with_many_keys_is_refused_in_linear_time_and_holds_no_other_client_up() {
     let collector = Collector::builder().lenient().start().expect("starts");
     let keys: Vec<_> = (0..60_000).map(|n| format!(r#""key{n:06}":1"#)).collect();
     let long = format!("{{{}}}", keys.join(","));

@@ -27,7 +27,7 @@ pub(super) async fn check(env: &Env, options: &Options) {
     session.takes_the_response_at_its_deadline().await;
     session.ends_by_the_drop_timeout().await;
     AppSession::open(env, &slow)
-        .stops_an_attempt_that_nobody_waits_for()
+        .stops_an_attempt_without_a_wait()
         .await;
 }
 
@@ -105,7 +105,7 @@ impl AppSession {
     }
 
     /// A stop ends an attempt at its deadline, whether or not anything waits for the stop.
-    async fn stops_an_attempt_that_nobody_waits_for(self) {
+    async fn stops_an_attempt_without_a_wait(self) {
         let timeout = Duration::from_secs(1);
         self.env.server().always(Reply::stall());
         self.send_one();
@@ -115,7 +115,7 @@ impl AppSession {
         let stats = self.handle.stats();
         assert!(
             stats.queued == 0 && !stats.driver_alive,
-            "after a stop that nobody waits for: {stats:?}"
+            "after a stop without a wait: {stats:?}"
         );
         self.env.heal();
     }

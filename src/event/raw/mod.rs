@@ -1,4 +1,4 @@
-//! JSON that somebody else has written: raw fragments in an event's data, and the data that a scrub hook gets to see.
+//! JSON from outside: raw fragments in an event's data, and the data that a scrub hook gets to see.
 
 mod merge;
 mod reader;
