@@ -15,7 +15,7 @@ use std::thread;
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::runtime::{Clock, Placement, Spawner, WouldDeadlock};
 use tinkex_telemetry::{
-    Batch, Config, HttpTransport, Receipt, Reporter, SendError, Thread, Transport, Ureq,
+    Batch, Config, HttpTransport, Receipt, Reporter, SendError, Severity, Thread, Transport, Ureq,
 };
 
 /// Longer than anything here takes, shorter than a person waits.
@@ -163,4 +163,29 @@ fn a_sleep_ends_at_its_deadline_and_not_before() {
         Poll::Ready(())
     );
     assert_eq!(Thread.placement(), Placement::Dedicated);
+}
+
+#[test]
+fn twenty_threads_with_a_fatal_exception_each_lose_none_of_them() {
+    let collector = Collector::start().expect("a collector");
+    let reporter = start(&collector);
+    thread::scope(|scope| {
+        for n in 0..20 {
+            let handle = reporter.handle();
+            scope.spawn(move || {
+                let error = std::io::Error::other(format!("fatal {n}"));
+                handle
+                    .log_fatal_exception_blocking(&error, Severity::Critical)
+                    .map(|drain| drain.is_drained())
+            });
+        }
+    });
+    let drain = reporter.stop_blocking(BOUND).expect("no executor here");
+    assert!(drain.is_drained(), "{drain:?}");
+    let stats = reporter.stats();
+    assert_eq!(stats.delivered, stats.accepted, "{stats:?}");
+    assert_eq!(collector.violations(), []);
+    let sessions = collector.sessions();
+    // SESSION_START, twenty exceptions and one SESSION_END.
+    assert_eq!(sessions.iter().map(|kept| kept.len()).sum::<usize>(), 22);
 }
