@@ -45,26 +45,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Until dropped, no other test of this process runs: its sessions would log, too. Taken before any session starts.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE_TEST: Mutex<()> = Mutex::new(());
+    lock(&ONE_TEST)
+}
+
 /// Until dropped, the logger forwards to these sessions.
-struct Forwarding(MutexGuard<'static, ()>);
+struct Forwarding(());
 
 impl Forwarding {
     fn to(sessions: &[&Handle]) -> Self {
-        static ONE_TEST: Mutex<()> = Mutex::new(());
         static INSTALLED: OnceLock<()> = OnceLock::new();
         INSTALLED.get_or_init(|| {
             log::set_logger(&Forwarder).expect("there is no other logger");
             log::set_max_level(log::LevelFilter::Debug);
         });
-        let one_test = lock(&ONE_TEST);
         *lock(&SESSIONS) = sessions.iter().map(|session| (*session).clone()).collect();
-        Self(one_test)
+        Self(())
     }
 }
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
-        let _ = &self.0;
         lock(&SESSIONS).clear();
     }
 }
@@ -92,6 +95,7 @@ fn refused(session: &Handle) -> Refused {
 
 #[test]
 fn a_logger_that_forwards_to_the_session_gets_no_echo() {
+    let _alone = alone();
     let collector = Collector::start().expect("a collector");
     let session = session(&collector, "s").start().expect("it starts");
     let forwarding = Forwarding::to(&[&session]);
@@ -120,6 +124,7 @@ fn a_logger_that_forwards_to_the_session_gets_no_echo() {
 
 #[test]
 fn a_forwarded_diagnostic_is_not_sent() {
+    let _alone = alone();
     let collector = Collector::start().expect("a collector");
     collector.script([Reply::status(503), Reply::status(503)]);
     let session = session(&collector, "s").start().expect("it starts");
@@ -132,6 +137,7 @@ fn a_forwarded_diagnostic_is_not_sent() {
 
 #[test]
 fn sessions_that_forward_to_each_other_come_to_rest() {
+    let _alone = alone();
     let collector = Collector::start().expect("a collector");
     let sessions = ["a", "b", "c"].map(|id| session(&collector, id).start().expect("it starts"));
     let _forwarding = Forwarding::to(&[&sessions[0], &sessions[1], &sessions[2]]);
@@ -161,6 +167,7 @@ fn sessions_that_forward_to_each_other_come_to_rest() {
 
 #[test]
 fn an_observer_may_log_to_another_session_and_not_to_its_own() {
+    let _alone = alone();
     static OBSERVED: OnceLock<[Handle; 2]> = OnceLock::new();
     let collector = Collector::start().expect("a collector");
     let other = session(&collector, "other").start().expect("it starts");
@@ -197,6 +204,7 @@ impl Serialize for Chatty<'_> {
 
 #[test]
 fn a_serialize_and_an_error_that_log_are_heard() {
+    let _alone = alone();
     #[derive(Debug)]
     struct Talkative(Handle);
     impl core::fmt::Display for Talkative {
@@ -219,6 +227,7 @@ fn a_serialize_and_an_error_that_log_are_heard() {
 
 #[test]
 fn a_client_of_the_applications_own_is_heard() {
+    let _alone = alone();
     let collector = Collector::start().expect("a collector");
     let session = session(&collector, "s").start().expect("it starts");
     let _forwarding = Forwarding::to(&[&session]);
