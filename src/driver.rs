@@ -270,7 +270,7 @@ fn poll_option<F: Future>(
 }
 
 /// Yields to the executor once.
-async fn yield_now() {
+pub(crate) async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {
         if core::mem::replace(&mut has_yielded, true) {

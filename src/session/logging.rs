@@ -53,7 +53,7 @@ impl Shared {
         encode: impl FnOnce(&mut EventWriter<'_>, A, Severity, &str, &D) -> Result<(), Failed>,
     ) -> Result<(), Refusal> {
         #[cfg(feature = "std")]
-        let _caused = self.admit_caller(Priority::Ordinary)?;
+        let _caused = self.admit_caller(priority)?;
         // Without an allocator code size matters: there is one path for all events.
         if cfg!(not(feature = "alloc")) || self.inspects_data {
             return self.log_inspected(&at, name, data, severity, priority);

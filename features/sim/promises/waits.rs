@@ -3,6 +3,7 @@
 use super::super::app::AppSession;
 use super::super::env::Env;
 use super::super::reply::Reply;
+use crate::driver::yield_now;
 use crate::session::Options;
 use crate::sometimes;
 use alloc::boxed::Box;
@@ -10,10 +11,10 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use core::cell::Cell;
-use core::future::{Future, poll_fn};
+use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU32, Ordering};
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Waker};
 use core::time::Duration;
 
 pub(super) async fn check(env: &Env, options: &Options) {
@@ -47,18 +48,6 @@ fn poll(wait: &mut Pin<Box<impl Future>>, wakes: &Arc<Wakes>) {
     let waker = Waker::from(Arc::clone(wakes));
     let poll = wait.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(poll.is_pending(), "a wait is over before its time");
-}
-
-async fn yield_now() {
-    let mut has_yielded = false;
-    poll_fn(|context| {
-        if core::mem::replace(&mut has_yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl AppSession {
