@@ -444,7 +444,8 @@ mod tests {
                 .split('>')
                 .next()
                 .unwrap_or_default();
-            if form.contains(['<', '>']) || around.contains('[') {
+            // A bracket beside the part may be the secret's own, and then the mark covers it.
+            if secret.contains(['<', '>']) || around.contains('[') {
                 return Ok(());
             }
             let left = inner.replace("[redacted]", "");
