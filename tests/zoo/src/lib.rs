@@ -9,11 +9,14 @@ pub mod runtimes;
 /// Pages, by their paths from this file.
 macro_rules! pages {
     ($($name:ident: $path:literal,)*) => {
-        $(
-            #[cfg(doctest)]
-            #[doc = include_str!($path)]
-            mod $name {}
-        )*
+        /// Apart, so that a page may have the name of a module.
+        #[cfg(doctest)]
+        mod pages {
+            $(
+                #[doc = include_str!($path)]
+                mod $name {}
+            )*
+        }
     };
 }
 
