@@ -59,7 +59,9 @@ mod sys {
     pub(crate) mod fork {
         //! No process of a model forks.
 
-        use std::sync::Mutex;
+        use std::collections::HashMap;
+        use std::sync::{LazyLock, Mutex};
+        use std::thread::{self, ThreadId};
 
         pub(crate) struct Fork;
 
@@ -73,23 +75,28 @@ mod sys {
             }
         }
 
-        /// A value per execution, since nothing may outlive one.
-        pub(crate) struct PerProcess<T: 'static>(Mutex<Option<(u64, &'static T)>>);
+        /// A value per execution, since nothing may outlive one. Models run side by side, each on a thread of the
+        /// system.
+        pub(crate) struct PerProcess<T: 'static>(LazyLock<Mutex<Slots<T>>>);
+
+        /// The execution that runs on each thread of the system, and its value.
+        type Slots<T> = HashMap<ThreadId, (u64, &'static T)>;
 
         impl<T: Send + Sync> PerProcess<T> {
             pub(crate) const fn new() -> Self {
-                Self(Mutex::new(None))
+                Self(LazyLock::new(Mutex::default))
             }
 
             pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &'static T {
-                let mut slot = self.0.lock().expect("nothing panics under it");
+                let mut slots = self.0.lock().expect("nothing panics under it");
                 let execution = shim::model::execution();
-                match *slot {
-                    Some((of, value)) if of == execution => value,
+                let here = thread::current().id();
+                match slots.get(&here) {
+                    Some((of, value)) if *of == execution => value,
                     _ => {
                         // A few hundred bytes for each schedule.
                         let value = Box::leak(Box::new(make()));
-                        *slot = Some((execution, value));
+                        slots.insert(here, (execution, value));
                         value
                     }
                 }
