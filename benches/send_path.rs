@@ -1,4 +1,5 @@
-//! The cost of sending, compared in one run with a minimal hand-written client.
+//! The cost of sending, compared in one run with clients by hand: one that a good programmer writes for
+//! speed (`benches::buffer`), and one that is easy to write (`benches::channel`).
 //!
 //! `cargo bench -p benches --bench send_path` runs everything; a word after `--` (`throughput`, `shutdown`,
 //! `latency`, `threads`) runs only that part. The backend is a separate process on loopback, so that CPU time is only
@@ -6,8 +7,14 @@
 
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
-mod support;
-
+use benches::buffer::Buffer;
+use benches::by_hand::Sent;
+use benches::channel::Channel;
+use benches::cpu;
+use benches::event::{self, Data, NAME};
+use benches::figures::{Latencies, Percentiles, median, medians};
+use benches::ours::{self, BOUND, OverUreq, Session};
+use benches::sink::{self, Counts, Mode, Sink};
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::env;
@@ -16,12 +23,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
-use support::cpu;
-use support::event::{self, Data, NAME};
-use support::figures::{Latencies, Percentiles, median, medians};
-use support::minimal::Minimal;
-use support::ours::{self, BOUND, OverUreq, Session};
-use support::sink::{self, Counts, Mode, Sink};
 use tinkex_telemetry::Handle;
 
 fn main() -> io::Result<()> {
@@ -65,7 +66,7 @@ trait Contestant {
     fn check(&mut self, counts: Counts) -> u64;
 }
 
-impl Contestant for Minimal {
+impl Contestant for Buffer {
     fn round(&mut self, events: u64) {
         for _ in 0..events {
             self.log(event::usual());
@@ -74,11 +75,27 @@ impl Contestant for Minimal {
     }
 
     fn check(&mut self, counts: Counts) -> u64 {
-        let sent = self.drain();
-        let Counts { requests, bytes } = counts;
-        assert_eq!((sent.requests, sent.bytes), (requests, bytes));
-        sent.events
+        check_by_hand(self.drain(), counts)
     }
+}
+
+impl Contestant for Channel {
+    fn round(&mut self, events: u64) {
+        for _ in 0..events {
+            self.log(event::usual());
+        }
+        let _ = self.drain();
+    }
+
+    fn check(&mut self, counts: Counts) -> u64 {
+        check_by_hand(self.drain(), counts)
+    }
+}
+
+fn check_by_hand(sent: Sent, counts: Counts) -> u64 {
+    let Counts { requests, bytes } = counts;
+    assert_eq!((sent.requests, sent.bytes), (requests, bytes));
+    sent.events
 }
 
 struct Ours {
@@ -87,7 +104,7 @@ struct Ours {
 }
 
 impl Ours {
-    /// The queue holds a whole round, as the other contestant's channel does, so that nothing is refused.
+    /// The queue holds a whole round, as those by hand do, so that nothing is refused.
     fn start(url: &str, batch: usize) -> Self {
         let (builder, bytes) = ours::over_ureq(url);
         let session = builder
@@ -130,24 +147,24 @@ struct Row {
 }
 
 fn throughput(batch: usize) -> io::Result<()> {
-    let sinks = [(); 3].map(|()| Sink::start(Mode::Responds));
-    let [first, second, third] = sinks;
-    let (first, second, third) = (first?, second?, third?);
+    let start = || Sink::start(Mode::Responds);
+    let (first, second, third, fourth) = (start()?, start()?, start()?, start()?);
     let mut rows = [
+        row("by hand, a buffer", Buffer::start(&first.url, batch), first),
         row(
-            "by hand, no timeout",
-            Minimal::start(&first.url, batch, None),
-            first,
-        ),
-        row(
-            "by hand, timeout_global",
-            Minimal::start(&second.url, batch, Some(Duration::from_secs(5))),
+            "by hand, a channel",
+            Channel::start(&second.url, batch, None),
             second,
         ),
         row(
-            "ours, Thread and Ureq",
-            Ours::start(&third.url, batch),
+            "  and timeout_global",
+            Channel::start(&third.url, batch, Some(Duration::from_secs(5))),
             third,
+        ),
+        row(
+            "ours, Thread and Ureq",
+            Ours::start(&fourth.url, batch),
+            fourth,
         ),
     ];
     for row in &mut rows {
@@ -165,27 +182,34 @@ fn throughput(batch: usize) -> io::Result<()> {
     }
     println!("\nThroughput, batches of {batch}: {ROUNDS} rounds of {EVENTS_PER_ROUND} events");
     println!(
-        "{:<26}{:>12}{:>8}{:>14}{:>8}{:>12}{:>10}{:>14}",
-        "", "events/s", "ratio", "CPU ns/event", "ratio", "events", "requests", "bytes"
+        "{:<24}{:>10}{:>9}{:>9}{:>14}{:>9}{:>9}{:>10}{:>10}{:>12}",
+        "",
+        "events/s",
+        "/buffer",
+        "/channel",
+        "CPU ns/event",
+        "/buffer",
+        "/channel",
+        "events",
+        "requests",
+        "bytes"
     );
-    let mut base = None;
+    let bases = [0, 1].map(|at: usize| (rows[at].rates.clone(), rows[at].cpu));
     for row in &mut rows {
         let counts = row.sink.counts()?;
         let events = row.contestant.check(counts);
         let timed = counts.since(row.warmed_up);
+        print!("{:<24}{:>10.0}", row.name, median(row.rates.clone()));
+        for (base, _) in &bases {
+            let ratios = row.rates.iter().zip(base).map(|(a, b)| a / b);
+            print!("{:>9.2}", median(ratios.collect()));
+        }
         let cpu = row.cpu.as_nanos() as f64 / (ROUNDS as u64 * EVENTS_PER_ROUND) as f64;
-        let rates = core::mem::take(&mut row.rates);
-        let (base_rates, base_cpu) = base.get_or_insert((rates.clone(), cpu));
-        let ratios = rates.iter().zip(&*base_rates).map(|(a, b)| a / b);
-        println!(
-            "{:<26}{:>12.0}{:>8.2}{cpu:>14.0}{:>8.2}{events:>12}{:>10}{:>14}",
-            row.name,
-            median(rates.clone()),
-            median(ratios.collect()),
-            cpu / *base_cpu,
-            timed.requests,
-            timed.bytes,
-        );
+        print!("{cpu:>14.0}");
+        for (_, base) in &bases {
+            print!("{:>9.2}", row.cpu.as_secs_f64() / base.as_secs_f64());
+        }
+        println!("{events:>10}{:>10}{:>12}", timed.requests, timed.bytes);
     }
     println!(
         "nothing lost: the sink counted every byte that was posted, and every event is in the ledger"

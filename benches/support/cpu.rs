@@ -1,13 +1,15 @@
-//! The CPU time of this process: all threads, including finished ones.
+//! What the operating system counts for this process.
 
 use core::time::Duration;
 use std::fs;
+use std::process;
 
 /// The unit of `/proc` on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
-/// User and system time so far; zero where there is no `/proc`.
-pub(crate) fn time() -> Duration {
+/// User and system time of all threads so far, including finished ones; zero where there is no `/proc`.
+#[must_use]
+pub fn time() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field, a name in parentheses, may contain spaces; user and system time are fields 14 and 15.
     let ticks: u32 = stat
@@ -18,4 +20,22 @@ pub(crate) fn time() -> Duration {
         .filter_map(|field| field.parse::<u32>().ok())
         .sum();
     TICK * ticks
+}
+
+/// How often the threads other than the main one have gone to sleep so far, which is how often something woke them;
+/// zero where there is no `/proc`.
+#[must_use]
+pub fn sleeps_of_other_threads() -> u64 {
+    let main = process::id().to_string();
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+    threads
+        .flatten()
+        .filter(|thread| thread.file_name().to_str() != Some(&main))
+        .filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok())
+        .filter_map(|status| {
+            let mut lines = status.lines();
+            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            count.trim().parse::<u64>().ok()
+        })
+        .sum()
 }

@@ -3,17 +3,21 @@
 use core::hint::black_box;
 use serde::Serialize;
 
-pub(crate) const NAME: &str = "sampling.done";
+/// Its name.
+pub const NAME: &str = "sampling.done";
 
+/// Its data: three fields.
 #[derive(Clone, Copy, Serialize)]
-pub(crate) struct Data {
+pub struct Data {
     tokens: i64,
     cached: bool,
     model: &'static str,
 }
 
 /// About 240 bytes on the wire.
-pub(crate) fn usual() -> Data {
+#[inline]
+#[must_use]
+pub fn usual() -> Data {
     black_box(Data {
         tokens: 1_234_567,
         cached: true,
@@ -22,7 +26,9 @@ pub(crate) fn usual() -> Data {
 }
 
 /// About 300 bytes on the wire.
-pub(crate) fn large() -> Data {
+#[inline]
+#[must_use]
+pub fn large() -> Data {
     black_box(Data {
         tokens: 1_234_567,
         cached: true,

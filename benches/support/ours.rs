@@ -13,13 +13,15 @@ use tinkex_telemetry::{
 };
 
 /// Longer than any wait in the benchmark.
-pub(crate) const BOUND: Duration = Duration::from_secs(60);
+pub const BOUND: Duration = Duration::from_secs(60);
 
-pub(crate) type Session<T> = Reporter<T, Thread, Thread>;
-pub(crate) type OverUreq = HttpTransport<Counted>;
+/// A session with its driver on a thread.
+pub type Session<T> = Reporter<T, Thread, Thread>;
+/// The transport of [`over_ureq`].
+pub type OverUreq = HttpTransport<Counted>;
 
-/// A session over HTTP.
-pub(crate) fn over_ureq(url: &str) -> (Builder<OverUreq, Thread, Thread>, Arc<AtomicU64>) {
+/// A session over HTTP, and the number of bytes in its requests' bodies.
+pub fn over_ureq(url: &str) -> (Builder<OverUreq, Thread, Thread>, Arc<AtomicU64>) {
     let config = Config::new(url, "sk-0123456789").expect("the config is valid");
     let bytes = Arc::default();
     let client = Counted {
@@ -31,7 +33,7 @@ pub(crate) fn over_ureq(url: &str) -> (Builder<OverUreq, Thread, Thread>, Arc<At
 }
 
 /// A session that discards its batches.
-pub(crate) fn to_nowhere() -> Builder<Swallow, Thread, Thread> {
+pub fn to_nowhere() -> Builder<Swallow, Thread, Thread> {
     over(Swallow)
 }
 
@@ -43,7 +45,7 @@ fn over<T: Transport>(transport: T) -> Builder<T, Thread, Thread> {
 }
 
 /// Ureq, counting the bytes of request bodies.
-pub(crate) struct Counted {
+pub struct Counted {
     ureq: Ureq,
     bytes: Arc<AtomicU64>,
 }
@@ -59,7 +61,8 @@ impl HttpClient for Counted {
     }
 }
 
-pub(crate) struct Swallow;
+/// Accepts everything at once.
+pub struct Swallow;
 
 impl Transport for Swallow {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {

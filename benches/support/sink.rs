@@ -16,7 +16,8 @@ const RESPONSE: &[u8] =
 
 /// What a sink does with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
+    /// Responds at once, with a 200.
     Responds,
     /// Accepts connections and never responds.
     Stalls,
@@ -24,14 +25,17 @@ pub(crate) enum Mode {
 
 /// What a sink has received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) requests: u64,
+pub struct Counts {
+    /// Complete ones.
+    pub requests: u64,
     /// Of the bodies.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 impl Counts {
-    pub(crate) fn since(self, before: Self) -> Self {
+    /// What came since an earlier count.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
         Self {
             requests: self.requests - before.requests,
             bytes: self.bytes - before.bytes,
@@ -40,15 +44,21 @@ impl Counts {
 }
 
 /// The measuring process's handle on a sink. Dropping it ends the sink's process.
-pub(crate) struct Sink {
+pub struct Sink {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    pub(crate) url: String,
+    /// Its root, without a slash at the end.
+    pub url: String,
 }
 
 impl Sink {
-    pub(crate) fn start(mode: Mode) -> io::Result<Self> {
+    /// Starts this program again, as a sink.
+    ///
+    /// # Errors
+    ///
+    /// The process cannot be started.
+    pub fn start(mode: Mode) -> io::Result<Self> {
         let mut child = Command::new(env::current_exe()?)
             .env(VARIABLE, format!("{mode:?}"))
             .stdin(Stdio::piped())
@@ -67,7 +77,11 @@ impl Sink {
     }
 
     /// The counts so far.
-    pub(crate) fn counts(&mut self) -> io::Result<Counts> {
+    ///
+    /// # Errors
+    ///
+    /// The sink has ended.
+    pub fn counts(&mut self) -> io::Result<Counts> {
         let mut line = String::new();
         if let Some(input) = &mut self.input {
             writeln!(input)?;
@@ -94,7 +108,8 @@ static REQUESTS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Runs the sink if this process is one. Returns true when the sink has finished.
-pub(crate) fn is_this_process() -> bool {
+#[must_use]
+pub fn is_this_process() -> bool {
     let Ok(mode) = env::var(VARIABLE) else {
         return false;
     };
