@@ -1,0 +1,148 @@
+//! A stream of 10 000 events from each thread while the driver is at work, beside bursts of 100 that find it idle.
+//!
+//! `cargo bench -p benches --bench stream` prints nanoseconds of a thread's time per event that it logs, and of all
+//! threads' time together: with more threads than cores the first includes waiting for a core. The rounds interleave all
+//! rows. The driver discards its batches, or sends them over a socket to a process that responds at once.
+
+mod nowhere;
+
+use benches::event::{self, NAME};
+use benches::figures::median;
+use benches::ours::{self, BOUND, Session};
+use benches::sink::{self, Mode, Sink};
+use core::pin::pin;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::thread;
+use std::time::Instant;
+use tinkex_telemetry::session::Builder;
+use tinkex_telemetry::{Handle, Thread, Transport};
+
+const ROUNDS: usize = 40;
+const BURSTS: usize = 100;
+const BURST: usize = 100;
+const EVENTS: usize = 10_000;
+const THREADS: [usize; 3] = [1, 2, 8];
+const MOST: usize = 8;
+
+fn main() -> io::Result<()> {
+    if sink::is_this_process() {
+        return Ok(());
+    }
+    let (reporter, driver) = nowhere::session("stream")
+        .build()
+        .expect("the defaults are valid");
+    let mut driver = pin!(driver.run());
+    let burst = reporter.handle();
+    let sink = Sink::start(Mode::Responds)?;
+    let discards = start(ours::to_nowhere());
+    let sends = start(ours::over_ureq(&sink.url).0);
+
+    let mut bursts = Vec::new();
+    let mut rows: [[Row; 3]; 2] = Default::default();
+    for round in 0..=ROUNDS {
+        for _ in 0..BURSTS {
+            bursts.push(time(&burst, BURST));
+            nowhere::drain(&burst, driver.as_mut());
+        }
+        let [discarded, sent] = &mut rows;
+        for (at, threads) in THREADS.into_iter().enumerate() {
+            discarded[at].round(&discards, threads);
+            sent[at].round(&sends, threads);
+        }
+        if round == 0 {
+            // It only warms up.
+            bursts.clear();
+            rows = Default::default();
+        }
+    }
+    let burst = median(bursts);
+    println!(
+        "{:<44}{:>10}{:>10}{:>10}",
+        "ns per event, medians", "a thread", "ratio", "together"
+    );
+    println!("{:<44}{burst:>10.0}{:>10.2}", "a burst of 100", 1.0);
+    for (what, rows) in ["discards", "sends"].into_iter().zip(rows) {
+        let mut one = None;
+        for (row, threads) in rows.into_iter().zip(THREADS) {
+            let (each, together) = (median(row.each), median(row.together));
+            let (ratio, of) = match one {
+                None => (each / burst, "the burst"),
+                Some(one) => (each / one, "1 thread"),
+            };
+            one.get_or_insert(each);
+            println!(
+                "{:<44}{each:>10.0}{ratio:>10.2}{together:>10.0}",
+                format!("the driver {what}, threads: {threads} (ratio: to {of})")
+            );
+        }
+    }
+    check(&discards);
+    check(&sends);
+    Ok(())
+}
+
+/// A queue that holds a round of all threads, so that nothing is refused.
+fn start<T: Transport + Send + 'static>(builder: Builder<T, Thread, Thread>) -> Session<T> {
+    builder
+        .max_queue_size(MOST * EVENTS + 10)
+        .max_queue_bytes(64 << 20)
+        .start()
+        .expect("the session starts")
+}
+
+/// Nanoseconds per event.
+fn time(handle: &Handle, events: usize) -> f64 {
+    let start = Instant::now();
+    for _ in 0..events {
+        assert!(handle.log(NAME, event::usual()));
+    }
+    start.elapsed().as_nanos() as f64 / events as f64
+}
+
+#[derive(Default)]
+struct Row {
+    each: Vec<f64>,
+    together: Vec<f64>,
+}
+
+impl Row {
+    fn round<T>(&mut self, session: &Session<T>, threads: usize) {
+        let arrived = AtomicUsize::new(0);
+        let stream = || {
+            // All begin at once.
+            arrived.fetch_add(1, Ordering::AcqRel);
+            while arrived.load(Ordering::Acquire) < threads {
+                thread::yield_now();
+            }
+            let start = Instant::now();
+            (time(session, EVENTS), start, Instant::now())
+        };
+        let all: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(stream)).collect();
+            let ended = threads.into_iter().map(|thread| thread.join());
+            ended.map(|all| all.expect("the thread ends")).collect()
+        });
+        let first = all.iter().map(|(_, start, _)| *start).min();
+        let last = all.iter().map(|(.., end)| *end).max();
+        let took = first.zip(last).map(|(first, last)| last - first);
+        let nanos = took.unwrap_or_default().as_nanos() as f64;
+        self.together.push(nanos / (threads * EVENTS) as f64);
+        self.each.extend(all.into_iter().map(|(nanos, ..)| nanos));
+        let drain = session.wait_until_drained_blocking(BOUND);
+        assert!(drain.is_ok_and(|drain| drain.all_delivered()));
+    }
+}
+
+fn check<T>(session: &Session<T>) {
+    let stats = session.stats();
+    assert!(stats.is_balanced());
+    assert_eq!(stats.delivered, stats.accepted);
+    assert_eq!(stats.refused.total(), 0);
+    println!(
+        "ledger: accepted {}, delivered {}, refused {}",
+        stats.accepted,
+        stats.delivered,
+        stats.refused.total()
+    );
+}
