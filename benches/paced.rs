@@ -17,6 +17,7 @@ use core::hint::black_box;
 use core::time::Duration;
 use std::env;
 use std::io;
+use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
@@ -51,9 +52,9 @@ const BURSTS: Pace = Pace {
     spins: false,
 };
 
-fn main() -> io::Result<()> {
+fn main() -> io::Result<ExitCode> {
     if sink::is_this_process() {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let words: Vec<String> = env::args()
         .skip(1)
@@ -65,16 +66,21 @@ fn main() -> io::Result<()> {
         parts.clone().next().is_none() || parts.any(|word| word == part)
     };
     let time = Duration::from_secs(seconds);
+    let mut kept_up = true;
     if is_wanted("steady") {
-        part("One call each millisecond, ns", STEADY, time)?;
+        kept_up &= part("One call each millisecond, ns", STEADY, time)?;
     }
     if is_wanted("bursts") {
-        part("100 calls every 300 µs, ns", BURSTS, time)?;
+        kept_up &= part("100 calls every 300 µs, ns", BURSTS, time)?;
     }
     if is_wanted("spinning") {
-        part("One each millisecond, spinning, ns", SPINNING, time)?;
+        kept_up &= part("One each millisecond, spinning, ns", SPINNING, time)?;
     }
-    Ok(())
+    Ok(if kept_up {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 impl Pace {
@@ -144,7 +150,8 @@ impl Row {
     }
 }
 
-fn part(title: &str, pace: Pace, time: Duration) -> io::Result<()> {
+/// Returns whether the driver kept up, without which the figures are not those of the load.
+fn part(title: &str, pace: Pace, time: Duration) -> io::Result<bool> {
     let (theirs, mut sink) = (Sink::start(Mode::Responds)?, Sink::start(Mode::Responds)?);
     let by_hand = Buffer::start(&theirs.url, BATCH);
     let session = ours::over_ureq(&sink.url)
@@ -178,9 +185,13 @@ fn part(title: &str, pace: Pace, time: Duration) -> io::Result<()> {
     let floor = null.print("null floor: two clock reads");
     let hand = hand.print("by hand, a buffer");
     let ours = ours.print("log, Thread and Ureq");
-    for (name, row) in [("by hand / null floor", hand), ("log / null floor", ours)] {
+    for (name, row, base) in [
+        ("by hand / null floor", hand, floor),
+        ("log / null floor", ours, floor),
+        ("log / by hand", ours, hand),
+    ] {
         print!("{name:<36}");
-        for ratio in row.over(floor) {
+        for ratio in row.over(base) {
             print!("{ratio:>10.2}");
         }
         println!();
@@ -189,8 +200,9 @@ fn part(title: &str, pace: Pace, time: Duration) -> io::Result<()> {
     check(&session, &mut sink)
 }
 
-/// Prints the ledger, and fails unless everything was delivered.
-fn check(session: &Session<OverUreq>, sink: &mut Sink) -> io::Result<()> {
+/// Prints the ledger, and fails unless everything that was accepted was delivered. Returns whether everything was
+/// accepted.
+fn check(session: &Session<OverUreq>, sink: &mut Sink) -> io::Result<bool> {
     let stats = session.stats();
     println!(
         "ledger: accepted {}, delivered {}, dropped {}, refused {}; {} requests",
@@ -202,6 +214,11 @@ fn check(session: &Session<OverUreq>, sink: &mut Sink) -> io::Result<()> {
     );
     assert!(stats.is_balanced());
     assert_eq!(stats.delivered, stats.accepted, "everything was delivered");
-    assert_eq!(stats.refused.total(), 0, "the driver kept up");
-    Ok(())
+    let kept_up = stats.refused.total() == 0;
+    if !kept_up {
+        println!(
+            "The driver fell behind: the machine has too much else to do for these figures to count."
+        );
+    }
+    Ok(kept_up)
 }
