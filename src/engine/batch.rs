@@ -157,11 +157,7 @@ impl Engine {
         {
             self.idle_since = None;
         }
-        if extent.events() == self.queued() {
-            self.flush_at = None;
-            self.bytes_since_flush = 0;
-            self.emptied_at = Some(now);
-        }
+        self.note_formed(&extent, now);
         let in_flight = InFlight {
             extent,
             key: self.random.uuid(),

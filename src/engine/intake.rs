@@ -161,14 +161,19 @@ impl Engine {
         if is_missed {
             self.notices.set_undriven(self.queued());
         }
-        let since_flush = self.ledger.accepted - self.flush_watermark.0.max(self.ledger.settled());
-        let is_due = since_flush >= self.options.flush_threshold as u64
-            || self.bytes_since_flush >= self.options.batch_budget;
+        let mut is_due = self.is_threshold_reached();
         if is_due {
-            self.make_all_due();
+            if self.is_look_near() {
+                is_due = !self.can_wait_for_look();
+            } else {
+                self.make_all_due();
+            }
         }
-        // With a batch in flight the driver polls again anyway. The first event in the queue makes it arm the timer.
-        let needs_wake = self.in_flight.is_none() && (is_due || self.queued() == 1);
+        // With a batch in flight the driver polls again anyway. The first event after an idle time makes it arm the
+        // timer.
+        let is_first =
+            self.queued() == 1 && self.flush_at.is_none() && self.options.flush_interval > 0;
+        let needs_wake = self.in_flight.is_none() && (is_due || is_first);
         needs_wake || is_first_after_end || is_missed
     }
 

@@ -12,6 +12,9 @@ mod halving_tests;
 mod intake;
 mod invariants;
 mod ledger;
+mod lookout;
+#[cfg(all(test, feature = "std"))]
+mod lookout_tests;
 mod notices;
 mod options;
 mod pieces;
@@ -46,6 +49,7 @@ use core::task::Waker;
 use core::time::Duration;
 use halving::{Acceptance, Halving, Refused};
 use ledger::Ledger;
+use lookout::Lookout;
 use stopping::End;
 pub(crate) use stopping::{END_BYTES, EndSlot};
 use wakers::{DriverSlot, Waiters};
@@ -151,8 +155,7 @@ pub(crate) struct Engine {
     awaits_writer: bool,
     /// When the queue is due at the latest.
     flush_at: Option<Instant>,
-    /// When a batch last emptied the queue: no queued event is older.
-    emptied_at: Option<Instant>,
+    lookout: Lookout,
     /// When an oversized ring was first seen empty.
     #[cfg(has_arc)]
     idle_since: Option<Instant>,
@@ -193,7 +196,7 @@ impl Engine {
             bytes_since_flush: 0,
             awaits_writer: false,
             flush_at: None,
-            emptied_at: None,
+            lookout: Lookout::default(),
             #[cfg(has_arc)]
             idle_since: None,
             driver: DriverSlot::default(),
@@ -206,6 +209,10 @@ impl Engine {
     /// Returns the next step. Call [`expire`](Self::expire) with the same `now` first.
     pub(crate) fn poll(&mut self, now: Instant) -> Step {
         self.driver.begin_poll();
+        self.lookout.begin_poll(now);
+        if self.is_threshold_reached() {
+            self.make_threshold_due();
+        }
         if let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_ready(now)) {
             return self.begin_attempt(in_flight, now);
         }
@@ -237,14 +244,17 @@ impl Engine {
                 self.idle_since = None;
             }
             if self.flush_at.is_none() && self.options.flush_interval > 0 {
-                let since = self.emptied_at.take().unwrap_or(now);
-                self.flush_at = since.after(self.options.flush_interval);
+                self.note_first(now);
             }
-            return self.flush_at;
+            return earliest([self.flush_at, self.next_look(now)]);
         }
-        self.flush_at = None;
-        self.emptied_at = None;
-        self.shrink_when_idle(now)
+        // An interval without an event: the next one wakes the driver.
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush_at = None;
+            self.lookout.rest();
+        }
+        let shrink = self.shrink_when_idle(now);
+        earliest([self.flush_at, shrink, self.next_look(now)])
     }
 
     /// Shrinks an oversized ring that has been empty for a while. Returns when to poll again.

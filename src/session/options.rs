@@ -19,10 +19,14 @@ use crate::{bus::EventNames, text::Str};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// The queue is sent at most this long after its oldest event. Zero switches the timer off. Default 10 s.
+    /// The queue is sent at most this long after its oldest event: the timer runs from the last batch on, or from the
+    /// first event after an idle interval. Zero switches the timer off. Default 10 s.
     pub flush_interval: Duration,
     /// The queue is sent once this many events have arrived since the last flush. From 1 to `max_queue_size`. Default
     /// 100 events.
+    ///
+    /// In steady load the driver predicts when that will be, and looks at the queue by itself, so that no call has to
+    /// wake it. It looks up to 10 ms late, and a call wakes it all the same if the events are a quarter more by then.
     pub flush_threshold: usize,
     /// Timeout of the wait for a fatal exception, whose call takes none. Default 30 s.
     pub flush_timeout: Duration,

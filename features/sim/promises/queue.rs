@@ -91,7 +91,7 @@ impl AppSession {
     /// What made a batch due makes its halves due.
     async fn sends_the_halves_of_a_batch_at_once(&self) {
         self.drains_at_once().await;
-        self.env.advance(MARGIN).await;
+        self.env.advance(INTERVAL + MARGIN).await;
         let before = self.requests();
         self.log(4);
         self.env.advance(INTERVAL - MARGIN).await;
