@@ -17,11 +17,11 @@ use ureq::typestate::AgentScope;
 /// For each phase of a call.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest head of a response, in bytes. ureq keeps a buffer of this size for each connection, also while it is
-/// idle.
+/// The longest head of a response, in bytes. With TLS, ureq keeps a buffer of this size for each connection, also while
+/// it is idle.
 const MAX_HEAD: usize = 68 * 1024;
 
-/// Smaller than ureq's default of 128 KiB, for there may be many sessions.
+/// With TLS: a record. Smaller than ureq's default of 128 KiB, for there may be many sessions.
 const OUTPUT_BUFFER: usize = 16 * 1024;
 
 /// The configuration of every agent of our own. Its proxies are set for each request.

@@ -6,6 +6,7 @@ mod addresses;
 mod bodies;
 mod contract;
 mod early;
+mod kept;
 mod proxies;
 mod runtimes;
 mod servers;

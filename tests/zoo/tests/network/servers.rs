@@ -10,6 +10,7 @@ use std::thread;
 /// Serves until the process ends.
 pub(crate) struct Server {
     pub(crate) port: u16,
+    connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
     heads: Arc<Mutex<Vec<String>>>,
 }
@@ -36,14 +37,17 @@ impl Server {
         let listener = TcpListener::bind(address).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (requests, heads) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+        let connections = Arc::new(AtomicUsize::new(0));
         let server = Self {
             port,
+            connections: Arc::clone(&connections),
             requests: Arc::clone(&requests),
             heads: Arc::clone(&heads),
         };
         let answer = Arc::new(answer);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                connections.fetch_add(1, Ordering::SeqCst);
                 let (answer, requests) = (Arc::clone(&answer), Arc::clone(&requests));
                 let heads = Arc::clone(&heads);
                 thread::spawn(move || {
@@ -83,6 +87,11 @@ impl Server {
     /// How many requests have begun.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// How many connections were made.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub(crate) fn heads(&self) -> Vec<String> {
