@@ -18,6 +18,7 @@ mod lookout_tests;
 mod notices;
 mod options;
 mod pieces;
+mod prediction;
 #[cfg(all(test, feature = "std"))]
 mod properties;
 pub(crate) mod retry;
@@ -49,7 +50,7 @@ use core::task::Waker;
 use core::time::Duration;
 use halving::{Acceptance, Halving, Refused};
 use ledger::Ledger;
-use lookout::Lookout;
+use prediction::Prediction;
 use stopping::End;
 pub(crate) use stopping::{END_BYTES, EndSlot};
 use wakers::{DriverSlot, Waiters};
@@ -155,7 +156,7 @@ pub(crate) struct Engine {
     awaits_writer: bool,
     /// When the queue is due at the latest.
     flush_at: Option<Instant>,
-    lookout: Lookout,
+    prediction: Prediction,
     /// When an oversized ring was first seen empty.
     #[cfg(has_arc)]
     idle_since: Option<Instant>,
@@ -196,7 +197,7 @@ impl Engine {
             bytes_since_flush: 0,
             awaits_writer: false,
             flush_at: None,
-            lookout: Lookout::default(),
+            prediction: Prediction::default(),
             #[cfg(has_arc)]
             idle_since: None,
             driver: DriverSlot::default(),
@@ -209,13 +210,14 @@ impl Engine {
     /// Returns the next step. Call [`expire`](Self::expire) with the same `now` first.
     pub(crate) fn poll(&mut self, now: Instant) -> Step {
         self.driver.begin_poll();
-        self.lookout.begin_poll(now);
+        self.prediction.begin_poll(now);
         if self.is_threshold_reached() {
             self.make_threshold_due();
         }
         if let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_ready(now)) {
             return self.begin_attempt(in_flight, now);
         }
+        let mut look = None;
         let until = match &self.in_flight {
             Some(in_flight) => match in_flight.phase {
                 Phase::Sending { .. } => self.send_deadline(),
@@ -224,9 +226,14 @@ impl Engine {
             None if self.is_allowance_spent() => return Step::Again,
             None if self.is_due(now) => return self.form(now),
             None if self.is_stopping && self.queued() == 0 => return Step::Done,
-            None => self.idle_until(now),
+            None => {
+                let until = self.idle_until(now);
+                look = self.next_look(now);
+                until
+            }
         };
-        Step::Wait(earliest([until, self.stop_deadline(), self.notices.due()]))
+        let due = [until, look, self.stop_deadline(), self.notices.due()];
+        Step::Wait(earliest(due))
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -246,15 +253,14 @@ impl Engine {
             if self.flush_at.is_none() && self.options.flush_interval > 0 {
                 self.note_first(now);
             }
-            return earliest([self.flush_at, self.next_look(now)]);
+            return self.flush_at;
         }
         // An interval without an event: the next one wakes the driver.
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush_at = None;
-            self.lookout.rest();
+            self.prediction.rest();
         }
-        let shrink = self.shrink_when_idle(now);
-        earliest([self.flush_at, shrink, self.next_look(now)])
+        earliest([self.flush_at, self.shrink_when_idle(now)])
     }
 
     /// Shrinks an oversized ring that has been empty for a while. Returns when to poll again.
