@@ -269,9 +269,9 @@ async fn ask_patiently(api: &Api, call: &Call, timeout: Duration) -> Result<Crea
             api.sleep(wait).await;
             let elapsed = api.now().saturating_duration_since(started).as_secs();
             let reason = format!(
-                "waiting for the backend at {} to create the session, for {elapsed} s so far (of {} s)",
+                "waiting for the backend at {} to create the session, for {elapsed} s so far (connect_timeout: \
+                 {timeout:?})",
                 api.address(),
-                timeout.as_secs(),
             );
             Observer::Log.notify(&Diagnostic {
                 kind: DiagnosticKind::Connecting,
@@ -290,18 +290,22 @@ async fn ask_patiently(api: &Api, call: &Call, timeout: Duration) -> Result<Crea
             .await
             .unwrap_or(())
     };
-    let timed_out = || {
-        let reason = format!(
-            "the backend at {} gave none within {} s",
-            api.address(),
-            timeout.as_secs()
-        );
-        let call = call.name;
-        Err(ClientError::NoResponse { call, reason })
-    };
-    with_deadline(deadline, api.ask(call))
-        .await
-        .unwrap_or_else(timed_out)
+    let created = with_deadline(deadline, api.ask(call)).await;
+    let created = created.unwrap_or_else(|| {
+        Err(ClientError::NoResponse {
+            call: call.name,
+            reason: "timed out".into(),
+        })
+    });
+    created.map_err(|error| match error {
+        ClientError::NoResponse { call, reason } => {
+            let address = api.address();
+            let reason =
+                format!("{reason}; the backend is at {address} (connect_timeout: {timeout:?})");
+            ClientError::NoResponse { call, reason }
+        }
+        error => error,
+    })
 }
 
 /// Replaces advice that is for telemetry alone: a client needs its settings even where telemetry is switched off.

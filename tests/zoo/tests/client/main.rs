@@ -6,6 +6,7 @@
 )]
 
 mod calls;
+mod connect;
 mod ends;
 #[cfg(unix)]
 mod forks;

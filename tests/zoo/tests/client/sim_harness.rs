@@ -200,7 +200,7 @@ impl SimHarness {
         spawner: &SimSpawner,
         adjust: impl FnOnce(ServiceBuilder<(), ()>) -> ServiceBuilder<(), ()>,
     ) -> Pending<ServiceClient> {
-        let config = Config::new("http://simulated.invalid", "simulated").unwrap();
+        let config = Config::new("http://simulated.invalid", "tml-key").unwrap();
         let sim = self.clone();
         let builder = ServiceClient::builder(config).entropy(Entropy::new([1; 32]));
         adjust(builder)
