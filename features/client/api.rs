@@ -91,6 +91,16 @@ pub(super) enum NoResponse {
     Http(HttpError),
 }
 
+impl NoResponse {
+    /// Whether the request may be repeated.
+    pub(super) const fn is_retryable(&self) -> bool {
+        match self {
+            Self::TimedOut => true,
+            Self::Http(error) => error.is_retryable(),
+        }
+    }
+}
+
 /// A response of any status, or none.
 pub(super) type Exchanged = core::result::Result<Response<Bytes>, NoResponse>;
 

@@ -1,6 +1,6 @@
 //! Calls whose response is the result, and their retries.
 
-use super::api::{Api, Call, Headers, MAX_BYTES, MAX_SMALL_BYTES, NoResponse};
+use super::api::{Api, Call, Exchanged, Headers, MAX_BYTES, MAX_SMALL_BYTES, NoResponse};
 use super::error::{ClientError, Result};
 use crate::event::StatusError;
 use crate::time::Instant;
@@ -60,6 +60,15 @@ enum Next {
 }
 
 impl Next {
+    /// Decides by the response, if there was one.
+    fn of(outcome: &Exchanged, has_backpressure: bool) -> Self {
+        match outcome {
+            Ok(response) => Self::after(Some(response.status().as_u16()), has_backpressure),
+            Err(no_response) if no_response.is_retryable() => Self::after(None, has_backpressure),
+            Err(_) => Self::Fail,
+        }
+    }
+
     /// Decides by the status of the response, if there was one.
     const fn after(status: Option<u16>, has_backpressure: bool) -> Self {
         match status {
@@ -161,8 +170,7 @@ impl Api {
             }
             let outcome = self.exchange(call, attempts).await;
             attempts += 1;
-            let status = outcome.as_ref().ok().map(|got| got.status().as_u16());
-            let next = Next::after(status, backpressure.is_some());
+            let next = Next::of(&outcome, backpressure.is_some());
             let error = match outcome {
                 Ok(response) if next == Next::Done => return Ok(response.into_body()),
                 Ok(response) => {
@@ -196,9 +204,12 @@ impl Api {
         ClientError::Status { call, error }
     }
 
-    fn no_response(&self, call: &'static str, no_response: &NoResponse) -> ClientError {
-        let reason = self.reason(no_response);
-        ClientError::NoResponse { call, reason }
+    pub(super) fn no_response(&self, call: &'static str, no_response: &NoResponse) -> ClientError {
+        ClientError::NoResponse {
+            call,
+            reason: self.reason(no_response),
+            is_retryable: no_response.is_retryable(),
+        }
     }
 }
 
@@ -220,6 +231,7 @@ pub(super) fn parse<T: DeserializeOwned>(call: &'static str, body: &[u8]) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::http::HttpError;
 
     #[test]
     fn a_backoff_doubles_up_to_half_a_minute() {
@@ -243,8 +255,17 @@ mod tests {
             };
             assert_eq!(Next::after(Some(status), true), expected, "{status}");
         }
-        assert_eq!(Next::after(None, false), Next::Retry);
-        assert_eq!(Next::after(None, true), Next::Retry);
+        let error = || HttpError::new("no response");
+        for (no_response, expected) in [
+            (NoResponse::TimedOut, Next::Retry),
+            (NoResponse::Http(error()), Next::Retry),
+            (NoResponse::Http(error().broke_while_sending()), Next::Retry),
+            (NoResponse::Http(error().not_retryable()), Next::Fail),
+        ] {
+            let outcome = Err(no_response);
+            assert_eq!(Next::of(&outcome, false), expected);
+            assert_eq!(Next::of(&outcome, true), expected);
+        }
     }
 
     #[test]

@@ -40,13 +40,16 @@ pub enum ClientError {
         /// The status of the last response, and the beginning of its body.
         error: StatusError,
     },
-    /// There was no response when the retries ended: the last attempt failed or timed out.
+    /// There was no response when the retries ended: the last attempt failed or timed out. Or the HTTP client has found
+    /// that the request must not be repeated, for example since its middleware follows redirects.
     #[non_exhaustive]
     NoResponse {
         /// The name of the call.
         call: &'static str,
         /// The reason why the last attempt got no response.
         reason: String,
+        /// Whether the same call may succeed later.
+        is_retryable: bool,
     },
     /// The backend accepted the request, but could not complete it.
     #[non_exhaustive]
@@ -157,7 +160,8 @@ impl ClientError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NoResponse { .. } | Self::Expired { .. } => true,
+            Self::NoResponse { is_retryable, .. } => *is_retryable,
+            Self::Expired { .. } => true,
             Self::Status { error, .. } => matches!(error.status(), 408 | 429 | 500..),
             Self::Failed { category, .. } => *category != Category::User,
             _ => false,
@@ -189,7 +193,7 @@ impl fmt::Display for ClientError {
                 let gap = if body.is_empty() { "" } else { ": " };
                 write!(f, "{call} failed with HTTP {status}{gap}{body}")
             }
-            Self::NoResponse { call, reason } => write!(f, "{call} got no response: {reason}"),
+            Self::NoResponse { call, reason, .. } => write!(f, "{call} got no response: {reason}"),
             Self::Failed { call, message, .. } if message.is_empty() => write!(f, "{call} failed"),
             Self::Failed { call, message, .. } => write!(f, "{call} failed: {message}"),
             Self::Expired { call, .. } => write!(f, "{call} was lost by the backend"),

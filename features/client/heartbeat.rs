@@ -22,7 +22,8 @@ struct Heartbeat<'a> {
     r#type: &'static str,
 }
 
-/// Sends heartbeats until the session is closed or the backend reports that it is gone.
+/// Sends heartbeats until the session is closed, the backend reports that it is gone, or the HTTP client finds that they
+/// must not be repeated.
 pub(super) async fn run(api: Arc<Api>, handle: Handle, session_id: Box<str>) {
     let body = Heartbeat {
         session_id: &session_id,
@@ -51,6 +52,13 @@ pub(super) async fn run(api: Arc<Api>, handle: Handle, session_id: Box<str>) {
                 }
                 Ok(Ok(response)) if response.status().as_u16() == 410 => {
                     report("the backend has ended the session, so heartbeats stop");
+                    return Ok(());
+                }
+                Ok(Err(no_response)) if !no_response.is_retryable() => {
+                    let reason = api.reason(&no_response);
+                    report(&format!(
+                        "heartbeats stop, for they cannot succeed: {reason}"
+                    ));
                     return Ok(());
                 }
                 _ => failures += 1,

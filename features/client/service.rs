@@ -295,14 +295,23 @@ async fn ask_patiently(api: &Api, call: &Call, timeout: Duration) -> Result<Crea
         Err(ClientError::NoResponse {
             call: call.name,
             reason: "timed out".into(),
+            is_retryable: true,
         })
     });
     created.map_err(|error| match error {
-        ClientError::NoResponse { call, reason } => {
+        ClientError::NoResponse {
+            call,
+            reason,
+            is_retryable: true,
+        } => {
             let address = api.address();
             let reason =
                 format!("{reason}; the backend is at {address} (connect_timeout: {timeout:?})");
-            ClientError::NoResponse { call, reason }
+            ClientError::NoResponse {
+                call,
+                reason,
+                is_retryable: true,
+            }
         }
         error => error,
     })

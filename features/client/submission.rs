@@ -121,9 +121,13 @@ impl Submission {
         loop {
             let call = self.poll_call(api, &poll, request_id)?;
             let started = api.now();
-            let Ok(response) = api.exchange(&call, poll.retries()).await else {
-                api.sleep(poll.no_response()).await;
-                continue;
+            let response = match api.exchange(&call, poll.retries()).await {
+                Ok(response) => response,
+                Err(no_response) if no_response.is_retryable() => {
+                    api.sleep(poll.no_response()).await;
+                    continue;
+                }
+                Err(no_response) => return Err(api.no_response(name, &no_response)),
             };
             let (status, body) = (response.status().as_u16(), response.into_body());
             poll.took(api.now().saturating_duration_since(started));

@@ -111,6 +111,43 @@ fn a_plain_call_is_retried_for_five_minutes() {
 }
 
 #[test]
+fn what_the_http_client_calls_final_is_not_retried() {
+    run_simulated(17, |sim, spawner| async move {
+        sim.refuse("create_session");
+        let error = sim.connect(&spawner).await.expect_err("it is refused");
+        assert_eq!(sim.attempts("create_session"), [0]);
+        let expected = "create_session got no response: a setting cannot work";
+        assert_eq!(
+            (&*error.to_string(), error.is_retryable()),
+            (expected, false)
+        );
+
+        sim.refuse("get_server_capabilities");
+        let (service, sampler) = sampler(&sim, &spawner).await;
+        let error = service.get_server_capabilities().await.unwrap_err();
+        assert!(!error.is_retryable());
+        assert_eq!(sim.attempts("get_server_capabilities"), [0]);
+        // With backpressure, and a poll.
+        for name in ["asample", POLL] {
+            sim.refuse(name);
+            let error = sampler.sample(vec![1], 1, one()).await.unwrap_err();
+            assert!(!error.is_retryable(), "{error}");
+            assert_eq!(sim.attempts(POLL).len(), usize::from(name == POLL));
+        }
+        assert_eq!(sim.attempts("asample"), [0, 0]);
+
+        sim.refuse("session_heartbeat");
+        sim.sleep(secs(500)).await;
+        assert_eq!(sim.attempts("session_heartbeat"), [10]);
+        let reason = "heartbeats stop, for they cannot succeed: a setting cannot work";
+        let reported = sim.diagnostics(DiagnosticKind::HeartbeatLost);
+        assert_eq!(reported, [(10, reason.to_owned())]);
+        sim.refuse("finish");
+        assert!(service.close().await.all_delivered());
+    });
+}
+
+#[test]
 fn heartbeats_come_every_ten_seconds_whatever_the_response() {
     run_simulated(5, |sim, spawner| async move {
         let name = "session_heartbeat";

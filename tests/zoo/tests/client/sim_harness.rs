@@ -33,6 +33,8 @@ struct State {
     down_until: Duration,
     is_telemetry_stalled: bool,
     panics_in: &'static str,
+    /// The name of the calls that must not be repeated.
+    refuses: &'static str,
     /// The rate of failing exchanges, per mille, and the state of the random generator.
     storm: u64,
     dice: u64,
@@ -82,6 +84,11 @@ impl SimHarness {
     /// Makes the HTTP client panic in calls of this name.
     pub(crate) fn panic_in(&self, name: &'static str) {
         self.with(|state| state.panics_in = name);
+    }
+
+    /// Makes the HTTP client fail in calls of this name, with an error that is not retryable.
+    pub(crate) fn refuse(&self, name: &'static str) {
+        self.with(|state| state.refuses = name);
     }
 
     /// Everything sent so far, for comparing two runs.
@@ -155,7 +162,11 @@ impl SimHarness {
         let at = self.passed().as_secs();
         let _in_flight = (name != "session_heartbeat").then(|| InFlight::begin(&self));
         self.with(|state| state.arrived.push((at, name)));
-        if self.with(|state| state.arrived.last().map(|last| &*last.1) == Some(state.panics_in)) {
+        let is_last = |state: &State, name| state.arrived.last().map(|last| &*last.1) == Some(name);
+        if self.with(|state| is_last(state, state.refuses)) {
+            return Err(HttpError::new("a setting cannot work").not_retryable());
+        }
+        if self.with(|state| is_last(state, state.panics_in)) {
             // Unwinds like a panic, but without the message of the panic hook.
             std::panic::resume_unwind(Box::new("simulated"));
         }
