@@ -41,6 +41,7 @@ pub(crate) use wakers::{WaiterId, Wakers, WithWakers};
 use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::Ring;
 use crate::event::encode::SessionEnd;
+use crate::event::severity::Severity;
 use crate::stats::{DropReason, Stats};
 use crate::sys::entropy::Random;
 use crate::text::Reason;
@@ -78,6 +79,20 @@ pub(crate) enum Priority<'a> {
 }
 
 impl Priority<'_> {
+    /// The priority of an event whose severity turns out to be this one: only errors use the reserve for errors. The
+    /// place of a fatal exception belongs to what ends the session, whatever its severity.
+    #[must_use]
+    pub(crate) const fn of_severity(self, severity: Severity) -> Self {
+        match self {
+            _ if severity.is_error() => self,
+            Self::Important => Self::Ordinary,
+            Self::Urgent { .. } => Self::Urgent {
+                is_important: false,
+            },
+            Self::Ordinary | Self::Fatal(_) => self,
+        }
+    }
+
     const fn place(self) -> Place {
         match self {
             Self::Fatal(_) => Place::Fatal,

@@ -50,6 +50,11 @@ impl Severity {
             Self::Critical => "CRITICAL",
         }
     }
+
+    /// Whether it is `ERROR` or `CRITICAL`.
+    pub(crate) const fn is_error(self) -> bool {
+        matches!(self, Self::Error | Self::Critical)
+    }
 }
 
 impl fmt::Display for Severity {

@@ -120,11 +120,7 @@ impl Handle {
     /// Never waits for the network, never panics, and in the steady state allocates nothing itself. Refused events are
     /// counted by reason in [`stats`](Self::stats) and reported as diagnostics.
     pub fn log_with(&self, name: &str, data: impl Serialize, severity: Severity) -> bool {
-        let priority = if severity >= Severity::Error {
-            Priority::Important
-        } else {
-            Priority::Ordinary
-        };
+        let priority = Priority::Important.of_severity(severity);
         self.log_as(name, data, severity, priority)
     }
 
@@ -164,8 +160,7 @@ impl Handle {
     /// ([`Blame::is_callers`](crate::event::Blame::is_callers)), it becomes a `user_error` of severity WARNING instead.
     /// Texts are cut to fit into `max_event_bytes`.
     pub fn log_exception<E: AnyError + ?Sized>(&self, error: &E, severity: Severity) -> bool {
-        let is_important = severity >= Severity::Error;
-        let priority = Priority::Urgent { is_important };
+        let priority = Priority::Urgent { is_important: true }.of_severity(severity);
         match self.session() {
             Some(session) => session
                 .shared()

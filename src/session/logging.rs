@@ -133,7 +133,7 @@ impl Shared {
             let encoded = panics::catch(encode)
                 .unwrap_or_else(|| Err(out.fail("its Display or source() panicked")));
             match encoded {
-                Ok(()) => self.push_counting_truncation(out, priority),
+                Ok(severity) => self.push_counting_truncation(out, priority.of_severity(severity)),
                 Err(Failed) => self.refuse_fault(out, at, "exception", severity, priority),
             }
         })

@@ -53,7 +53,7 @@ pub struct Options {
     /// eighth; with static memory it is none, and a reserve that is set is part of that memory.
     ///
     /// Automatic events and those of the `tracing` layer do not use it: a burst of them must not crowd out the
-    /// application's own errors.
+    /// application's own errors. Nor do user errors, which are warnings, and what the scrub hook makes milder.
     pub reserve: Option<u32>,
     /// Events per request. At least 1. Default 100.
     pub max_batch_size: usize,

@@ -136,7 +136,7 @@ impl Shared {
             encode::generic_of_json(out, at, severity, &name, data.json.as_bytes())
         };
         match encoded {
-            Ok(()) => self.push_counting_truncation(out, event.priority),
+            Ok(()) => self.push_counting_truncation(out, event.priority.of_severity(severity)),
             Err(Failed) => self.refuse_fault(out, at(), &name, severity, event.priority),
         }
     }
@@ -209,7 +209,9 @@ impl Shared {
             text("traceback").as_ref().map(|text| text as _),
         );
         match encoded {
-            Ok(()) => self.push_counting_truncation(out, event.priority),
+            Ok(()) => {
+                self.push_counting_truncation(out, event.priority.of_severity(draft.severity))
+            }
             Err(Failed) => self.refuse_fault(out, at, event.name, draft.severity, event.priority),
         }
     }

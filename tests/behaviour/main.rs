@@ -43,6 +43,7 @@ mod diagnostics;
 mod driver;
 mod exit;
 mod failures;
+mod full_queue;
 mod hook;
 mod hook_waits;
 mod host;

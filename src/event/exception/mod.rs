@@ -198,7 +198,7 @@ pub(crate) struct ErrorRules {
 }
 
 impl ErrorRules {
-    /// Writes everything after the id and index of the event that `error` becomes.
+    /// Writes everything after the id and index of the event that `error` becomes. Returns that event's severity.
     pub(crate) fn encode<E: AnyError + ?Sized>(
         &self,
         out: &mut EventWriter<'_>,
@@ -206,14 +206,14 @@ impl ErrorRules {
         error: &E,
         severity: Severity,
         limits: &DataLimits,
-    ) -> Result<(), Failed> {
+    ) -> Result<Severity, Failed> {
         let name = self.name(error);
         if let Some(data) = self.user_error(&name, error, room_for_user_error(out)) {
             let limited = Limited::new(&data, limits, &data.is_cut);
             let encoded =
                 encode::generic_limited(out, || at, Severity::Warning, "user_error", &limited);
             out.note_truncated(data.is_cut.get());
-            return encoded;
+            return encoded.map(|()| Severity::Warning);
         }
         let traceback = self.traceback(error);
         encode::exception(
@@ -223,7 +223,8 @@ impl ErrorRules {
             &name,
             &error.as_error(),
             traceback.as_ref().map(|traceback| traceback as _),
-        )
+        )?;
+        Ok(severity)
     }
 
     /// The data that [`encode`](Self::encode) would write for `error`, each text cut to `room` bytes of JSON.

@@ -29,7 +29,9 @@ impl<S: Error + 'static> Error for Failed<S> {
 fn event<E: AnyError + ?Sized>(rules: ErrorRules, error: &E) -> Value {
     let at = Timestamp::from_unix_micros(0);
     let tail = encode_to_vec(4_000, |out| {
-        rules.encode(out, at, error, Severity::Critical, &DataLimits::NONE)
+        rules
+            .encode(out, at, error, Severity::Critical, &DataLimits::NONE)
+            .map(drop)
     });
     serde_json::from_slice(&[b"{\"event_id\":0", &tail.unwrap()[..]].concat()).unwrap()
 }
@@ -328,7 +330,9 @@ fn a_user_error_with_long_texts_fits_into_the_smallest_event() {
     let room = crate::session::Options::MIN_EVENT_BYTES - crate::event::encode::EventPrefix::MAX;
     let at = Timestamp::from_unix_micros(0);
     let tail = encode_to_vec(room, |out| {
-        rules.encode(out, at, &error, Severity::Error, &DataLimits::NONE)
+        rules
+            .encode(out, at, &error, Severity::Error, &DataLimits::NONE)
+            .map(drop)
     });
     assert!(tail.is_ok(), "{tail:?}");
 }
