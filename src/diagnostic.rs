@@ -24,8 +24,8 @@ pub struct Diagnostic<'a> {
     pub session_id: &'a str,
     /// The limit that was reached, as a number of events, bytes or retries; `None` where the kind has no limit.
     pub limit: Option<usize>,
-    /// The option that sets the limit; `None` where the kind has no limit, or memory itself is the limit: it could not be
-    /// allocated, or is of a fixed size.
+    /// The option that sets the limit, or `static memory` if the size of the session's
+    /// [`Memory`](crate::session::Memory) does. `None` where the kind has no limit, or more memory could not be allocated.
     pub limit_name: Option<&'static str>,
 }
 

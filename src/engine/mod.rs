@@ -491,10 +491,8 @@ impl Engine {
             DiagnosticKind::QueueFull => match self.notices.queue_limit() {
                 QueueLimit::Events => (Some(options.max_queue_size), Some("max_queue_size")),
                 // Memory of a fixed size has no other limit in bytes.
-                QueueLimit::Bytes if !self.ring.is_fixed() => {
-                    (Some(options.max_queue_bytes), Some("max_queue_bytes"))
-                }
-                QueueLimit::Bytes => (Some(options.max_queue_bytes), None),
+                _ if self.ring.is_fixed() => (Some(options.max_queue_bytes), Some("static memory")),
+                QueueLimit::Bytes => (Some(options.max_queue_bytes), Some("max_queue_bytes")),
                 QueueLimit::Memory => (Some(self.ring.used()), None),
             },
             DiagnosticKind::EventTooLarge => {

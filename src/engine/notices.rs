@@ -31,7 +31,7 @@ pub(crate) enum QueueLimit {
     #[default]
     Events,
     Bytes,
-    /// It cannot be allocated, or is of a fixed size.
+    /// It cannot be allocated.
     Memory,
 }
 

@@ -51,12 +51,16 @@ pub(super) fn retryable() -> SendOutcome {
 
 impl Harness {
     pub(super) fn new(change: impl FnOnce(&mut Options)) -> Self {
+        Self::with_memory(usize::MAX, change)
+    }
+
+    /// Where no more than `memory` bytes can be allocated for the queue.
+    pub(super) fn with_memory(memory: usize, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options::default();
         change(&mut options);
         assert_eq!(options.check(OVERHEAD), Ok(()));
-        let limit = options.max_queue_bytes;
-        let reserve = options.reserved_bytes();
-        let ring = Ring::new(Storage::growing(limit).with_reserve(reserve));
+        let limit = options.max_queue_bytes + options.reserved_bytes();
+        let ring = Ring::new(Storage::growing(limit.min(memory)));
         let random = Random::new(Entropy::new([7; 32]));
         let mut engine = Engine::new(options.for_engine(OVERHEAD), ring, EndSlot::new(), random);
         assert_eq!(engine.attach(), Ok(()));

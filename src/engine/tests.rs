@@ -251,6 +251,18 @@ fn errors_and_critical_events_go_an_eighth_beyond_the_limits_of_a_full_queue() {
 }
 
 #[test]
+fn a_queue_that_cannot_be_given_more_memory_names_no_option() {
+    let mut harness = Harness::with_memory(8_000, |_| {});
+    while harness.log("ordinary") {}
+    let used = harness.engine.stats().queued_bytes;
+    let notice = harness.engine.next_notice(harness.now, false);
+    let notice = notice.expect("the queue is full");
+    assert_eq!(notice.kind, DiagnosticKind::QueueFull);
+    assert_eq!((notice.limit, notice.limit_name), (Some(used), None));
+    assert!((7_000..=8_000).contains(&used));
+}
+
+#[test]
 fn the_reserve_for_errors_also_counts_in_bytes_and_can_be_switched_off() {
     let fill = |reserve| {
         let mut harness = Harness::new(|options| {

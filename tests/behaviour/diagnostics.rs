@@ -222,24 +222,6 @@ fn an_observer_may_use_the_session_without_causing_a_loop() {
 }
 
 #[test]
-fn a_full_queue_is_reported_with_the_limit_that_is_reached() {
-    let clock = ManualClock::default();
-    let reports = Reports::default();
-    let (reporter, driver) = session(&clock, Wire::new([], Reply::Never))
-        .max_event_bytes(1_000)
-        .max_queue_bytes(3_000)
-        .on_diagnostic(observer(&reports))
-        .build()
-        .expect("a valid configuration");
-    let mut driver = Task::new(driver.run());
-    while reporter.log("x", fields! { text: "x".repeat(500) }) {}
-    assert!(driver.settle().is_pending());
-    let lines: Vec<_> = take(&reports).into_iter().map(|report| report.2).collect();
-    let line = "Telemetry queue full (max_queue_bytes: 3000), dropping event (1 refused)";
-    assert_eq!(lines, [line]);
-}
-
-#[test]
 fn a_stop_that_runs_out_of_time_is_reported_with_the_reason() {
     for (reply, reason) in [
         (Reply::Never, "no response in time"),
