@@ -146,6 +146,21 @@ fn a_queue_state_change_reaches_the_session() {
 }
 
 #[test]
+fn a_queue_depth_that_the_backend_does_not_give_is_left_out() {
+    let (builder, kept) = session("s", &Bus::new());
+    let (reporter, driver) = builder.build().expect("a valid configuration");
+    let tracker = QueueStateTracker::new(&reporter);
+    tracker.observe("r", QueueState::PausedCapacity, None, None);
+    tracker.observe("r", QueueState::Active, None, Some(0));
+    let events = kept.generic(&reporter, driver);
+    let measurements: Vec<_> = events
+        .iter()
+        .map(|event| event["event_data"]["measurements"].clone())
+        .collect();
+    assert_eq!(measurements, [json!({}), json!({"queue_depth": 0})]);
+}
+
+#[test]
 fn a_session_takes_the_configured_events() {
     let bus = Bus::new();
     let (builder, kept) = session("s", &bus);

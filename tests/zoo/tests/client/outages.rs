@@ -83,6 +83,33 @@ fn the_state_of_a_queued_request_sets_its_poll_interval() {
 }
 
 #[test]
+fn a_queue_depth_is_reported_where_the_backend_gives_one_and_else_left_out() {
+    run_simulated(18, |sim, spawner| async move {
+        let (service, sampler) = sampler(&sim, &spawner).await;
+        let depth = json!({ "queue_depth": 7 });
+        let null = json!({ "queue_depth": null });
+        sim.backend.script(
+            POLL,
+            [
+                try_again("active", &json!({})),
+                try_again("paused_capacity", &depth),
+                try_again("paused_rate_limit", &null),
+            ],
+        );
+        sampler.sample(vec![1], 1, one()).await.unwrap();
+        assert!(service.close().await.all_delivered());
+        let events = sim.events();
+        let changes = events
+            .iter()
+            .filter(|event| event["event_name"] == "tinkex.queue.state_change")
+            .map(|event| event["event_data"]["measurements"].clone());
+        // The last change is that to the result.
+        let none = json!({});
+        assert!(changes.eq([none.clone(), depth, none.clone(), none]));
+    });
+}
+
+#[test]
 fn a_long_poll_times_out_after_forty_five_seconds() {
     run_simulated(3, |sim, spawner| async move {
         let (_service, sampler) = sampler(&sim, &spawner).await;
