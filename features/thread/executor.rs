@@ -276,6 +276,7 @@ mod tests {
     use core::time::Duration;
     use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
     use std::thread::ThreadId;
+    use std::time::Instant;
 
     /// Longer than any of these tests takes.
     const BOUND: Duration = Duration::from_secs(20);
@@ -306,6 +307,15 @@ mod tests {
         receiver
     }
 
+    /// Waits for other threads, which need no more than to be scheduled.
+    fn wait_until(is_reached: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !is_reached() {
+            assert!(started.elapsed() < BOUND, "not reached in time");
+            thread::yield_now();
+        }
+    }
+
     fn this_thread() -> ThreadId {
         thread::current().id()
     }
@@ -322,7 +332,7 @@ mod tests {
                     finish_call(|| waker.wake());
                 })
                 .await;
-                assert_eq!(receiver.recv(), Ok(before));
+                assert_eq!(receiver.recv_timeout(BOUND), Ok(before));
                 switches += usize::from(this_thread() != before);
             }
             switches
@@ -350,9 +360,7 @@ mod tests {
     fn references_per_thread() -> usize {
         let executor = Executor::new(core::future::pending());
         executor.add_follower().expect("a thread");
-        while executor.state().woken != Woken::No || executor.state().followers < 1 {
-            thread::yield_now();
-        }
+        wait_until(|| executor.state().woken == Woken::No && executor.state().followers >= 1);
         Arc::strong_count(&executor) - 1
     }
 
@@ -369,9 +377,7 @@ mod tests {
         assert_eq!(receiver.recv_timeout(BOUND), Ok(()));
         drop(end);
         let references = 1 + Executor::MAX_FOLLOWERS * references_per_thread();
-        while Arc::strong_count(&executor) != references {
-            thread::yield_now();
-        }
+        wait_until(|| Arc::strong_count(&executor) == references);
         assert_eq!(executor.state().followers, Executor::MAX_FOLLOWERS);
     }
 
@@ -395,13 +401,10 @@ mod tests {
         let (end, hanging) = channel();
         let executor = Executor::new(hang(hanging));
         executor.add_follower().expect("a thread");
-        while Arc::strong_count(&executor) != 1 + CALLS * references_per_thread() {
-            thread::yield_now();
-        }
+        let hanging = CALLS * references_per_thread();
+        wait_until(|| Arc::strong_count(&executor) == 1 + hanging);
         drop(end);
-        while Arc::strong_count(&executor) != 1 {
-            thread::yield_now();
-        }
+        wait_until(|| Arc::strong_count(&executor) == 1);
     }
 
     #[test]
