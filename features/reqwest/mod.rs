@@ -100,6 +100,9 @@ impl Reqwest {
     /// [`from_builder`](Self::from_builder), which rule that out, or give the client
     /// `redirect(Policy::none())`.
     ///
+    /// A redirect to the very same URL cannot be detected. The key does not travel then, but after a 301, 302 or 303
+    /// the client asks again without the events, and a 2xx in response to that counts them as delivered.
+    ///
     /// The client brings its own certificates, proxies and timeouts.
     #[must_use]
     pub fn with_client(client: Client) -> Self {
