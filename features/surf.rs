@@ -7,6 +7,7 @@ use super::http::{HttpClient, HttpError, HttpEvents, ResponseBounds, RetryCount}
 use crate::capture::{OnError, Outcome};
 use crate::event::Blame;
 use crate::event::exception::DynamicError;
+use crate::sys::panics;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
@@ -40,8 +41,9 @@ use surf::{Client, Url};
 /// limits that this adapter cannot lift: name lookups block the executor's thread, and with it `http_timeout`; an
 /// address that swallows packets is waited for, and a second one never tried; proxies are not used; an answer that
 /// comes while a large request is still being sent is not heard (batches are then halved); responses of HTTP/1.0
-/// servers, those with a head of 8 KiB or more, and those after a `100 Continue` are refused; and requests, the API key
-/// included, are logged to the `log` facade at level TRACE, target `async_h1`.
+/// servers, those with a head of 8 KiB or more, and those after a `100 Continue` are refused; so are those with a header
+/// whose value is not ASCII, on which surf panics (the attempt fails, and the process's panic hook prints a line); and
+/// requests, the API key included, are logged to the `log` facade at level TRACE, target `async_h1`.
 ///
 /// A clone creates clients of its own.
 pub struct Surf {
@@ -80,10 +82,26 @@ impl HttpClient for Surf {
         let bounds = ResponseBounds::of(&request);
         let request = convert(request)?;
         let client = self.client.take().unwrap_or_else(|| (self.make)());
-        let (response, is_drained) = exchange(&client, request, &bounds).await?;
+        let (response, is_drained) = catch_panic(exchange(&client, request, &bounds)).await?;
         self.client = is_drained.then_some(client);
         Ok(response)
     }
+}
+
+/// surf panics on what a server may send, and the application is not to panic with it.
+async fn catch_panic<T>(
+    exchange: impl Future<Output = Result<T, HttpError>>,
+) -> Result<T, HttpError> {
+    let mut exchange = pin!(exchange);
+    poll_fn(
+        |context| match panics::catch(|| exchange.as_mut().poll(context)) {
+            Some(poll) => poll,
+            None => Poll::Ready(Err(HttpError::new(
+                "surf panicked, as it does on a response with a header that is not ASCII",
+            ))),
+        },
+    )
+    .await
 }
 
 /// The response, and whether its connection was read to the end and can be reused.
@@ -243,6 +261,7 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
             HttpError::new(format_args!(
                 "surf accepts only ASCII header values, and that of {name} is not"
             ))
+            .not_retryable()
         })?;
         request.append_header(name.as_str(), text);
     }

@@ -1,11 +1,14 @@
 //! Responses whose body is cut off, badly framed, endless or never comes, interim responses without end, and long heads.
 
 use crate::servers::{Server, Then};
-use crate::sessions::{REQWEST, SURF, Start, UREQ, options, reqwest, start, ways};
+use crate::sessions::{REQWEST, SURF, Start, UREQ, options, reqwest, start, surf, ways};
+use bytes::Bytes;
 use core::time::Duration;
+use http::Request;
 use std::io::Write as _;
 use std::thread;
 use tinkex_telemetry::Tokio;
+use tinkex_telemetry::http::HttpClient as _;
 
 const BROKEN: [(&[u8], Then); 7] = [
     // Cut off.
@@ -155,6 +158,32 @@ fn interim_responses_without_end_cost_an_attempt_at_its_deadline() {
             assert_eq!(dropped.retries_exhausted, 1, "{name}");
         }
     }
+}
+
+#[test]
+fn a_header_that_is_not_ascii_is_read_or_costs_an_attempt_and_no_panic_gets_through() {
+    let response = "HTTP/1.1 200 OK\r\nx-note: caf\u{e9}\r\ncontent-length: 0\r\n\r\n".as_bytes();
+    for (name, start) in UREQ.into_iter().chain(REQWEST) {
+        let server = Server::saying(response, Then::Close);
+        let session = start(&server.url(), options());
+        assert!(session.drain().all_delivered(), "{name}");
+    }
+    let mut options = options();
+    options.max_retries = 1;
+    for (name, start) in SURF {
+        let server = Server::saying(response, Then::Close);
+        let session = start(&server.url(), options.clone());
+        assert!(session.drain().is_drained(), "{name}");
+        let dropped = session.handle.stats().dropped;
+        assert_eq!(dropped.retries_exhausted, 1, "{name}");
+        assert_eq!(server.requests(), 2, "{name}");
+    }
+    // Nor does it reach the caller of a client without a session.
+    let server = Server::saying(response, Then::Close);
+    let request = Request::get(server.url()).body(Bytes::new());
+    let sent = smol::block_on(surf().send(request.expect("a request")));
+    let error = sent.expect_err("surf has panicked").to_string();
+    assert!(error.starts_with("surf panicked"), "{error}");
 }
 
 #[test]
