@@ -45,10 +45,9 @@
 //!   could not be read, was not kept: it may have contained the `SESSION_START`;
 //! - new events arrive in the order of their indices, which may have gaps;
 //! - a repeated event equals the first: one id never has two contents, nor one index two ids;
-//! - no new event follows `SESSION_END`, unless the event directly before that is an exception, a `user_error` or
-//!   missing: a program that survives a fatal exception goes on logging. Two cases look like a session that ended
-//!   twice, and need [`events_after_end`](CollectorBuilder::events_after_end): a scrub hook that drops the fatal
-//!   exception, and other threads that log between a panic hook's exception and the `SESSION_END` of a fatal capture.
+//! - no new event follows `SESSION_END`, unless an exception or a `user_error` precedes it, or the event directly before
+//!   it is missing: a program that survives a fatal exception goes on logging. A scrub hook that gives a fatal
+//!   `user_error` another name needs [`events_after_end`](CollectorBuilder::events_after_end).
 //!
 //! The response to a request that violates a rule has the [`Violation`]'s status and the body
 //! `{"error": "…", "field": "events[3].timestamp"}`, and none of the request's events are kept.

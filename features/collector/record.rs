@@ -123,7 +123,10 @@ impl EventRecord {
     fn is_failure(&self) -> bool {
         match self.kind {
             EventKind::UnhandledException => true,
-            EventKind::GenericEvent => self.name() == "user_error",
+            // Most others are told apart without parsing them.
+            EventKind::GenericEvent => {
+                self.json.contains("user_error") && self.name() == "user_error"
+            }
             _ => false,
         }
     }
@@ -180,6 +183,7 @@ pub struct SessionRecord {
     indices: HashMap<Arc<str>, u64>,
     duplicates: u64,
     has_ended: bool,
+    has_failed: bool,
     /// It has ended, and not by a fatal exception.
     is_over: bool,
     run: u32,
@@ -193,8 +197,8 @@ pub struct SessionRecord {
 pub(super) struct OrderRules {
     /// The first event is a `SESSION_START`.
     pub(super) begins_with_start: bool,
-    /// Nothing follows the `SESSION_END`, unless the event directly before that may have been the fatal exception that
-    /// ended the session: a program that survives it goes on logging.
+    /// Nothing follows the `SESSION_END`, unless a fatal exception may have ended the session: a program that survives it
+    /// goes on logging. Other threads may log between the exception and the end.
     pub(super) nothing_after_end: bool,
     /// There is at most one `SESSION_END`.
     pub(super) ends_once: bool,
@@ -295,7 +299,10 @@ impl SessionRecord {
     /// Inserts events that increase in index. Time is linear in all events, and only in these if they are the last.
     fn insert(&mut self, new: &[EventRecord]) {
         for event in new {
-            self.is_over |= self.ends_for_good(new, event);
+            self.has_failed |= event.is_failure();
+            self.is_over |= event.kind == EventKind::SessionEnd
+                && !self.has_failed
+                && self.has_predecessor(new, event.index);
             self.has_ended |= event.kind == EventKind::SessionEnd;
             self.indices.insert(event.id.clone(), event.index);
         }
@@ -308,19 +315,14 @@ impl SessionRecord {
         }
     }
 
-    /// Whether `event` is a `SESSION_END` directly after an event, kept or among `new`, that is no failure. After a gap,
-    /// which may have been one, it is not known.
-    fn ends_for_good(&self, new: &[EventRecord], event: &EventRecord) -> bool {
-        if event.kind != EventKind::SessionEnd {
+    /// Whether the event directly before this index is known, kept or among `new`: a missing one may have been the
+    /// exception that ended the session.
+    fn has_predecessor(&self, new: &[EventRecord], index: u64) -> bool {
+        let Some(before) = index.checked_sub(1) else {
             return false;
-        }
-        let before = event.index.checked_sub(1).and_then(|index| {
-            let at = new.binary_search_by_key(&index, |event| event.index);
-            at.ok()
-                .and_then(|at| new.get(at))
-                .or_else(|| self.at(index))
-        });
-        before.is_some_and(|before| !before.is_failure())
+        };
+        let is_new = new.binary_search_by_key(&before, |event| event.index);
+        is_new.is_ok() || self.has_index(before)
     }
 
     /// Returns the new ones of `events`, which are increasing in index and distinct in id.
@@ -331,6 +333,7 @@ impl SessionRecord {
     ) -> Result<Vec<EventRecord>, Violation> {
         let mut new = Vec::with_capacity(events.len());
         let (mut has_ended, mut is_over) = (self.has_ended, self.is_over);
+        let mut has_failed = self.has_failed;
         for (at, event) in events.iter().enumerate() {
             let place = Place::Event(at);
             if self.check_duplicate(event, place)? {
@@ -344,8 +347,10 @@ impl SessionRecord {
             if rules.ends_once && is_second || rules.nothing_after_end && is_over {
                 return Err(place.violation("event", "follows the SESSION_END"));
             }
-            is_over |= self.ends_for_good(&new, event);
-            has_ended |= event.kind == EventKind::SessionEnd;
+            let is_end = event.kind == EventKind::SessionEnd;
+            has_failed |= event.is_failure();
+            is_over |= is_end && !has_failed && self.has_predecessor(&new, event.index);
+            has_ended |= is_end;
             new.push(event.clone());
         }
         Ok(new)

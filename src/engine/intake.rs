@@ -82,7 +82,8 @@ impl Engine {
         (Err(refusal), wakers)
     }
 
-    /// Counts a refused fatal exception, which still ends the session.
+    /// Counts a refused fatal exception, which still ends the session. It leaves a gap in the indices whatever the reason,
+    /// for a backend could not tell why the session ended, and would not expect events after that.
     #[cfg(feature = "std")]
     pub(crate) fn refuse_fatal(
         &mut self,
@@ -90,8 +91,12 @@ impl Engine {
         reason: Option<Reason>,
         tail: &SessionEnd,
     ) -> (Result<(), Refusal>, Wakers) {
+        let index = self.next_index;
         let (result, wakers) = self.refuse_with_reason(refusal, reason);
         if !self.is_stopping {
+            if self.end.is_open() {
+                self.next_index = index + 1;
+            }
             self.queue_end(tail);
             self.make_all_due();
         }

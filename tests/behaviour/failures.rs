@@ -6,7 +6,7 @@ use std::sync::{Barrier, mpsc};
 use std::thread;
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::diagnostic::DiagnosticKind;
-use tinkex_telemetry::{Handle, Severity};
+use tinkex_telemetry::{Handle, Severity, capture};
 
 const MINUTES: Duration = Duration::from_secs(10 * 60);
 
@@ -166,10 +166,7 @@ fn a_full_queue_has_room_for_the_fatal_error_and_the_end() {
 
 #[test]
 fn twenty_fatal_errors_at_once_end_the_session_once() {
-    let collector = Collector::builder()
-        .events_after_end()
-        .start()
-        .expect("a collector");
+    let collector = Collector::start().expect("a collector");
     let session = start(&collector);
     let together = Barrier::new(20);
     thread::scope(|scope| {
@@ -190,6 +187,30 @@ fn twenty_fatal_errors_at_once_end_the_session_once() {
     assert_eq!(count("UNHANDLED_EXCEPTION"), 20);
     assert_eq!(names.last().map(String::as_str), Some("survived"));
     assert_eq!((names.len(), session.stats().delivered), (23, 23));
+    assert_eq!(collector.violations(), []);
+}
+
+#[test]
+fn what_is_logged_between_a_fatal_error_and_the_end_does_not_end_the_session_for_the_backend() {
+    let collector = Collector::start().expect("a collector");
+    let session = start(&collector);
+    let failed: Result<(), Failure> = capture!(reporter = session, fatal = true, {
+        let failed = capture!(reporter = session, { Err(Failure("x", None)) });
+        // As another thread may.
+        assert!(session.log("between", ()));
+        failed
+    });
+    assert!(failed.is_err() && session.stats().session_ended);
+    assert!(session.log("after", ()));
+    assert!(stopped(&session).all_delivered());
+    let expected = [
+        "SESSION_START",
+        "UNHANDLED_EXCEPTION",
+        "between",
+        "SESSION_END",
+        "after",
+    ];
+    assert_eq!(names(&collector), expected);
     assert_eq!(collector.violations(), []);
 }
 

@@ -109,7 +109,6 @@ fn without_rust_backtrace_a_panic_has_only_its_location() {
 fn a_panic_that_is_both_hooked_and_captured_is_logged_once() {
     let collector = Collector::builder()
         .api_key(KEY)
-        .events_after_end()
         .start()
         .expect("a collector");
     let output = run("child_is_captured", &collector, &[]);

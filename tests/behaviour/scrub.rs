@@ -235,6 +235,35 @@ fn a_fatal_exception_ends_the_session_even_if_a_hook_drops_it_or_panics() {
 }
 
 #[test]
+fn a_session_whose_fatal_exception_a_hook_drops_goes_on_after_a_gap() {
+    let hook = |draft: &mut Draft<'_>| match draft.name() {
+        "UNHANDLED_EXCEPTION" | "user_error" => Verdict::Drop,
+        _ => Verdict::Keep,
+    };
+    for is_users in [false, true] {
+        let (collector, _) = sent(hook, |handle| {
+            let fatal = || match is_users {
+                true => drop(handle.log_fatal_exception(&StatusError::new(404), Severity::Error)),
+                false => drop(handle.log_fatal_exception(&Failure("x", None), Severity::Error)),
+            };
+            assert!(handle.log("before", ()));
+            fatal();
+            assert!(handle.log("after", ()));
+            // The session has ended, so that this one is dropped like any other event.
+            fatal();
+            assert!(handle.log("last", ()));
+        });
+        assert_eq!(
+            names(&collector),
+            ["SESSION_START", "before", "SESSION_END", "after", "last"]
+        );
+        let session = collector.session("s").expect("it arrived");
+        assert_eq!(session.gaps(), [2..=2], "the exception's place");
+        assert_eq!(collector.violations(), []);
+    }
+}
+
+#[test]
 fn events_logged_by_a_hook_are_refused_so_recursion_ends() {
     static HANDLE: OnceLock<Handle> = OnceLock::new();
     static CALLS: AtomicUsize = AtomicUsize::new(0);

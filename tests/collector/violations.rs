@@ -300,13 +300,39 @@ fn events_follow_the_end_of_a_session_that_a_fatal_exception_may_have_ended() {
             );
         }
     }
-    let collector = Collector::start().expect("starts");
-    let early = [start(), exception(1), generic(2), end(3)];
-    assert_eq!(send(&collector, &batch("s", &early)), 200);
-    assert_eq!(
-        complaint(&collector, &batch("s", &[generic(4)])),
-        "events[0].event"
+}
+
+#[test]
+fn other_events_may_come_between_a_fatal_exception_and_the_end() {
+    let user_error = with(generic(1), json!({"event_name": "user_error"}));
+    // It names the word, but is no user error.
+    let other = with(
+        generic(1),
+        json!({"event_data": {"event_name": "user_error"}}),
     );
+    for (failure, is_allowed) in [
+        (Some(exception(1)), true),
+        (Some(user_error), true),
+        (Some(other), false),
+        // Only the event directly before the end may have been the one that ended the session.
+        (None, false),
+    ] {
+        for size in [1, 2, 9] {
+            let collector = Collector::start().expect("starts");
+            let events = [
+                Some(start()),
+                failure.clone(),
+                Some(generic(2)),
+                Some(end(3)),
+            ];
+            let events: Vec<_> = events.into_iter().flatten().collect();
+            for events in events.chunks(size) {
+                assert_eq!(send(&collector, &batch("s", events)), 200);
+            }
+            let expected = if is_allowed { 200 } else { 422 };
+            assert_eq!(send(&collector, &batch("s", &[generic(4)])), expected);
+        }
+    }
 }
 
 #[test]

@@ -223,7 +223,7 @@ impl<T, C, S> Builder<T, C, S> {
     ///
     /// If the hook panics, the event is refused as [`ScrubPanicked`](crate::stats::Refusal::ScrubPanicked). Events that
     /// the hook logs itself are refused as [`Scrubbed`](crate::stats::Refusal::Scrubbed), on every session with a hook.
-    /// A fatal exception ends the session even if the hook drops it.
+    /// A fatal exception ends the session even if the hook drops it, and then leaves a gap in the indices.
     ///
     /// ```
     /// # use tinkex_telemetry::Reporter;

@@ -79,7 +79,7 @@ fn a_refused_request_does_not_block_those_behind_it<W: Stack>() {
 }
 
 fn a_panic_during_submission_reaches_the_waiting_caller_and_affects_no_other_call<W: Stack>() {
-    let collector = Collector::builder().events_after_end().start().unwrap();
+    let collector = Collector::start().unwrap();
     let config = Config::new(&collector.url(), "any key").unwrap();
     let inner = W::http();
     let http = move |request: Request<Bytes>| {
