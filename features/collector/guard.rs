@@ -100,6 +100,8 @@ fn quoted(text: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use http::Request;
 
     use super::*;
@@ -177,6 +179,67 @@ mod tests {
         }
         assert_eq!(with("sec-fetch-site", "none"), None);
         assert_eq!(with("sec-fetch-site", "same-origin"), None);
+    }
+
+    #[test]
+    fn any_head_gets_an_answer_and_only_a_loopback_host_passes() {
+        use arbtest::arbitrary::Unstructured;
+
+        const PARTS: [&str; 16] = [
+            "localhost",
+            "127.0.0.1",
+            "[::1]",
+            "::1",
+            "evil",
+            ".",
+            ":",
+            "@",
+            "/",
+            "8787",
+            "[",
+            "]",
+            "http://",
+            "0x7f.1",
+            "%6c",
+            ",",
+        ];
+        fn text(u: &mut Unstructured<'_>) -> arbtest::arbitrary::Result<Vec<u8>> {
+            let mut text = Vec::new();
+            for _ in 0..u.int_in_range(0..=5)? {
+                match u.ratio(1, 8)? {
+                    true => text.push(u.arbitrary()?),
+                    false => text.extend(u.choose::<&str>(&PARTS)?.as_bytes()),
+                }
+            }
+            Ok(text)
+        }
+
+        let own = "127.0.0.1:8787".parse().unwrap();
+        arbtest::arbtest(|u| {
+            let mut request = Request::new(());
+            for name in ["host", "origin", "sec-fetch-site", "host"] {
+                if u.ratio(1, 2)?
+                    && let Ok(value) = http::HeaderValue::from_bytes(&text(u)?)
+                {
+                    request.headers_mut().append(name, value);
+                }
+            }
+            if let Ok(uri) = Uri::try_from(text(u)?) {
+                *request.uri_mut() = uri;
+            }
+            let (head, ()) = request.into_parts();
+            match stranger(&head, own) {
+                Some(reason) => assert!(!reason.contains(char::is_control), "{reason}"),
+                None => {
+                    let host = head.headers["host"].to_str().unwrap().to_ascii_lowercase();
+                    let is_known = host.starts_with("localhost")
+                        || host.starts_with("127.")
+                        || host.starts_with("[::");
+                    assert!(is_known && !host.contains("evil"), "{host}");
+                }
+            }
+            Ok(())
+        });
     }
 
     #[test]

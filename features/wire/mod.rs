@@ -14,6 +14,8 @@ pub(crate) mod check;
 pub(crate) mod checked;
 pub(crate) mod form;
 pub(crate) mod json;
+#[cfg(all(test, feature = "collector"))]
+mod properties;
 pub(crate) mod violation;
 
 pub use check::{Mode, check};

@@ -33,6 +33,32 @@ fn a_full_queue_accepts_one_fatal_exception_and_session_end() {
 }
 
 #[test]
+fn a_fatal_exception_refused_for_any_reason_leaves_a_gap_before_the_end_it_causes() {
+    for refusal in [Refusal::Scrubbed, Refusal::OwnWork, Refusal::ScrubPanicked] {
+        let mut harness = Harness::new(|_| {});
+        let tail = session_end(Timestamp::from_unix_micros(0), SECOND);
+        let refuse = |harness: &mut Harness| {
+            let (result, wakers) = harness.engine.refuse_fatal(refusal, None, &tail);
+            assert_eq!(result, Err(refusal));
+            harness.wake(((), wakers));
+        };
+        assert!(harness.log("before"));
+        refuse(&mut harness);
+        assert!(harness.log("after"));
+        // Once the session has ended, the reason alone decides.
+        refuse(&mut harness);
+        assert!(harness.log("last"));
+        harness.flush();
+        let sent = [harness.deliver(), harness.deliver()];
+        let events = sent.iter().flat_map(|sent| &sent.events);
+        let indices = events.filter_map(|event| event["event_session_index"].as_u64());
+        let indices: alloc::vec::Vec<_> = indices.collect();
+        let gap = u64::from(refusal == Refusal::ScrubPanicked);
+        assert_eq!(indices, [0, 2, 3, 4 + gap], "{refusal:?}");
+    }
+}
+
+#[test]
 fn a_queue_full_of_bytes_accepts_one_fatal_exception() {
     let mut harness = Harness::new(|options| {
         options.max_event_bytes = 512;
