@@ -10,6 +10,7 @@ mod connect;
 mod ends;
 #[cfg(unix)]
 mod forks;
+mod memory;
 mod order;
 mod outages;
 mod polls;
