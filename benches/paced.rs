@@ -1,5 +1,6 @@
 //! The whole call of `log` at the pace of a program that does something else in between, beside an empty call at the
-//! same pace (the null floor: two clock reads, after the same sleep) and a client by hand (`benches::buffer`).
+//! same pace (two clock reads, after the same sleep), one that encodes the event and throws it away (the null sink), and a
+//! client by hand (`benches::buffer`).
 //!
 //! `cargo bench -p benches --bench paced` runs three parts: `steady` (a call each millisecond), `bursts` (100 calls every
 //! 300 µs), and `spinning` (`steady` for a caller that spins in between). A word after `--` runs only that part, and a
@@ -7,7 +8,7 @@
 //! are as cold as in life, which an empty call does not notice. The options are the defaults, the driver sends over a
 //! socket to a process that responds at once, and the rows take turns.
 
-use benches::buffer::Buffer;
+use benches::buffer::{Buffer, Discard};
 use benches::cpu;
 use benches::event::{self, NAME};
 use benches::figures::{Latencies, Percentiles};
@@ -165,11 +166,13 @@ fn part(title: &str, pace: Pace, time: Duration) -> io::Result<bool> {
     let log_by_hand = || by_hand.log(event::usual());
     let mut ignored = Latencies::with_capacity(pace.calls_in(WARM_UP));
     pace.run(WARM_UP, &mut ignored, log);
-    let mut rows = [(); 3].map(|()| Row::new(pace, time));
-    let [null, hand, ours] = &mut rows;
+    let mut discard = Discard::new(BATCH);
+    let mut rows = [(); 4].map(|()| Row::new(pace, time));
+    let [empty, null, hand, ours] = &mut rows;
     let turn = time / ROUNDS;
     for _ in 0..ROUNDS {
-        null.turn(pace, turn, || {}, || {});
+        empty.turn(pace, turn, || {}, || {});
+        null.turn(pace, turn, || discard.log(event::usual()), || {});
         hand.turn(pace, turn, log_by_hand, || {
             let _ = by_hand.drain();
         });
@@ -182,12 +185,13 @@ fn part(title: &str, pace: Pace, time: Duration) -> io::Result<bool> {
         print!("{title:>10}");
     }
     println!("{:>10}{:>10}", "calls", "sleeps*");
-    let floor = null.print("null floor: two clock reads");
+    empty.print("empty: two clock reads");
+    let floor = null.print("null sink: encode, throw away");
     let hand = hand.print("by hand, a buffer");
     let ours = ours.print("log, Thread and Ureq");
     for (name, row, base) in [
-        ("by hand / null floor", hand, floor),
-        ("log / null floor", ours, floor),
+        ("by hand / null sink", hand, floor),
+        ("log / null sink", ours, floor),
         ("log / by hand", ours, hand),
     ] {
         print!("{name:<36}");

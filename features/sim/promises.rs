@@ -26,6 +26,7 @@ pub(super) async fn check(env: &Env, options: &Options) {
 
     // A fatal error right after the start does not wait for a timer.
     open().sends_a_fatal_error_at_once().await;
+    open().sends_a_fatal_error_that_no_one_waits_for().await;
 
     let session = open();
     session.sends_what_was_logged().await;
@@ -41,6 +42,7 @@ pub(super) async fn check(env: &Env, options: &Options) {
     session.drains_at_once().await;
     session.gives_up_after_max_retries().await;
     session.honors_retry_after().await;
+    session.waits_its_own_backoff_at_least().await;
     session.splits_after_413().await;
     session.cuts_a_backoff_short().await;
     open().gives_up_before_a_hopeless_deadline().await;
@@ -131,6 +133,24 @@ impl AppSession {
         assert_eq!(self.handle.stats().queued, 0);
     }
 
+    /// A `Retry-After` never shortens the session's own backoff.
+    async fn waits_its_own_backoff_at_least(&self) {
+        let backoff = self
+            .options
+            .retry_base_delay
+            .min(self.options.retry_max_delay);
+        if self.options.max_retries == 0 || backoff < Duration::from_millis(100) {
+            return;
+        }
+        let before = self.requests();
+        self.env.server().reply(Reply::status(503).retry_after("0"));
+        self.send_one();
+        self.env.advance(backoff - Duration::from_millis(1)).await;
+        assert_eq!(self.requests(), before + 1, "sent before its own backoff");
+        self.env.advance(backoff + Duration::from_millis(200)).await;
+        assert_eq!(self.requests(), before + 2, "not sent after its backoff");
+    }
+
     async fn splits_after_413(&self) {
         if self.options.max_batch_size < 2 || self.options.flush_threshold <= 2 {
             return;
@@ -212,6 +232,15 @@ impl AppSession {
             "a fatal error without faults: {drain:?}"
         );
         self.assert_prompt(start, 3);
+        self.assert_ended();
+    }
+
+    async fn sends_a_fatal_error_that_no_one_waits_for(&self) {
+        let error = std::io::Error::other("simulated, and left alone");
+        drop(self.handle.log_fatal_exception(&error, Severity::Critical));
+        self.env.advance(Duration::from_millis(500)).await;
+        let stats = self.handle.stats();
+        assert_eq!(stats.queued, 0, "a fatal error waits: {stats:?}");
         self.assert_ended();
     }
 
