@@ -1,22 +1,20 @@
-//! anyhow: capture of `anyhow::Error`.
+//! anyhow: logging and capture of `anyhow::Error`.
 
-use crate::capture::{OnError, Outcome};
+use crate::event::Loggable;
 use crate::event::exception::DynamicError;
 use crate::sys::backtrace;
-use core::fmt;
 
-/// Selects the implementation of [`Outcome`] for anyhow's errors.
+/// Selects the implementation of [`Loggable`] for anyhow's errors.
 #[derive(Debug)]
 pub enum ByAnyhow {}
 
-impl<T> Outcome<ByAnyhow> for Result<T, anyhow::Error> {
-    fn error(&self, on_error: OnError<'_>) {
-        if let Err(error) = self {
-            let stack = backtrace::captured(error.backtrace());
-            on_error(&DynamicError {
-                stack: stack.as_ref().map(|stack| stack as &dyn fmt::Display),
-                ..DynamicError::new(error.as_ref())
-            });
+impl Loggable<ByAnyhow> for anyhow::Error {
+    type Any<'a> = DynamicError<'a>;
+
+    fn any(&self) -> DynamicError<'_> {
+        DynamicError {
+            stack: backtrace::captured(self.backtrace()),
+            ..DynamicError::new(self.as_ref())
         }
     }
 }

@@ -1,16 +1,16 @@
-//! eyre: capture of `eyre::Report`.
+//! eyre: logging and capture of `eyre::Report`.
 
-use crate::capture::{OnError, Outcome};
+use crate::event::Loggable;
 use crate::event::exception::DynamicError;
 
-/// Selects the implementation of [`Outcome`] for eyre's errors.
+/// Selects the implementation of [`Loggable`] for eyre's errors.
 #[derive(Debug)]
 pub enum ByEyre {}
 
-impl<T> Outcome<ByEyre> for Result<T, eyre::Report> {
-    fn error(&self, on_error: OnError<'_>) {
-        if let Err(report) = self {
-            on_error(&DynamicError::new(report.as_ref()));
-        }
+impl Loggable<ByEyre> for eyre::Report {
+    type Any<'a> = DynamicError<'a>;
+
+    fn any(&self) -> DynamicError<'_> {
+        DynamicError::new(self.as_ref())
     }
 }

@@ -4,9 +4,8 @@ use super::common::timer;
 use super::http::events::{Marks, OwnRequest};
 use super::http::failure::{Failure, has_reset};
 use super::http::{HttpClient, HttpError, HttpEvents, ResponseBounds, RetryCount};
-use crate::capture::{OnError, Outcome};
-use crate::event::Blame;
 use crate::event::exception::DynamicError;
+use crate::event::{Blame, Loggable};
 use crate::sys::panics;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
@@ -268,18 +267,18 @@ fn convert(request: Request<Bytes>) -> Result<surf::Request, HttpError> {
     Ok(request)
 }
 
-/// Selects the implementation of [`Outcome`] for surf's errors.
+/// Selects the implementation of [`Loggable`] for surf's errors.
 #[derive(Debug)]
 pub enum BySurf {}
 
-impl<T> Outcome<BySurf> for Result<T, surf::Error> {
-    fn error(&self, on_error: OnError<'_>) {
-        if let Err(error) = self {
-            // `surf::Error` does not implement `std::error::Error`.
-            on_error(&DynamicError {
-                blame: Some(Blame::status(error.status().into())),
-                ..DynamicError::new(error.as_ref())
-            });
+/// `surf::Error` does not implement `std::error::Error`.
+impl Loggable<BySurf> for surf::Error {
+    type Any<'a> = DynamicError<'a>;
+
+    fn any(&self) -> DynamicError<'_> {
+        DynamicError {
+            blame: Some(Blame::status(self.status().into())),
+            ..DynamicError::new(self.as_ref())
         }
     }
 }

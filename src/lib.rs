@@ -344,9 +344,7 @@ pub mod docs {
 
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::capture::outcome::{
-        ByBox, ByError, ByNever, NoOutcome, OnError, Probe, SomeOutcome,
-    };
-    pub use crate::event::exception::Stack;
+    pub use crate::capture::outcome::{ByNever, NoOutcome, OnError, Probe, SomeOutcome};
+    pub use crate::event::exception::{ByBox, ByError, ByText, Stack};
     pub use crate::event::fields::{Field, FieldList, is_among, without_raw_prefix};
 }

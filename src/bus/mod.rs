@@ -39,6 +39,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[cfg(feature = "std")]
@@ -68,6 +69,10 @@ pub const HANDLER_FAILURE: &str = "tinkex.handler.failure";
 /// attached, but the child has a [`global`](Self::global) bus of its own.
 #[derive(Clone)]
 pub struct Bus(Arc<Inner>);
+
+// Handlers run outside the lock, so a panic of one leaves the bus consistent.
+impl UnwindSafe for Bus {}
+impl RefUnwindSafe for Bus {}
 
 struct Inner {
     /// The number of handlers, so that executing an event takes no lock while there are none.

@@ -26,7 +26,8 @@ use alloc::boxed::Box;
 #[cfg(feature = "alloc")]
 use core::future::Future;
 
-pub use outcome::{ByBox, ByError, ByNever, NoOutcome, OnError, Outcome, Probe, SomeOutcome};
+pub use crate::event::exception::{ByBox, ByError, ByText};
+pub use outcome::{ByNever, NoOutcome, OnError, Outcome, Probe, SomeOutcome};
 #[cfg(feature = "std")]
 pub use panic_hook::{PanicHook, install_panic_hook};
 #[cfg(feature = "alloc")]
@@ -45,7 +46,7 @@ pub use task::{LocalTask, Task};
 /// | what happens | what is logged |
 /// |---|---|
 /// | a plain value, `Ok`, `None` | nothing |
-/// | an `Err` of an [`Outcome`] | the error, as by [`log_exception`](Handle::log_exception) |
+/// | an `Err` of an [`Outcome`] | the error, as by [`log_exception`](Handle::log_exception); a text is its own message |
 /// | an `Err` of any other type | nothing: it is a plain value |
 /// | a panic that unwinds | an exception of type `panic` with its message; with the [panic hook](crate::install_panic_hook) also its location. Needs `std` |
 /// | a panic that aborts | nothing |

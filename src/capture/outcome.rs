@@ -1,20 +1,14 @@
 //! Finding an error in the value of a captured block or future.
 
-use crate::event::exception::AnyError;
-#[cfg(feature = "alloc")]
-use crate::event::exception::DynamicError;
-use core::error::Error;
+use crate::event::exception::{AnyError, Loggable};
 
-#[cfg(feature = "alloc")]
-use alloc::boxed::Box;
-
-/// A value that may hold an error to log: every `Result` whose error is an [`Error`], a boxed `dyn Error` or, with
-/// their features, an `anyhow::Error`, an `eyre::Report` or a `surf::Error`.
+/// A value that may hold an error to log: every `Result` whose error is [`Loggable`]: an error, a boxed
+/// `dyn Error`, a text or, with their features, an `anyhow::Error`, an `eyre::Report` or a `surf::Error`.
 ///
 /// `By` keeps these implementations apart; the compiler infers it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no error that capture could report",
-    label = "not a `Result` of an `Error`, of a boxed one, or of a report whose feature is on",
+    label = "not a `Result` whose error is an `Error`, a boxed one, a text, or a report whose feature is on",
     note = "for a closure or a future with another value use `run_plain`, `future_plain` or `spawn_plain`; a block that never returns needs an explicit type"
 )]
 pub trait Outcome<By> {
@@ -26,40 +20,13 @@ pub trait Outcome<By> {
 /// A callback that receives the error.
 pub type OnError<'a> = &'a mut dyn FnMut(&dyn AnyError);
 
-/// Marks the [`Outcome`] of errors that implement [`Error`].
-#[derive(Debug)]
-pub enum ByError {}
-
-impl<T, E: Error + 'static> Outcome<ByError> for Result<T, E> {
+impl<T, E: Loggable<By>, By> Outcome<By> for Result<T, E> {
     fn error(&self, on_error: OnError<'_>) {
         if let Err(error) = self {
-            on_error(error);
+            on_error(&error.any());
         }
     }
 }
-
-/// Marks the [`Outcome`] of boxed errors.
-#[derive(Debug)]
-pub enum ByBox {}
-
-macro_rules! outcome_of_boxes {
-    ($($object:ty),*) => {$(
-        #[cfg(feature = "alloc")]
-        impl<T> Outcome<ByBox> for Result<T, Box<$object>> {
-            fn error(&self, on_error: OnError<'_>) {
-                if let Err(error) = self {
-                    on_error(&DynamicError::new(&**error));
-                }
-            }
-        }
-    )*};
-}
-
-outcome_of_boxes!(
-    dyn Error + 'static,
-    dyn Error + Send + 'static,
-    dyn Error + Send + Sync + 'static
-);
 
 /// Marks the [`Outcome`] of blocks that never return, or return `()`.
 #[derive(Debug)]
@@ -92,6 +59,10 @@ impl Outcome<ByNever> for <fn() -> ! as Returns>::Output {
 pub struct Probe<'a, R>(pub &'a R);
 
 /// Implemented for a [`Probe`] of an [`Outcome`].
+#[diagnostic::on_unimplemented(
+    message = "capture cannot tell whether the block's value holds an error",
+    label = "say the value's type in full where the block ends, as in `Ok::<_, Error>(value)`"
+)]
 pub trait SomeOutcome<By> {
     /// See [`Outcome::error`].
     fn error(&self, on_error: OnError<'_>);

@@ -18,7 +18,7 @@ pub(crate) mod writer;
 #[cfg(feature = "std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub use exception::UserFault;
-pub use exception::{AnyError, Blame, Classify, StatusError};
+pub use exception::{AnyError, Blame, Classify, Loggable, StatusError};
 pub use fields::Fields;
 #[cfg(feature = "std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]

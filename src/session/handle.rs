@@ -5,11 +5,12 @@ use super::session_ref::{AnySession, SessionRef};
 use super::wait::Wait;
 use crate::clock::Clock;
 use crate::engine::{Engine, Priority};
-use crate::event::exception::AnyError;
+use crate::event::exception::{AnyError, Loggable};
 use crate::event::severity::Severity;
 use crate::stats::Stats;
 use crate::sys::fork::Forked;
 use core::fmt;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use serde::Serialize;
 
 #[cfg(has_arc)]
@@ -41,6 +42,13 @@ enum Inner {
     Static(&'static dyn AnySession),
     #[cfg(has_arc)]
     Shared(Arc<dyn AnySession>),
+}
+
+/// [`Handle::off`].
+impl Default for Handle {
+    fn default() -> Self {
+        Self::off()
+    }
 }
 
 impl Handle {
@@ -159,12 +167,31 @@ impl Handle {
     /// `RUST_BACKTRACE` set, the calling thread's stack. If the caller is to blame
     /// ([`Blame::is_callers`](crate::event::Blame::is_callers)), it becomes a `user_error` of severity WARNING instead.
     /// Texts are cut to fit into `max_event_bytes`.
-    pub fn log_exception<E: AnyError + ?Sized>(&self, error: &E, severity: Severity) -> bool {
+    ///
+    /// Besides errors, [`Loggable`] has boxed ones, texts, and the reports of anyhow, eyre and surf:
+    ///
+    /// ```
+    /// # let telemetry = tinkex_telemetry::Handle::off();
+    /// # use tinkex_telemetry::Severity;
+    /// fn train() -> Result<(), Box<dyn std::error::Error>> {
+    ///     Err("no data")?
+    /// }
+    ///
+    /// if let Err(error) = train() {
+    ///     telemetry.log_exception(&error, Severity::Error);
+    /// }
+    /// telemetry.log_exception("the loss is NaN", Severity::Warning);
+    /// ```
+    pub fn log_exception<E: Loggable<By> + ?Sized, By>(
+        &self,
+        error: &E,
+        severity: Severity,
+    ) -> bool {
         let priority = Priority::Urgent { is_important: true }.of_severity(severity);
         match self.session() {
             Some(session) => session
                 .shared()
-                .log_error(session.utc(), error, severity, priority)
+                .log_error(session.utc(), &error.any(), severity, priority)
                 .is_ok(),
             None => self.refuse(),
         }
@@ -318,6 +345,10 @@ impl QueueStateTracker {
         )
     }
 }
+
+// Nothing that the program passes in runs under a session's lock, so a panic of it leaves every session consistent.
+impl UnwindSafe for Handle {}
+impl RefUnwindSafe for Handle {}
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,11 +8,12 @@ use crate::session::wait::Wait;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 
 #[cfg(has_arc)]
 use crate::{engine::AlreadyDriven, session::driven::Driver, transport::Body};
 #[cfg(not(feature = "alloc"))]
-use crate::{event::exception::AnyError, event::severity::Severity, stats::Drain};
+use crate::{event::exception::Loggable, event::severity::Severity, stats::Drain};
 #[cfg(not(feature = "alloc"))]
 use core::{pin::pin, time::Duration};
 
@@ -58,7 +59,7 @@ impl<T, C, S> Reporter<T, C, S> {
 impl<T, C> Reporter<T, C, ()> {
     /// Adds the spawner's type.
     pub(crate) fn with_spawner<S>(mut self) -> Reporter<T, C, S> {
-        let handle = core::mem::replace(&mut self.handle, Handle::off());
+        let handle = core::mem::take(&mut self.handle);
         Reporter::new(handle, self.core.take())
     }
 }
@@ -106,12 +107,12 @@ impl<T, C: Clock, S> Reporter<T, C, S> {
     }
 
     /// Logs an error that ends the session and waits until it is settled, at most `flush_timeout`.
-    pub async fn log_fatal_exception<E: AnyError + ?Sized>(
+    pub async fn log_fatal_exception<E: Loggable<By> + ?Sized, By>(
         &self,
         error: &E,
         severity: Severity,
     ) -> Drain {
-        let wait = self.begin_fatal(error, severity);
+        let wait = self.begin_fatal(&error.any(), severity);
         self.finish(wait).await
     }
 
@@ -160,6 +161,10 @@ impl<T, C, S> Drop for Reporter<T, C, S> {
         shared.disown();
     }
 }
+
+// As for its handle. A clock is only read.
+impl<T, C, S> UnwindSafe for Reporter<T, C, S> {}
+impl<T, C, S> RefUnwindSafe for Reporter<T, C, S> {}
 
 impl<T, C, S> fmt::Debug for Reporter<T, C, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use super::handle::Handle;
 use super::wait::Wait;
-use crate::event::exception::AnyError;
+use crate::event::exception::Loggable;
 use crate::event::severity::Severity;
 use crate::stats::Drain;
 use core::future::Future;
@@ -21,12 +21,12 @@ impl Handle {
     ///
     /// A user error stays a `user_error`, and still ends the session. A program that survives may continue to log. A
     /// session ends only once: later fatal errors and a stop do not add another `SESSION_END`.
-    pub fn log_fatal_exception<E: AnyError + ?Sized>(
+    pub fn log_fatal_exception<E: Loggable<By> + ?Sized, By>(
         &self,
         error: &E,
         severity: Severity,
-    ) -> impl Future<Output = Drain> + Send + use<E> {
-        let wait = self.begin_fatal(error, severity);
+    ) -> impl Future<Output = Drain> + Send + use<E, By> {
+        let wait = self.begin_fatal(&error.any(), severity);
         self.clone().finish(wait)
     }
 
@@ -92,12 +92,12 @@ impl Handle {
     ///
     /// # Errors
     /// [`WouldDeadlock`]; see above.
-    pub fn log_fatal_exception_blocking<E: AnyError + ?Sized>(
+    pub fn log_fatal_exception_blocking<E: Loggable<By> + ?Sized, By>(
         &self,
         error: &E,
         severity: Severity,
     ) -> Result<Drain, WouldDeadlock> {
-        self.block(self.begin_fatal(error, severity))
+        self.block(self.begin_fatal(&error.any(), severity))
     }
 
     /// [`wait_until_drained`](Self::wait_until_drained), blocking the calling thread.

@@ -54,4 +54,5 @@ mod scarcity;
 mod scrub;
 mod secrets;
 mod support;
+mod unwinding;
 mod values;

@@ -13,6 +13,7 @@ use core::fmt::{self, Write};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 mod blame;
+pub(crate) mod loggable;
 #[cfg(all(test, feature = "std"))]
 mod tests;
 mod traceback;
@@ -20,6 +21,7 @@ mod traceback;
 #[cfg(feature = "std")]
 pub use blame::UserFault;
 pub use blame::{Blame, Classify, StatusError};
+pub use loggable::{ByBox, ByError, ByText, Loggable};
 pub use traceback::Stack;
 use traceback::{ErrorType, Traceback};
 
@@ -27,7 +29,11 @@ use traceback::{ErrorType, Traceback};
 const MAX_CHAIN: usize = 64;
 
 /// Anything that can be reported as an error: every [`Error`] type, and the trait objects `dyn Error`,
-/// `dyn Error + Send` and `dyn Error + Send + Sync` (so `&*boxed` and `anyhow_error.as_ref()`).
+/// `dyn Error + Send` and `dyn Error + Send + Sync`. See [`Loggable`] for what else can be logged.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no error",
+    label = "implement `core::error::Error` for it"
+)]
 pub trait AnyError: sealed::Sealed {
     #[doc(hidden)]
     fn as_error(&self) -> &(dyn Error + 'static);
@@ -109,16 +115,16 @@ pub(crate) struct Description {
 
 /// A trait object, with what its original type says about the error.
 #[cfg(feature = "alloc")]
-pub(crate) struct DynamicError<'a> {
+pub struct DynamicError<'a> {
     pub(crate) error: &'a (dyn Error + 'static),
     pub(crate) blame: Option<Blame<'a>>,
     /// The stack captured where the error was created.
-    pub(crate) stack: Option<&'a dyn fmt::Display>,
+    pub(crate) stack: Option<alloc::string::String>,
 }
 
 #[cfg(feature = "alloc")]
 impl<'a> DynamicError<'a> {
-    pub(crate) const fn new(error: &'a (dyn Error + 'static)) -> Self {
+    pub(crate) fn new(error: &'a (dyn Error + 'static)) -> Self {
         Self {
             error,
             blame: None,
@@ -145,7 +151,9 @@ impl AnyError for DynamicError<'_> {
     }
 
     fn stack(&self) -> Stack<'_> {
-        self.stack.map_or(Stack::Here, Stack::Known)
+        self.stack
+            .as_ref()
+            .map_or(Stack::Here, |stack| Stack::Known(stack))
     }
 }
 

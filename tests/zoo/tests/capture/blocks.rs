@@ -5,8 +5,9 @@ use core::error::Error;
 use core::num::ParseIntError;
 use std::panic::panic_any;
 use tinkex_telemetry::capture::Capture;
+use tinkex_telemetry::event::StatusError;
 use tinkex_telemetry::session::AsHandle;
-use tinkex_telemetry::{Handle, Severity, Thread, capture};
+use tinkex_telemetry::{Handle, Severity, Thread, async_capture, capture};
 
 #[test]
 fn values_of_any_type_pass_through_and_nothing_is_logged() {
@@ -16,8 +17,8 @@ fn values_of_any_type_pass_through_and_nothing_is_logged() {
     assert_eq!(capture!(reporter = session, { Ok::<_, Failed>(7) }), Ok(7));
     // Not a type that can be logged as an error.
     assert_eq!(
-        capture!(reporter = session, { Err::<(), _>("a text") }),
-        Err("a text")
+        capture!(reporter = session, { Err::<(), _>(404) }),
+        Err(404)
     );
     capture!(reporter = session, {});
     let moved = vec![1, 2, 3];
@@ -85,6 +86,68 @@ fn boxed_errors_and_reports_are_logged_as_the_errors_they_contain() {
     assert_eq!(exceptions[4].1, "outer");
     let traceback = kept.logged()[4]["traceback"].as_str().map(str::to_owned);
     assert!(traceback.is_some_and(|text| text.contains("Caused by: Failed: inner")));
+}
+
+#[test]
+fn an_error_that_is_a_text_is_logged_with_the_text_as_its_message() {
+    let (session, kept) = thread();
+    let captured: Result<u8, String> = capture!(reporter = session, {
+        let parsed = "x".parse::<u8>();
+        let number = parsed.map_err(|error| format!("bad step: {error}"))?;
+        Ok(number)
+    });
+    assert!(captured.is_err());
+    let captured: Result<(), &str> = capture!(reporter = session, { Err("no data") });
+    assert_eq!(captured, Err("no data"));
+    let captured: Result<u8, String> = capture!(reporter = session, { Ok(1) });
+    assert_eq!(captured, Ok(1));
+    let spawned = async_capture!(reporter = session, {
+        Err::<(), _>(String::from("in a task"))
+    });
+    assert_eq!(
+        smol::block_on(spawned).expect("it ran"),
+        Err("in a task".into())
+    );
+    let messages = [
+        pair("String", "bad step: invalid digit found in string"),
+        pair("str", "no data"),
+        pair("String", "in a task"),
+    ];
+    assert_eq!(finish(session, &kept), messages);
+}
+
+#[test]
+fn boxes_reports_and_texts_can_be_logged_without_a_conversion() {
+    let (session, kept) = thread();
+    let boxed: Box<dyn Error> = Box::new(Failed("boxed"));
+    let sync: Box<dyn Error + Send + Sync> = Box::new(Failed("sync"));
+    session.log_exception(&boxed, Severity::Error);
+    session.log_exception(&*boxed, Severity::Error);
+    session.log_exception(&sync, Severity::Error);
+    session.log_exception(&anyhow::anyhow!(Failed("anyhow")), Severity::Error);
+    session.log_exception(&eyre::eyre!(Failed("eyre")), Severity::Error);
+    session.log_exception(&format!("step {}", 7), Severity::Error);
+    session.log_exception("a text", Severity::Error);
+    let status = StatusError::new(404);
+    session.log_exception(
+        &anyhow::Error::new(status).context("asked"),
+        Severity::Error,
+    );
+    let fatal = session.log_fatal_exception_blocking(&boxed, Severity::Critical);
+    assert!(fatal.is_ok_and(|drain| drain.all_delivered()));
+    let mut expected = ["boxed", "boxed", "sync", "anyhow", "eyre"]
+        .map(|text| pair("Failed", text))
+        .to_vec();
+    expected.push(pair("String", "step 7"));
+    expected.push(pair("str", "a text"));
+    expected.push(pair("Failed", "boxed"));
+    assert_eq!(finish(session, &kept), expected);
+    let logged = kept.logged();
+    assert!(
+        logged
+            .iter()
+            .any(|event| event["event_name"] == "user_error")
+    );
 }
 
 #[test]
