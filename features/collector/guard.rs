@@ -80,6 +80,11 @@ fn is_loopback(authority: &str) -> bool {
         return false;
     };
     let host = authority.host();
+    // The parser takes what follows a bracket for nothing.
+    let port = authority.as_str().strip_prefix(host);
+    if !port.is_some_and(|port| port.is_empty() || is_port(port)) {
+        return false;
+    }
     if host.eq_ignore_ascii_case("localhost") || host.eq_ignore_ascii_case("localhost.") {
         return true;
     }
@@ -92,6 +97,11 @@ fn is_loopback(authority: &str) -> bool {
             .is_ok_and(|ip| ip.to_canonical().is_loopback()),
         None => host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
     }
+}
+
+fn is_port(text: &str) -> bool {
+    let digits = text.strip_prefix(':');
+    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn quoted(text: &[u8]) -> String {
@@ -142,6 +152,8 @@ mod tests {
             "[::]",
             "[2001:db8::1]",
             "::1",
+            "[::1]evil.example",
+            "[::1]evil:80",
             "localhost/",
             "localhost, evil.example",
         ] {

@@ -5,11 +5,12 @@
     allow(dead_code, reason = "only ureq makes blocking calls")
 )]
 mod executor;
+mod sleep;
 
 #[cfg(feature = "ureq")]
 pub(super) use executor::{finish_call, run_on_leader};
 
-use super::common::{std_clock, timer};
+use super::common::std_clock;
 use crate::clock::Clock;
 use crate::spawner::{Placement, Runtime, SpawnError, Spawner};
 use crate::time::{Instant, Timestamp};
@@ -36,7 +37,7 @@ impl Clock for Thread {
 
     async fn sleep_until(&self, at: Instant) {
         match std_clock::std_instant(at) {
-            Some(at) => timer::sleep_until(at).await,
+            Some(at) => sleep::sleep_until(at).await,
             None => pending().await,
         }
     }

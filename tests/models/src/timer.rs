@@ -47,7 +47,7 @@ fn a_sleep_that_moves_wakes_the_task_that_polled_it_last() {
         let mut sleep = sleep_until(begin + millis(10));
         poll(&mut sleep);
         let sleeper = super::spawn(move || block_on(sleep));
-        model::pass_until(millis(10), || sleeper());
+        model::pass_until(millis(10), sleeper);
     });
 }
 
