@@ -212,7 +212,7 @@ impl Engine {
             bytes_since_flush: 0,
             awaits_writer: false,
             flush_at: None,
-            prediction: Prediction::default(),
+            prediction: Prediction::new(),
             #[cfg(has_arc)]
             idle_since: None,
             driver: DriverSlot::default(),

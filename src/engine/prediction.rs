@@ -60,6 +60,10 @@ mod present {
     }
 
     impl Prediction {
+        pub(in crate::engine) fn new() -> Self {
+            Self::default()
+        }
+
         /// A poll begins: the driver is awake.
         pub(in crate::engine) fn begin_poll(&mut self, now: Instant) {
             self.is_near = false;
@@ -180,11 +184,15 @@ mod present {
 mod absent {
     use crate::time::Instant;
 
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     pub(in crate::engine) struct Prediction;
 
     #[expect(clippy::unused_self, reason = "nothing is predicted")]
     impl Prediction {
+        pub(in crate::engine) const fn new() -> Self {
+            Self
+        }
+
         pub(in crate::engine) const fn begin_poll(&self, _now: Instant) {}
 
         pub(in crate::engine) const fn is_near(&self) -> bool {
