@@ -56,6 +56,11 @@ pub enum DiagnosticKind {
     /// There is no driver to send what is queued, `count` events: its executor has ended, or it was dropped. Reported when
     /// that happens, and for the first event that is accepted after it.
     NoDriver,
+    /// With [`GiveUp::WhenFull`](crate::GiveUp::WhenFull): four attempts in a row have failed, and `count` events wait;
+    /// `reason` is the last attempt's.
+    BackendAway,
+    /// The backend is back after `count` failed attempts, of which [`BackendAway`](Self::BackendAway) told.
+    BackendReturned,
     /// Events were refused because the scrub hook panicked; `reason` describes the first.
     ScrubPanicked,
     /// The backend sent an informational message about the session; `reason` is its text.
@@ -78,7 +83,13 @@ pub enum DiagnosticKind {
 
 impl DiagnosticKind {
     /// The number of kinds that are counted at the source and reported by the driver: the first ones.
-    pub(crate) const COUNT: usize = if cfg!(feature = "std") { 12 } else { 11 };
+    pub(crate) const COUNT: usize = if cfg!(feature = "std") {
+        14
+    } else if cfg!(feature = "alloc") {
+        13
+    } else {
+        11
+    };
 
     /// The counted kinds, in the order of their slots.
     pub(crate) const COUNTED: [Self; Self::COUNT] = [
@@ -93,6 +104,10 @@ impl DiagnosticKind {
         Self::ExceptionLogged,
         Self::LoggedAfterEnd,
         Self::NoDriver,
+        #[cfg(feature = "alloc")]
+        Self::BackendAway,
+        #[cfg(feature = "alloc")]
+        Self::BackendReturned,
         #[cfg(feature = "std")]
         Self::ScrubPanicked,
     ];
@@ -136,7 +151,7 @@ impl DiagnosticKind {
     pub const fn level(self) -> log::Level {
         match self {
             Self::AttemptFailed => log::Level::Debug,
-            Self::ExceptionLogged | Self::BackendInfo => log::Level::Info,
+            Self::ExceptionLogged | Self::BackendInfo | Self::BackendReturned => log::Level::Info,
             Self::BackendError => log::Level::Error,
             _ => log::Level::Warn,
         }
@@ -187,6 +202,13 @@ impl fmt::Display for Diagnostic<'_> {
             }
             DiagnosticKind::NoDriver => {
                 write!(f, "Telemetry has no driver to send what is queued, which has ended with its executor or was dropped ({events} queued)")
+            }
+            DiagnosticKind::BackendAway => {
+                write!(f, "Telemetry backend is away, will keep trying: {reason} ({events} queued)")
+            }
+            DiagnosticKind::BackendReturned => {
+                let attempts = Counted(*count, "attempt");
+                write!(f, "Telemetry backend is back ({attempts} had failed)")
             }
             DiagnosticKind::ExceptionLogged => {
                 write!(f, "Exception logged for session ID: {}", self.session_id)

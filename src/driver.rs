@@ -290,6 +290,14 @@ fn outcome<S: Driven>(session: &S, result: Result<Receipt, SendError>) -> SendOu
             SendErrorKind::Retryable(after) => {
                 SendOutcome::Retryable(after.map(|it| it.delay(session.clock().utc())), reason)
             }
+            SendErrorKind::Failed(after) => {
+                let after = after.map(|it| it.delay(session.clock().utc()));
+                #[cfg(has_arc)]
+                let outcome = SendOutcome::Failed(after, reason);
+                #[cfg(not(has_arc))]
+                let outcome = SendOutcome::Retryable(after, reason);
+                outcome
+            }
             SendErrorKind::BrokeWhileSending => SendOutcome::Broke(reason),
             SendErrorKind::InvalidEvents => SendOutcome::InvalidEvents(reason),
             SendErrorKind::Rejected => SendOutcome::Rejected(reason),

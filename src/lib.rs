@@ -201,7 +201,7 @@ pub mod transport;
 mod features;
 
 pub use event::Severity;
-pub use session::{Handle, Options, Reporter};
+pub use session::{GiveUp, Handle, Options, Reporter};
 pub use stats::{Drain, Stats};
 pub use transport::{Batch, Receipt, SendError, Transport};
 

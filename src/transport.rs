@@ -166,6 +166,8 @@ pub struct SendError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SendErrorKind {
     Retryable(Option<RetryAfter>),
+    /// Retryable; the server has failed on this request.
+    Failed(Option<RetryAfter>),
     /// Retryable; the connection broke before the whole request had been sent.
     BrokeWhileSending,
     InvalidEvents,
@@ -177,6 +179,13 @@ impl SendError {
     /// A timeout, a broken connection, an overloaded server: the batch is retried.
     pub fn retryable(reason: impl fmt::Display) -> Self {
         Self::new(SendErrorKind::Retryable(None), reason)
+    }
+
+    /// The server answered that it has failed on this request (over HTTP a 5xx other than 503): the batch is retried.
+    /// An event on which the server fails each time is found, and dropped in the end, with
+    /// [`GiveUp::WhenFull`](crate::GiveUp::WhenFull).
+    pub fn failed(reason: impl fmt::Display) -> Self {
+        Self::new(SendErrorKind::Failed(None), reason)
     }
 
     /// The connection broke before the whole request had been sent: the batch is retried. A server may have answered
@@ -213,7 +222,9 @@ impl SendError {
     /// Sets the server's requested time of the next attempt. Ignored unless the error is retryable.
     #[must_use]
     pub fn retry_after(mut self, after: RetryAfter) -> Self {
-        if let SendErrorKind::Retryable(retry_after) = &mut self.kind {
+        if let SendErrorKind::Retryable(retry_after) | SendErrorKind::Failed(retry_after) =
+            &mut self.kind
+        {
             *retry_after = Some(after);
         }
         self
@@ -224,7 +235,9 @@ impl SendError {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self.kind,
-            SendErrorKind::Retryable(_) | SendErrorKind::BrokeWhileSending
+            SendErrorKind::Retryable(_)
+                | SendErrorKind::Failed(_)
+                | SendErrorKind::BrokeWhileSending
         )
     }
 }

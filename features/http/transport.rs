@@ -32,7 +32,8 @@ const BODY_TIMEOUT: Duration = Duration::from_millis(500);
 /// | response | outcome |
 /// |---|---|
 /// | 2xx | delivered |
-/// | none; 408, 425, 429, 5xx | retried, after `Retry-After` if present |
+/// | none; 408, 425, 429, 503 | retried, after `Retry-After` if present |
+/// | any other 5xx | the same; may tell of an event on which the server fails ([`SendError::failed`]) |
 /// | 413 | too large: the batch is halved |
 /// | 400, 422 | an event is invalid: the batch is halved until the events at fault stand alone |
 /// | anything else, redirects included | rejected |
@@ -169,16 +170,16 @@ fn outcome(response: &Response<Bytes>, secrets: &Secrets) -> Result<Receipt, Sen
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
             SendError::invalid_events(reason)
         }
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            retryable(response, reason)
-        }
-        _ if status.is_server_error() => retryable(response, reason),
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::TOO_EARLY
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE => after(response, SendError::retryable(reason)),
+        _ if status.is_server_error() => after(response, SendError::failed(reason)),
         _ => SendError::rejected(reason),
     })
 }
 
-fn retryable(response: &Response<Bytes>, reason: impl fmt::Display) -> SendError {
-    let error = SendError::retryable(reason);
+fn after(response: &Response<Bytes>, error: SendError) -> SendError {
     match retry_after(response.headers()) {
         Some(after) => error.retry_after(after),
         None => error,
@@ -249,7 +250,8 @@ mod tests {
                 200..300 => Ok(Receipt::delivered()),
                 413 => Err(SendError::too_large("HTTP 413")),
                 400 | 422 => Err(SendError::invalid_events(format!("HTTP {status}"))),
-                408 | 425 | 429 | 500..600 => Err(SendError::retryable(format!("HTTP {status}"))),
+                500..=502 | 504..600 => Err(SendError::failed(format!("HTTP {status}"))),
+                408 | 425 | 429 | 503 => Err(SendError::retryable(format!("HTTP {status}"))),
                 _ => Err(SendError::rejected(format!("HTTP {status}"))),
             };
             assert_eq!(result, expected);

@@ -2,6 +2,7 @@
 
 mod ends;
 mod looks;
+mod outages;
 mod queue;
 mod refusals;
 mod waits;
@@ -51,11 +52,12 @@ pub(super) async fn check(env: &Env, options: &Options) {
     open().drops_the_queue_at_the_drop_timeout().await;
 
     // One of these for each seed, by a stream of its own: thousands of seeds must stay quick.
-    match Rng::stream(env.0.seed, 9).below(5) {
+    match Rng::stream(env.0.seed, 9).below(6) {
         0 => ends::check(env, options).await,
         1 => queue::check(env, options).await,
         2 => refusals::check(env, options).await,
         3 => looks::check(env, options).await,
+        4 => outages::check(env, options).await,
         _ => waits::check(env, options).await,
     }
 }

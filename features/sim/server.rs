@@ -34,6 +34,10 @@ pub(super) struct Record {
     is_over: bool,
     /// The last request's first index and the hash of its key; `None` after a refusal that asks for pieces.
     last: Option<(u64, u64)>,
+    /// How often the client has received a 5xx other than 503 for that request.
+    failures: u32,
+    /// The last index of a batch for which it has received so many that it sends pieces.
+    failed_to: Option<u64>,
     /// The last index of a batch that the client knows to be rejected permanently.
     rejected_to: Option<u64>,
     /// The hash of the key of the last request that was answered with a `Retry-After`, and the end of that pause.
@@ -97,9 +101,13 @@ impl Server {
             ));
         }
         let attempt = (first, hash(key.as_bytes()));
-        if let Some(last) = record.last.replace(attempt)
-            && last.0 == attempt.0
-            && last.1 != attempt.1
+        let before = record.last.replace(attempt);
+        if before != Some(attempt) {
+            record.failures = 0;
+        }
+        if let Some(before) = before
+            && before.0 == attempt.0
+            && before.1 != attempt.1
         {
             self.violations.push(format!(
                 "session {session}, index {first}: a retry with another idempotency key"
@@ -196,7 +204,8 @@ impl Server {
             match status {
                 // Its pieces are new batches.
                 400 | 413 | 422 => record.last = None,
-                408 | 425 | 429 | 500.. => {}
+                408 | 425 | 429 | 503 => {}
+                500.. => record.fail(request),
                 _ => record.rejected_to = Some(request.last_index()),
             }
         }
@@ -211,6 +220,17 @@ impl Server {
 }
 
 impl Record {
+    /// A patient client sends pieces of a batch on which the server has failed more than eight times.
+    fn fail(&mut self, request: &Inspected) {
+        self.failures += 1;
+        let last = Some(request.last_index());
+        let is_piece = self.failed_to >= last;
+        if request.events.len() > 1 && (self.failures > 8 || is_piece) {
+            self.failed_to = self.failed_to.max(last);
+            self.last = None;
+        }
+    }
+
     fn store(&mut self, event: ScannedEvent, is_replay: bool) -> Result<(), &'static str> {
         let index = u32::try_from(event.index).map_err(|_| "the index is too large")? as usize;
         if let Some(Some(stored)) = self.events.get(index) {

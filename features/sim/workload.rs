@@ -6,7 +6,7 @@ use super::env::Env;
 use super::op::Op;
 use super::promises;
 use super::rng::Rng;
-use crate::session::Options;
+use crate::session::{GiveUp, Options};
 use crate::sometimes;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -42,6 +42,11 @@ impl Workload {
         options.retry_max_delay = Duration::from_secs(pick(&[1, 60]));
         options.flush_timeout = Duration::from_secs(pick(&[1, 30]));
         options.drop_timeout = Duration::from_secs(pick(&[0, 5]));
+        // A stream of its own: whether a session is patient changes nothing else.
+        if Rng::stream(seed, 11).below(4) == 0 {
+            options.give_up = GiveUp::WhenFull;
+            options.max_retries = Options::default().max_retries;
+        }
         let count = 1 + pick(&[4, 15, 60]);
         let ops = (0..count).map(|_| Op::draw(&mut rng)).collect();
         Self { options, ops }
@@ -68,7 +73,9 @@ impl Workload {
         env.heal();
         // The promises about time do not hold beyond the clock's maximum.
         if env.now().as_micros() < u64::MAX / 2 {
-            promises::check(&env, &self.options).await;
+            let mut options = self.options;
+            options.give_up = GiveUp::AfterRetries;
+            promises::check(&env, &options).await;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Batches: how one is formed, attempted, copied out of the ring and split.
 
+#[cfg(has_arc)]
+use super::patience::Doubt;
 use super::stopping::End;
 use super::{AttemptId, Engine, Step, earliest};
 use crate::engine::ring::HEADER;
@@ -39,6 +41,8 @@ pub(super) struct InFlight {
     /// The attempts that broke while the request was being sent.
     pub(super) breaks: u32,
     pub(super) phase: Phase,
+    #[cfg(has_arc)]
+    pub(super) doubt: Doubt,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +66,15 @@ impl InFlight {
 
     pub(super) fn is_sending(&self, attempt: AttemptId) -> bool {
         matches!(self.phase, Phase::Sending { id, .. } if id == attempt)
+    }
+
+    /// What the attempt sends: from where in the ring, how many records, and whether `SESSION_END` as well.
+    fn sends(&self) -> (usize, usize, bool) {
+        #[cfg(has_arc)]
+        if let Some(ring_at) = self.doubt.probe_at() {
+            return (ring_at, 1, false);
+        }
+        (0, self.extent.records, self.extent.with_end)
     }
 }
 
@@ -167,6 +180,8 @@ impl Engine {
                 until: now,
                 not_before: now,
             },
+            #[cfg(has_arc)]
+            doubt: Doubt::default(),
         };
         self.begin_attempt(in_flight, now)
     }
@@ -195,6 +210,11 @@ impl Engine {
             id,
             deadline: deadline.unwrap_or(Instant::END),
         };
+        #[cfg(has_arc)]
+        if let Some(probe) = self.begin_probe(id, &mut in_flight) {
+            self.in_flight = Some(in_flight);
+            return Step::Send(probe);
+        }
         let attempt = Attempt {
             id,
             key: in_flight.key,
@@ -227,19 +247,23 @@ impl Engine {
         let Some(in_flight) = self.in_flight.as_ref().filter(|f| f.is_sending(at.send)) else {
             return 0;
         };
+        let (ring_at, records, with_end) = in_flight.sends();
+        if at.records == 0 {
+            at.ring_at = ring_at;
+        }
         let mut written = 0;
         while written < out.len() {
             let out = &mut out[written..];
             let step = if at.left > 0 {
                 self.copy_record(at, out)
-            } else if at.records < in_flight.extent.records {
+            } else if at.records < records {
                 self.begin_record(at, out)
-            } else if in_flight.extent.with_end {
+            } else if with_end {
                 self.copy_end(at, out)
             } else {
                 0
             };
-            if step == 0 && at.left == 0 && at.records == in_flight.extent.records {
+            if step == 0 && at.left == 0 && at.records == records {
                 break;
             }
             written += step;

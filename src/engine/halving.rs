@@ -55,6 +55,9 @@ pub(super) struct Halving {
     why: Refused,
     /// An attempt at these events broke while it was being sent.
     broke: bool,
+    /// The server has failed on these events again and again.
+    #[cfg(has_arc)]
+    failed: bool,
     is_spent: bool,
 }
 
@@ -68,6 +71,8 @@ impl Halving {
             end: settled + events,
             why,
             broke: false,
+            #[cfg(has_arc)]
+            failed: false,
             is_spent: false,
         }
     }
@@ -80,11 +85,16 @@ impl Halving {
     fn refuse(&mut self, events: u64, why: Refused) {
         self.why = why;
         self.broke |= why == Refused::Broke;
-        let half = u32::try_from(events.div_ceil(2)).unwrap_or(u32::MAX);
-        self.cap = NonZero::new(half).unwrap_or(NonZero::<u32>::MIN);
+        self.halve(events);
         if !self.has_delivered() {
             self.allowance = self.allowance.saturating_sub(1);
         }
+    }
+
+    /// Caps the next piece at half of the last one's events.
+    fn halve(&mut self, events: u64) {
+        let half = u32::try_from(events.div_ceil(2)).unwrap_or(u32::MAX);
+        self.cap = NonZero::new(half).unwrap_or(NonZero::<u32>::MIN);
     }
 
     fn deliver(&mut self) {
@@ -99,6 +109,12 @@ impl Halving {
     /// Whether an earlier attempt at these events broke while it was being sent.
     pub(super) const fn broke(&self) -> bool {
         self.broke
+    }
+
+    /// Whether the server has failed on these events again and again.
+    #[cfg(has_arc)]
+    pub(super) const fn failed(&self) -> bool {
+        self.failed
     }
 }
 
@@ -115,9 +131,7 @@ impl Engine {
         // A size limit says nothing about the request itself.
         let is_whole = self.acceptance == Acceptance::Doubtful && why != Refused::TooLarge;
         if self.halving.is_none() && events > 1 && !is_whole {
-            self.halving = Some(Halving::new(settled, events, why));
-            // Forming the batch consumed what made it due; its pieces are still due for the same reason.
-            self.flush_watermark.0 = self.flush_watermark.0.max(settled + events);
+            self.begin_halving(settled, events, why);
         }
         let may_go_on = match &mut self.halving {
             Some(halving) => {
@@ -138,6 +152,25 @@ impl Engine {
         self.drop_batch(extent, why.drop_reason(), reason);
         self.release(extent);
         Wakers::All(None)
+    }
+
+    fn begin_halving(&mut self, settled: u64, events: u64, why: Refused) {
+        self.halving = Some(Halving::new(settled, events, why));
+        // Forming the batch consumed what made it due; its pieces are still due for the same reason.
+        self.flush_watermark.0 = self.flush_watermark.0.max(settled + events);
+    }
+
+    /// Halves a batch or a piece that the session goes on trying: no allowance limits its pieces.
+    #[cfg(has_arc)]
+    pub(super) fn cut(&mut self, events: u64, broke: bool) {
+        if self.halving.is_none() {
+            self.begin_halving(self.ledger.settled(), events, Refused::Broke);
+        }
+        if let Some(halving) = &mut self.halving {
+            halving.broke |= broke;
+            halving.failed |= !broke;
+            halving.halve(events);
+        }
     }
 
     /// Records that a batch or a piece was delivered.

@@ -17,6 +17,10 @@ mod lookout;
 mod lookout_tests;
 mod notices;
 mod options;
+#[cfg(has_arc)]
+mod patience;
+#[cfg(all(test, feature = "std"))]
+mod patience_tests;
 mod pieces;
 mod prediction;
 #[cfg(all(test, feature = "std"))]
@@ -34,6 +38,7 @@ mod wakers;
 pub(crate) use batch::Attempt;
 pub(crate) use notices::Notice;
 use notices::{Notices, QueueLimit, Unsent};
+pub use options::GiveUp;
 use options::Place;
 pub(crate) use options::{EngineOptions, reserve};
 pub(crate) use wakers::{WaiterId, Wakers, WithWakers};
@@ -111,6 +116,9 @@ pub(crate) enum SendOutcome {
     Retryable(Option<Duration>, Reason),
     /// Worth another attempt: the connection broke while the request was being sent.
     Broke(Reason),
+    /// Worth another attempt, though the server has failed on this very request.
+    #[cfg(has_arc)]
+    Failed(Option<Duration>, Reason),
     /// An event is invalid; the others may be delivered without it.
     InvalidEvents(Reason),
     Rejected(Reason),
@@ -163,6 +171,9 @@ pub(crate) struct Engine {
     /// The batch that was refused and is now sent in pieces.
     halving: Option<Halving>,
     acceptance: Acceptance,
+    /// How many attempts have failed in a row, counted with [`GiveUp::WhenFull`] alone.
+    #[cfg(has_arc)]
+    failures: u32,
     /// Every event before it is due now.
     flush_watermark: Watermark,
     /// Bytes accepted since the watermark was set.
@@ -208,6 +219,8 @@ impl Engine {
             forming: BatchExtent::default(),
             halving: None,
             acceptance: Acceptance::default(),
+            #[cfg(has_arc)]
+            failures: 0,
             flush_watermark: Watermark(0),
             bytes_since_flush: 0,
             awaits_writer: false,
@@ -230,6 +243,10 @@ impl Engine {
             self.make_threshold_due();
         }
         if let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.is_ready(now)) {
+            #[cfg(has_arc)]
+            if in_flight.doubt.is_cut() {
+                return self.form(now);
+            }
             return self.begin_attempt(in_flight, now);
         }
         let mut look = None;
@@ -306,9 +323,24 @@ impl Engine {
     /// Records an attempt's outcome. An outdated id changes nothing.
     pub(crate) fn settle(&mut self, id: AttemptId, outcome: SendOutcome, now: Instant) -> Wakers {
         let is_sending = |in_flight: &mut InFlight| in_flight.is_sending(id);
-        let Some(mut in_flight) = self.in_flight.take_if(is_sending) else {
+        let Some(in_flight) = self.in_flight.take_if(is_sending) else {
             return Wakers::default();
         };
+        #[cfg(has_arc)]
+        if self.options.is_patient {
+            return self.settle_patiently(in_flight, outcome, now);
+        }
+        self.settle_attempt(in_flight, outcome, now)
+    }
+
+    fn settle_attempt(
+        &mut self,
+        mut in_flight: InFlight,
+        outcome: SendOutcome,
+        now: Instant,
+    ) -> Wakers {
+        #[cfg(has_arc)]
+        let outcome = outcome.without_blame();
         let (retry_after, reason) = match outcome {
             SendOutcome::Delivered => {
                 self.ledger.delivered += in_flight.extent.events();
@@ -345,6 +377,9 @@ impl Engine {
                 }
                 (None, reason)
             }
+            // Has become the one below.
+            #[cfg(has_arc)]
+            SendOutcome::Failed(retry_after, reason) => (retry_after, reason),
             SendOutcome::Retryable(retry_after, reason) => (retry_after, reason),
         };
         if in_flight.attempt < self.options.max_retries {
@@ -380,10 +415,12 @@ impl Engine {
         let EngineOptions {
             retry_base_delay: base,
             retry_max_delay: cap,
+            is_patient,
             ..
         } = self.options;
         let random = &mut self.random;
-        let backoff = retry::backoff(base, cap, in_flight.attempt, |bound| random.below(bound));
+        let jitter = |bound| random.below(bound);
+        let backoff = retry::backoff(base, cap, in_flight.attempt, is_patient, jitter);
         let after = |delay: u64| now.after(delay).unwrap_or(Instant::END);
         let not_before = retry_after.map_or(Instant::ORIGIN, |delay| {
             after(time::micros(delay).unwrap_or(u64::MAX).min(cap))
@@ -452,6 +489,8 @@ impl Engine {
             && let Phase::Sending { .. } = in_flight.phase
         {
             in_flight.attempt = in_flight.attempt.saturating_add(1);
+            #[cfg(has_arc)]
+            in_flight.doubt.end_probe();
             in_flight.phase = Phase::Retry {
                 until: Instant::ORIGIN,
                 not_before: Instant::ORIGIN,

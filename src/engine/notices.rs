@@ -196,6 +196,22 @@ impl Notices {
         self.counts[DiagnosticKind::NoDriver as usize] = u32::try_from(queued).unwrap_or(u32::MAX);
     }
 
+    /// Records that the backend is away, with `queued` events waiting for it. Nothing if its return is not reported yet.
+    #[cfg(has_arc)]
+    pub(crate) fn set_away(&mut self, queued: u64, reason: Reason) {
+        if core::mem::take(&mut self.counts[DiagnosticKind::BackendReturned as usize]) == 0 {
+            self.add_with_reason(DiagnosticKind::BackendAway, queued, reason);
+        }
+    }
+
+    /// Records that the backend is back after so many failed attempts. Nothing if its absence is not reported yet.
+    #[cfg(has_arc)]
+    pub(crate) fn set_returned(&mut self, failures: u32) {
+        if core::mem::take(&mut self.counts[DiagnosticKind::BackendAway as usize]) == 0 {
+            self.add(DiagnosticKind::BackendReturned, failures.into());
+        }
+    }
+
     /// Records the limit that refuses an event; the first one stands until it is reported.
     pub(crate) fn set_queue_limit(&mut self, limit: QueueLimit) {
         if self.counts[DiagnosticKind::QueueFull as usize] == 0 {
@@ -229,6 +245,7 @@ impl Notices {
             DiagnosticKind::Unencodable
             | DiagnosticKind::ScrubPanicked
             | DiagnosticKind::AttemptFailed
+            | DiagnosticKind::BackendAway
             | DiagnosticKind::RetriesExhausted
             | DiagnosticKind::Rejected
             | DiagnosticKind::TooLarge => self.reasons.get(kind),

@@ -12,6 +12,28 @@ pub(super) enum Place {
     Fatal,
 }
 
+/// When a session gives up a batch that the backend does not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GiveUp {
+    /// After `max_retries` + 1 failed attempts. The events behind the batch get their turn, and a long outage costs
+    /// events.
+    #[default]
+    AfterRetries,
+    /// Never: the batch is tried until it is settled, and events are refused once the queue is full. Delays grow up to
+    /// `retry_max_delay` less up to a tenth, so that a fleet does not knock in step. The deadline of a stop ends it as
+    /// ever.
+    ///
+    /// One batch does not block the others for good. One that the server has answered eight times with a failure of
+    /// its own ([`SendError::failed`](crate::SendError::failed); over HTTP a 5xx other than 503) is halved at each
+    /// further one, down to a single event. An event that alone is so answered eight times over at least ten minutes
+    /// is held against the events behind it: one of them is sent first. If the backend takes that one, and at once
+    /// afterwards fails on the event again, the event is dropped as `rejected`. The backend gets the other one again
+    /// with its own batch. No response, 429 and 503 never count. Without an allocator or atomics no batch is halved for
+    /// such answers, and none is dropped for them.
+    WhenFull,
+}
+
 /// The engine's part of a session's options, already checked. Times are in microseconds, to halve their size.
 pub(crate) struct EngineOptions {
     pub(crate) flush_interval: u64,
@@ -25,7 +47,10 @@ pub(crate) struct EngineOptions {
     /// The bytes of a request's body that are left for events and the commas between them.
     pub(crate) batch_budget: usize,
     pub(crate) max_event_bytes: usize,
+    /// `u32::MAX` with [`GiveUp::WhenFull`].
     pub(crate) max_retries: u32,
+    /// Whether a batch is tried until it is settled.
+    pub(crate) is_patient: bool,
     /// The reserve for errors is one part in this many of each limit of the queue; 0 is none.
     pub(crate) reserve: u32,
 }

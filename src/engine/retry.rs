@@ -37,17 +37,26 @@ impl RetryAfter {
 }
 
 /// The delay before retry `n` (from 0), in microseconds: `base` × 2ⁿ plus up to a tenth of that, never above `cap`.
+/// With `varies_at_cap`, a delay that has reached the cap is up to a tenth shorter.
 ///
 /// `jitter` returns a number below its argument.
-pub(crate) fn backoff(base: u64, cap: u64, n: u32, jitter: impl FnOnce(u64) -> u64) -> u64 {
+pub(crate) fn backoff(
+    base: u64,
+    cap: u64,
+    n: u32,
+    varies_at_cap: bool,
+    jitter: impl FnOnce(u64) -> u64,
+) -> u64 {
     let doubled = 1_u64
         .checked_shl(n)
         .and_then(|times| base.checked_mul(times))
         .unwrap_or(cap)
         .min(cap);
-    doubled
-        .saturating_add(jitter((doubled / 10).saturating_add(1)))
-        .min(cap)
+    let jitter = jitter((doubled / 10).saturating_add(1));
+    if varies_at_cap && doubled == cap {
+        return cap - jitter;
+    }
+    doubled.saturating_add(jitter).min(cap)
 }
 
 #[cfg(test)]
@@ -58,26 +67,39 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_its_cap() {
-        let delays: [u64; 8] =
-            core::array::from_fn(|n| backoff(1_000_000, 60_000_000, n as u32, |_| 0) / 1_000_000);
+        let delays: [u64; 8] = core::array::from_fn(|n| {
+            backoff(1_000_000, 60_000_000, n as u32, false, |_| 0) / 1_000_000
+        });
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
         for n in [31, 32, 63, 64, u32::MAX] {
-            assert_eq!(backoff(1_000_000, 60_000_000, n, |_| 0), 60_000_000);
+            assert_eq!(backoff(1_000_000, 60_000_000, n, false, |_| 0), 60_000_000);
         }
     }
 
     #[test]
     fn jitter_adds_at_most_a_tenth_and_never_passes_the_cap() {
-        let most = |n| backoff(1_000_000, 60_000_000, n, |bound| bound - 1);
+        let most = |n| backoff(1_000_000, 60_000_000, n, false, |bound| bound - 1);
         assert_eq!(most(0), 1_100_000);
         assert_eq!(most(3), 8_800_000);
         assert_eq!(most(9), 60_000_000);
     }
 
     #[test]
+    fn at_the_cap_a_patient_delay_is_up_to_a_tenth_shorter() {
+        let delay = |n, jitter: fn(u64) -> u64| backoff(1_000_000, 60_000_000, n, true, jitter);
+        assert_eq!(delay(3, |bound| bound - 1), 8_800_000);
+        assert_eq!(delay(9, |_| 0), 60_000_000);
+        assert_eq!(delay(9, |bound| bound - 1), 54_000_000);
+        assert_eq!(backoff(0, 0, 9, true, |bound| bound - 1), 0);
+    }
+
+    #[test]
     fn extreme_delays_do_not_overflow() {
-        assert_eq!(backoff(u64::MAX, u64::MAX, 5, |bound| bound - 1), u64::MAX);
-        assert_eq!(backoff(0, 60_000_000, 5, |bound| bound - 1), 0);
+        assert_eq!(
+            backoff(u64::MAX, u64::MAX, 5, false, |bound| bound - 1),
+            u64::MAX
+        );
+        assert_eq!(backoff(0, 60_000_000, 5, false, |bound| bound - 1), 0);
     }
 
     #[test]

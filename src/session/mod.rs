@@ -31,7 +31,7 @@ pub(crate) mod wait;
 #[cfg(feature = "alloc")]
 mod waits;
 
-pub use crate::engine::AlreadyDriven;
+pub use crate::engine::{AlreadyDriven, GiveUp};
 pub use crate::sys::entropy::Entropy;
 pub use crate::text::Str;
 pub use as_handle::AsHandle;

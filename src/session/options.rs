@@ -1,7 +1,7 @@
 //! The options of a session, their defaults and their validation.
 
 use crate::engine::ring::HEADER;
-use crate::engine::{EngineOptions, reserve};
+use crate::engine::{EngineOptions, GiveUp, reserve};
 use crate::event::limits::DataLimits;
 use crate::time;
 use core::fmt;
@@ -34,7 +34,11 @@ pub struct Options {
     pub drop_timeout: Duration,
     /// Timeout of one attempt, enforced by the session's clock whatever the HTTP client does. Above zero. Default 5 s.
     pub http_timeout: Duration,
-    /// Attempts after the first, per batch. Default 3.
+    /// When a batch is given up that the backend does not take. Default [`GiveUp::AfterRetries`]; with
+    /// [`GiveUp::WhenFull`] an outage costs no event as long as the queue has room.
+    pub give_up: GiveUp,
+    /// Attempts after the first, per batch. With [`GiveUp::WhenFull`] there is no such limit, and any value but the
+    /// default is an error. Default 3.
     pub max_retries: u32,
     /// Delay before retry n (from 0) is this × 2ⁿ, plus up to a tenth of jitter. At most `retry_max_delay`.
     /// Default 1 s.
@@ -108,7 +112,8 @@ impl Default for Options {
             flush_timeout: Duration::from_secs(30),
             drop_timeout: Duration::from_secs(5),
             http_timeout: Duration::from_secs(5),
-            max_retries: 3,
+            give_up: GiveUp::AfterRetries,
+            max_retries: Self::DEFAULT_MAX_RETRIES,
             retry_base_delay: Duration::from_secs(1),
             retry_max_delay: Duration::from_secs(60),
             max_queue_size: 10_000,
@@ -139,6 +144,8 @@ impl Options {
     /// The smallest `max_event_bytes`, into which `SESSION_START` and `SESSION_END` always fit: 512 bytes.
     pub const MIN_EVENT_BYTES: usize = 512;
 
+    const DEFAULT_MAX_RETRIES: u32 = 3;
+
     /// One part in this many of the queue's limits is the reserve for errors, unless the program chooses another.
     const DEFAULT_RESERVE: u32 = 8;
 
@@ -158,6 +165,7 @@ impl Options {
     /// The engine's options, for request bodies that take `overhead` bytes besides their events.
     pub(crate) fn for_engine(&self, overhead: usize) -> EngineOptions {
         let micros = |duration| time::micros(duration).unwrap_or(u64::MAX);
+        let is_patient = self.give_up == GiveUp::WhenFull;
         EngineOptions {
             flush_interval: micros(self.flush_interval),
             http_timeout: micros(self.http_timeout),
@@ -169,7 +177,12 @@ impl Options {
             max_batch_size: self.max_batch_size,
             batch_budget: self.max_batch_bytes - overhead,
             max_event_bytes: self.max_event_bytes,
-            max_retries: self.max_retries,
+            max_retries: if is_patient {
+                u32::MAX
+            } else {
+                self.max_retries
+            },
+            is_patient,
             reserve: self.reserve_part(),
         }
     }
@@ -255,6 +268,9 @@ impl Options {
             let too_high = Problem::Above(self.max_queue_size, "max_queue_size");
             return Err(OptionError::new("flush_threshold", too_high));
         }
+        if self.give_up == GiveUp::WhenFull && self.max_retries != Self::DEFAULT_MAX_RETRIES {
+            return Err(OptionError::new("max_retries", Problem::WithoutLimit));
+        }
         if self.retry_base_delay > self.retry_max_delay {
             return Err(OptionError::new("retry_base_delay", Problem::AboveMaxDelay));
         }
@@ -286,6 +302,7 @@ enum Problem {
     Below(usize, &'static str),
     Above(usize, &'static str),
     AboveMaxDelay,
+    WithoutLimit,
     #[cfg(has_arc)]
     UnknownEvent(Str),
 }
@@ -317,6 +334,7 @@ impl fmt::Display for OptionError {
             Problem::Zero => f.write_str("must be above zero"),
             Problem::Below(min, reason) => write!(f, "must be at least {min} ({reason})"),
             Problem::Above(max, reason) => write!(f, "must be at most {max} ({reason})"),
+            Problem::WithoutLimit => f.write_str("must not be set with give_up WhenFull"),
             Problem::AboveMaxDelay => f.write_str("must be at most retry_max_delay"),
             #[cfg(has_arc)]
             Problem::UnknownEvent(name) => {
@@ -392,6 +410,20 @@ mod tests {
         assert_eq!(
             with(|o| o.retry_base_delay = Duration::from_secs(61)),
             Err("retry_base_delay")
+        );
+    }
+
+    #[test]
+    fn a_number_of_retries_and_no_end_of_them_exclude_each_other() {
+        let mut options = Options {
+            give_up: GiveUp::WhenFull,
+            ..Options::default()
+        };
+        assert_eq!(options.check(300), Ok(()));
+        options.max_retries = 8;
+        assert_eq!(
+            options.check(300).map_err(|error| error.to_string()),
+            Err("the option max_retries must not be set with give_up WhenFull".into())
         );
     }
 

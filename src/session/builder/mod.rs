@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::diagnostic::{Diagnostic, Observer};
+use crate::engine::GiveUp;
 use crate::engine::ring::HEADER;
 use crate::event::exception::{Classify, ErrorRules};
 use crate::session::driven::Driver;
@@ -107,6 +108,7 @@ impl<T, C, S> Builder<T, C, S> {
         flush_timeout: Duration,
         drop_timeout: Duration,
         http_timeout: Duration,
+        give_up: GiveUp,
         max_retries: u32,
         retry_base_delay: Duration,
         retry_max_delay: Duration,
