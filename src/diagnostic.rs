@@ -146,6 +146,34 @@ impl DiagnosticKind {
         )
     }
 
+    /// Its name, as `queue_full`, for metrics and filters.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::EventTooLarge => "event_too_large",
+            Self::Unencodable => "unencodable",
+            Self::AttemptFailed => "attempt_failed",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::Rejected => "rejected",
+            Self::TooLarge => "too_large",
+            Self::Shutdown => "shutdown",
+            Self::ExceptionLogged => "exception_logged",
+            Self::LoggedAfterEnd => "logged_after_end",
+            Self::NoDriver => "no_driver",
+            Self::ScrubPanicked => "scrub_panicked",
+            Self::BackendInfo => "backend_info",
+            Self::BackendWarning => "backend_warning",
+            Self::BackendError => "backend_error",
+            Self::QueuePaused => "queue_paused",
+            Self::HeartbeatLost => "heartbeat_lost",
+            Self::Setting => "setting",
+            Self::Connecting => "connecting",
+            Self::BackendAway => "backend_away",
+            Self::BackendReturned => "backend_returned",
+        }
+    }
+
     /// The level at which the default observer logs this kind.
     #[must_use]
     pub const fn level(self) -> log::Level {
@@ -155,6 +183,12 @@ impl DiagnosticKind {
             Self::BackendError => log::Level::Error,
             _ => log::Level::Warn,
         }
+    }
+}
+
+impl fmt::Display for DiagnosticKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -328,6 +362,12 @@ mod tests {
         for (at, kind) in DiagnosticKind::COUNTED.into_iter().enumerate() {
             assert_eq!(kind as usize, at);
         }
+    }
+
+    #[test]
+    fn a_kind_displays_as_its_name() {
+        assert_eq!(DiagnosticKind::QueueFull.to_string(), "queue_full");
+        assert_eq!(DiagnosticKind::Shutdown.to_string(), "shutdown");
     }
 
     #[test]

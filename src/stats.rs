@@ -1,5 +1,9 @@
 //! The ledger: counters that account for every event, delivered, dropped, queued or refused.
 
+mod counts;
+
+use core::fmt;
+
 /// A snapshot of a session's ledger and state.
 ///
 /// In every snapshot, `accepted = delivered + handed_over + dropped.total() + queued`, which
@@ -62,6 +66,25 @@ pub enum DropReason {
     Shutdown,
 }
 
+impl DropReason {
+    /// The name of its count, as `retries_exhausted`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::Rejected => "rejected",
+            Self::TooLarge => "too_large",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// Counts of dropped events, by [`DropReason`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -116,6 +139,30 @@ pub enum Refusal {
     /// It came from the session's own work: logged while the session's driver was polled, a call of its client was made
     /// or its observer was called. Sending it would cause more. Not a loss; no index.
     OwnWork,
+}
+
+impl Refusal {
+    /// The name of its count, as `queue_full`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::EventTooLarge => "event_too_large",
+            Self::Unencodable => "unencodable",
+            Self::SessionEnded => "session_ended",
+            Self::Disabled => "disabled",
+            Self::Forked => "forked",
+            Self::Scrubbed => "scrubbed",
+            Self::ScrubPanicked => "scrub_panicked",
+            Self::OwnWork => "own_work",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// Counts of refused events, by [`Refusal`].

@@ -27,6 +27,16 @@ enum Id {
     Sessionless,
 }
 
+/// The id; `sessionless` for one that is chosen when the session is built.
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Id::Given(id) => f.pad(id),
+            Id::Sessionless => f.pad("sessionless"),
+        }
+    }
+}
+
 impl SessionId {
     /// The id for programs without a session on the backend: it becomes `sessionless-<uuid4>`.
     #[must_use]
@@ -354,6 +364,12 @@ fn process_uuid(random: &mut Random) -> Uuid {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_displays_as_given() {
+        assert_eq!(std::format!("{}", SessionId::from("s-1")), "s-1");
+        assert_eq!(std::format!("{}", SessionId::sessionless()), "sessionless");
+    }
 
     #[test]
     fn each_random_id_is_another_valid_one() {

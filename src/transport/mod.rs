@@ -1,6 +1,13 @@
 //! Transports: carry batches to a backend and report what became of them.
 
+#[cfg(has_arc)]
+mod sample;
+
 pub use crate::engine::retry::RetryAfter;
+#[cfg(has_arc)]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use sample::SampleBatch;
+
 use crate::event::exception::Blame;
 use crate::text::{ASKS_FOR_TYPE, Reason};
 use core::fmt;
@@ -33,6 +40,12 @@ use alloc::vec::Vec;
 ///   batch then stays queued and is sent again with the same idempotency key. `send` must be callable again afterwards.
 /// * **No blocking.** `send` runs on the driver's executor; move blocking work to a thread.
 /// * **Panics** are caught with `std` and count as one failed attempt.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no transport",
+    label = "not a `Transport`",
+    note = "an HTTP client becomes one by `HttpTransport::new(config, client)`; for anything else implement `Transport`, whose one required method is `async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError>`",
+    note = "a `Transport` and its future are `Send`; implement `LocalTransport` for one that is not, and run it with `Builder::build`"
+)]
 pub trait Transport: Send + 'static {
     /// Sends one batch, in one attempt. The session may drop the future before it completes, and keeps the batch then.
     ///
@@ -303,6 +316,15 @@ pub(crate) struct BatchMeta<'a> {
 }
 
 impl Batch<'_> {
+    /// Lends the batch, for a transport that passes it to more than one other: a tee, or a fallback after an error. A
+    /// transport that [takes the body](Self::take_body) leaves the next an empty one; send it from a copy there.
+    pub fn reborrow(&mut self) -> Batch<'_> {
+        Batch {
+            body: self.body,
+            head: self.head,
+        }
+    }
+
     /// The request body: compact JSON in UTF-8.
     #[must_use]
     pub fn body(&self) -> &[u8] {
