@@ -11,6 +11,11 @@ use core::future::Future;
 /// * `sleep_until` may be called, and its future polled, on any thread, inside or outside an executor, even after the
 ///   executor has shut down. It never completes early and never panics. Dropping the future cancels the timer.
 /// * No method blocks.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no clock",
+    label = "not a `Clock`",
+    note = "set one with `.runtime(…)`, as `Thread`, `Tokio`, `Smol` or `Embassy`, or with `.clock(…)`: `Thread` is one for any executor"
+)]
 pub trait Clock: Send + Sync + 'static {
     /// The time of the monotonic clock.
     fn now(&self) -> Instant;

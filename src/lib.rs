@@ -253,6 +253,7 @@ pub mod http {
         Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError, HttpEvents,
         HttpTransport, MAX_RESPONSE_BYTES, Observed, ResponseBounds, RetryCount,
     };
+    // An `HttpClient` needs both, in the versions that this crate uses.
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
     pub use crate::features::reqwest::{Reqwest, ReqwestBuilder};
@@ -265,6 +266,8 @@ pub mod http {
     #[cfg(feature = "ureq")]
     #[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
     pub use crate::features::ureq::{Ureq, UreqBuilder};
+    #[doc(no_inline)]
+    pub use ::{bytes, http};
 }
 
 /// Runtimes: the clock and executor a session runs on, and the traits to implement your own.

@@ -8,6 +8,11 @@ use core::future::Future;
 ///
 /// What an implementer owes: `spawn` returns at once; the task runs until it completes or its executor shuts down, and
 /// is then dropped. A task that cannot be started is dropped and reported as a [`SpawnError`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no spawner",
+    label = "not a `Spawner`",
+    note = "set one with `.runtime(…)`, as `Thread`, `Tokio`, `Smol` or `Embassy`, or with `.spawner(…)`; without one, `Builder::build` returns the driver to run on any executor"
+)]
 pub trait Spawner: Send + Sync + 'static {
     /// Spawns `task`.
     ///
@@ -46,6 +51,11 @@ pub trait Spawner: Send + Sync + 'static {
 }
 
 /// [`Spawner`] for tasks that are not `Send`: single-threaded executors, wasm, bare metal.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no spawner of local tasks",
+    label = "not a `LocalSpawner`",
+    note = "implement `LocalSpawner` for a reference to your executor: its one method is `spawn_local`"
+)]
 pub trait LocalSpawner {
     /// Spawns `task` on this thread's executor.
     ///
@@ -55,6 +65,11 @@ pub trait LocalSpawner {
 }
 
 /// A clock and a spawner in one value, set with [`Builder::runtime`](crate::session::Builder::runtime).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no runtime",
+    label = "not a `Runtime`",
+    note = "use `Thread`, `Tokio`, `Smol` or `Embassy`, each behind the feature of its name; for another executor implement `Clock` and `Spawner`, then `impl Runtime for {Self} {{}}`"
+)]
 pub trait Runtime: Clock + Spawner + Clone {
     /// Binds this value to the calling thread's executor, if the runtime needs that. Called once, by
     /// [`Builder::runtime`](crate::session::Builder::runtime); an error is returned when the session is started.

@@ -65,10 +65,9 @@ impl ResponseBounds {
 /// captures into the future: `|request| send(client.clone(), request)`):
 ///
 /// ```
-/// use bytes::Bytes;
-/// use http::{Request, Response};
+/// // Or from the crates `bytes` and `http`, in the same versions.
+/// use tinkex_telemetry::http::{HttpError, bytes::Bytes, http::{Request, Response}};
 /// use tinkex_telemetry::{Config, HttpTransport};
-/// use tinkex_telemetry::http::HttpError;
 ///
 /// # fn example() -> Result<(), tinkex_telemetry::http::ConfigError> {
 /// let transport = HttpTransport::new(Config::from_env()?, async |request: Request<Bytes>| {

@@ -23,4 +23,9 @@ pub use fields::Fields;
 #[cfg(feature = "std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub use scrub::{Draft, Verdict};
+/// What a [`Draft`]'s data is made of, in the version that this crate uses.
+#[cfg(feature = "std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
+#[doc(no_inline)]
+pub use serde_json;
 pub use severity::{ParseSeverityError, Severity};

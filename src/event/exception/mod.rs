@@ -30,10 +30,6 @@ const MAX_CHAIN: usize = 64;
 
 /// Anything that can be reported as an error: every [`Error`] type, and the trait objects `dyn Error`,
 /// `dyn Error + Send` and `dyn Error + Send + Sync`. See [`Loggable`] for what else can be logged.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is no error",
-    label = "implement `core::error::Error` for it"
-)]
 pub trait AnyError: sealed::Sealed {
     #[doc(hidden)]
     fn as_error(&self) -> &(dyn Error + 'static);

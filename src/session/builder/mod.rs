@@ -320,7 +320,7 @@ impl<T, C, S> Builder<T, C, S> {
 
 /// # Starting, with an allocator
 #[cfg(has_arc)]
-impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
+impl<T, C, S> Builder<T, C, S> {
     /// Starts the session and returns its driver, for the caller to run on any executor.
     ///
     /// If telemetry is switched off, the driver's future ends at once.
@@ -330,7 +330,11 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     /// [runtime](Self::runtime) was set outside its executor, when there is no randomness, or when the session cannot
     /// attach to its bus; see [`BuildError`].
     #[expect(clippy::type_complexity, reason = "both parts have names of their own")]
-    pub fn build(self) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError> {
+    pub fn build(self) -> Result<(Reporter<T, C, S>, Driver<T, C>), BuildError>
+    where
+        T: LocalTransport,
+        C: Clock,
+    {
         let places = Places::growing(self.options.max_queue_bytes);
         self.assemble(places, Body::owned(), None, |core| {
             SessionRef::Shared(Arc::new(core))
@@ -338,13 +342,19 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     }
 }
 
+// Bounds on the methods: with bounds on the block, the compiler says that there is no such method, and not what is missing.
 #[cfg(has_arc)]
-impl<T: Transport, C: Clock, S: Spawner> Builder<T, C, S> {
+impl<T, C, S> Builder<T, C, S> {
     /// Starts the session and spawns its driver.
     ///
     /// # Errors
     /// As for [`build`](Self::build), and [`BuildError::Spawn`] when there is no executor to run the driver.
-    pub fn start(self) -> Result<Reporter<T, C, S>, BuildError> {
+    pub fn start(self) -> Result<Reporter<T, C, S>, BuildError>
+    where
+        T: Transport,
+        C: Clock,
+        S: Spawner,
+    {
         let (builder, spawner) = self.take_spawner();
         let places = Places::growing(builder.options.max_queue_bytes);
         let any = Box::new(Arc::clone(&spawner));
@@ -368,13 +378,18 @@ impl<T: Transport, C: Clock, S: Spawner> Builder<T, C, S> {
 }
 
 #[cfg(has_arc)]
-impl<T: LocalTransport + 'static, C: Clock, S: LocalSpawner> Builder<T, C, S> {
+impl<T, C, S> Builder<T, C, S> {
     /// [`start`](Builder::start) on a single-threaded executor, for transports that are not `Send`. Call it on the
     /// executor's thread, where blocking waits return [`WouldDeadlock`](crate::runtime::WouldDeadlock) from then on.
     ///
     /// # Errors
     /// As for [`start`](Builder::start).
-    pub fn start_local(self) -> Result<Reporter<T, C, S>, BuildError> {
+    pub fn start_local(self) -> Result<Reporter<T, C, S>, BuildError>
+    where
+        T: LocalTransport + 'static,
+        C: Clock,
+        S: LocalSpawner,
+    {
         let mut taken = None;
         let builder = self.replace(|transport, clock, spawner| {
             taken = Some(spawner);
