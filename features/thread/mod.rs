@@ -21,7 +21,8 @@ use core::future::{Future, pending};
 /// It is for programs without an executor, and for any whose executor must not be able to starve telemetry. With `Ureq`
 /// a session has two threads from the first request on: one waits for the response, the other enforces the deadlines.
 ///
-/// All timers share one more thread, which the process starts at first use and keeps. Blocking waits work on every
+/// An idle session's own thread waits for its timers. The deadlines of requests and of waits share one more thread,
+/// which the process starts at first use and keeps. Blocking waits work on every
 /// thread but the driver's, even inside an executor (which they block); dropping the reporter drains the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thread;

@@ -63,7 +63,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Whether nothing has arrived on a connection that waits for a request: no end, and nothing that nobody asked for,
+    /// Whether nothing has arrived on a connection that waits for a request: no end, and no unrequested response,
     /// which would be taken for the response.
     fn probe(&self) -> io::Result<bool> {
         self.stream.set_nonblocking(true)?;

@@ -55,7 +55,7 @@ fn a_connection_that_the_server_closes_for_its_own_part_costs_no_attempt() {
 }
 
 #[test]
-fn a_response_that_nobody_asked_for_is_not_taken_for_the_next() {
+fn an_unrequested_response_is_not_taken_for_the_next() {
     let say_more = |asked: &Asked<'_>| {
         asked.read_body();
         asked.say(OK);
