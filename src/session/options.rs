@@ -1,5 +1,7 @@
 //! The options of a session, their defaults and their validation.
 
+mod list;
+
 use crate::engine::ring::HEADER;
 use crate::engine::{EngineOptions, GiveUp, reserve};
 use crate::event::limits::DataLimits;
@@ -16,8 +18,20 @@ use crate::{bus::EventNames, text::Str};
 ///
 /// Each field has a setter of the same name on the [`Builder`](crate::session::Builder). Building a session with an
 /// invalid combination fails with an [`OptionError`] that names the option.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+///
+/// Later versions may add options, so a struct expression must end in `..`:
+///
+/// ```
+/// use core::time::Duration;
+/// use tinkex_telemetry::Options;
+///
+/// let options = Options {
+///     flush_interval: Duration::from_secs(2),
+///     max_batch_size: 50,
+///     ..Default::default()
+/// };
+/// ```
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// The queue is sent at most this long after its oldest event: the timer runs from the last batch on, or from the
     /// first event after an idle interval. Zero switches the timer off. Default 10 s.
@@ -102,7 +116,15 @@ pub struct Options {
     /// [reported](crate::diagnostic::DiagnosticKind::Setting). If it is not set, `DO_NOT_TRACK` switches telemetry off,
     /// unless it is `0`. Without `std`, `None` means on.
     pub enabled: Option<bool>,
+    /// In place of `non_exhaustive`, which forbids a struct update outside the crate. Cannot be made there, so that every
+    /// value ends in `..`.
+    #[doc(hidden)]
+    pub _later: Later,
 }
+
+/// What later versions may add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Later(());
 
 impl Default for Options {
     fn default() -> Self {
@@ -136,6 +158,7 @@ impl Default for Options {
             #[cfg(has_arc)]
             handler_id: None,
             enabled: None,
+            _later: Later(()),
         }
     }
 }
