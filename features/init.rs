@@ -3,14 +3,9 @@
 use crate::features::http::{Config, ConfigError, HttpTransport};
 use crate::features::thread::Thread;
 use crate::features::ureq::Ureq;
-use crate::session::{BuildError, Reporter, SessionId};
+use crate::session::{BuildError, Reporter, SessionId, Telemetry};
 use core::error::Error;
 use core::fmt;
-
-/// The session that [`init`] opens: over HTTP, on a thread of its own.
-///
-/// It is a guard: dropping it stops the session and waits until everything is sent, for at most `drop_timeout`.
-pub type Telemetry = Reporter<HttpTransport<Ureq>, Thread, Thread>;
 
 /// Opens a session with default options and its [`Config`] from the environment.
 ///
@@ -33,6 +28,7 @@ pub fn init(session: impl Into<SessionId>) -> Result<Telemetry, InitError> {
         .transport(HttpTransport::new(config, Ureq::new()))
         .runtime(Thread)
         .start()
+        .map(Reporter::into_telemetry)
         .map_err(InitError::Build)
 }
 

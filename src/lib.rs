@@ -201,6 +201,9 @@ pub mod transport;
 mod features;
 
 pub use event::Severity;
+#[cfg(feature = "alloc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use session::Telemetry;
 pub use session::{GiveUp, Handle, Options, Reporter};
 pub use stats::{Drain, Stats};
 pub use transport::{Batch, Receipt, SendError, Transport};
@@ -214,7 +217,7 @@ pub use capture::install_panic_hook;
 pub use features::http::{Config, HttpTransport};
 #[cfg(all(feature = "thread", feature = "ureq"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "thread", feature = "ureq"))))]
-pub use features::init::{InitError, Telemetry, init};
+pub use features::init::{InitError, init};
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use features::reqwest::Reqwest;

@@ -1,12 +1,14 @@
 //! Conversion to a handle.
 
+#[cfg(feature = "alloc")]
+use super::Telemetry;
 use super::{Handle, Reporter};
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
 
 /// Conversion to a [`Handle`].
 ///
-/// Implemented for `Handle` and [`Reporter`], and for an `Option`, a reference, a `Box`, an `Rc` and an `Arc` of one.
+/// Implemented for `Handle`, [`Reporter`] and `Telemetry`, and for an `Option`, a reference, a `Box`, an `Rc` and an `Arc` of one.
 pub trait AsHandle {
     /// Returns the handle, if there is one.
     fn as_handle(&self) -> Option<&Handle>;
@@ -19,6 +21,13 @@ impl AsHandle for Handle {
 }
 
 impl<T, C, S> AsHandle for Reporter<T, C, S> {
+    fn as_handle(&self) -> Option<&Handle> {
+        Some(self)
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl AsHandle for Telemetry {
     fn as_handle(&self) -> Option<&Handle> {
         Some(self)
     }

@@ -17,6 +17,7 @@ mod off;
 #[cfg(has_arc)]
 pub(crate) mod on_bus;
 pub(crate) mod options;
+mod owner;
 pub(crate) mod reporter;
 mod reporting;
 #[cfg(feature = "std")]
@@ -27,6 +28,8 @@ pub(crate) mod shared;
 pub(crate) mod spawning;
 #[cfg(feature = "std")]
 pub(crate) mod switch;
+#[cfg(feature = "alloc")]
+mod telemetry;
 pub(crate) mod wait;
 #[cfg(feature = "alloc")]
 mod waits;
@@ -41,4 +44,7 @@ pub use handle::Handle;
 pub use identity::{IdentityError, SessionId};
 pub use options::{OptionError, Options};
 pub use reporter::Reporter;
+#[cfg(feature = "alloc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use telemetry::Telemetry;
 pub use uuid::Uuid;

@@ -3,22 +3,26 @@
 #[cfg(any(not(feature = "alloc"), has_arc))]
 use crate::clock::Clock;
 use crate::session::handle::Handle;
+use crate::session::owner::Owner;
 use crate::session::session_ref::SessionRef;
-use crate::session::wait::Wait;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 
+#[cfg(feature = "alloc")]
+use crate::session::telemetry::Telemetry;
 #[cfg(has_arc)]
 use crate::{engine::AlreadyDriven, session::driven::Driver, transport::Body};
 #[cfg(not(feature = "alloc"))]
-use crate::{event::exception::Loggable, event::severity::Severity, stats::Drain};
+use crate::{
+    event::exception::Loggable, event::severity::Severity, session::wait::Wait, stats::Drain,
+};
 #[cfg(not(feature = "alloc"))]
 use core::{pin::pin, time::Duration};
 
 /// The owner of a session with transport `T`, clock `C` and spawner `S`. It derefs to its [`Handle`], which has the
-/// operations.
+/// operations. With `alloc`, [`into_telemetry`](Self::into_telemetry) makes it an owner without parameters.
 ///
 /// Dropping it stops the session. Where other threads run the driver (the runtime `Thread`, tokio's multi-thread runtime,
 /// smol and async-std outside their own threads; see [`waits_on_drop`](crate::runtime::Spawner::waits_on_drop)), the drop
@@ -26,7 +30,7 @@ use core::{pin::pin, time::Duration};
 /// completes within `drop_timeout` if the executor keeps running: await [`stop`](Handle::stop) first where that matters.
 /// In the child of a `fork()` the drop does nothing.
 pub struct Reporter<T, C: 'static, S> {
-    handle: Handle,
+    owner: Owner,
     /// For waits where no timer can be boxed, and for new drivers.
     #[cfg(any(not(feature = "alloc"), has_arc))]
     core: Option<SessionRef<C>>,
@@ -41,7 +45,7 @@ impl<T, C, S> Reporter<T, C, S> {
         #[cfg(not(any(not(feature = "alloc"), has_arc)))]
         drop(core);
         Self {
-            handle,
+            owner: Owner::new(handle),
             #[cfg(any(not(feature = "alloc"), has_arc))]
             core,
             types: PhantomData,
@@ -51,16 +55,29 @@ impl<T, C, S> Reporter<T, C, S> {
     /// Returns a handle to pass around. It does not keep the session alive.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.handle.clone()
+        self.owner.handle().clone()
+    }
+
+    /// The same owner without parameters, for a field, an argument or a `static`, and one type for every transport and
+    /// runtime. It stops the session when it is dropped, as this one does.
+    ///
+    /// Only [`new_driver`](Self::new_driver) needs the parameters.
+    #[cfg(feature = "alloc")]
+    #[must_use = "dropping the owner stops the session"]
+    pub fn into_telemetry(self) -> Telemetry {
+        Telemetry::new(self.owner)
     }
 }
 
 #[cfg(has_arc)]
 impl<T, C> Reporter<T, C, ()> {
     /// Adds the spawner's type.
-    pub(crate) fn with_spawner<S>(mut self) -> Reporter<T, C, S> {
-        let handle = core::mem::take(&mut self.handle);
-        Reporter::new(handle, self.core.take())
+    pub(crate) fn with_spawner<S>(self) -> Reporter<T, C, S> {
+        Reporter {
+            owner: self.owner,
+            core: self.core,
+            types: PhantomData,
+        }
     }
 }
 
@@ -134,31 +151,7 @@ impl<T, C, S> Deref for Reporter<T, C, S> {
     type Target = Handle;
 
     fn deref(&self) -> &Handle {
-        &self.handle
-    }
-}
-
-impl<T, C, S> Drop for Reporter<T, C, S> {
-    fn drop(&mut self) {
-        let Some(session) = self.handle.session() else {
-            return;
-        };
-        let timeout = session.shared().drop_timeout();
-        #[cfg(feature = "std")]
-        if session.shared().waits_on_drop() {
-            // Where blocking is not safe this fails, but the stop has begun.
-            let _ = self.handle.stop_blocking(timeout);
-        } else {
-            Wait::for_stop(session, timeout);
-        }
-        #[cfg(not(feature = "std"))]
-        Wait::for_stop(session, timeout);
-        let shared = session.shared();
-        if shared.with(|engine| engine.is_unattended()) == Ok(true) {
-            shared.report(session.now(), true);
-        }
-        #[cfg(feature = "std")]
-        shared.disown();
+        self.owner.handle()
     }
 }
 

@@ -48,6 +48,7 @@ mod hook;
 mod hook_waits;
 mod host;
 mod memory;
+mod owner;
 mod refusals;
 mod resilience;
 mod scarcity;
