@@ -13,6 +13,7 @@ use std::{collections::HashMap, time::Instant};
 use http::HeaderMap;
 use serde_json::{Value, value::RawValue};
 
+use super::super::wire::calls::{CallEvent, Calls};
 use super::super::wire::checked::{Checked, CheckedEvent, EventKind};
 use super::super::wire::json::{self, Object};
 use super::super::wire::violation::{Place, Violation};
@@ -186,6 +187,7 @@ pub struct SessionRecord {
     has_failed: bool,
     /// It has ended, and not by a fatal exception.
     is_over: bool,
+    calls: Calls,
     run: u32,
     /// Its estimated memory, if that is bounded, and when it was changed last.
     pub(super) cost: usize,
@@ -204,6 +206,8 @@ pub(super) struct OrderRules {
     pub(super) ends_once: bool,
     /// A new event's index is greater than all earlier ones.
     pub(super) increases: bool,
+    /// A call has one start and, after it, one end.
+    pub(super) pairs_calls: bool,
 }
 
 impl SessionRecord {
@@ -304,6 +308,10 @@ impl SessionRecord {
                 && !self.has_failed
                 && self.has_predecessor(new, event.index);
             self.has_ended |= event.kind == EventKind::SessionEnd;
+            if let Some(call) = CallEvent::read(&event.json) {
+                // Known to be in order, or not expected to be.
+                let _ = self.calls.note(call);
+            }
             self.indices.insert(event.id.clone(), event.index);
         }
         let last = self.events.last().map(|event| event.index);
@@ -334,6 +342,7 @@ impl SessionRecord {
         let mut new = Vec::with_capacity(events.len());
         let (mut has_ended, mut is_over) = (self.has_ended, self.is_over);
         let mut has_failed = self.has_failed;
+        let mut calls = Calls::default();
         for (at, event) in events.iter().enumerate() {
             let place = Place::Event(at);
             if self.check_duplicate(event, place)? {
@@ -346,6 +355,12 @@ impl SessionRecord {
             let is_second = has_ended && event.kind == EventKind::SessionEnd;
             if rules.ends_once && is_second || rules.nothing_after_end && is_over {
                 return Err(place.violation("event", "follows the SESSION_END"));
+            }
+            if rules.pairs_calls
+                && let Some(call) = CallEvent::read(&event.json)
+                && let Err(problem) = calls.note_after(&self.calls, call)
+            {
+                return Err(place.violation("event_data.metadata.call", problem));
             }
             let is_end = event.kind == EventKind::SessionEnd;
             has_failed |= event.is_failure();

@@ -101,6 +101,7 @@ impl Rules {
             nothing_after_end: is_strict && !self.events_after_end,
             ends_once: is_strict,
             increases: is_strict && !self.late_events,
+            pairs_calls: is_strict && !self.late_events,
         }
     }
 }

@@ -3,7 +3,9 @@
 use super::failure::Failure;
 use super::url::PATH;
 use super::{HttpClient, HttpError};
-use crate::bus::{Bus, HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, Pair, Value};
+use crate::bus::{
+    Bus, Calls, HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, Pair, Value,
+};
 use crate::session::Handle;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -28,7 +30,8 @@ use std::time::{Instant as SystemInstant, SystemTime, UNIX_EPOCH};
 ///
 /// A response of any status is a `stop`, with `result` `ok` below 400 and `error` from 400. A request without a
 /// response is an `exception`, with a `kind` of `error`, `timeout`, `cancelled` (the request's future was dropped) or
-/// `panic`, and a short fixed `reason`. Durations are measured by the session's clock. Events never contain a query
+/// `panic`, and a short fixed `reason`. Start and end of a request have the same number in `call`; the calls of a
+/// session are numbered from 0, whatever makes them. Durations are measured by the session's clock. Events never contain a query
 /// string, header, userinfo, host or error text: any of them may hold secrets. While no handler is attached to the bus,
 /// a request costs one atomic load.
 ///
@@ -52,6 +55,7 @@ pub struct HttpEvents(Option<Arc<Inner>>);
 struct Inner {
     bus: Bus,
     session_id: Box<str>,
+    calls: Calls,
     time: TimeSource,
 }
 
@@ -88,6 +92,7 @@ impl HttpEvents {
         Self(Some(Arc::new(Inner {
             bus: bus.clone(),
             session_id: session_id.into(),
+            calls: bus.calls(session_id),
             time: TimeSource::Session(session.clone()),
         })))
     }
@@ -98,6 +103,7 @@ impl HttpEvents {
         Self(Some(Arc::new(Inner {
             bus: bus.clone(),
             session_id: session_id.into(),
+            calls: bus.calls(session_id),
             time: TimeSource::System,
         })))
     }
@@ -163,6 +169,7 @@ struct Call {
     inner: Arc<Inner>,
     method_and_path: String,
     method_len: usize,
+    number: u64,
     started: Moment,
     retry_count: u32,
 }
@@ -219,12 +226,12 @@ impl Call {
             inner: Arc::clone(inner),
             method_and_path,
             method_len: method.len(),
+            number: inner.calls.next(),
             started,
             retry_count: 0,
         };
         let measurements = [("system_time", nanos(since_epoch))];
-        let [method, path, session] = call.metadata();
-        let metadata = [method, path, session];
+        let metadata = call.metadata();
         call.inner
             .bus
             .execute(HTTP_REQUEST_START, &measurements, &metadata);
@@ -234,13 +241,14 @@ impl Call {
     fn stop(self, status: u16) {
         let result = if status < 400 { "ok" } else { "error" };
         let measurements = [("duration", nanos(self.inner.elapsed(self.started)))];
-        let [method, path, session] = self.metadata();
+        let [method, path, call, session] = self.metadata();
         let metadata = [
             method,
             path,
             ("status", status.into()),
             ("result", result.into()),
             ("retry_count", self.retry_count.into()),
+            call,
             session,
         ];
         let bus = &self.inner.bus;
@@ -249,23 +257,25 @@ impl Call {
 
     fn exception(self, kind: &str, reason: &str) {
         let measurements = [("duration", nanos(self.inner.elapsed(self.started)))];
-        let [method, path, session] = self.metadata();
+        let [method, path, call, session] = self.metadata();
         let metadata = [
             method,
             path,
             ("kind", kind.into()),
             ("reason", reason.into()),
+            call,
             session,
         ];
         let bus = &self.inner.bus;
         bus.execute(HTTP_REQUEST_EXCEPTION, &measurements, &metadata);
     }
 
-    fn metadata(&self) -> [Pair<'_>; 3] {
+    fn metadata(&self) -> [Pair<'_>; 4] {
         let (method, path) = self.method_and_path.split_at(self.method_len);
         [
             ("method", method.into()),
             ("path", path.into()),
+            ("call", self.number.into()),
             ("session_id", Value::Str(&self.inner.session_id)),
         ]
     }

@@ -1,5 +1,6 @@
 //! What must hold exactly without faults, whatever happened before: the end of every workload checks it.
 
+mod calls;
 mod ends;
 mod looks;
 mod outages;
@@ -50,6 +51,8 @@ pub(super) async fn check(env: &Env, options: &Options) {
 
     open().sends_the_queue_on_drop().await;
     open().drops_the_queue_at_the_drop_timeout().await;
+
+    calls::check(env, options).await;
 
     // One of these for each seed, by a stream of its own: thousands of seeds must stay quick.
     match Rng::stream(env.0.seed, 9).below(6) {

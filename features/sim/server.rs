@@ -4,6 +4,8 @@ use super::hash::{hash, mix};
 use super::reply::Reply;
 use super::scan::{ScannedEvent, check_strictly, scan, session_id};
 use crate::time::Instant;
+use crate::wire::calls::{CallEvent, Calls};
+use crate::wire::{self, Mode};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -44,6 +46,8 @@ pub(super) struct Record {
     pause: Option<(u64, Instant)>,
     /// The hash of each unconfirmed body, by idempotency key.
     unconfirmed: BTreeMap<String, u64>,
+    /// The HTTP calls of the application.
+    calls: Calls,
 }
 
 #[derive(Default)]
@@ -73,6 +77,9 @@ pub(super) struct Inspected {
     events: Vec<ScannedEvent>,
     pub(super) hash: u64,
 }
+
+/// Part of the name of each event that this crate makes by itself, and that is read.
+const MARK: &[u8] = b"\"tinkex.";
 
 /// Smaller bodies are all checked strictly.
 const SMALL_BODY_BYTES: usize = 2_048;
@@ -174,8 +181,16 @@ impl Server {
         if let Some(bodies) = &mut self.bodies {
             bodies.extend_from_slice(body);
         }
+        let has_marks = memchr::memmem::find(body, MARK).is_some();
+        let checked = has_marks.then(|| wire::check(body, Mode::Strict).ok());
+        let mut texts = checked.flatten().into_iter().flat_map(|body| body.events);
         for event in &request.events {
-            if let Err(violation) = record.store(*event, is_replay) {
+            let text = texts.next();
+            let stored = record.store(*event, is_replay).and_then(|is_new| {
+                let text = text.filter(|_| is_new);
+                text.map_or(Ok(()), |event| record.read(event.json()))
+            });
+            if let Err(violation) = stored {
                 let session = &request.session;
                 self.violations.push(format!(
                     "session {session}, index {}: {violation}",
@@ -231,7 +246,13 @@ impl Record {
         }
     }
 
-    fn store(&mut self, event: ScannedEvent, is_replay: bool) -> Result<(), &'static str> {
+    /// Reads a new event that this crate has made.
+    fn read(&mut self, json: &str) -> Result<(), &'static str> {
+        CallEvent::read(json).map_or(Ok(()), |call| self.calls.note(call))
+    }
+
+    /// Returns whether the event is new.
+    fn store(&mut self, event: ScannedEvent, is_replay: bool) -> Result<bool, &'static str> {
         let index = u32::try_from(event.index).map_err(|_| "the index is too large")? as usize;
         if let Some(Some(stored)) = self.events.get(index) {
             self.duplicates += 1;
@@ -242,7 +263,7 @@ impl Record {
                 StoredEvent { is_confirmed, .. } if *is_confirmed && !is_replay => {
                     Err("sent again after it was confirmed")
                 }
-                _ => Ok(()),
+                _ => Ok(false),
             };
         }
         if index < self.events.len() {
@@ -276,7 +297,12 @@ impl Record {
             is_confirmed: false,
         }));
         self.distinct += 1;
-        Ok(())
+        Ok(true)
+    }
+
+    /// How many of the application's HTTP calls have ended, and how many have not.
+    pub(super) fn calls(&self) -> (usize, usize) {
+        self.calls.counts()
     }
 
     /// One more than the highest index.
@@ -320,7 +346,7 @@ mod tests {
                 kind,
                 is_failure,
             };
-            record.store(event, false)
+            record.store(event, false).map(drop)
         })
     }
 

@@ -10,6 +10,7 @@
     )
 )]
 
+pub(crate) mod calls;
 pub(crate) mod check;
 pub(crate) mod checked;
 pub(crate) mod form;

@@ -21,11 +21,13 @@
 //! Names are dotted words. Measurements hold what was measured, metadata what it was measured on. Both are borrowed, so
 //! executing an event allocates nothing.
 
+mod calls;
 mod events;
 mod logger;
 mod queue_state;
 pub(crate) mod value;
 
+pub(crate) use calls::Calls;
 pub use events::EventNames;
 pub use queue_state::{QueueState, QueueStateChange, QueueStateObserver, QueueStateTracker};
 pub use value::{Event, Pair, Value, Values};
@@ -38,6 +40,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use calls::Sequences;
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,17 +48,18 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(feature = "std")]
 use crate::sys::fork::PerProcess;
 
-/// A request starts: measurement `system_time` (nanoseconds since the Unix epoch); metadata `method`, `path`,
-/// `session_id`.
+/// A request starts: measurement `system_time` (nanoseconds since the Unix epoch); metadata `method`, `path`, `call`,
+/// `session_id`. `call` numbers the session's calls from 0: the one end of this request, a stop or an exception, has the
+/// same.
 pub const HTTP_REQUEST_START: &str = "tinkex.http.request.start";
 /// A request got a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `status`, `result` (`ok`
-/// or `error`), `retry_count`, `session_id`.
+/// or `error`), `retry_count`, `call`, `session_id`.
 pub const HTTP_REQUEST_STOP: &str = "tinkex.http.request.stop";
-/// A request failed without a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `kind`,
-/// `reason`, `session_id`.
+/// A request failed without a response, or was given up: measurement `duration` (nanoseconds); metadata `method`,
+/// `path`, `kind`, `reason`, `call`, `session_id`.
 pub const HTTP_REQUEST_EXCEPTION: &str = "tinkex.http.request.exception";
-/// A request's queue state changed: measurement `queue_depth`, if the backend gives one; metadata `from`, `to`, `reason`, `request_id`,
-/// `session_id`.
+/// A request's queue state changed: measurement `queue_depth`, if the backend gives one; metadata `from`, `to`, `reason`,
+/// `request_id`, `call` (the same in all changes of this request, in one sequence with HTTP requests), `session_id`.
 pub const QUEUE_STATE_CHANGE: &str = "tinkex.queue.state_change";
 /// A handler panicked and was detached: metadata `handler_id`, `event`.
 pub const HANDLER_FAILURE: &str = "tinkex.handler.failure";
@@ -79,6 +83,7 @@ struct Inner {
     attached: AtomicUsize,
     /// In order of attachment. Replaced, never modified: handlers are called outside the lock.
     handlers: Lock<Handlers>,
+    calls: Sequences,
     fork: Fork,
 }
 
@@ -100,6 +105,7 @@ impl Bus {
         Self(Arc::new(Inner {
             attached: AtomicUsize::new(0),
             handlers: Lock::new(Arc::new([])),
+            calls: Sequences::new(),
             fork: Fork::here(),
         }))
     }

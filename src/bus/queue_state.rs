@@ -1,6 +1,6 @@
 //! The queue state of requests at the backend: each change of state or reason is reported once.
 
-use super::{Bus, QUEUE_STATE_CHANGE, Value};
+use super::{Bus, Calls, QUEUE_STATE_CHANGE, Value};
 use crate::sys::lock::Lock;
 use crate::sys::panics;
 use alloc::boxed::Box;
@@ -65,6 +65,9 @@ impl fmt::Display for QueueState {
 pub struct QueueStateChange<'a> {
     /// The request's id.
     pub request_id: &'a str,
+    /// The number of the request, the same in all its changes: calls of a session are numbered from 0, HTTP requests
+    /// included.
+    pub call: u64,
     /// The state before; [`QueueState::Unknown`] for a request not seen before.
     pub from: QueueState,
     /// The state now.
@@ -102,6 +105,7 @@ impl<F: Fn(&QueueStateChange<'_>) + Send + Sync + 'static> QueueStateObserver fo
 pub struct QueueStateTracker {
     bus: Option<Bus>,
     session_id: Box<str>,
+    calls: Calls,
     observer: Option<Box<dyn QueueStateObserver>>,
     capacity: usize,
     seen: Lock<Seen>,
@@ -118,6 +122,7 @@ struct Seen {
 struct Last {
     state: QueueState,
     reason: Option<Box<str>>,
+    call: u64,
     at: u64,
 }
 
@@ -132,9 +137,11 @@ impl QueueStateTracker {
     }
 
     pub(crate) fn with(bus: Option<Bus>, session_id: &str) -> Self {
+        let calls = bus.as_ref().map(|bus| bus.calls(session_id));
         Self {
             bus,
             session_id: session_id.into(),
+            calls: calls.unwrap_or_default(),
             observer: None,
             capacity: Self::CAPACITY,
             seen: Lock::new(Seen::default()),
@@ -166,14 +173,15 @@ impl QueueStateTracker {
         reason: Option<&str>,
         queue_depth: Option<u64>,
     ) -> bool {
-        let from = self
+        let change = self
             .seen
-            .with(|seen| seen.change(request_id, state, reason, self.capacity));
-        let Some(from) = from else {
+            .with(|seen| seen.change(request_id, state, reason, self));
+        let Some((from, call)) = change else {
             return false;
         };
         self.report(&QueueStateChange {
             request_id,
+            call,
             from,
             to: state,
             reason,
@@ -197,6 +205,7 @@ impl QueueStateTracker {
                 ("to", Value::Str(change.to.as_str())),
                 ("reason", change.reason.into()),
                 ("request_id", change.request_id.into()),
+                ("call", change.call.into()),
                 ("session_id", Value::Str(&self.session_id)),
             ];
             bus.execute(QUEUE_STATE_CHANGE, &measurements[..known], &metadata);
@@ -213,14 +222,14 @@ impl QueueStateTracker {
 }
 
 impl Seen {
-    /// Records an observation. Returns the state before, if this is a change.
+    /// Records an observation. Returns the state before and the number of the request, if this is a change.
     fn change(
         &mut self,
         request_id: &str,
         state: QueueState,
         reason: Option<&str>,
-        capacity: usize,
-    ) -> Option<QueueState> {
+        tracker: &QueueStateTracker,
+    ) -> Option<(QueueState, u64)> {
         self.now += 1;
         let at = self.now;
         if let Some(last) = self.requests.get_mut(request_id) {
@@ -231,16 +240,21 @@ impl Seen {
             if last.reason.as_deref() != reason {
                 last.reason = reason.map(Into::into);
             }
-            return Some(core::mem::replace(&mut last.state, state));
+            return Some((core::mem::replace(&mut last.state, state), last.call));
         }
-        if self.requests.len() >= capacity {
+        if self.requests.len() >= tracker.capacity {
             self.evict_oldest();
         }
         let is_change = state != QueueState::Unknown || reason.is_some();
-        let reason = reason.map(Into::into);
-        self.requests
-            .insert(request_id.into(), Last { state, reason, at });
-        is_change.then_some(QueueState::Unknown)
+        let call = tracker.calls.next();
+        let last = Last {
+            state,
+            reason: reason.map(Into::into),
+            call,
+            at,
+        };
+        self.requests.insert(request_id.into(), last);
+        is_change.then_some((QueueState::Unknown, call))
     }
 
     fn evict_oldest(&mut self) {
@@ -324,7 +338,7 @@ mod tests {
         assert_eq!(lines.len(), 6);
         assert_eq!(
             lines[2],
-            r#"[{"queue_depth":3},{"from":"paused_capacity","to":"paused_capacity","reason":"full","request_id":"r","session_id":"s"}]"#
+            r#"[{"queue_depth":3},{"from":"paused_capacity","to":"paused_capacity","reason":"full","request_id":"r","call":0,"session_id":"s"}]"#
         );
         let observed = observed.lock().unwrap();
         assert_eq!(observed[0], "r: unknown to active");
@@ -340,6 +354,27 @@ mod tests {
         tracker.finish("a");
         assert!(tracker.observe("a", Active, None, None));
         tracker.finish("unknown");
+    }
+
+    #[test]
+    fn all_changes_of_a_request_carry_its_number_and_another_request_has_the_next() {
+        let numbers = Arc::new(Mutex::new(Vec::new()));
+        let note = Arc::clone(&numbers);
+        let (tracker, _) = tracker();
+        let tracker = tracker.observer(move |change: &QueueStateChange<'_>| {
+            note.lock().unwrap().push(change.call);
+        });
+        for (id, state) in [
+            ("a", Active),
+            ("b", Active),
+            ("a", PausedCapacity),
+            ("b", Unknown),
+        ] {
+            assert!(tracker.observe(id, state, None, None));
+        }
+        tracker.finish("a");
+        tracker.observe("a", Active, None, None);
+        assert_eq!(*numbers.lock().unwrap(), [0, 1, 0, 1, 2]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A session on its bus: takes the session's own events until the session stops.
 
 use crate::bus::value::Without;
-use crate::bus::{AttachError, Bus, Event, EventNames, Handler, HandlerId, Values};
+use crate::bus::{AttachError, Bus, Calls, Event, EventNames, Handler, HandlerId, Values};
 use crate::event::severity::Severity;
 use crate::sys::lock::Lock;
 use alloc::boxed::Box;
@@ -16,12 +16,15 @@ const SESSION_ID: &str = "session_id";
 /// A session's bus and its handler there.
 pub(crate) struct OnBus {
     bus: Option<Bus>,
+    /// Keeps the numbers of the session's calls unique as long as it exists.
+    _calls: Option<Calls>,
     handler: Lock<Option<Arc<Handler>>>,
 }
 
 impl OnBus {
-    pub(crate) fn new(bus: Option<Bus>) -> Self {
+    pub(crate) fn new(bus: Option<Bus>, session_id: &str) -> Self {
         Self {
+            _calls: bus.as_ref().map(|bus| bus.calls(session_id)),
             bus,
             handler: Lock::new(None),
         }

@@ -76,6 +76,8 @@ impl Shared {
         body_prefix_len: usize,
     ) -> Self {
         let data_limits = options.data_limits();
+        #[cfg(has_arc)]
+        let on_bus = OnBus::new(parts.bus, parts.identity.id());
         Self {
             body_prefix_len,
             identity: parts.identity,
@@ -91,7 +93,7 @@ impl Shared {
             observer: parts.observer,
             errors: parts.errors,
             #[cfg(has_arc)]
-            on_bus: OnBus::new(parts.bus),
+            on_bus,
             #[cfg(feature = "alloc")]
             spawner: parts.spawner,
         }

@@ -137,7 +137,7 @@ fn a_queue_state_change_reaches_the_session() {
     assert_eq!(events.len(), 1);
     assert_eq!(events[0]["event_name"], "tinkex.queue.state_change");
     let metadata = json!({
-        "from": "unknown", "to": "paused_capacity", "reason": "no room", "request_id": "r",
+        "from": "unknown", "to": "paused_capacity", "reason": "no room", "request_id": "r", "call": 0,
     });
     assert_eq!(
         events[0]["event_data"],

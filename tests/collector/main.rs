@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod binary;
+mod calls;
 mod client;
 mod guests;
 mod replies;

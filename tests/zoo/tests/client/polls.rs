@@ -79,11 +79,13 @@ fn a_queued_request_is_polled_again_and_its_state_is_reported<W: Stack>() {
         .collect();
     assert_eq!(iterations, [0, 1, 2, 3, 4, 5]);
     let changes = data_of(&site.close(), "tinkex.queue.state_change");
+    let calls = changes.clone();
     let changes: Vec<_> = changes
         .iter()
         .map(|change| {
             let metadata = &change["metadata"];
             assert_eq!(metadata["request_id"], "request-1");
+            assert_eq!(metadata["call"], calls[0]["metadata"]["call"]);
             (metadata["to"].clone(), metadata["reason"].clone())
         })
         .collect();

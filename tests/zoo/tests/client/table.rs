@@ -2,7 +2,7 @@
 
 use crate::runtimes::{Site, ThreadUreq, data_of, site};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tinkex_telemetry::client::{
     AdamParams, Datum, LoraConfig, LossFn, ModelInput, SampleRequest, SamplingParams,
@@ -73,6 +73,12 @@ impl CallReport {
         let stops = data_of(&session, "tinkex.http.request.stop");
         let count = |events: &[Value]| events.iter().map(path).filter(is_caused_by_call).count();
         assert_eq!(count(&starts), count(&stops));
+        let numbers = |events: &[Value]| -> BTreeSet<u64> {
+            let numbers = events.iter().map(|event| &event["metadata"]["call"]);
+            numbers.map(|call| call.as_u64().unwrap()).collect()
+        };
+        assert_eq!(numbers(&starts).len(), starts.len());
+        assert!(numbers(&stops).is_subset(&numbers(&starts)));
         let names = starts[before.0..]
             .iter()
             .map(path)

@@ -267,8 +267,29 @@ fn every_way_emits_a_start_and_one_end_for_each_request() {
             assert!(short[1].starts_with(&end), "{name}: {}", short[1]);
             let expected = path.strip_prefix('/').and_then(|path| path.parse().ok());
             assert_eq!(status, expected, "{name}");
+            assert_eq!(recorded.open(), 0, "{name}: a call without an end");
         }
     });
+}
+
+#[test]
+fn requests_under_way_at_the_same_time_are_told_apart_by_their_numbers() {
+    let recorded = RecordedEvents::new();
+    // The same session, from two places in the program.
+    let (events, others) = (recorded.events(), recorded.events());
+    let calls: Vec<_> = (0..4)
+        .map(|n| match n % 2 {
+            0 => events.start("GET", "/same"),
+            _ => others.start("GET", "/same"),
+        })
+        .collect();
+    assert_eq!(recorded.take().len(), 4);
+    for (left, call) in calls.into_iter().rev().enumerate() {
+        call.stop(200);
+        let end = recorded.take();
+        assert_eq!(end[0][2]["call"], 3 - left);
+        assert_eq!(recorded.open(), 3 - left);
+    }
 }
 
 #[test]
@@ -295,6 +316,7 @@ fn a_request_dropped_half_way_is_cancelled() {
         });
         let cancelled = "GET /stall: cancelled: the request was dropped before its response";
         assert_eq!(recorded.short(), ["GET /stall", cancelled], "{name}");
+        assert_eq!(recorded.open(), 0, "{name}: a call without an end");
     });
 }
 

@@ -1,9 +1,10 @@
 //! A bus that records its events.
 
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use serde_json::{Value, json};
 use std::sync::Mutex;
-use tinkex_telemetry::bus::{Bus, Event, EventNames};
+use tinkex_telemetry::bus::{Bus, Event, EventNames, HTTP_REQUEST_START};
 use tinkex_telemetry::http::HttpEvents;
 
 pub(crate) const SESSION: &str = "recorded";
@@ -13,6 +14,27 @@ pub(crate) const SESSION: &str = "recorded";
 pub(crate) struct RecordedEvents {
     pub(crate) bus: Bus,
     all: Arc<Mutex<Vec<Value>>>,
+    pairs: Arc<Mutex<Pairs>>,
+}
+
+/// The calls so far, by number.
+#[derive(Default)]
+struct Pairs {
+    started: u64,
+    open: BTreeSet<u64>,
+}
+
+impl Pairs {
+    fn note(&mut self, event: &Value) {
+        let number = event[2]["call"].as_u64().expect("a number");
+        if event[0] == HTTP_REQUEST_START {
+            assert_eq!(number, self.started, "each call has the next number");
+            self.started += 1;
+            self.open.insert(number);
+        } else {
+            assert!(self.open.remove(&number), "the end of no call: {event}");
+        }
+    }
 }
 
 impl RecordedEvents {
@@ -20,6 +42,7 @@ impl RecordedEvents {
         let recorded = Self {
             bus: Bus::new(),
             all: Arc::default(),
+            pairs: Arc::default(),
         };
         let all = Arc::clone(&recorded.all);
         let record = move |event: &Event<'_>| {
@@ -37,9 +60,17 @@ impl RecordedEvents {
         HttpEvents::on(&self.bus, SESSION)
     }
 
-    /// The events since the last call.
+    /// The events since the last call, of which each end has the number of a start before it.
     pub(crate) fn take(&self) -> Vec<Value> {
-        core::mem::take(&mut self.all.lock().expect("no panic"))
+        let events = core::mem::take(&mut *self.all.lock().expect("no panic"));
+        let mut pairs = self.pairs.lock().expect("no panic");
+        events.iter().for_each(|event| pairs.note(event));
+        events
+    }
+
+    /// How many requests have started and not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.pairs.lock().expect("no panic").open.len()
     }
 
     /// The events since the last call, in short: `GET /ok`, `GET /ok: 200 ok`, `GET /x: error: connection refused`.
