@@ -1,6 +1,7 @@
 //! One HTTP exchange with the backend: headers, deadline, HTTP events.
 
 use super::error::{ClientError, Result};
+use super::exchange_report::ExchangeReport;
 use super::io::{Boxed, Io, with_deadline};
 use crate::features::http::{
     Api as Endpoint, Failure, HttpError, HttpEvents, ResponseBounds, RetryCount, printable,
@@ -58,6 +59,8 @@ pub(super) struct Call {
     pub(super) timeout: Duration,
     /// How long it is retried.
     pub(super) patience: Duration,
+    /// The longest wait between two attempts.
+    pub(super) max_wait: Duration,
     /// How much of the response is read, in bytes.
     pub(super) max_bytes: usize,
     /// The idempotency key, the same in every attempt.
@@ -198,22 +201,29 @@ impl Api {
     ///
     /// Dropping the future cancels the exchange.
     pub(super) async fn exchange(&self, call: &Call, retries: u32) -> Exchanged {
+        self.exchange_in(call, retries, &mut ExchangeReport::default())
+            .await
+    }
+
+    /// [`exchange`](Self::exchange), reported as one request with all others for which `report` is kept.
+    pub(super) async fn exchange_in(
+        &self,
+        call: &Call,
+        retries: u32,
+        report: &mut ExchangeReport,
+    ) -> Exchanged {
         let _permit = match call.is_urgent {
             true => None,
             false => Some(self.permit().await),
         };
         let mut request = self.request(call);
         request.extensions_mut().insert(RetryCount(retries));
-        let reported = self
-            .events
-            .get()
-            .map(|events| events.start_request(&request));
+        report.begin(self.events.get(), &request);
         let outcome = with_deadline(self.sleep(call.timeout), self.io.send(request)).await;
-        match (&outcome, reported) {
-            (Some(Ok(response)), Some(reported)) => reported.stop(response.status().as_u16()),
-            (Some(Err(error)), Some(reported)) => reported.fail(error.failure()),
-            (None, Some(reported)) => reported.fail(Failure::TIMEOUT),
-            (_, None) => {}
+        match &outcome {
+            Some(Ok(response)) => report.responded(response.status().as_u16()),
+            Some(Err(error)) => report.fail(error.failure()),
+            None => report.fail(Failure::TIMEOUT),
         }
         match outcome {
             Some(result) => result.map_err(NoResponse::Http),

@@ -2,6 +2,7 @@
 
 use super::api::{Api, Call, Exchanged, Headers, MAX_BYTES, MAX_SMALL_BYTES, NoResponse};
 use super::error::{ClientError, Result};
+use super::memory;
 use crate::event::StatusError;
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -18,9 +19,13 @@ const MAX_RETRY_TIME: Duration = Duration::from_secs(5 * 60);
 /// The deadline of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The longest wait between two attempts.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
 /// The wait before the next attempt, after `failures` earlier ones in a row: 1 s, doubled each time, at most 30 s.
 pub(super) fn backoff(failures: u32) -> Duration {
-    Duration::from_secs(1_u64.checked_shl(failures).unwrap_or(30).clamp(1, 30))
+    let wait = Duration::from_secs(1_u64.checked_shl(failures).unwrap_or(u64::MAX).max(1));
+    wait.min(MAX_WAIT)
 }
 
 /// Holds back all samples of a client after the backend has refused one with a 429.
@@ -84,21 +89,23 @@ impl Next {
 struct Retries {
     started: Instant,
     patience: Duration,
+    max_wait: Duration,
     failures: u32,
 }
 
 impl Retries {
-    const fn starting(now: Instant, patience: Duration) -> Self {
+    const fn starting(now: Instant, call: &Call) -> Self {
         Self {
             started: now,
-            patience,
+            patience: call.patience,
+            max_wait: call.max_wait,
             failures: 0,
         }
     }
 
     /// The wait before the next attempt; `None` if it would exceed the call's patience.
     fn next_wait(&mut self, now: Instant) -> Option<Duration> {
-        let wait = backoff(self.failures);
+        let wait = backoff(self.failures).min(self.max_wait);
         self.failures += 1;
         let elapsed = now.saturating_duration_since(self.started);
         (elapsed + wait <= self.patience).then_some(wait)
@@ -133,6 +140,7 @@ impl Call {
             headers: Headers::None,
             timeout: TIMEOUT,
             patience: MAX_RETRY_TIME,
+            max_wait: MAX_WAIT,
             max_bytes: MAX_SMALL_BYTES,
             key: Some(api.new_key()),
             is_urgent: false,
@@ -149,6 +157,7 @@ impl Call {
             headers: Headers::None,
             timeout: TIMEOUT,
             patience: MAX_RETRY_TIME,
+            max_wait: MAX_WAIT,
             max_bytes: MAX_SMALL_BYTES,
             key: None,
             is_urgent: false,
@@ -163,7 +172,7 @@ impl Api {
         call: &Call,
         backpressure: Option<&Backpressure>,
     ) -> Result<Bytes> {
-        let (mut retries, mut attempts) = (Retries::starting(self.now(), call.patience), 0);
+        let (mut retries, mut attempts) = (Retries::starting(self.now(), call), 0);
         loop {
             if let Some(backpressure) = backpressure {
                 backpressure.wait(self).await;
@@ -182,7 +191,7 @@ impl Api {
             match (next, backpressure) {
                 (Next::HoldBack, Some(backpressure)) => {
                     backpressure.hold_back(now, call.body.len());
-                    retries = Retries::starting(now, call.patience);
+                    retries = Retries::starting(now, call);
                 }
                 (Next::Retry, _) => match retries.next_wait(now) {
                     Some(wait) => self.sleep(wait).await,
@@ -215,8 +224,10 @@ impl Api {
 
 /// Parses the result of a call. The error contains no text of serde's, which may quote values of the response.
 pub(super) fn parse<T: DeserializeOwned>(call: &'static str, body: &[u8]) -> Result<T> {
-    serde_json::from_slice(body).map_err(|error| {
+    let (parsed, is_exceeded) = memory::bounded(body.len(), || serde_json::from_slice(body));
+    parsed.map_err(|error: serde_json::Error| {
         let what = match error.classify() {
+            _ if is_exceeded => "its values take more memory than itself",
             serde_json::error::Category::Data => "a key is missing, or has another type",
             _ if body.len() >= MAX_BYTES => "it is longer than 64 MiB",
             _ if body.len() >= MAX_SMALL_BYTES => "it is longer than 1 MiB",
@@ -272,7 +283,7 @@ mod tests {
     fn retries_end_before_the_wait_that_would_exceed_five_minutes() {
         let start = Instant::from_micros(7);
         let at = |seconds| start.checked_add(Duration::from_secs(seconds)).unwrap();
-        let mut retries = Retries::starting(start, MAX_RETRY_TIME);
+        let mut retries = Retries::starting(start, &Call::get("", ""));
         assert_eq!(retries.next_wait(at(0)), Some(Duration::from_secs(1)));
         assert_eq!(retries.next_wait(at(298)), Some(Duration::from_secs(2)));
         assert_eq!(retries.next_wait(at(297)), None);

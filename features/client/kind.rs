@@ -1,5 +1,7 @@
 //! The kinds of requests whose result is polled for.
 
+use super::api::{MAX_BYTES, MAX_SMALL_BYTES};
+
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
@@ -39,6 +41,14 @@ impl RequestKind {
             Self::SaveWeights => "save_weights",
             Self::SaveWeightsForSampler => "save_weights_for_sampler",
             Self::LoadWeights => "load_weights",
+        }
+    }
+
+    /// How much of its result is read, in bytes: only those with tokens or tensors are large.
+    pub(super) const fn max_bytes(self) -> usize {
+        match self {
+            Self::Sample | Self::Forward | Self::ForwardBackward => MAX_BYTES,
+            _ => MAX_SMALL_BYTES,
         }
     }
 

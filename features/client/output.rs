@@ -1,5 +1,6 @@
 //! The results of calls.
 
+use super::memory::decode;
 use super::tensor::TensorData;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -35,13 +36,21 @@ pub struct SupportedModel {
 #[non_exhaustive]
 pub struct Sampled {
     /// The sequences, as many as requested.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "decode")]
     pub sequences: Vec<Sequence>,
     /// The log probability of each token of the prompt, if requested; the first has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "decode",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub prompt_logprobs: Option<Vec<Option<f32>>>,
     /// The most probable tokens at each position of the prompt, if requested; the first has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "decode",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub topk_prompt_logprobs: Option<Vec<Option<TopTokens>>>,
 }
 
@@ -53,9 +62,14 @@ pub type TopTokens = Vec<(u32, f32)>;
 #[non_exhaustive]
 pub struct Sequence {
     /// The tokens.
+    #[serde(deserialize_with = "decode")]
     pub tokens: Vec<u32>,
     /// The log probability of each token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "decode",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub logprobs: Option<Vec<f32>>,
     /// The reason why it ended.
     #[serde(default)]
@@ -86,10 +100,10 @@ pub struct ForwardBackward {
     #[serde(default)]
     pub loss_fn_output_type: String,
     /// The outputs of the loss function for each datum, by name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "decode")]
     pub loss_fn_outputs: Vec<BTreeMap<String, TensorData>>,
     /// Metrics of the whole pass, by names like `loss:sum`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "decode")]
     pub metrics: BTreeMap<String, f64>,
 }
 

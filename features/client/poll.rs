@@ -1,8 +1,9 @@
 //! What follows each poll for a result: decided without I/O.
 
-use super::api::MAX_BYTES;
+use super::api::{MAX_BYTES, MAX_SMALL_BYTES};
 use super::call::backoff;
 use super::error::Category;
+use super::memory;
 use super::poll_response::{PollResponse, classify};
 use crate::bus::QueueState;
 use alloc::borrow::Cow;
@@ -21,8 +22,9 @@ const HELD: Duration = Duration::from_secs(1);
 const MAX_MALFORMED: u32 = 3;
 
 /// The polls for one request's result.
-#[derive(Default)]
 pub(super) struct Poll {
+    /// How much of a response is read, in bytes.
+    max_bytes: usize,
     /// The number of polls so far.
     iteration: u32,
     /// Polls without a usable response, in a row.
@@ -33,6 +35,10 @@ pub(super) struct Poll {
     queued: u32,
     /// Responses in a row that came at once and said to poll again.
     quick: u32,
+    /// Whether the last response was held back.
+    is_held: bool,
+    /// Whether the last response was one of these.
+    is_quick: bool,
     allow_metadata_only: Option<bool>,
 }
 
@@ -61,6 +67,20 @@ pub(super) enum Next<'a> {
 }
 
 impl Poll {
+    pub(super) const fn new(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            iteration: 0,
+            failures: 0,
+            malformed: 0,
+            queued: 0,
+            quick: 0,
+            is_held: false,
+            is_quick: false,
+            allow_metadata_only: None,
+        }
+    }
+
     /// The value of `X-Tinker-Request-Iteration`.
     pub(super) const fn iteration(&self) -> u32 {
         self.iteration
@@ -85,9 +105,15 @@ impl Poll {
 
     /// Records how long the response to the next [`next`](Self::next) took.
     pub(super) fn took(&mut self, duration: Duration) {
-        if duration >= HELD {
+        self.is_held = duration >= HELD;
+        if self.is_held {
             self.quick = 0;
         }
+    }
+
+    /// Whether the last response came at once and said only to poll again: such polls are reported as one request.
+    pub(super) const fn is_quick(&self) -> bool {
+        self.is_quick
     }
 
     /// The shortest wait before the next poll: doubled with each response that comes at once.
@@ -100,6 +126,12 @@ impl Poll {
     /// Records the response to a poll, and decides what follows.
     pub(super) fn next<'a>(&mut self, status: u16, body: &'a [u8]) -> Next<'a> {
         self.iteration = self.iteration.wrapping_add(1);
+        self.is_quick = false;
+        if matches!(status, 200..300 | 400 | 408)
+            && let Err(reason) = self.check(body)
+        {
+            return Next::Invalid(reason);
+        }
         match classify(status, body) {
             PollResponse::Done(result) => Next::Done(result),
             PollResponse::TryAgain {
@@ -133,13 +165,14 @@ impl Poll {
                 self.failures += 1;
                 Next::PollAgain(backoff(self.failures - 1))
             }
-            PollResponse::Malformed => self.malformed(status, body.len()),
+            PollResponse::Malformed => self.malformed(status),
             PollResponse::Refused => Next::Refused,
         }
     }
 
     fn understood(&mut self) {
         (self.failures, self.malformed) = (0, 0);
+        self.is_quick = !self.is_held;
     }
 
     fn queue_wait(&mut self, state: QueueState) -> Duration {
@@ -152,10 +185,18 @@ impl Poll {
         }
     }
 
-    fn malformed(&mut self, status: u16, len: usize) -> Next<'static> {
-        if len >= MAX_BYTES {
-            return Next::Invalid("it is longer than 64 MiB");
+    /// Refuses a response that is as long as what is read of it, or that would be copied while it is read.
+    fn check(&self, body: &[u8]) -> Result<(), &'static str> {
+        match body.len() {
+            MAX_BYTES.. => Err("it is longer than 64 MiB"),
+            MAX_SMALL_BYTES.. if self.max_bytes == MAX_SMALL_BYTES => {
+                Err("it is longer than 1 MiB")
+            }
+            _ => memory::check(body),
         }
+    }
+
+    fn malformed(&mut self, status: u16) -> Next<'static> {
         if self.malformed < MAX_MALFORMED {
             self.malformed += 1;
             return Next::PollAgain(backoff(self.malformed - 1));
@@ -265,7 +306,7 @@ mod tests {
             (307, "", Next::Refused),
         ];
         for (status, body, expected) in rows {
-            let mut poll = Poll::default();
+            let mut poll = Poll::new(MAX_BYTES);
             let next = poll.next(status, body.as_bytes());
             assert_eq!(next, expected, "{status} {body}");
             assert_eq!(poll.iteration(), 1);
@@ -282,7 +323,7 @@ mod tests {
                 410 => Next::Resubmit,
                 _ => Next::Refused,
             };
-            assert_eq!(Poll::default().next(status, b""), expected, "{status}");
+            assert_eq!(Poll::new(MAX_BYTES).next(status, b""), expected, "{status}");
         }
     }
 
@@ -290,20 +331,20 @@ mod tests {
     fn waits_double_up_to_half_a_minute_but_not_in_a_pause() {
         let doubling = [1, 2, 4, 8, 16, 30, 30];
         for (status, body) in [(429, ""), (408, ""), (503, ""), (200, QUEUED)] {
-            assert_eq!(waits(&mut Poll::default(), status, body, 7), doubling);
+            assert_eq!(waits(&mut Poll::new(MAX_BYTES), status, body, 7), doubling);
         }
-        let mut poll = Poll::default();
+        let mut poll = Poll::new(MAX_BYTES);
         let lost = [(); 7].map(|()| poll.no_response().as_secs());
         assert_eq!((lost, poll.retries(), poll.iteration()), (doubling, 7, 7));
         for state in ["paused_capacity", "paused_rate_limit"] {
             let paused = format!(r#"{{"type":"try_again","queue_state":"{state}"}}"#);
-            assert_eq!(waits(&mut Poll::default(), 200, &paused, 3), [1, 1, 1]);
+            assert_eq!(waits(&mut Poll::new(MAX_BYTES), 200, &paused, 3), [1, 1, 1]);
         }
     }
 
     #[test]
     fn a_usable_response_resets_the_failures_but_not_the_waits_in_the_queue() {
-        let mut poll = Poll::default();
+        let mut poll = Poll::new(MAX_BYTES);
         assert_eq!(waits(&mut poll, 200, QUEUED, 2), [1, 2]);
         assert_eq!(waits(&mut poll, 503, "", 2), [1, 2]);
         assert_eq!(poll.no_response(), seconds(4));
@@ -326,7 +367,7 @@ mod tests {
         let at_once = r#"{"type":"try_again","queue_state":"active","retry_after_ms":0}"#;
         let metadata = r#"{"status":"complete_metadata"}"#;
         for (body, max_polls) in [(PENDING, 16), (metadata, 16), (at_once, 66)] {
-            let mut poll = Poll::default();
+            let mut poll = Poll::new(MAX_BYTES);
             let (mut time, mut polls) = (Duration::ZERO, 0);
             while time < seconds(60) {
                 poll.took(Duration::from_millis(1));
@@ -342,7 +383,7 @@ mod tests {
             assert!(polls <= max_polls, "{polls} polls in a minute for {body}");
         }
         // One that the backend holds back is followed by the next at once.
-        let mut poll = Poll::default();
+        let mut poll = Poll::new(MAX_BYTES);
         for _ in 0..10 {
             poll.took(seconds(30));
             assert_eq!(
@@ -358,7 +399,7 @@ mod tests {
             let body = format!(
                 r#"{{"type":"try_again","queue_state":"paused_capacity","retry_after_ms":{wait}}}"#
             );
-            let next = Poll::default().next(200, body.as_bytes());
+            let next = Poll::new(MAX_BYTES).next(200, body.as_bytes());
             assert_eq!(next, queued(PausedCapacity, None, MAX_WAIT), "{wait}");
         }
     }
@@ -367,14 +408,22 @@ mod tests {
     fn the_fourth_malformed_response_in_a_row_is_final() {
         let no_object = Next::Invalid("it is not a JSON object");
         for (last, expected) in [(400, Next::Refused), (200, no_object)] {
-            let mut poll = Poll::default();
+            let mut poll = Poll::new(MAX_BYTES);
             assert_eq!(waits(&mut poll, 200, "nonsense", 2), [1, 2]);
             assert_eq!(waits(&mut poll, 400, "", 1), [4]);
             assert_eq!(poll.next(last, b"[]"), expected);
         }
-        let long = vec![0; MAX_BYTES];
-        let too_long = Next::Invalid("it is longer than 64 MiB");
-        assert_eq!(Poll::default().next(200, &long), too_long);
-        assert_eq!(Poll::default().next(400, &long), too_long);
+        for (max_bytes, problem) in [
+            (MAX_BYTES, "it is longer than 64 MiB"),
+            (MAX_SMALL_BYTES, "it is longer than 1 MiB"),
+        ] {
+            let long = vec![0; max_bytes];
+            for status in [200, 400, 408] {
+                let next = Poll::new(max_bytes).next(status, &long);
+                assert_eq!(next, Next::Invalid(problem), "{status}");
+            }
+            let next = Poll::new(max_bytes).next(503, &long);
+            assert_eq!(next, Next::PollAgain(seconds(1)));
+        }
     }
 }

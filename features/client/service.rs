@@ -63,7 +63,7 @@ impl ServiceBuilder<(), ()> {
             sdk_version: env!("CARGO_PKG_VERSION").into(),
             observer: None,
             close_timeout: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(30),
             max_requests: 256,
             entropy: None,
             http: (),
@@ -112,7 +112,7 @@ impl<H, R> ServiceBuilder<H, R> {
     }
 
     /// Limits the duration of [`connect`](ServiceBuilder::connect), retries included. After 5 s, and then every 10 s, a
-    /// warning in the log says what it waits for. Default: 60 s.
+    /// warning in the log says what it waits for. Default: 30 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -249,6 +249,7 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
         let name = "create_session";
         let mut call = Call::post(api, name, name, &body)?;
         call.patience = self.connect_timeout;
+        call.max_wait = CONNECT_WAIT;
         call.timeout = CONNECT_ATTEMPT.min(self.connect_timeout);
         Ok(call)
     }
@@ -256,6 +257,8 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
 
 /// The deadline of one attempt to create the session, so that there is time for another.
 const CONNECT_ATTEMPT: Duration = Duration::from_secs(15);
+/// The longest wait between two attempts, so that the end of an outage is noticed within the timeout.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// When the first message about a slow connect is due, and how long after it the next.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
 const NEXT_MESSAGE: Duration = Duration::from_secs(10);

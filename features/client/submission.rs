@@ -1,8 +1,9 @@
 //! Submits requests and polls for their results.
 
-use super::api::{Api, Call, Headers, MAX_BYTES};
+use super::api::{Api, Call, Headers};
 use super::call::{Backpressure, parse};
 use super::error::{Category, ClientError, Result};
+use super::exchange_report::ExchangeReport;
 use super::kind::RequestKind;
 use super::poll::{Next, Poll};
 use super::poll_response::{PollResponse, classify};
@@ -117,11 +118,12 @@ impl Submission {
         request_id: &str,
     ) -> Result<Retrieved> {
         let name = self.kind.name();
-        let mut poll = Poll::default();
+        let mut poll = Poll::new(self.kind.max_bytes());
+        let mut report = ExchangeReport::default();
         loop {
             let call = self.poll_call(api, &poll, request_id)?;
             let started = api.now();
-            let response = match api.exchange(&call, poll.retries()).await {
+            let response = match api.exchange_in(&call, poll.retries(), &mut report).await {
                 Ok(response) => response,
                 Err(no_response) if no_response.is_retryable() => {
                     api.sleep(poll.no_response()).await;
@@ -131,7 +133,11 @@ impl Submission {
             };
             let (status, body) = (response.status().as_u16(), response.into_body());
             poll.took(api.now().saturating_duration_since(started));
-            match poll.next(status, &body) {
+            let next = poll.next(status, &body);
+            if !poll.is_quick() {
+                report.end();
+            }
+            match next {
                 Next::PollAgain(wait) => api.sleep(wait).await,
                 Next::Queued {
                     state,
@@ -162,7 +168,7 @@ impl Submission {
         let mut call = Call::post(api, self.kind.name(), "retrieve_future", &body)?;
         call.headers = Headers::Poll(poll.iteration(), self.kind.as_str());
         call.timeout = POLL_TIMEOUT;
-        call.max_bytes = MAX_BYTES;
+        call.max_bytes = self.kind.max_bytes();
         call.key = None;
         Ok(call)
     }

@@ -1,13 +1,14 @@
 //! Tensors, and the data that a model is trained on.
 
 use super::input::ModelInput;
+use super::memory::{self, Exceeded};
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use serde::de::{SeqAccess, Visitor};
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -40,7 +41,7 @@ enum Numbers {
 struct Wire {
     data: Received,
     dtype: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "memory::decode")]
     shape: Option<Vec<usize>>,
 }
 
@@ -98,64 +99,60 @@ enum Received {
 const MAX_EXACT: u64 = 1 << 24;
 
 impl Received {
-    fn push(&mut self, number: Number) {
-        match (self, number) {
+    fn push(&mut self, number: Number) -> Result<(), Exceeded> {
+        match (&mut *self, number) {
             (Self::Floats { floats, are_ints }, Number::Float(float)) => {
                 *are_ints = false;
-                grow(floats);
-                floats.push(float as f32);
+                memory::push(floats, float as f32)
             }
             (Self::Floats { floats, are_ints }, Number::Int(int))
                 if !*are_ints || int.unsigned_abs() <= MAX_EXACT =>
             {
-                grow(floats);
-                floats.push(int as f32);
+                memory::push(floats, int as f32)
             }
-            (this @ Self::Floats { .. }, Number::Int(int)) => {
-                let mut ints = core::mem::replace(this, Self::Ints(Vec::new()))
-                    .into_ints()
-                    .unwrap_or_default();
-                ints.push(int);
-                *this = Self::Ints(ints);
+            (Self::Floats { floats, .. }, Number::Int(int)) => {
+                let mut ints = converted(core::mem::take(floats), |float| float as i64)?;
+                memory::push(&mut ints, int)?;
+                *self = Self::Ints(ints);
+                Ok(())
             }
-            (Self::Ints(ints), Number::Int(int)) => {
-                grow(ints);
-                ints.push(int);
-            }
-            (this @ Self::Ints(_), Number::Float(float)) => {
-                let mut floats = core::mem::replace(this, Self::Ints(Vec::new())).into_floats();
-                floats.push(float as f32);
+            (Self::Ints(ints), Number::Int(int)) => memory::push(ints, int),
+            (Self::Ints(ints), Number::Float(float)) => {
+                let mut floats = converted(core::mem::take(ints), |int| int as f32)?;
+                memory::push(&mut floats, float as f32)?;
                 let are_ints = false;
-                *this = Self::Floats { floats, are_ints };
+                *self = Self::Floats { floats, are_ints };
+                Ok(())
             }
         }
     }
 
     /// `None` if one is not an integer.
-    fn into_ints(self) -> Option<Vec<i64>> {
+    fn into_ints(self) -> Result<Option<Vec<i64>>, Exceeded> {
         match self {
             Self::Floats {
                 floats,
                 are_ints: true,
-            } => Some(floats.into_iter().map(|float| float as i64).collect()),
-            Self::Floats { .. } => None,
-            Self::Ints(ints) => Some(ints),
+            } => converted(floats, |float| float as i64).map(Some),
+            Self::Floats { .. } => Ok(None),
+            Self::Ints(ints) => Ok(Some(ints)),
         }
     }
 
-    fn into_floats(self) -> Vec<f32> {
+    fn into_floats(self) -> Result<Vec<f32>, Exceeded> {
         match self {
-            Self::Floats { floats, .. } => floats,
-            Self::Ints(ints) => ints.into_iter().map(|int| int as f32).collect(),
+            Self::Floats { floats, .. } => Ok(floats),
+            Self::Ints(ints) => converted(ints, |int| int as f32),
         }
     }
 }
 
-/// Makes room by a quarter: doubling would leave up to half of it unused.
-fn grow<T>(items: &mut Vec<T>) {
-    if items.len() == items.capacity() {
-        items.reserve_exact((items.len() / 4).max(16));
-    }
+/// Converts numbers. Meanwhile, both forms take memory.
+fn converted<T: Copy, U>(numbers: Vec<T>, convert: impl Fn(T) -> U) -> Result<Vec<U>, Exceeded> {
+    memory::take(numbers.len() * size_of::<U>())?;
+    let converted = numbers.iter().copied().map(convert).collect();
+    memory::give_back(numbers.capacity() * size_of::<T>());
+    Ok(converted)
 }
 
 impl<'de> Deserialize<'de> for Received {
@@ -173,7 +170,11 @@ impl<'de> Deserialize<'de> for Received {
                 let (floats, are_ints) = (Vec::new(), true);
                 let mut received = Received::Floats { floats, are_ints };
                 while let Some(number) = seq.next_element()? {
-                    received.push(number);
+                    received.push(number).map_err(A::Error::custom)?;
+                }
+                match &mut received {
+                    Received::Floats { floats, .. } => memory::shrink(floats),
+                    Received::Ints(ints) => memory::shrink(ints),
                 }
                 Ok(received)
             }
@@ -187,16 +188,13 @@ impl TryFrom<Wire> for TensorData {
     type Error = String;
 
     fn try_from(wire: Wire) -> Result<Self, String> {
+        let exceeded = |exceeded: Exceeded| format!("{exceeded}");
         let tensor = match &*wire.dtype {
             "int64" => {
-                let ints = wire.data.into_ints();
+                let ints = wire.data.into_ints().map_err(exceeded)?;
                 Self::from(ints.ok_or("an int64 tensor has numbers that are not integers")?)
             }
-            "float32" => {
-                let mut floats = wire.data.into_floats();
-                floats.shrink_to_fit();
-                Self::from(floats)
-            }
+            "float32" => Self::from(wire.data.into_floats().map_err(exceeded)?),
             other => return Err(format!("unknown dtype {other:?}")),
         };
         match wire.shape {
@@ -528,8 +526,8 @@ mod tests {
             floats: Vec::new(),
             are_ints: true,
         };
-        (0..1_000_000).for_each(|_| received.push(Number::Float(0.5)));
-        let floats = received.into_floats();
+        (0..1_000_000).for_each(|_| received.push(Number::Float(0.5)).expect("no bound"));
+        let floats = received.into_floats().expect("no bound");
         assert!(
             floats.capacity() <= floats.len() * 5 / 4 + 16,
             "{}",

@@ -172,9 +172,18 @@ struct Call {
     number: u64,
     started: Moment,
     retry_count: u32,
+    /// How many polls are reported as this one request.
+    polls: u32,
 }
 
 impl HttpCall {
+    /// Counts one more poll that is reported as this request: its end has the number, from two on.
+    pub(crate) fn add_poll(&mut self) {
+        if let Some(call) = &mut self.0 {
+            call.polls = call.polls.saturating_add(1);
+        }
+    }
+
     /// Sets how many times the request was tried before.
     pub fn retry_count(mut self, count: u32) -> Self {
         if let Some(call) = &mut self.0 {
@@ -229,6 +238,7 @@ impl Call {
             number: inner.calls.next(),
             started,
             retry_count: 0,
+            polls: 1,
         };
         let measurements = [("system_time", nanos(since_epoch))];
         let metadata = call.metadata();
@@ -250,9 +260,11 @@ impl Call {
             ("retry_count", self.retry_count.into()),
             call,
             session,
+            ("polls", self.polls.into()),
         ];
+        let metadata = self.without_single_poll(&metadata);
         let bus = &self.inner.bus;
-        bus.execute(HTTP_REQUEST_STOP, &measurements, &metadata);
+        bus.execute(HTTP_REQUEST_STOP, &measurements, metadata);
     }
 
     fn exception(self, kind: &str, reason: &str) {
@@ -265,9 +277,19 @@ impl Call {
             ("reason", reason.into()),
             call,
             session,
+            ("polls", self.polls.into()),
         ];
+        let metadata = self.without_single_poll(&metadata);
         let bus = &self.inner.bus;
-        bus.execute(HTTP_REQUEST_EXCEPTION, &measurements, &metadata);
+        bus.execute(HTTP_REQUEST_EXCEPTION, &measurements, metadata);
+    }
+
+    /// Leaves out the number of polls, which is last, where it is one.
+    fn without_single_poll<'a>(&self, metadata: &'a [Pair<'a>]) -> &'a [Pair<'a>] {
+        match self.polls {
+            ..=1 => &metadata[..metadata.len() - 1],
+            _ => metadata,
+        }
     }
 
     fn metadata(&self) -> [Pair<'_>; 4] {

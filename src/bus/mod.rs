@@ -53,10 +53,10 @@ use crate::sys::fork::PerProcess;
 /// same.
 pub const HTTP_REQUEST_START: &str = "tinkex.http.request.start";
 /// A request got a response: measurement `duration` (nanoseconds); metadata `method`, `path`, `status`, `result` (`ok`
-/// or `error`), `retry_count`, `call`, `session_id`.
+/// or `error`), `retry_count`, `call`, `session_id`, and `polls` where several polls are reported as one request.
 pub const HTTP_REQUEST_STOP: &str = "tinkex.http.request.stop";
 /// A request failed without a response, or was given up: measurement `duration` (nanoseconds); metadata `method`,
-/// `path`, `kind`, `reason`, `call`, `session_id`.
+/// `path`, `kind`, `reason`, `call`, `session_id`, and `polls` where several polls are reported as one request.
 pub const HTTP_REQUEST_EXCEPTION: &str = "tinkex.http.request.exception";
 /// A request's queue state changed: measurement `queue_depth`, if the backend gives one; metadata `from`, `to`, `reason`,
 /// `request_id`, `call` (the same in all changes of this request, in one sequence with HTTP requests), `session_id`.

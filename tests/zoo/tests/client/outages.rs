@@ -3,7 +3,7 @@
 use crate::runtimes::try_again;
 use crate::sim_harness::{PING, SimHarness, run_simulated};
 use futures::future::{Either, join, join_all, select};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -117,6 +117,101 @@ fn a_long_poll_times_out_after_forty_five_seconds() {
         sampler.sample(vec![1], 1, one()).await.unwrap();
         // 45 s for the poll, 1 s for the backoff.
         assert_eq!(sim.attempts(POLL), [0, 46]);
+    });
+}
+
+/// The events of polls, as `(name, status or kind, polls)`.
+fn poll_events(sim: &SimHarness) -> Vec<(String, Value, Value)> {
+    let events = sim.events();
+    let polls = events.iter().filter(|event| {
+        let path = event["event_data"]["metadata"]["path"].as_str();
+        path.is_some_and(|path| path.ends_with(POLL))
+    });
+    polls
+        .map(|event| {
+            let metadata = &event["event_data"]["metadata"];
+            let name = event["event_name"].as_str().unwrap_or_default();
+            let end = metadata.get("status").or(metadata.get("kind"));
+            let name = name.trim_start_matches("tinkex.http.request.");
+            (
+                name.to_owned(),
+                end.cloned().unwrap_or_default(),
+                metadata["polls"].clone(),
+            )
+        })
+        .collect()
+}
+
+fn event(name: &str, end: impl Into<Value>, polls: impl Into<Value>) -> (String, Value, Value) {
+    (name.to_owned(), end.into(), polls.into())
+}
+
+#[test]
+fn polls_that_say_at_once_that_there_is_nothing_new_are_reported_as_one_request() {
+    for body in [
+        json!({ "status": "pending" }),
+        json!({ "status": "complete_metadata" }),
+        json!({ "type": "try_again", "queue_state": "active", "retry_after_ms": 0 }),
+        json!({ "type": "try_again", "queue_state": "paused_capacity", "retry_after_ms": 1_000 }),
+    ] {
+        run_simulated(21, |sim, spawner| async move {
+            let (service, sampler) = sampler(&sim, &spawner).await;
+            let again = || Reply::json(&body);
+            // Until there is a result.
+            sim.backend.script(POLL, (0..7).map(|_| again()));
+            sampler.sample(vec![1], 1, one()).await.unwrap();
+            // Until the backend is overloaded, once: what fails is reported as before.
+            let busy = [again(), again(), Reply::status(503), again()];
+            sim.backend.script(POLL, busy);
+            sampler.sample(vec![1], 1, one()).await.unwrap();
+            // Until it does not respond.
+            sim.backend.script(POLL, [again(), again(), Reply::stall()]);
+            sampler.sample(vec![1], 1, one()).await.unwrap();
+            // For ever, until the call is dropped: between two polls.
+            sim.backend.always(POLL, again());
+            let sample = sampler.sample(vec![1], 1, one());
+            let timeout = pin!(sim.sleep(secs(600)));
+            assert!(matches!(select(sample, timeout).await, Either::Right(_)));
+            let polls = sim.attempts(POLL).len();
+            assert!((60..700).contains(&polls), "{polls}");
+            assert!(service.close().await.all_delivered());
+            let events = poll_events(&sim);
+            let last = events.last().cloned().map(|(name, end, _)| (name, end));
+            assert_eq!(last, Some(("stop".to_owned(), json!(200))), "{body}");
+            let expected = [
+                event("start", Value::Null, Value::Null),
+                event("stop", 200, 8),
+                event("start", Value::Null, Value::Null),
+                event("stop", 503, 3),
+                event("start", Value::Null, Value::Null),
+                event("stop", 200, 2),
+                event("start", Value::Null, Value::Null),
+                event("exception", "timeout", 3),
+                event("start", Value::Null, Value::Null),
+                event("stop", 200, Value::Null),
+                event("start", Value::Null, Value::Null),
+            ];
+            assert_eq!(events[..events.len() - 1], expected, "{body}");
+        });
+    }
+}
+
+#[test]
+fn polls_that_the_backend_holds_back_are_reported_one_by_one() {
+    run_simulated(22, |sim, spawner| async move {
+        let (service, sampler) = sampler(&sim, &spawner).await;
+        sim.hold_polls(secs(30));
+        let pending = || Reply::json(&json!({ "status": "pending" }));
+        sim.backend.script(POLL, [pending(), pending()]);
+        sampler.sample(vec![1], 1, one()).await.unwrap();
+        assert!(service.close().await.all_delivered());
+        let expected = (0..3).flat_map(|_| {
+            [
+                event("start", Value::Null, Value::Null),
+                event("stop", 200, Value::Null),
+            ]
+        });
+        assert!(expected.eq(poll_events(&sim)), "{:?}", poll_events(&sim));
     });
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct SimHarness {
 struct State {
     down_until: Duration,
     is_telemetry_stalled: bool,
+    /// How long the backend holds back its response to a poll.
+    held: Duration,
     panics_in: &'static str,
     /// The name of the calls that must not be repeated.
     refuses: &'static str,
@@ -94,6 +96,11 @@ impl SimHarness {
     /// Everything sent so far, for comparing two runs.
     pub(crate) fn log(&self) -> String {
         self.with(|state| format!("{:?} {:?}", state.arrived, state.events))
+    }
+
+    /// Makes the backend hold back each response to a poll for this long.
+    pub(crate) fn hold_polls(&self, duration: Duration) {
+        self.with(|state| state.held = duration);
     }
 
     pub(crate) fn stall_telemetry(&self) {
@@ -188,7 +195,11 @@ impl SimHarness {
             }
             None => {}
         }
+        let is_poll = self.with(|state| is_last(state, "retrieve_future"));
         let response = self.backend.reply(&request).response();
+        if is_poll {
+            self.sleep(self.with(|state| state.held)).await;
+        }
         self.sleep(PING).await;
         match response {
             Some(response) => Ok(response),
