@@ -4,7 +4,7 @@ use super::Bus;
 use crate::sys::lock::Lock;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Numbers the calls of a session: HTTP requests, and requests in the backend's queue. Clones share the sequence.
@@ -16,52 +16,67 @@ impl Calls {
     pub(crate) fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed) as u64
     }
-}
 
-/// The sequences in use on a bus, by session id: whatever emits events for a session finds the same one.
-pub(super) struct Sequences(Lock<InUse>);
-
-impl Sequences {
-    pub(super) fn new() -> Self {
-        Self(Lock::new(InUse::default()))
+    /// Whether anything but the bus has this sequence.
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }
 
-#[derive(Default)]
-struct InUse {
-    by_session: BTreeMap<Box<str>, Weak<AtomicUsize>>,
-    /// The size at which sequences that are no longer in use are removed.
+/// The sequences of a bus, by session id: whatever emits events for a session finds the same one.
+pub(super) struct Sequences(Lock<BySession>);
+
+struct BySession {
+    sequences: BTreeMap<Box<str>, Calls>,
+    /// The size at which those that are not in use are removed.
     sweep_at: usize,
 }
 
-impl InUse {
-    const MIN_SWEEP: usize = 16;
+impl Sequences {
+    const MIN_SWEEP: usize = 1_024;
 
-    fn of(&mut self, session_id: &str) -> Calls {
-        let in_use = self.by_session.get(session_id).and_then(Weak::upgrade);
-        if let Some(calls) = in_use {
-            return Calls(calls);
+    pub(super) const fn new() -> Self {
+        Self(Lock::new(BySession {
+            sequences: BTreeMap::new(),
+            sweep_at: Self::MIN_SWEEP,
+        }))
+    }
+}
+
+impl BySession {
+    fn of(&mut self, session_id: &str, is_new: bool) -> Calls {
+        if let Some(calls) = self.sequences.get(session_id)
+            && (calls.is_in_use() || !is_new)
+        {
+            return calls.clone();
         }
-        if self.by_session.len() >= self.sweep_at.max(Self::MIN_SWEEP) {
-            self.by_session.retain(|_, calls| calls.strong_count() > 0);
-            self.sweep_at = 2 * self.by_session.len();
+        if self.sequences.len() >= self.sweep_at {
+            self.sequences.retain(|_, calls| calls.is_in_use());
+            self.sweep_at = Sequences::MIN_SWEEP.max(2 * self.sequences.len());
         }
         let calls = Calls::default();
-        let weak = Arc::downgrade(&calls.0);
-        self.by_session.insert(session_id.into(), weak);
+        self.sequences.insert(session_id.into(), calls.clone());
         calls
     }
 }
 
 impl Bus {
-    /// The sequence of a session's calls. It begins anew once neither the session nor anything that emits its events
-    /// is left.
+    /// The sequence of a session's calls.
     pub(crate) fn calls(&self, session_id: &str) -> Calls {
+        self.sequence(session_id, false)
+    }
+
+    /// The sequence for a session that begins: a new one, unless something emits events for it already.
+    pub(crate) fn calls_of_new_session(&self, session_id: &str) -> Calls {
+        self.sequence(session_id, true)
+    }
+
+    fn sequence(&self, session_id: &str, is_new: bool) -> Calls {
         // In the child of a fork the lock may be held for ever, and no handler is called.
         if self.0.fork.is_forked() {
             return Calls::default();
         }
-        self.0.calls.0.with(|in_use| in_use.of(session_id))
+        self.0.calls.0.with(|all| all.of(session_id, is_new))
     }
 }
 
@@ -76,22 +91,23 @@ mod tests {
         let (one, same, other) = (bus.calls("a"), bus.calls("a"), bus.calls("b"));
         assert_eq!((one.next(), same.next(), one.next()), (0, 1, 2));
         assert_eq!(other.next(), 0);
-        drop(one);
-        assert_eq!(bus.calls("a").next(), 3, "it is still in use");
-        drop(same);
-        assert_eq!(bus.calls("a").next(), 0);
+        assert_eq!(bus.calls_of_new_session("a").next(), 3, "it is in use");
+        drop((one, same));
+        assert_eq!(bus.calls("a").next(), 4);
+        let second_run = bus.calls_of_new_session("a");
+        assert_eq!((second_run.next(), bus.calls("a").next()), (0, 1));
     }
 
     #[test]
-    fn sequences_of_ended_sessions_take_no_memory() {
+    fn sequences_of_ended_sessions_take_bounded_memory() {
         let bus = Bus::new();
         let kept = bus.calls("kept");
         kept.next();
         for n in 0..10_000 {
             bus.calls(&format!("session-{n}"));
         }
-        let count = bus.0.calls.0.with(|in_use| in_use.by_session.len());
-        assert!(count <= 2 * InUse::MIN_SWEEP, "{count}");
+        let count = bus.0.calls.0.with(|all| all.sequences.len());
+        assert!(count <= Sequences::MIN_SWEEP, "{count}");
         assert_eq!(bus.calls("kept").next(), 1);
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct OnBus {
 impl OnBus {
     pub(crate) fn new(bus: Option<Bus>, session_id: &str) -> Self {
         Self {
-            _calls: bus.as_ref().map(|bus| bus.calls(session_id)),
+            _calls: bus.as_ref().map(|bus| bus.calls_of_new_session(session_id)),
             bus,
             handler: Lock::new(None),
         }
