@@ -6,9 +6,10 @@
 /// a block that uses it has to name its type at the end: `Ok::<_, Error>(value)`.
 ///
 /// Options come first, in any order: `reporter`, a [`Handle`](crate::Handle), a [`Reporter`](crate::Reporter) or an
-/// `Option` of one (without it nothing is logged); `severity`, by default [`Severity::Error`](crate::Severity::Error);
-/// `fatal`, by default `false`: whether a failure ends the session, and waits until it is sent, at most
-/// `flush_timeout`. `async` before the block makes it a future to await in place; dropping that halfway logs nothing.
+/// `Option` of one, by default (with `std`) the [current session](crate::capture::Capture::new), whereas `None` logs nothing; `severity`,
+/// by default [`Severity::Error`](crate::Severity::Error); `fatal`, by default `false`: whether a failure ends the
+/// session, and waits until it is sent, at most `flush_timeout`. `async` before the block makes it a future to await in
+/// place; dropping that halfway logs nothing.
 ///
 /// See [`Capture`](crate::capture::Capture), the same without macros, for what is logged and what it costs.
 ///

@@ -69,18 +69,35 @@ pub use task::{LocalTask, Task};
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a capture does nothing until it runs something"]
 pub struct Capture<'a> {
-    handle: &'a Handle,
+    /// `None` is the current session.
+    handle: Option<&'a Handle>,
     severity: Severity,
     is_fatal: bool,
 }
 
 static OFF: Handle = Handle::off();
 
+#[cfg(feature = "std")]
+#[cold]
+#[inline(never)]
+fn current() -> Handle {
+    Handle::current()
+}
+
+#[cfg(not(feature = "std"))]
+const fn current() -> Handle {
+    Handle::off()
+}
+
 impl Capture<'_> {
-    /// Creates a capture that logs nothing until it has a [`reporter`](Self::reporter).
+    /// Creates a capture that logs to the current session (`Handle::current`), as of when it is given something to run,
+    /// unless it gets a [`reporter`](Self::reporter). Without `std` there is no current session, and nothing is logged.
+    ///
+    /// A future that it runs or spawns keeps the session that the thread had entered then: it is current while the future
+    /// is polled, on whatever thread.
     pub const fn new() -> Self {
         Self {
-            handle: &OFF,
+            handle: None,
             severity: Severity::Error,
             is_fatal: false,
         }
@@ -94,10 +111,11 @@ impl Default for Capture<'_> {
 }
 
 impl<'a> Capture<'a> {
-    /// Sets the session to log to: that of a [`Handle`], a [`Reporter`](crate::Reporter), or an `Option` of one.
+    /// Sets the session to log to: that of a [`Handle`], a [`Reporter`](crate::Reporter), or an `Option` of one. With
+    /// `None`, nothing is logged.
     pub fn reporter<'b>(self, reporter: &'b (impl AsHandle + ?Sized)) -> Capture<'b> {
         Capture {
-            handle: reporter.as_handle().unwrap_or(&OFF),
+            handle: Some(reporter.as_handle().unwrap_or(&OFF)),
             severity: self.severity,
             is_fatal: self.is_fatal,
         }
@@ -139,31 +157,39 @@ impl<'a> Capture<'a> {
     #[doc(hidden)]
     #[inline]
     pub fn run_with<R>(self, work: impl FnOnce() -> R, inspect: impl FnOnce(&R, OnError<'_>)) -> R {
-        if !self.handle.is_enabled() {
+        let of_thread;
+        let handle = match self.handle {
+            Some(handle) => handle,
+            None => {
+                of_thread = current();
+                &of_thread
+            }
+        };
+        if !handle.is_enabled() {
             return work();
         }
-        run::run_block(self.handle, work, inspect, |failure, is_logged| {
-            self.report(failure, is_logged);
+        run::run_block(handle, work, inspect, |failure, is_logged| {
+            self.report(handle, failure, is_logged);
         })
     }
 
     /// Logs a failure, unless an inner capture or the panic hook already has.
     #[cold]
-    fn report(&self, failure: &Failure<'_>, is_logged: bool) {
+    fn report(&self, handle: &Handle, failure: &Failure<'_>, is_logged: bool) {
         if !self.is_fatal {
             if !is_logged {
-                let _ = self.handle.log_exception(failure, self.severity);
+                let _ = handle.log_exception(failure, self.severity);
             }
             return;
         }
         let wait = if is_logged {
-            self.handle.begin_end()
+            handle.begin_end()
         } else {
-            self.handle.begin_fatal(failure, self.severity)
+            handle.begin_fatal(failure, self.severity)
         };
         // Where waiting would deadlock, the drain has been requested all the same.
         #[cfg(feature = "std")]
-        let _ = self.handle.block(wait);
+        let _ = handle.block(wait);
         #[cfg(not(feature = "std"))]
         let _ = wait;
     }
@@ -218,9 +244,10 @@ impl Capture<'_> {
     where
         L: FnOnce(&F::Output, OnError<'_>),
     {
-        let (handle, severity, is_fatal) = (self.handle.clone(), self.severity, self.is_fatal);
+        let (severity, is_fatal) = (self.severity, self.is_fatal);
+        let (handle, scope) = self.resolve();
         async move {
-            if !handle.is_enabled() {
+            if !handle.is_enabled() && scope.is_none() {
                 return Completion::value(future.await);
             }
             let mut wait = None;
@@ -232,11 +259,25 @@ impl Capture<'_> {
                 (true, false) => wait = handle.begin_fatal(failure, severity),
                 (true, true) => wait = handle.begin_end(),
             };
-            let completion = run::run_future(&handle, future, inspect, report).await;
+            let completion = run::run_future(&handle, &scope, future, inspect, report).await;
             if wait.is_some() {
                 let _ = handle.clone().finish(wait).await;
             }
             completion
+        }
+    }
+
+    /// The session to log to, and the one that the future's scope is of.
+    fn resolve(&self) -> (Handle, run::Scope) {
+        match self.handle {
+            Some(handle) => (handle.clone(), None),
+            #[cfg(feature = "std")]
+            None => match Handle::entered() {
+                Some(entered) => (entered.clone(), Some(entered)),
+                None => (current(), None),
+            },
+            #[cfg(not(feature = "std"))]
+            None => (current(), None),
         }
     }
 }
@@ -246,7 +287,7 @@ impl Capture<'_> {
 impl Capture<'_> {
     /// Spawns a future that returns a `Result` on the session's executor; see [`Task`].
     ///
-    /// It is spawned even if telemetry is switched off; without a reporter, it runs when awaited.
+    /// It is spawned even if telemetry is switched off; without a session, it runs when awaited.
     pub fn spawn<F, By>(self, future: F) -> Task<F::Output>
     where
         F: Future + Send + 'static,
@@ -274,8 +315,9 @@ impl Capture<'_> {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        let (handle, _) = self.resolve();
         Task::start(Box::pin(self.run_to_completion(future, inspect)), |task| {
-            self.handle.spawn_boxed(task)
+            handle.spawn_boxed(task)
         })
     }
 
@@ -311,7 +353,7 @@ impl Handle {
     #[inline]
     pub const fn capture(&self) -> Capture<'_> {
         Capture {
-            handle: self,
+            handle: Some(self),
             severity: Severity::Error,
             is_fatal: false,
         }

@@ -28,6 +28,9 @@ mod with_panics {
     use std::panic::{catch_unwind, resume_unwind};
     use std::thread;
 
+    /// The session that is current while a captured future is polled, if the capture decides that.
+    pub(in crate::capture) type Scope = Option<Handle>;
+
     /// The result of a captured future, before it is passed on to the caller.
     pub(in crate::capture) struct Completion<R> {
         result: thread::Result<R>,
@@ -85,6 +88,7 @@ mod with_panics {
     /// [`run_block`] for a future.
     pub(in crate::capture) async fn run_future<F: Future>(
         handle: &Handle,
+        scope: &Scope,
         future: F,
         inspect: impl FnOnce(&F::Output, OnError<'_>),
         mut report: impl FnMut(&Failure<'_>, bool),
@@ -92,6 +96,7 @@ mod with_panics {
         let mut future = pin!(future);
         let mut logged = Vec::new();
         let result = poll_fn(|context| {
+            let _entered = scope.as_ref().map(Handle::enter);
             let frame = Frame::enter();
             let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
             logged.append(&mut frame.leave());
@@ -162,6 +167,10 @@ mod without_panics {
     use super::{Failure, OnError};
     use crate::session::handle::Handle;
 
+    /// There is no current session.
+    #[cfg(feature = "alloc")]
+    pub(in crate::capture) type Scope = Option<core::convert::Infallible>;
+
     /// The result of a captured future.
     #[cfg(feature = "alloc")]
     pub(in crate::capture) struct Completion<R>(R);
@@ -193,6 +202,7 @@ mod without_panics {
     #[cfg(feature = "alloc")]
     pub(in crate::capture) async fn run_future<F: core::future::Future>(
         _: &Handle,
+        _: &Scope,
         future: F,
         inspect: impl FnOnce(&F::Output, OnError<'_>),
         mut report: impl FnMut(&Failure<'_>, bool),

@@ -4,6 +4,8 @@
 
 mod as_handle;
 pub(crate) mod builder;
+#[cfg(feature = "std")]
+mod current;
 mod driven;
 pub(crate) mod handle;
 mod host;
@@ -39,6 +41,9 @@ pub use crate::sys::entropy::Entropy;
 pub use crate::text::Str;
 pub use as_handle::AsHandle;
 pub use builder::{BuildError, Builder, Memory};
+#[cfg(feature = "std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
+pub use current::{Entered, Scope};
 pub use driven::Driver;
 pub use handle::Handle;
 pub use identity::{IdentityError, SessionId};

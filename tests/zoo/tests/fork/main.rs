@@ -24,7 +24,9 @@ use std::thread;
 use tinkex_telemetry::bus::{AttachError, Bus};
 use tinkex_telemetry::event::StatusError;
 use tinkex_telemetry::session::AlreadyDriven;
-use tinkex_telemetry::{Batch, Drain, Receipt, SendError, Severity, Transport, fields};
+use tinkex_telemetry::{
+    Batch, Drain, Handle, Receipt, SendError, Severity, Transport, capture, fields,
+};
 
 mod program;
 
@@ -539,4 +541,58 @@ fn child_forks_while_threads_log() {
         "{FORKS} forks while {} events were logged, {unreadable} of them while an event was being queued",
         logged.0
     );
+}
+
+#[test]
+fn the_child_begins_without_a_current_session_and_can_have_its_own() {
+    let sent = run("child_looks_for_the_current_session");
+    assert_eq!(sent.len(), 2, "both have sent: {sent:?}");
+}
+
+#[test]
+fn child_looks_for_the_current_session() {
+    let Some(path) = journal() else { return };
+    let id = || Handle::current().session_id().map(String::from);
+    let parent = session("parent", Journal::new(&path))
+        .start()
+        .expect("the session starts");
+    parent.make_global();
+    // Another thread holds the lock of the global session at the fork, or not.
+    let is_done = Arc::new(AtomicBool::new(false));
+    let looks = {
+        let is_done = Arc::clone(&is_done);
+        thread::spawn(move || {
+            while !is_done.load(Ordering::Relaxed) {
+                drop(Handle::current());
+            }
+        })
+    };
+    for entered in [None, Some(parent.enter())] {
+        let is_entered = entered.is_some();
+        let code = fork(|| {
+            assert_eq!(id(), None);
+            let refused = capture!({ Err::<(), _>(StatusError::new(500)) });
+            assert!(refused.is_err() && parent.stats().refused.total() == 0);
+            drop(entered);
+            if is_entered {
+                let own = session("own", Journal::new(&path))
+                    .start()
+                    .expect("the session starts");
+                assert!(own.make_global().is_none());
+                assert_eq!(id().as_deref(), Some("own"));
+                let of_parent = parent.enter();
+                assert_eq!(id().as_deref(), Some("own"));
+                drop(of_parent);
+                let drain = own.stop_blocking(BOUND).expect("nothing runs here");
+                assert!(drain.all_delivered());
+            }
+            0
+        });
+        assert_eq!(code, 0);
+    }
+    is_done.store(true, Ordering::Relaxed);
+    looks.join().expect("it does not panic");
+    assert_eq!(id().as_deref(), Some("parent"));
+    let drain = parent.stop_blocking(BOUND).expect("nothing runs here");
+    assert!(drain.all_delivered());
 }
