@@ -112,13 +112,13 @@ impl DiagnosticKind {
         Self::ScrubPanicked,
     ];
 
-    /// The kind that reports events dropped for this reason.
+    /// The kind that reports events dropped for this reason. What the program itself discards is not reported.
     pub(crate) const fn of(reason: DropReason) -> Self {
         match reason {
             DropReason::RetriesExhausted => Self::RetriesExhausted,
             DropReason::Rejected => Self::Rejected,
             DropReason::TooLarge => Self::TooLarge,
-            DropReason::Shutdown => Self::Shutdown,
+            DropReason::Shutdown | DropReason::Discarded => Self::Shutdown,
         }
     }
 

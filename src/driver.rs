@@ -164,7 +164,7 @@ fn prepare<'a, S: Driven>(
             events: attempt.events,
             attempt: attempt.attempt,
             broke_while_sending: attempt.broke_while_sending,
-            time_left: time_left(session),
+            time_left: time_left(session)?,
             key: attempt.key,
             list,
         }),
@@ -177,13 +177,16 @@ fn prepare<'a, S: Driven>(
     }
 }
 
-/// The time until the deadline of the attempt that has begun.
-fn time_left<S: Driven>(session: &S) -> Duration {
-    let deadline = session.with(|engine| engine.send_deadline());
-    match deadline {
-        Ok(Some(deadline)) => deadline.saturating_duration_since(session.clock().now()),
-        _ => Duration::ZERO,
-    }
+/// The time until the deadline of the attempt that has begun. `None` if its batch is no longer in flight.
+fn time_left<S: Driven>(session: &S) -> Option<Duration> {
+    let deadline = session.with(|engine| engine.send_deadline()).ok()??;
+    Some(deadline.saturating_duration_since(session.clock().now()))
+}
+
+/// Whether the attempt that has begun has become pointless: its batch was dropped, or this is the child of a fork, and
+/// the connection belongs to the parent.
+fn is_abandoned<S: Driven>(session: &S) -> bool {
+    !matches!(session.with(|engine| engine.send_deadline()), Ok(Some(_)))
 }
 
 fn settle<S: Driven>(session: &S, id: AttemptId, outcome: SendOutcome) {
@@ -230,8 +233,8 @@ async fn send<S: Driven>(
     let mut timer = pin!(None);
     let mut armed = None;
     let result = poll_fn(|context| {
-        // In the child of a fork the connection belongs to the parent.
-        if session.is_forked() {
+        // Looked at first, so that an attempt sends nothing more once its events are discarded.
+        if is_abandoned(session) {
             return Poll::Ready(None);
         }
         session.note_driver_thread();

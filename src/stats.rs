@@ -32,7 +32,8 @@ pub struct Stats {
     pub queued: u64,
     /// The memory of the queued events in bytes: for each its JSON plus 12.
     pub queued_bytes: usize,
-    /// Whether the session has ended: its `SESSION_END` has been queued.
+    /// Whether the session has ended: its `SESSION_END` has been queued, or a stop found it
+    /// [switched off](crate::Handle::set_enabled), without one.
     pub session_ended: bool,
     /// Whether the session has a driver to make progress.
     pub driver_alive: bool,
@@ -64,6 +65,8 @@ pub enum DropReason {
     TooLarge,
     /// A stop reached its deadline.
     Shutdown,
+    /// The program [discarded](crate::Handle::discard) it.
+    Discarded,
 }
 
 impl DropReason {
@@ -75,6 +78,7 @@ impl DropReason {
             Self::Rejected => "rejected",
             Self::TooLarge => "too_large",
             Self::Shutdown => "shutdown",
+            Self::Discarded => "discarded",
         }
     }
 }
@@ -97,13 +101,15 @@ pub struct Dropped {
     pub too_large: u64,
     /// See [`DropReason::Shutdown`].
     pub shutdown: u64,
+    /// See [`DropReason::Discarded`].
+    pub discarded: u64,
 }
 
 impl Dropped {
     /// The sum of all counts.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.retries_exhausted + self.rejected + self.too_large + self.shutdown
+        self.retries_exhausted + self.rejected + self.too_large + self.shutdown + self.discarded
     }
 
     pub(crate) fn add(&mut self, reason: DropReason, events: u64) {
@@ -112,6 +118,7 @@ impl Dropped {
             DropReason::Rejected => &mut self.rejected,
             DropReason::TooLarge => &mut self.too_large,
             DropReason::Shutdown => &mut self.shutdown,
+            DropReason::Discarded => &mut self.discarded,
         } += events;
     }
 }
@@ -128,8 +135,11 @@ pub enum Refusal {
     Unencodable,
     /// The session has been stopped.
     SessionEnded,
-    /// Telemetry is disabled.
+    /// Telemetry is disabled, or [switched off](crate::Handle::set_enabled) at run time. Not a loss; no index.
     Disabled,
+    /// It is milder than the session takes; see [`Handle::set_min_severity`](crate::Handle::set_min_severity). Not a
+    /// loss; no index.
+    BelowMinSeverity,
     /// The process is the child of a `fork()`, and the session belongs to its parent.
     Forked,
     /// The [scrub hook](crate::session::Builder::scrub) dropped the event, or logged it itself. Not a loss; no index.
@@ -151,6 +161,7 @@ impl Refusal {
             Self::Unencodable => "unencodable",
             Self::SessionEnded => "session_ended",
             Self::Disabled => "disabled",
+            Self::BelowMinSeverity => "below_min_severity",
             Self::Forked => "forked",
             Self::Scrubbed => "scrubbed",
             Self::ScrubPanicked => "scrub_panicked",
@@ -177,8 +188,11 @@ pub struct Refused {
     pub unencodable: u64,
     /// See [`Refusal::SessionEnded`].
     pub session_ended: u64,
-    /// See [`Refusal::Disabled`]; counted only where handles are shared (`alloc` and pointer-sized atomics).
+    /// See [`Refusal::Disabled`]. Without a session counted only where handles are shared (`alloc` and pointer-sized
+    /// atomics).
     pub disabled: u64,
+    /// See [`Refusal::BelowMinSeverity`].
+    pub below_min_severity: u64,
     /// See [`Refusal::Forked`]; counted in the child.
     pub forked: u64,
     /// See [`Refusal::Scrubbed`].
@@ -198,6 +212,7 @@ impl Refused {
             + self.unencodable
             + self.session_ended
             + self.disabled
+            + self.below_min_severity
             + self.forked
             + self.scrubbed
             + self.scrub_panicked

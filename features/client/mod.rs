@@ -26,6 +26,7 @@ mod session;
 mod submission;
 mod tensor;
 mod training;
+mod unwinding;
 
 pub use error::{Category, ClientError, Result};
 pub use input::{Chunk, ModelInput, SampleRequest, SamplingParams, Stop};

@@ -368,7 +368,7 @@ impl ServiceClient {
     #[must_use]
     pub fn telemetry(&self) -> Option<Handle> {
         Some(self.session.handle())
-            .filter(|handle| handle.is_enabled())
+            .filter(|handle| handle.has_session())
             .cloned()
     }
 

@@ -26,6 +26,8 @@ pub(super) struct AppSession {
     pub(super) handle: Handle,
     /// The deadline of the first stop.
     stop_deadline: Option<Instant>,
+    pub(super) is_enabled: bool,
+    min_severity: Severity,
 }
 
 impl AppSession {
@@ -39,6 +41,8 @@ impl AppSession {
             handle: reporter.handle(),
             reporter: Some(reporter),
             stop_deadline: None,
+            is_enabled: true,
+            min_severity: options.min_severity,
         }
     }
 
@@ -60,6 +64,7 @@ impl AppSession {
             Op::Exception => {
                 let error = std::io::Error::other("simulated");
                 let accepted = self.handle.log_exception(&error, Severity::Error);
+                assert!(!accepted || self.takes(Severity::Error));
                 sometimes!(accepted, "an exception is accepted");
                 sometimes!(!accepted, "an exception is refused");
             }
@@ -83,6 +88,16 @@ impl AppSession {
                 );
             }
             Op::Heal => self.env.heal(),
+            Op::SetEnabled(is_enabled) => self.set_enabled(is_enabled),
+            Op::SetMinSeverity(severity) => {
+                self.min_severity = severity;
+                self.handle.set_min_severity(severity);
+            }
+            Op::Discard => self.discard(),
+            Op::Withdraw => {
+                self.set_enabled(false);
+                self.discard();
+            }
         }
         self.note_coverage();
     }
@@ -111,7 +126,16 @@ impl AppSession {
             if after.refused.queue_full > before.refused.queue_full {
                 self.assert_full();
             }
+            if !self.takes(Severity::Info) {
+                assert!(!accepted, "an event that is not wanted is accepted");
+                assert_eq!(indices_taken(&after), indices_taken(&before));
+            }
         }
+    }
+
+    /// Whether the session's settings admit events of this severity.
+    fn takes(&self, severity: Severity) -> bool {
+        self.is_enabled && severity >= self.min_severity
     }
 
     /// Only a full queue refuses events.
@@ -169,7 +193,10 @@ impl AppSession {
         }
         let stats = self.handle.stats();
         let has_refused = stats.refused.session_ended + stats.refused.queue_full > before;
-        assert!(has_refused, "a queue exceeds its limit: {stats:?}");
+        assert!(
+            has_refused || !self.takes(Severity::Info),
+            "a queue exceeds its limit: {stats:?}"
+        );
         sometimes!(stats.refused.queue_full > before, "a burst fills the queue");
         if stats.refused.queue_full > before {
             self.assert_full();
@@ -187,7 +214,10 @@ impl AppSession {
         self.assert_in_time(start, bound);
         let after = self.handle.stats();
         // The reserve holds one, which nothing else can take.
-        if !before.session_ended {
+        if !self.is_enabled {
+            assert_eq!(after.accepted, before.accepted);
+            assert_eq!(after.session_ended, before.session_ended);
+        } else if !before.session_ended {
             assert!(
                 after.accepted >= before.accepted + 2,
                 "{before:?} {after:?}"
@@ -256,13 +286,17 @@ impl AppSession {
         self.assert_in_time(start, timeout);
         let after = self.handle.stats();
         assert!(after.session_ended);
-        let end = u64::from(!before.session_ended);
+        let end = u64::from(!before.session_ended && self.is_enabled);
         assert_eq!(after.accepted, before.accepted + end, "{after:?}");
         assert!(!self.handle.log("late", ()));
         if end == 1
             && let Some(index) = self.index_of_the_end()
         {
             assert_eq!(index + 1, indices_taken(&after), "{after:?}");
+        }
+        if !before.session_ended && !self.is_enabled {
+            let id = self.handle.session_id().unwrap_or_default();
+            assert!(!self.env.server().has_ended(id), "an end without consent");
         }
         // A later stop waits no longer than its own timeout, and does not move the deadline of the first.
         if after.driver_alive && self.env.now() >= deadline {
@@ -275,6 +309,7 @@ impl AppSession {
         sometimes!(drain.remaining > 0, "a stop meets its deadline");
         sometimes!(drain.dropped > 0, "a stop sees a drop");
         sometimes!(before.session_ended, "a session is stopped twice");
+        sometimes!(!self.is_enabled, "a session is stopped while it is off");
         sometimes!(
             !before.driver_alive && before.queued > 0,
             "a stop finds no driver"

@@ -286,6 +286,13 @@ impl Env {
         self.0.world.note("all faults are healed");
     }
 
+    /// From now on no request of this session may have an event with a lower index: they have been discarded.
+    pub(super) fn withdraw_below(&self, session: &str, index: u64) {
+        let mut state = self.0.world.state();
+        let record = state.server.sessions.entry(session.to_string());
+        record.or_default().withdrawn_below = index;
+    }
+
     /// Replaces the faults from now on.
     pub fn set_faults(&self, faults: &Faults) {
         self.0.world.state().faults = faults.clone();

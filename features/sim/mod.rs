@@ -6,6 +6,7 @@
 
 mod app;
 mod clock;
+mod consent;
 mod coverage;
 mod env;
 mod executor;

@@ -1,6 +1,7 @@
 //! The operations of a simulated application.
 
 use super::rng::Rng;
+use crate::event::Severity;
 
 /// An operation of a simulated application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +39,28 @@ pub enum Op {
     DropDriver,
     /// Heals all faults.
     Heal,
+    /// Switches the session off, or on again.
+    SetEnabled(bool),
+    /// Sets the lowest severity that the session takes.
+    SetMinSeverity(Severity),
+    /// Discards what is queued.
+    Discard,
+    /// Switches the session off and discards what is queued.
+    Withdraw,
 }
 
 impl Op {
+    /// An operation that changes what the session takes.
+    pub(super) fn draw_consent(rng: &mut Rng) -> Self {
+        match rng.below(6) {
+            0 => Self::SetEnabled(false),
+            1 => Self::SetEnabled(true),
+            2 => Self::SetMinSeverity(Severity::ALL[rng.below(5) as usize]),
+            3 => Self::Withdraw,
+            _ => Self::Discard,
+        }
+    }
+
     pub(super) fn draw(rng: &mut Rng) -> Self {
         let kind = rng.below(100);
         let millis = [0, 1, 50, 1_000, 11_000, 90_000][rng.below(6) as usize];

@@ -1,6 +1,7 @@
 //! What must hold exactly without faults, whatever happened before: the end of every workload checks it.
 
 mod calls;
+mod consent;
 mod ends;
 mod looks;
 mod outages;
@@ -55,12 +56,13 @@ pub(super) async fn check(env: &Env, options: &Options) {
     calls::check(env, options).await;
 
     // One of these for each seed, by a stream of its own: thousands of seeds must stay quick.
-    match Rng::stream(env.0.seed, 9).below(6) {
+    match Rng::stream(env.0.seed, 9).below(7) {
         0 => ends::check(env, options).await,
         1 => queue::check(env, options).await,
         2 => refusals::check(env, options).await,
         3 => looks::check(env, options).await,
         4 => outages::check(env, options).await,
+        5 => consent::check(env, options).await,
         _ => waits::check(env, options).await,
     }
 }

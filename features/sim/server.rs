@@ -42,6 +42,8 @@ pub(super) struct Record {
     failed_to: Option<u64>,
     /// The last index of a batch that the client knows to be rejected permanently.
     rejected_to: Option<u64>,
+    /// The session has discarded its events with lower indices.
+    pub(super) withdrawn_below: u64,
     /// The hash of the key of the last request that was answered with a `Retry-After`, and the end of that pause.
     pause: Option<(u64, Instant)>,
     /// The hash of each unconfirmed body, by idempotency key.
@@ -105,6 +107,11 @@ impl Server {
         if record.rejected_to.is_some_and(|to| first <= to) {
             self.violations.push(format!(
                 "session {session}, index {first}: sent again after a permanent rejection"
+            ));
+        }
+        if first < record.withdrawn_below {
+            self.violations.push(format!(
+                "session {session}, index {first}: sent after it was discarded"
             ));
         }
         let attempt = (first, hash(key.as_bytes()));

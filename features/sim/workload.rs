@@ -6,6 +6,7 @@ use super::env::Env;
 use super::op::Op;
 use super::promises;
 use super::rng::Rng;
+use crate::event::Severity;
 use crate::session::{GiveUp, Options};
 use crate::sometimes;
 use alloc::vec::Vec;
@@ -48,7 +49,18 @@ impl Workload {
             options.max_retries = Options::default().max_retries;
         }
         let count = 1 + pick(&[4, 15, 60]);
-        let ops = (0..count).map(|_| Op::draw(&mut rng)).collect();
+        let mut ops: Vec<_> = (0..count).map(|_| Op::draw(&mut rng)).collect();
+        // Likewise for what a session takes.
+        let mut rng = Rng::stream(seed, 12);
+        if rng.below(4) == 0 {
+            for _ in 0..=rng.below(4) {
+                let at = rng.below(ops.len() as u64 + 1) as usize;
+                ops.insert(at, Op::draw_consent(&mut rng));
+            }
+            if rng.below(4) == 0 {
+                options.min_severity = Severity::ALL[rng.below(3) as usize];
+            }
+        }
         Self { options, ops }
     }
 
@@ -75,6 +87,7 @@ impl Workload {
         if env.now().as_micros() < u64::MAX / 2 {
             let mut options = self.options;
             options.give_up = GiveUp::AfterRetries;
+            options.min_severity = Severity::Debug;
             promises::check(&env, &options).await;
         }
     }

@@ -127,7 +127,7 @@ impl TelemetryLayer {
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         let mut filter = self.filter.clone();
-        if !self.handle.is_enabled() {
+        if !self.handle.has_session() {
             filter.set_off();
         }
         self.is_filtered = true;

@@ -165,7 +165,7 @@ impl<'a> Capture<'a> {
                 &of_thread
             }
         };
-        if !handle.is_enabled() {
+        if !handle.has_session() {
             return work();
         }
         run::run_block(handle, work, inspect, |failure, is_logged| {
@@ -247,7 +247,7 @@ impl Capture<'_> {
         let (severity, is_fatal) = (self.severity, self.is_fatal);
         let (handle, scope) = self.resolve();
         async move {
-            if !handle.is_enabled() && scope.is_none() {
+            if !handle.has_session() && scope.is_none() {
                 return Completion::value(future.await);
             }
             let mut wait = None;

@@ -141,7 +141,7 @@ impl PanicHook {
     /// effect once a hook is installed elsewhere.
     #[must_use = "needed to remove the hook; use `let _` to keep it installed"]
     pub fn install(mut self) -> Self {
-        if !self.0.handle.is_enabled() {
+        if !self.0.handle.has_session() {
             return self;
         }
         if self.0.id.is_none() {

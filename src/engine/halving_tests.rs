@@ -80,6 +80,7 @@ impl Server {
             DropReason::TooLarge => dropped.too_large,
             DropReason::RetriesExhausted => dropped.retries_exhausted,
             DropReason::Shutdown => dropped.shutdown,
+            DropReason::Discarded => dropped.discarded,
         }
     }
 

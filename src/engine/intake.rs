@@ -30,9 +30,10 @@ impl Engine {
         priority: Priority<'_>,
         put: impl FnOnce(&mut Ring, EventPrefix) -> Result<R, NoRoom>,
     ) -> (Result<R, Refusal>, Wakers) {
-        if self.is_stopping {
-            self.note_refused(Refusal::SessionEnded, None);
-            return (Err(Refusal::SessionEnded), Wakers::default());
+        if self.is_stopping | self.is_disabled {
+            let refusal = self.closed(Refusal::Disabled);
+            self.note_refused(refusal, None);
+            return (Err(refusal), Wakers::default());
         }
         let index = self.next_index;
         let result = self.admit(body_len, index, priority, put);
@@ -61,15 +62,15 @@ impl Engine {
         refusal: Refusal,
         reason: Option<Reason>,
     ) -> (Result<(), Refusal>, Wakers) {
-        let refusal = if self.is_stopping {
-            Refusal::SessionEnded
-        } else {
-            refusal
-        };
-        // A scrubbed event is no loss, so it leaves no gap in the indexes. Nor is one from the session's own work.
+        let refusal = self.closed(refusal);
+        // An event that is not wanted is no loss, so it leaves no gap in the indices.
         if !matches!(
             refusal,
-            Refusal::SessionEnded | Refusal::Scrubbed | Refusal::OwnWork
+            Refusal::SessionEnded
+                | Refusal::Disabled
+                | Refusal::BelowMinSeverity
+                | Refusal::Scrubbed
+                | Refusal::OwnWork
         ) {
             self.next_index += 1;
         }
@@ -93,7 +94,7 @@ impl Engine {
     ) -> (Result<(), Refusal>, Wakers) {
         let index = self.next_index;
         let (result, wakers) = self.refuse_with_reason(refusal, reason);
-        if !self.is_stopping {
+        if !self.is_stopping && !self.is_disabled {
             if self.end.is_open() {
                 self.next_index = index + 1;
             }
@@ -101,6 +102,15 @@ impl Engine {
             self.make_all_due();
         }
         (result, wakers.and_driver(&mut self.driver))
+    }
+
+    /// The reason to refuse an event: one for which the session refuses all of them comes first.
+    const fn closed(&self, refusal: Refusal) -> Refusal {
+        match refusal {
+            _ if self.is_stopping => Refusal::SessionEnded,
+            _ if self.is_disabled => Refusal::Disabled,
+            refusal => refusal,
+        }
     }
 
     /// Counts an accepted event that was truncated.
@@ -201,6 +211,7 @@ impl Engine {
             (
                 Refusal::SessionEnded
                 | Refusal::Disabled
+                | Refusal::BelowMinSeverity
                 | Refusal::Forked
                 | Refusal::Scrubbed
                 | Refusal::OwnWork,

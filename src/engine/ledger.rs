@@ -25,6 +25,8 @@ pub(super) struct Counted {
     event_too_large: u64,
     unencodable: u64,
     session_ended: u64,
+    disabled: u64,
+    below_min_severity: u64,
     #[cfg(feature = "std")]
     scrubbed: u64,
     #[cfg(feature = "std")]
@@ -39,6 +41,8 @@ impl Counted {
             Refusal::QueueFull => &mut self.queue_full,
             Refusal::EventTooLarge => &mut self.event_too_large,
             Refusal::Unencodable => &mut self.unencodable,
+            Refusal::Disabled => &mut self.disabled,
+            Refusal::BelowMinSeverity => &mut self.below_min_severity,
             #[cfg(feature = "std")]
             Refusal::Scrubbed => &mut self.scrubbed,
             #[cfg(feature = "std")]
@@ -55,6 +59,8 @@ impl Counted {
             event_too_large: self.event_too_large,
             unencodable: self.unencodable,
             session_ended: self.session_ended,
+            disabled: self.disabled,
+            below_min_severity: self.below_min_severity,
             #[cfg(feature = "std")]
             scrubbed: self.scrubbed,
             #[cfg(feature = "std")]

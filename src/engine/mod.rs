@@ -4,6 +4,7 @@
 //! it matters; `poll` returns the next step. All executors, the simulator and bare metal run this same engine.
 
 mod batch;
+mod discarding;
 #[cfg(all(test, feature = "std"))]
 mod ending_tests;
 mod halving;
@@ -163,6 +164,8 @@ pub(crate) struct Engine {
     end: End,
     end_slot: EndSlot,
     is_stopping: bool,
+    /// The program has switched the session off, and may switch it on again.
+    is_disabled: bool,
     /// When the stop gives up.
     stop_deadline: Option<Instant>,
     in_flight: Option<InFlight>,
@@ -214,6 +217,7 @@ impl Engine {
             end: End::Open,
             end_slot,
             is_stopping: false,
+            is_disabled: false,
             stop_deadline: None,
             in_flight: None,
             forming: BatchExtent::default(),

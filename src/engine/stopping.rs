@@ -1,6 +1,6 @@
 //! The end of a session: `SESSION_END`, stops and their deadline.
 
-use super::{BatchExtent, Engine, Phase, Unsent, Wakers, Watermark};
+use super::{Engine, Phase, Unsent, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
 use crate::event::encode::{EventPrefix, SessionEnd};
 use crate::stats::DropReason;
@@ -16,6 +16,7 @@ pub(super) enum End {
         position: u64,
         index: u64,
     },
+    /// Also if it was withheld: then it was never accepted.
     Settled,
 }
 
@@ -103,6 +104,20 @@ impl Engine {
         self.ledger.accepted += 1;
     }
 
+    /// Ends the session without `SESSION_END`, unless it has already ended.
+    fn withhold_end(&mut self) {
+        if self.end.is_open() {
+            self.end = End::Settled;
+        }
+    }
+
+    /// Removes a queued `SESSION_END`, whose fate the caller has counted.
+    pub(super) fn settle_end(&mut self) {
+        if self.end.is_queued() {
+            self.end = End::Settled;
+        }
+    }
+
     /// The JSON of `SESSION_END` while it is queued, else empty.
     pub(super) fn end_json(&self) -> &[u8] {
         let slot = &self.end_slot;
@@ -112,7 +127,7 @@ impl Engine {
 
     /// Does what [`Priority::Fatal`](super::Priority) does, for an exception that is already queued.
     pub(crate) fn end(&mut self, tail: &SessionEnd) -> Wakers {
-        if self.is_stopping {
+        if self.is_stopping || self.is_disabled {
             return Wakers::default();
         }
         self.notices.add(DiagnosticKind::ExceptionLogged, 1);
@@ -121,7 +136,7 @@ impl Engine {
         self.driver.wake()
     }
 
-    /// Stops the session: queues `SESSION_END` unless that has been done, makes everything due at once and accepts no
+    /// Stops the session: queues `SESSION_END` unless that has been done or the session is switched off, makes everything due at once and accepts no
     /// more events. A later call does not change the first one's deadline.
     pub(crate) fn begin_stop(
         &mut self,
@@ -130,7 +145,11 @@ impl Engine {
     ) -> (Watermark, Wakers) {
         let mut wakers = Wakers::default();
         if !self.is_stopping {
-            self.queue_end(tail);
+            if self.is_disabled {
+                self.withhold_end();
+            } else {
+                self.queue_end(tail);
+            }
             self.is_stopping = true;
             self.stop_deadline = deadline;
             self.make_all_due();
@@ -202,11 +221,7 @@ impl Engine {
         let left = self.queued();
         self.ledger.dropped.add(DropReason::Shutdown, left);
         self.notices.add_unsent(left, unsent);
-        self.ring.clear();
-        self.end = End::Settled;
-        self.in_flight = None;
-        self.forming = BatchExtent::default();
-        self.halving = None;
+        self.empty_queue();
         Wakers::All(self.driver.take_waker())
     }
 }

@@ -89,9 +89,8 @@ impl Handle {
         }
     }
 
-    /// Whether this handle has a session; `false` if telemetry is switched off.
-    #[must_use]
-    pub const fn is_enabled(&self) -> bool {
+    /// Whether this handle has a session; `false` if telemetry was off when it was built.
+    pub(crate) const fn has_session(&self) -> bool {
         !matches!(self.0, Inner::Off(_))
     }
 
@@ -285,7 +284,7 @@ impl Handle {
     /// When telemetry is switched off, when the session was built without a spawner, or when its executor no longer
     /// runs, as in the child of a `fork()`.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
-        if !self.is_enabled() {
+        if !self.has_session() {
             return Err(SpawnError::new("telemetry is switched off"));
         }
         self.spawn_boxed(alloc::boxed::Box::pin(task))

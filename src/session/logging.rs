@@ -52,6 +52,7 @@ impl Shared {
         priority: Priority<'_>,
         encode: impl FnOnce(&mut EventWriter<'_>, A, Severity, &str, &D) -> Result<(), Failed>,
     ) -> Result<(), Refusal> {
+        self.admit(severity, priority)?;
         #[cfg(feature = "std")]
         let _caused = self.admit_caller(priority)?;
         // Without an allocator code size matters: there is one path for all events.
@@ -119,6 +120,7 @@ impl Shared {
         if self.is_forked() {
             return Err(self.refuse_forked());
         }
+        self.admit_error(priority)?;
         #[cfg(feature = "std")]
         let _caused = self.admit_caller(priority)?;
         #[cfg(feature = "std")]
@@ -133,7 +135,10 @@ impl Shared {
             let encoded = panics::catch(encode)
                 .unwrap_or_else(|| Err(out.fail("its Display or source() panicked")));
             match encoded {
-                Ok(severity) => self.push_counting_truncation(out, priority.of_severity(severity)),
+                Ok(severity) => {
+                    self.admit(severity, priority)?;
+                    self.push_counting_truncation(out, priority.of_severity(severity))
+                }
                 Err(Failed) => self.refuse_fault(out, at, "exception", severity, priority),
             }
         })

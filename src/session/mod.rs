@@ -7,6 +7,7 @@ pub(crate) mod builder;
 #[cfg(feature = "std")]
 mod current;
 mod driven;
+mod gate;
 pub(crate) mod handle;
 mod host;
 pub(crate) mod identity;

@@ -5,6 +5,7 @@ mod list;
 use crate::engine::ring::HEADER;
 use crate::engine::{EngineOptions, GiveUp, reserve};
 use crate::event::limits::DataLimits;
+use crate::event::severity::Severity;
 use crate::time;
 use core::fmt;
 use core::time::Duration;
@@ -77,6 +78,10 @@ pub struct Options {
     pub max_batch_size: usize,
     /// Bytes per request body. At least `max_event_bytes` and what surrounds the events. Default 1 MiB.
     pub max_batch_bytes: usize,
+    /// The lowest severity that the session takes when it starts; milder events are refused, without a trace on the wire.
+    /// [`Handle::set_min_severity`](crate::Handle::set_min_severity) changes it later, and says which events it holds
+    /// for. Default `DEBUG`, the mildest.
+    pub min_severity: Severity,
     /// The maximum JSON of an event in bytes. A larger event is refused; an exception's texts are cut to fit, and
     /// marked. From [`MIN_EVENT_BYTES`](Self::MIN_EVENT_BYTES) to [`MAX_EVENT_BYTES`](Self::MAX_EVENT_BYTES). Default
     /// 64 KiB; 1 KiB without `std`, where events are encoded on the stack up to that size and on the heap beyond it.
@@ -143,6 +148,7 @@ impl Default for Options {
             reserve: None,
             max_batch_size: 100,
             max_batch_bytes: 1 << 20,
+            min_severity: Severity::Debug,
             max_event_bytes: if cfg!(feature = "std") {
                 64 << 10
             } else {

@@ -109,6 +109,7 @@ impl Shared {
             mut data,
             ..
         } = draft;
+        self.admit(severity, event.priority)?;
         if data.is_broken() {
             let error = EncodeError::Unencodable(Reason::new("its data are not JSON"));
             return self.refuse(error, &name);
@@ -197,6 +198,7 @@ impl Shared {
         if let Err(refusal) = scrub.apply(&mut draft) {
             return self.refuse_scrubbed(refusal, event);
         }
+        self.admit(draft.severity, event.priority)?;
         let data = draft.data();
         let text = |key| data.get(key).filter(|text| !text.is_null()).map(AsText);
         let (error_type, message) = (text("error_type"), text("error_message"));

@@ -1,5 +1,6 @@
 //! The state that a driver, a reporter and its handles share.
 
+use super::gate::Gate;
 use super::host::Host;
 use super::identity::Identity;
 use super::options::Options;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     drop_timeout: u64,
     pub(crate) max_event_bytes: usize,
     pub(crate) data_limits: DataLimits,
+    pub(super) gate: Gate,
     /// Whether events' data must be inspected, because limits or a hook are set.
     pub(super) inspects_data: bool,
     observer: Observer,
@@ -88,6 +90,7 @@ impl Shared {
             drop_timeout: time::micros(options.drop_timeout).unwrap_or(u64::MAX),
             max_event_bytes: options.max_event_bytes,
             data_limits,
+            gate: Gate::new(options.min_severity),
             inspects_data: parts.host.has_scrub() || data_limits.is_set(),
             host: parts.host,
             observer: parts.observer,

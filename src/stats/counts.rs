@@ -94,13 +94,14 @@ serialize_fields! {
         session_ended,
         driver_alive,
     }
-    Dropped { retries_exhausted, rejected, too_large, shutdown }
+    Dropped { retries_exhausted, rejected, too_large, shutdown, discarded }
     Refused {
         queue_full,
         event_too_large,
         unencodable,
         session_ended,
         disabled,
+        below_min_severity,
         forked,
         scrubbed,
         scrub_panicked,

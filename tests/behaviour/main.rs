@@ -37,6 +37,7 @@
 
 extern crate alloc;
 
+mod consent;
 mod console;
 mod deadlines;
 mod diagnostics;

@@ -5,6 +5,7 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 use std::panic::catch_unwind;
 use tinkex_telemetry::bus::Bus;
 use tinkex_telemetry::capture::Capture;
+use tinkex_telemetry::client::{Pending, SamplingClient, ServiceClient, TrainingClient};
 use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::{Handle, Reporter, Telemetry, fields};
 
@@ -12,13 +13,17 @@ use tinkex_telemetry::{Handle, Reporter, Telemetry, fields};
 struct Unsafe(#[expect(dead_code, reason = "makes the type unsafe")] &'static mut u8);
 
 #[test]
-fn handles_reporters_and_buses_cross_catch_unwind() {
+fn handles_reporters_buses_and_clients_cross_catch_unwind() {
     const fn crosses<T: UnwindSafe + RefUnwindSafe>() {}
     crosses::<Handle>();
     crosses::<Capture<'_>>();
     crosses::<Reporter<Unsafe, Unsafe, Unsafe>>();
     crosses::<Telemetry>();
     crosses::<Bus>();
+    crosses::<ServiceClient>();
+    crosses::<SamplingClient>();
+    crosses::<TrainingClient>();
+    crosses::<Pending<*mut Unsafe>>();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::diagnostic::{Diagnostic, Observer};
 use crate::engine::GiveUp;
 use crate::engine::ring::HEADER;
 use crate::event::exception::{Classify, ErrorRules};
+use crate::event::severity::Severity;
 use crate::session::driven::Driver;
 use crate::session::host::Host;
 use crate::session::identity::{IdentitySettings, ProcessUuid, SessionId};
@@ -116,6 +117,7 @@ impl<T, C, S> Builder<T, C, S> {
         max_queue_bytes: usize,
         max_batch_size: usize,
         max_batch_bytes: usize,
+        min_severity: Severity,
         max_event_bytes: usize,
         max_data_depth: usize,
         max_string_bytes: usize,
@@ -361,7 +363,7 @@ impl<T, C, S> Builder<T, C, S> {
         let (reporter, driver) = builder.assemble(places, Body::owned(), Some(any), |core| {
             SessionRef::Shared(Arc::new(core))
         })?;
-        if reporter.is_enabled() {
+        if reporter.has_session() {
             spawner.spawn(driver.run()).map_err(BuildError::Spawn)?;
         }
         Ok(reporter.with_spawner())
@@ -396,7 +398,7 @@ impl<T, C, S> Builder<T, C, S> {
             (transport, clock, ())
         });
         let (reporter, driver) = builder.build()?;
-        if let (true, Some(spawner)) = (reporter.is_enabled(), taken) {
+        if let (true, Some(spawner)) = (reporter.has_session(), taken) {
             spawner
                 .spawn_local(driver.run_local())
                 .map_err(BuildError::Spawn)?;

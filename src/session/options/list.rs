@@ -21,6 +21,7 @@ macro_rules! each_option {
             reserve,
             max_batch_size,
             max_batch_bytes,
+            min_severity,
             max_event_bytes,
             max_data_depth,
             max_string_bytes,
