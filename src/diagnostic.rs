@@ -56,6 +56,9 @@ pub enum DiagnosticKind {
     /// There is no driver to send what is queued, `count` events: its executor has ended, or it was dropped. Reported when
     /// that happens, and for the first event that is accepted after it.
     NoDriver,
+    /// What a handle should carry with its events was cut, or left out because it cannot be encoded; `count` is how many
+    /// handles, and `reason` says which of the two the first is. See [`Handle::with_in`](crate::Handle::with_in).
+    ContextIncomplete,
     /// With [`GiveUp::WhenFull`](crate::GiveUp::WhenFull): four attempts in a row have failed, and `count` events wait;
     /// `reason` is the last attempt's.
     BackendAway,
@@ -84,11 +87,11 @@ pub enum DiagnosticKind {
 impl DiagnosticKind {
     /// The number of kinds that are counted at the source and reported by the driver: the first ones.
     pub(crate) const COUNT: usize = if cfg!(feature = "std") {
-        14
+        15
     } else if cfg!(feature = "alloc") {
-        13
+        14
     } else {
-        11
+        12
     };
 
     /// The counted kinds, in the order of their slots.
@@ -104,6 +107,7 @@ impl DiagnosticKind {
         Self::ExceptionLogged,
         Self::LoggedAfterEnd,
         Self::NoDriver,
+        Self::ContextIncomplete,
         #[cfg(feature = "alloc")]
         Self::BackendAway,
         #[cfg(feature = "alloc")]
@@ -161,6 +165,7 @@ impl DiagnosticKind {
             Self::ExceptionLogged => "exception_logged",
             Self::LoggedAfterEnd => "logged_after_end",
             Self::NoDriver => "no_driver",
+            Self::ContextIncomplete => "context_incomplete",
             Self::ScrubPanicked => "scrub_panicked",
             Self::BackendInfo => "backend_info",
             Self::BackendWarning => "backend_warning",
@@ -236,6 +241,10 @@ impl fmt::Display for Diagnostic<'_> {
             }
             DiagnosticKind::NoDriver => {
                 write!(f, "Telemetry has no driver to send what is queued, which has ended with its executor or was dropped ({events} queued)")
+            }
+            DiagnosticKind::ContextIncomplete => {
+                let handles = Counted(*count, "handle");
+                write!(f, "Telemetry context incomplete ({handles}): {reason}")
             }
             DiagnosticKind::BackendAway => {
                 write!(f, "Telemetry backend is away, will keep trying: {reason} ({events} queued)")

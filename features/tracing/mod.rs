@@ -4,7 +4,8 @@ mod data;
 mod filter;
 
 use crate::engine::Priority;
-use crate::event::{Severity, encode};
+use crate::event::Severity;
+use crate::event::encode::{self, Heading};
 use crate::session::Handle;
 use crate::sys::origin::{self, OwnWork};
 use crate::sys::panics;
@@ -210,10 +211,14 @@ where
         let _own = OwnWork::enter();
         // Refusals are counted, so the result does not matter here.
         if let Some(session) = self.handle.session() {
-            let shared = session.shared();
-            let encode = encode::generic_written;
-            let (at, severity) = (|| session.utc(), severity(level));
-            let _ = shared.log_with(at, name, data, severity, Priority::Ordinary, encode);
+            let (shared, context) = session.parts();
+            let heading = Heading {
+                name,
+                severity: severity(level),
+                context,
+            };
+            let (at, encode) = (|| session.utc(), encode::generic_written);
+            let _ = shared.log_with(at, heading, data, Priority::Ordinary, encode);
         }
     }
 

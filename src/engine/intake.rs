@@ -113,6 +113,21 @@ impl Engine {
         }
     }
 
+    /// Sets whether the event behind `SESSION_START` is the session's context, which does not count towards the threshold.
+    pub(crate) fn set_has_context(&mut self, has_context: bool) {
+        self.has_context = has_context;
+    }
+
+    /// Reports that a handle's context is incomplete.
+    pub(crate) fn note_context(&mut self, reason: Reason) -> Wakers {
+        let kind = DiagnosticKind::ContextIncomplete;
+        if self.notices.add_with_reason(kind, 1, reason) {
+            self.driver.wake()
+        } else {
+            Wakers::default()
+        }
+    }
+
     /// Counts an accepted event that was truncated.
     pub(crate) fn note_truncated(&mut self) {
         self.ledger.truncated += 1;

@@ -21,9 +21,11 @@ impl Engine {
         self.prediction.is_near()
     }
 
-    /// The accepted events since the last flush.
+    /// The accepted events since the last flush that count towards the threshold.
     pub(super) fn since_flush(&self) -> u64 {
-        self.ledger.accepted - self.flush_watermark.0.max(self.ledger.settled())
+        let last = self.flush_watermark.0.max(self.ledger.settled());
+        let with_context = self.has_context && last < 2;
+        (self.ledger.accepted - last).saturating_sub(u64::from(with_context))
     }
 
     /// Whether the events since the last flush reach the threshold.

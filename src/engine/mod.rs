@@ -181,6 +181,8 @@ pub(crate) struct Engine {
     flush_watermark: Watermark,
     /// Bytes accepted since the watermark was set.
     bytes_since_flush: usize,
+    /// Whether the second event is the session's context, which does not count towards the threshold.
+    has_context: bool,
     /// The next event is due but unfinished, so finishing it must wake the driver.
     awaits_writer: bool,
     /// When the queue is due at the latest.
@@ -227,6 +229,7 @@ impl Engine {
             failures: 0,
             flush_watermark: Watermark(0),
             bytes_since_flush: 0,
+            has_context: false,
             awaits_writer: false,
             flush_at: None,
             prediction: Prediction::new(),

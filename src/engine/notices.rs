@@ -171,7 +171,9 @@ impl Notices {
         let is_first = self.add(kind, count);
         let is_refusal = matches!(
             kind,
-            DiagnosticKind::Unencodable | DiagnosticKind::ScrubPanicked
+            DiagnosticKind::Unencodable
+                | DiagnosticKind::ScrubPanicked
+                | DiagnosticKind::ContextIncomplete
         );
         if is_first || !is_refusal {
             self.reasons.set(kind, reason);
@@ -244,6 +246,7 @@ impl Notices {
         let reason = match kind {
             DiagnosticKind::Unencodable
             | DiagnosticKind::ScrubPanicked
+            | DiagnosticKind::ContextIncomplete
             | DiagnosticKind::AttemptFailed
             | DiagnosticKind::BackendAway
             | DiagnosticKind::RetriesExhausted

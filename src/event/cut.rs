@@ -91,6 +91,11 @@ impl Write for Cutter<'_, '_> {
     }
 }
 
+/// Bytes that a text takes inside a JSON string.
+pub(crate) fn json_len(text: &str) -> usize {
+    text.chars().map(json_size).sum()
+}
+
 /// Bytes that a character takes inside a JSON string.
 fn json_size(character: char) -> usize {
     match character {

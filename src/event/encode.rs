@@ -3,6 +3,7 @@
 //! An event's id and index are only known under the queue's lock, so the functions here write everything after them,
 //! `,"event":…}`, and [`EventPrefix`] writes the rest. All keys of an event are in this file.
 
+use crate::event::context::Context;
 use crate::event::cut::Cut;
 use crate::event::limits::Limited;
 use crate::event::severity::Severity;
@@ -18,6 +19,15 @@ use uuid::Uuid;
 /// Closes a request's body, after its events.
 pub(crate) const BODY_SUFFIX: &[u8] = b"]}";
 
+/// What a generic event says besides its data.
+#[derive(Clone, Copy)]
+pub(crate) struct Heading<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) severity: Severity,
+    /// That of the handle, unless the data have it already.
+    pub(crate) context: Option<&'a Context>,
+}
+
 /// Writes everything after the id and index of a `GENERIC_EVENT`.
 ///
 /// Reads the clock last: while it does, the bytes written so far drain to the cache, from which they are copied next.
@@ -25,22 +35,20 @@ pub(crate) const BODY_SUFFIX: &[u8] = b"]}";
 pub(crate) fn generic<D: Serialize + ?Sized>(
     out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
-    severity: Severity,
-    name: &str,
+    heading: Heading<'_>,
     data: &D,
 ) -> Result<(), Failed> {
-    generic_with(out, at, severity, name, |out| object(out, data))
+    generic_with(out, at, heading, |out| object(out, data))
 }
 
 /// [`generic`], with limits on the data.
 pub(crate) fn generic_limited<D: Serialize + ?Sized>(
     out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
-    severity: Severity,
-    name: &str,
+    heading: Heading<'_>,
     data: &Limited<'_, D>,
 ) -> Result<(), Failed> {
-    generic_with(out, at, severity, name, |out| object_limited(out, data))
+    generic_with(out, at, heading, |out| object_limited(out, data))
 }
 
 /// [`generic`], with an object that is already JSON.
@@ -48,11 +56,10 @@ pub(crate) fn generic_limited<D: Serialize + ?Sized>(
 pub(crate) fn generic_of_json(
     out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
-    severity: Severity,
-    name: &str,
+    heading: Heading<'_>,
     json: &[u8],
 ) -> Result<(), Failed> {
-    generic_written(out, at, severity, name, &RawObject(json))
+    generic_written(out, at, heading, &RawObject(json))
 }
 
 #[cfg(feature = "std")]
@@ -77,11 +84,10 @@ pub(crate) trait WriteJson {
 pub(crate) fn generic_written(
     out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
-    severity: Severity,
-    name: &str,
+    heading: Heading<'_>,
     data: &impl WriteJson,
 ) -> Result<(), Failed> {
-    generic_with(out, at, severity, name, |out| {
+    generic_with(out, at, heading, |out| {
         panics::catch(|| data.write_json(out))
             .unwrap_or_else(|| Err(out.fail("one of its values panicked")))
     })
@@ -91,14 +97,17 @@ pub(crate) fn generic_written(
 fn generic_with(
     out: &mut EventWriter<'_>,
     at: impl FnOnce() -> Timestamp,
-    severity: Severity,
-    name: &str,
+    heading: Heading<'_>,
     data: impl FnOnce(&mut EventWriter<'_>) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
-    out.raw(head(severity).as_bytes());
-    out.text(name)?;
+    out.raw(head(heading.severity).as_bytes());
+    out.text(heading.name)?;
     out.raw(b",\"event_data\":");
+    let start = out.len();
     data(out)?;
+    if let Some(context) = heading.context {
+        context.add_to(out, start)?;
+    }
     out.timestamp(",\"timestamp\":\"", at(), "\"}");
     out.finish()
 }
@@ -148,24 +157,33 @@ pub(crate) fn session_end(at: Timestamp, lasted: Duration) -> SessionEnd {
 /// The tail of a `SESSION_END`; the engine keeps it outside the ring.
 pub(crate) type SessionEnd = heapless::String<136>;
 
+/// The parts of an `UNHANDLED_EXCEPTION`.
+#[derive(Clone, Copy)]
+pub(crate) struct Exception<'a> {
+    pub(crate) severity: Severity,
+    pub(crate) error_type: &'a dyn fmt::Display,
+    pub(crate) message: &'a dyn fmt::Display,
+    pub(crate) traceback: Option<&'a dyn fmt::Display>,
+    /// How much of the traceback must not be cut, in bytes of JSON.
+    pub(crate) kept: usize,
+}
+
 /// Writes everything after the id and index of an `UNHANDLED_EXCEPTION`.
 ///
 /// An exception is never too large: type, message and traceback are cut to fit, and then end with a mark.
 pub(crate) fn exception(
     out: &mut EventWriter<'_>,
     at: Timestamp,
-    severity: Severity,
-    error_type: &dyn fmt::Display,
-    message: &dyn fmt::Display,
-    traceback: Option<&dyn fmt::Display>,
+    exception: &Exception<'_>,
 ) -> Result<(), Failed> {
     out.raw(b",\"event\":\"UNHANDLED_EXCEPTION\",\"severity\":\"");
-    out.raw(severity.as_str().as_bytes());
+    out.raw(exception.severity.as_str().as_bytes());
     out.timestamp("\",\"timestamp\":\"", at, "\",\"error_type\":");
-    out.cut(error_type, out.room() / 4)?;
+    let room = |out: &EventWriter<'_>| out.room().saturating_sub(exception.kept);
+    out.cut(exception.error_type, room(out) / 4)?;
     out.raw(b",\"error_message\":");
-    out.cut(message, out.room() / 2)?;
-    if let Some(traceback) = traceback {
+    out.cut(exception.message, room(out) / 2)?;
+    if let Some(traceback) = exception.traceback {
         out.raw(b",\"traceback\":");
         out.cut(traceback, out.room().saturating_sub(3))?;
     }
@@ -333,14 +351,34 @@ mod tests {
 
     const AT: Timestamp = Timestamp::from_unix_micros(1);
 
+    fn heading(severity: Severity, name: &str) -> Heading<'_> {
+        Heading {
+            name,
+            severity,
+            context: None,
+        }
+    }
+
+    fn failure<'a>(
+        message: &'a dyn fmt::Display,
+        traceback: &'a dyn fmt::Display,
+    ) -> Exception<'a> {
+        Exception {
+            severity: Severity::Error,
+            error_type: &"E",
+            message,
+            traceback: Some(traceback),
+            kept: 0,
+        }
+    }
+
     #[test]
     fn a_generic_event_has_the_keys_of_the_wire_format() {
         let json = event(|out| {
             generic(
                 out,
                 || AT,
-                Severity::Warning,
-                "a \"b\"\n",
+                heading(Severity::Warning, "a \"b\"\n"),
                 &json!({"n": 1, "t": true, "z": null}),
             )
         });
@@ -361,7 +399,7 @@ mod tests {
     #[test]
     fn null_becomes_an_empty_object_and_anything_else_a_member_of_one() {
         for empty in [json!(null), json!({})] {
-            let json = event(|out| generic(out, || AT, Severity::Info, "e", &empty));
+            let json = event(|out| generic(out, || AT, heading(Severity::Info, "e"), &empty));
             assert_eq!(json["event_data"], json!({}));
         }
         for (value, expected) in [
@@ -372,7 +410,7 @@ mod tests {
             (json!(0.5), json!({"value": 0.5})),
             (json!(true), json!({"value": true})),
         ] {
-            let json = event(|out| generic(out, || AT, Severity::Info, "e", &value));
+            let json = event(|out| generic(out, || AT, heading(Severity::Info, "e"), &value));
             assert_eq!(json["event_data"], expected);
             let limits = DataLimits {
                 depth: 2,
@@ -380,7 +418,8 @@ mod tests {
             };
             let is_cut = Cell::new(false);
             let limited = Limited::new(&value, &limits, &is_cut);
-            let json = event(|out| generic_limited(out, || AT, Severity::Info, "e", &limited));
+            let json =
+                event(|out| generic_limited(out, || AT, heading(Severity::Info, "e"), &limited));
             let is_nested = value == json!([1, []]);
             assert_eq!(is_cut.get(), is_nested);
             if !is_nested {
@@ -408,9 +447,8 @@ mod tests {
         for limit in 300..420 {
             for filler in ["x", "é", "\"", "\u{1}", "😀\n"] {
                 let long = filler.repeat(400);
-                let tail = encode_to_vec(limit, |out| {
-                    exception(out, AT, Severity::Error, &"E", &"message", Some(&long))
-                });
+                let tail =
+                    encode_to_vec(limit, |out| exception(out, AT, &failure(&"message", &long)));
                 let json = [b"{\"event_id\":0", &tail.unwrap()[..]].concat();
                 let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
                 let text = json["traceback"].as_str().unwrap();
@@ -419,7 +457,7 @@ mod tests {
                 assert_eq!(json["error_message"], "message");
             }
         }
-        let json = event(|out| exception(out, AT, Severity::Error, &"E", &"", Some(&"a\nb")));
+        let json = event(|out| exception(out, AT, &failure(&"", &"a\nb")));
         assert_eq!(json["traceback"], "a\nb");
         assert_eq!(json["error_message"], "");
     }
@@ -441,7 +479,7 @@ mod tests {
     fn an_event_is_too_large_from_the_first_byte_over_the_limit() {
         let encode = |limit| {
             encode_to_vec(limit, |out| {
-                generic(out, || AT, Severity::Info, "e", &json!({"a": "b"}))
+                generic(out, || AT, heading(Severity::Info, "e"), &json!({"a": "b"}))
             })
         };
         let whole = encode(1_000).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! The logging thread encodes an event once. What is queued is what is sent: later changes to a value have no effect.
 
+pub(crate) mod context;
 pub(crate) mod cut;
 pub(crate) mod encode;
 pub(crate) mod exception;

@@ -46,6 +46,7 @@ impl<'a> EventWriter<'a> {
         self.output.len = 0;
         self.output.overflowed = false;
         self.output.is_too_deep = false;
+        self.output.has_raw = false;
         self.reason = Reason::default();
         self.is_truncated = false;
     }

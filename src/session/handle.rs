@@ -1,10 +1,12 @@
 //! The handle on a session that applications pass around, without type parameters.
 
 use super::off::Off;
-use super::session_ref::{AnySession, SessionRef};
+use super::session_ref::{AnySession, Session, SessionRef};
+use super::shared::Shared;
 use super::wait::Wait;
 use crate::clock::Clock;
 use crate::engine::{Engine, Priority};
+use crate::event::encode::Heading;
 use crate::event::exception::{AnyError, Loggable};
 use crate::event::severity::Severity;
 use crate::stats::Stats;
@@ -39,9 +41,8 @@ pub struct Handle(Inner);
 #[derive(Clone)]
 enum Inner {
     Off(Off),
-    Static(&'static dyn AnySession),
-    #[cfg(has_arc)]
-    Shared(Arc<dyn AnySession>),
+    /// A session, or one with the handle's context.
+    On(Session),
 }
 
 /// [`Handle::off`].
@@ -65,20 +66,26 @@ impl Handle {
     }
 
     pub(crate) fn fixed(session: &'static dyn AnySession) -> Self {
-        Self(Inner::Static(session))
+        Self(Inner::On(Session::Static(session)))
     }
 
     #[cfg(has_arc)]
     pub(crate) fn shared(session: Arc<dyn AnySession>) -> Self {
-        Self(Inner::Shared(session))
+        Self(Inner::On(Session::Shared(session)))
+    }
+
+    /// The session without the handle's context.
+    pub(super) fn base(&self) -> Option<Session> {
+        match &self.0 {
+            Inner::Off(_) => None,
+            Inner::On(session) => Some(session.base().unwrap_or(session).clone()),
+        }
     }
 
     pub(crate) fn session(&self) -> Option<&dyn AnySession> {
         match &self.0 {
             Inner::Off(_) => None,
-            Inner::Static(session) => Some(*session),
-            #[cfg(has_arc)]
-            Inner::Shared(session) => Some(&**session),
+            Inner::On(session) => Some(&**session),
         }
     }
 
@@ -152,10 +159,16 @@ impl Handle {
         priority: Priority<'_>,
     ) -> bool {
         match self.session() {
-            Some(session) => session
-                .shared()
-                .log(|| session.utc(), name, data, severity, priority)
-                .is_ok(),
+            Some(session) => {
+                let (shared, context) = session.parts();
+                let heading = Heading {
+                    name,
+                    severity,
+                    context,
+                };
+                let logged = shared.log(|| session.utc(), heading, data, priority);
+                logged.is_ok()
+            }
             None => self.refuse(),
         }
     }
@@ -188,10 +201,11 @@ impl Handle {
     ) -> bool {
         let priority = Priority::Urgent { is_important: true }.of_severity(severity);
         match self.session() {
-            Some(session) => session
-                .shared()
-                .log_error(session.utc(), &error.any(), severity, priority)
-                .is_ok(),
+            Some(session) => {
+                let (shared, heading) = failure(session, severity);
+                let logged = shared.log_error(session.utc(), &error.any(), heading, priority);
+                logged.is_ok()
+            }
             None => self.refuse(),
         }
     }
@@ -207,11 +221,11 @@ impl Handle {
             self.refuse();
             return None;
         };
-        let (shared, at) = (session.shared(), session.utc());
+        let ((shared, heading), at) = (failure(session, severity), session.utc());
         let before = shared.with(|engine| engine.stats());
         let tail = shared.session_end(session.now(), at);
         // Refused only after a stop or when the reserve is used up, and then counted.
-        let _ = shared.log_error(at, error, severity, Priority::Fatal(&tail));
+        let _ = shared.log_error(at, error, heading, Priority::Fatal(&tail));
         let wait = Wait::for_flush(session, shared.flush_timeout());
         Some(before.map_or(wait, |before| wait.since(before)))
     }
@@ -294,11 +308,20 @@ impl Handle {
     pub(crate) fn spawn_boxed(&self, task: BoxFuture<'static>) -> Result<(), SpawnError> {
         match &self.0 {
             Inner::Off(off) => off.spawn(task),
-            Inner::Static(session) => session.shared().spawn(task),
-            #[cfg(has_arc)]
-            Inner::Shared(session) => session.shared().spawn(task),
+            Inner::On(session) => session.shared().spawn(task),
         }
     }
+}
+
+/// Where an error is logged to, and the heading of what is logged if it cannot be described.
+fn failure(session: &dyn AnySession, severity: Severity) -> (&Shared, Heading<'_>) {
+    let (shared, context) = session.parts();
+    let heading = Heading {
+        name: "exception",
+        severity,
+        context,
+    };
+    (shared, heading)
 }
 
 impl<C: Clock> SessionRef<C> {

@@ -1,10 +1,9 @@
 //! The path from a call to the queue: events are encoded and pushed, or refused and counted.
 
 use crate::engine::Priority;
-use crate::event::encode::{self, EventPrefix};
+use crate::event::encode::{self, EventPrefix, Exception, Heading};
 use crate::event::exception::AnyError;
 use crate::event::limits::Limited;
-use crate::event::severity::Severity;
 use crate::event::writer::{self, EncodeError, EventWriter, Failed};
 use crate::session::shared::Shared;
 use crate::stats::Refusal;
@@ -33,12 +32,11 @@ impl Shared {
     pub(crate) fn log<D: Serialize>(
         &self,
         at: impl Fn() -> Timestamp + Copy,
-        name: &str,
+        heading: Heading<'_>,
         data: D,
-        severity: Severity,
         priority: Priority<'_>,
     ) -> Result<(), Refusal> {
-        self.log_with(at, name, data, severity, priority, encode::generic)
+        self.log_with(at, heading, data, priority, encode::generic)
     }
 
     /// [`log`](Self::log) with another encoder, which is used unless the data must be inspected.
@@ -46,26 +44,25 @@ impl Shared {
     pub(crate) fn log_with<A: Fn() -> Timestamp + Copy, D: Serialize>(
         &self,
         at: A,
-        name: &str,
+        heading: Heading<'_>,
         data: D,
-        severity: Severity,
         priority: Priority<'_>,
-        encode: impl FnOnce(&mut EventWriter<'_>, A, Severity, &str, &D) -> Result<(), Failed>,
+        encode: impl FnOnce(&mut EventWriter<'_>, A, Heading<'_>, &D) -> Result<(), Failed>,
     ) -> Result<(), Refusal> {
-        self.admit(severity, priority)?;
+        self.admit(heading.severity, priority)?;
         #[cfg(feature = "std")]
         let _caused = self.admit_caller(priority)?;
         // Without an allocator code size matters: there is one path for all events.
         if cfg!(not(feature = "alloc")) || self.inspects_data {
-            return self.log_inspected(&at, name, data, severity, priority);
+            return self.log_inspected(&at, heading, data, priority);
         }
-        self.with_writer(|out| match encode(out, at, severity, name, &data) {
+        self.with_writer(|out| match encode(out, at, heading, &data) {
             Ok(()) => self.push(out.bytes(), priority),
             Err(Failed) if out.is_too_deep() => {
                 out.clear();
-                self.log_limited(out, &at, name, &data, severity, priority)
+                self.log_limited(out, &at, heading, &data, priority)
             }
-            Err(Failed) => self.refuse(out.error(), name),
+            Err(Failed) => self.refuse(out.error(), heading.name),
         })
     }
 
@@ -75,16 +72,15 @@ impl Shared {
     fn log_inspected<D: Serialize>(
         &self,
         at: &dyn Fn() -> Timestamp,
-        name: &str,
+        heading: Heading<'_>,
         data: D,
-        severity: Severity,
         priority: Priority<'_>,
     ) -> Result<(), Refusal> {
         #[cfg(feature = "std")]
         if let Some(scrub) = &self.host.scrub {
-            return self.log_scrubbed(scrub, at, name, &data, severity, priority);
+            return self.log_scrubbed(scrub, at, heading, &data, priority);
         }
-        self.with_writer(|out| self.log_limited(out, at, name, &data, severity, priority))
+        self.with_writer(|out| self.log_limited(out, at, heading, &data, priority))
     }
 
     /// Encodes data with limits, and queues the event.
@@ -93,27 +89,26 @@ impl Shared {
         &self,
         out: &mut EventWriter<'_>,
         at: &dyn Fn() -> Timestamp,
-        name: &str,
+        heading: Heading<'_>,
         data: &D,
-        severity: Severity,
         priority: Priority<'_>,
     ) -> Result<(), Refusal> {
         let is_cut = Cell::new(false);
         let data = Limited::new(data, &self.data_limits, &is_cut);
-        let encoded = encode::generic_limited(out, at, severity, name, &data);
+        let encoded = encode::generic_limited(out, at, heading, &data);
         out.note_truncated(is_cut.get());
         match encoded {
             Ok(()) => self.push_counting_truncation(out, priority),
-            Err(Failed) => self.refuse(out.error(), name),
+            Err(Failed) => self.refuse(out.error(), heading.name),
         }
     }
 
-    /// Encodes and queues an error.
+    /// Encodes and queues an error, which has a name of its own.
     pub(crate) fn log_error<E: AnyError + ?Sized>(
         &self,
         at: Timestamp,
         error: &E,
-        severity: Severity,
+        heading: Heading<'_>,
         priority: Priority<'_>,
     ) -> Result<(), Refusal> {
         // Capturing a stack takes one of the standard library's locks, which the child of a fork must not wait for.
@@ -125,12 +120,12 @@ impl Shared {
         let _caused = self.admit_caller(priority)?;
         #[cfg(feature = "std")]
         if let Some(scrub) = &self.host.scrub {
-            return self.log_error_scrubbed(scrub, at, error, severity, priority);
+            return self.log_error_scrubbed(scrub, at, error, heading, priority);
         }
         self.with_error_writer(|out| {
             let encode = || {
                 self.errors
-                    .encode(out, at, error, severity, &self.data_limits)
+                    .encode(out, at, error, heading, &self.data_limits)
             };
             let encoded = panics::catch(encode)
                 .unwrap_or_else(|| Err(out.fail("its Display or source() panicked")));
@@ -139,7 +134,7 @@ impl Shared {
                     self.admit(severity, priority)?;
                     self.push_counting_truncation(out, priority.of_severity(severity))
                 }
-                Err(Failed) => self.refuse_fault(out, at, "exception", severity, priority),
+                Err(Failed) => self.refuse_fault(out, at, heading, priority),
             }
         })
     }
@@ -189,19 +184,24 @@ impl Shared {
         &self,
         out: &mut EventWriter<'_>,
         at: Timestamp,
-        name: &str,
-        severity: Severity,
+        heading: Heading<'_>,
         priority: Priority<'_>,
     ) -> Result<(), Refusal> {
         let error = out.error();
         if let Priority::Fatal(_) = priority {
             out.clear();
-            let placeholder = encode::exception(out, at, severity, &"Error", &"", None);
-            if placeholder.is_ok() {
+            let placeholder = Exception {
+                severity: heading.severity,
+                error_type: &"Error",
+                message: &"",
+                traceback: heading.context.map(|context| context as _),
+                kept: 0,
+            };
+            if encode::exception(out, at, &placeholder).is_ok() {
                 return self.push(out.bytes(), priority);
             }
         }
-        self.refuse(error, name)
+        self.refuse(error, heading.name)
     }
 
     /// [`push`](Self::push) for an event that may have been truncated.

@@ -4,6 +4,7 @@
 
 mod as_handle;
 pub(crate) mod builder;
+mod context;
 #[cfg(feature = "std")]
 mod current;
 mod driven;
@@ -42,6 +43,7 @@ pub use crate::sys::entropy::Entropy;
 pub use crate::text::Str;
 pub use as_handle::AsHandle;
 pub use builder::{BuildError, Builder, Memory};
+pub use context::ContextBuffer;
 #[cfg(feature = "std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub use current::{Entered, Scope};

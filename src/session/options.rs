@@ -332,6 +332,11 @@ enum Problem {
     Above(usize, &'static str),
     AboveMaxDelay,
     WithoutLimit,
+    NoRoomForContext,
+    #[cfg(feature = "std")]
+    Unencodable(crate::text::Reason),
+    #[cfg(not(feature = "std"))]
+    Unencodable,
     #[cfg(has_arc)]
     UnknownEvent(Str),
 }
@@ -339,6 +344,26 @@ enum Problem {
 impl OptionError {
     const fn new(option: &'static str, problem: Problem) -> Self {
         Self { option, problem }
+    }
+
+    /// For a session's context that is too large.
+    pub(super) const fn context_too_large(max: usize) -> Self {
+        let too_long = Problem::Above(max, "bytes of JSON, half of max_event_bytes");
+        Self::new("fields", too_long)
+    }
+
+    /// For a session's context that the queue has no room for.
+    pub(super) const fn no_room_for_context() -> Self {
+        Self::new("fields", Problem::NoRoomForContext)
+    }
+
+    /// For a session's context that cannot be encoded.
+    pub(super) fn unencodable(reason: &crate::text::Reason) -> Self {
+        #[cfg(feature = "std")]
+        let problem = Problem::Unencodable(reason.clone());
+        #[cfg(not(feature = "std"))]
+        let (problem, _) = (Problem::Unencodable, reason);
+        Self::new("fields", problem)
     }
 
     /// The name of the option to change.
@@ -364,6 +389,13 @@ impl fmt::Display for OptionError {
             Problem::Below(min, reason) => write!(f, "must be at least {min} ({reason})"),
             Problem::Above(max, reason) => write!(f, "must be at most {max} ({reason})"),
             Problem::WithoutLimit => f.write_str("must not be set with give_up WhenFull"),
+            Problem::NoRoomForContext => f.write_str(
+                "does not fit into the queue behind SESSION_START: raise max_queue_size or max_queue_bytes",
+            ),
+            #[cfg(feature = "std")]
+            Problem::Unencodable(reason) => write!(f, "cannot be encoded: {reason}"),
+            #[cfg(not(feature = "std"))]
+            Problem::Unencodable => f.write_str("cannot be encoded"),
             Problem::AboveMaxDelay => f.write_str("must be at most retry_max_delay"),
             #[cfg(has_arc)]
             Problem::UnknownEvent(name) => {

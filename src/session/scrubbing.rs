@@ -2,7 +2,8 @@
 
 use super::shared::Shared;
 use crate::engine::Priority;
-use crate::event::encode;
+use crate::event::context;
+use crate::event::encode::{self, Exception, Heading};
 use crate::event::exception::{AnyError, Described, cut_user_error, room_for_user_error};
 use crate::event::limits::{DataLimits, Limited};
 use crate::event::raw::Merged;
@@ -26,9 +27,10 @@ const MAX_DEPTH: usize = 120;
 
 /// An event on its way through the hook.
 struct Incoming<'a> {
-    name: &'a str,
-    severity: Severity,
+    heading: Heading<'a>,
     priority: Priority<'a>,
+    /// Whether it is an error for which the caller is to blame.
+    is_user_error: bool,
 }
 
 /// # With a scrub hook
@@ -38,15 +40,14 @@ impl Shared {
         &self,
         scrub: &Scrub,
         at: &dyn Fn() -> Timestamp,
-        name: &str,
+        heading: Heading<'_>,
         data: &D,
-        severity: Severity,
         priority: Priority<'_>,
     ) -> Result<(), Refusal> {
         let event = Incoming {
-            name,
-            severity,
+            heading,
             priority,
+            is_user_error: false,
         };
         if Scrub::is_running() {
             return self.refuse_scrubbed(Refusal::Scrubbed, &event);
@@ -66,18 +67,22 @@ impl Shared {
                 out.clear();
                 is_cut.set(false);
                 let data = Limited::new(data, limits, &is_cut);
-                encode::object_limited(out, &data).map_err(|Failed| out.error())
+                let mut encoded = encode::object_limited(out, &data);
+                if let (Ok(()), Some(context)) = (&encoded, heading.context) {
+                    encoded = context.add_to(out, 0);
+                }
+                encoded.map_err(|Failed| out.error())
             };
             let encoded = match encode(&whole) {
                 Err(EncodeError::TooLarge) if whole != limits => encode(&limits),
                 encoded => encoded,
             };
             if let Err(error) = encoded {
-                return self.refuse(error, name);
+                return self.refuse(error, heading.name);
             }
             let Ok(json) = core::str::from_utf8(out.bytes()).map(String::from) else {
                 let error = EncodeError::Unencodable(Reason::new("its data are not UTF-8"));
-                return self.refuse(error, name);
+                return self.refuse(error, heading.name);
             };
             out.clear();
             out.note_truncated(is_cut.get());
@@ -95,8 +100,8 @@ impl Shared {
         at: &dyn Fn() -> Timestamp,
     ) -> Result<(), Refusal> {
         let mut draft = Draft {
-            name: Cow::Borrowed(event.name),
-            severity: event.severity,
+            name: Cow::Borrowed(event.heading.name),
+            severity: event.heading.severity,
             is_exception: false,
             data,
         };
@@ -114,31 +119,39 @@ impl Shared {
             let error = EncodeError::Unencodable(Reason::new("its data are not JSON"));
             return self.refuse(error, &name);
         }
-        if event.name == "user_error" && data.json.is_empty() {
-            let is_cut = cut_user_error(data.get_mut(), room_for_user_error(out));
+        if event.is_user_error {
+            let room = room_for_user_error(out, event.heading.context);
+            let is_cut = cut_user_error(data.get_mut(), room);
             out.note_truncated(is_cut);
         }
+        let heading = Heading {
+            name: &name,
+            severity,
+            // The data have it.
+            context: None,
+        };
         let is_long = data.json.len() > self.data_limits.string_bytes;
         let has_duplicates = data.has_duplicates();
         let encoded = if data.is_changed || is_long || has_duplicates {
             let is_cut = Cell::new(false);
+            let with_context = usize::from(event.heading.context.is_some());
             let limits = DataLimits {
-                depth: self.data_limits.depth.min(MAX_DEPTH),
+                depth: self.data_limits.depth.min(MAX_DEPTH).max(2 * with_context),
                 // The first pass may have added its own mark as one more field.
-                fields: self.data_limits.fields.saturating_add(1),
+                fields: self.data_limits.fields.saturating_add(1 + with_context),
                 ..self.data_limits
             };
             let merged = Merged::new(data.json, has_duplicates, data.get());
             let data = Limited::new(&merged, &limits, &is_cut);
-            let encoded = encode::generic_limited(out, at, severity, &name, &data);
+            let encoded = encode::generic_limited(out, at, heading, &data);
             out.note_truncated(is_cut.get());
             encoded
         } else {
-            encode::generic_of_json(out, at, severity, &name, data.json.as_bytes())
+            encode::generic_of_json(out, at, heading, data.json.as_bytes())
         };
         match encoded {
             Ok(()) => self.push_counting_truncation(out, event.priority.of_severity(severity)),
-            Err(Failed) => self.refuse_fault(out, at(), &name, severity, event.priority),
+            Err(Failed) => self.refuse_fault(out, at(), heading, event.priority),
         }
     }
 
@@ -148,37 +161,92 @@ impl Shared {
         scrub: &Scrub,
         at: Timestamp,
         error: &E,
-        severity: Severity,
+        heading: Heading<'_>,
         priority: Priority<'_>,
     ) -> Result<(), Refusal> {
         let mut event = Incoming {
-            name: "UNHANDLED_EXCEPTION",
-            severity,
+            heading: Heading {
+                name: "UNHANDLED_EXCEPTION",
+                ..heading
+            },
             priority,
+            is_user_error: false,
         };
         if Scrub::is_running() {
             return self.refuse_scrubbed(Refusal::Scrubbed, &event);
         }
         self.with_error_writer(|out| {
             // Each text may be as long as a whole event for the hook, and is cut afterwards.
-            let describe = || self.errors.describe(error, self.max_event_bytes);
+            let describe = || {
+                let room = self.max_event_bytes;
+                self.errors.describe(error, heading.context, room)
+            };
             let Some(described) = panics::catch(describe) else {
                 let Failed = out.fail("its Display or source() panicked");
-                return self.refuse_fault(out, at, "exception", severity, priority);
+                return self.refuse_fault(out, at, heading, priority);
             };
             out.note_truncated(described.is_cut);
             match described.data {
                 Described::User(data) => {
-                    event.name = "user_error";
-                    event.severity = Severity::Warning;
-                    let data = Data::of_map(data);
-                    self.scrub_generic(scrub, out, &event, data, &|| at)
+                    event.heading.name = "user_error";
+                    event.heading.severity = Severity::Warning;
+                    event.is_user_error = true;
+                    self.scrub_generic(scrub, out, &event, Data::of_json(&data), &|| at)
                 }
                 Described::Exception(data) => {
                     self.scrub_exception(scrub, out, &event, Data::of_map(data), at)
                 }
             }
         })
+    }
+
+    /// Encodes the context of a handle in at most `room` bytes, after the hook has seen it. Returns whether it was cut, or
+    /// `None` if the hook has dropped it.
+    pub(super) fn scrub_context<D: Serialize>(
+        &self,
+        scrub: &Scrub,
+        out: &mut EventWriter<'_>,
+        fields: &D,
+        limits: &DataLimits,
+        room: usize,
+    ) -> Result<Option<bool>, EncodeError> {
+        let fault = |reason| EncodeError::Unencodable(Reason::new(reason));
+        if Scrub::is_running() {
+            return Err(fault("it was made in a scrub hook"));
+        }
+        let limits = DataLimits {
+            depth: limits.depth.min(MAX_DEPTH),
+            ..*limits
+        };
+        let whole = DataLimits {
+            string_bytes: usize::MAX,
+            ..limits
+        };
+        // As with an event, the hook sees whole texts if there is room.
+        let mut is_cut = match context::encode_within(out, fields, &whole, self.max_event_bytes)? {
+            false => false,
+            true => context::encode_within(out, fields, &limits, room)?,
+        };
+        let json = core::str::from_utf8(out.bytes()).map(String::from);
+        let json = json.map_err(|_| fault("it is not UTF-8"))?;
+        let mut draft = Draft {
+            name: Cow::Borrowed("context"),
+            severity: Severity::Info,
+            is_exception: false,
+            data: Data::of_json(&json),
+        };
+        match scrub.apply(&mut draft) {
+            Ok(()) => {}
+            Err(Refusal::ScrubPanicked) => return Err(fault("the scrub hook panicked")),
+            Err(_) => return Ok(None),
+        }
+        let data = draft.data;
+        if data.is_broken() {
+            return Err(fault("it is not JSON"));
+        }
+        let merged = Merged::new(data.json, data.has_duplicates(), data.get());
+        is_cut |= context::encode_within(out, &merged, &limits, room)?;
+        Ok(Some(is_cut))
     }
 
     fn scrub_exception(
@@ -190,8 +258,8 @@ impl Shared {
         at: Timestamp,
     ) -> Result<(), Refusal> {
         let mut draft = Draft {
-            name: Cow::Borrowed(event.name),
-            severity: event.severity,
+            name: Cow::Borrowed(event.heading.name),
+            severity: event.heading.severity,
             is_exception: true,
             data,
         };
@@ -202,19 +270,35 @@ impl Shared {
         let data = draft.data();
         let text = |key| data.get(key).filter(|text| !text.is_null()).map(AsText);
         let (error_type, message) = (text("error_type"), text("error_message"));
-        let encoded = encode::exception(
-            out,
-            at,
-            draft.severity,
-            error_type.as_ref().map_or(&"Error", |text| text as _),
-            message.as_ref().map_or(&"", |text| text as _),
-            text("traceback").as_ref().map(|text| text as _),
-        );
-        match encoded {
+        let traceback = text("traceback");
+        // The hook may have changed it.
+        let line = data.get("traceback").and_then(Value::as_str);
+        let line = line.and_then(|text| text.lines().next());
+        let exception = Exception {
+            severity: draft.severity,
+            error_type: error_type.as_ref().map_or(&"Error", |text| text as _),
+            message: message.as_ref().map_or(&"", |text| text as _),
+            traceback: traceback.as_ref().map(|text| text as _),
+            kept: event.heading.context.map_or(0, |context| {
+                let is_first = line.is_some_and(|line| line.starts_with("Context: "));
+                if is_first {
+                    context.len_in_traceback()
+                } else {
+                    0
+                }
+            }),
+        };
+        match encode::exception(out, at, &exception) {
             Ok(()) => {
                 self.push_counting_truncation(out, event.priority.of_severity(draft.severity))
             }
-            Err(Failed) => self.refuse_fault(out, at, event.name, draft.severity, event.priority),
+            Err(Failed) => {
+                let heading = Heading {
+                    severity: draft.severity,
+                    ..event.heading
+                };
+                self.refuse_fault(out, at, heading, event.priority)
+            }
         }
     }
 
@@ -222,7 +306,7 @@ impl Shared {
     #[cold]
     fn refuse_scrubbed(&self, refusal: Refusal, event: &Incoming<'_>) -> Result<(), Refusal> {
         let reason = (refusal == Refusal::ScrubPanicked).then(|| {
-            let name = Text::<48>::new(event.name);
+            let name = Text::<48>::new(event.heading.name);
             Reason::new(format_args!("event {name:?}"))
         });
         self.update(|engine| match event.priority {

@@ -2,6 +2,7 @@
 
 use super::shared::{SessionCore, Shared};
 use crate::clock::Clock;
+use crate::event::context::Context;
 use crate::time::{Instant, Timestamp};
 use core::ops::Deref;
 
@@ -15,6 +16,17 @@ use alloc::sync::{Arc, Weak};
 /// A session without its clock's type, for handles.
 pub(crate) trait AnySession: Send + Sync {
     fn shared(&self) -> &Shared;
+
+    /// [`shared`](Self::shared), and the context of the handle that refers to it, in one call.
+    fn parts(&self) -> (&Shared, Option<&Context>) {
+        (self.shared(), None)
+    }
+
+    /// The session itself, if this is one with a context.
+    fn base(&self) -> Option<&Session> {
+        None
+    }
+
     fn now(&self) -> Instant;
     fn utc(&self) -> Timestamp;
     #[cfg(feature = "alloc")]
@@ -37,6 +49,27 @@ impl<C: Clock> AnySession for SessionCore<C> {
     #[cfg(feature = "alloc")]
     fn deadline(&self, at: Instant) -> BoxFuture<'_> {
         Box::pin(self.clock.deadline(at))
+    }
+}
+
+/// A reference to a session without its clock's type.
+#[derive(Clone)]
+pub(crate) enum Session {
+    Static(&'static dyn AnySession),
+    #[cfg(has_arc)]
+    Shared(Arc<dyn AnySession>),
+}
+
+impl Deref for Session {
+    type Target = dyn AnySession;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Static(session) => *session,
+            #[cfg(has_arc)]
+            Self::Shared(session) => &**session,
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Encoding of errors: as an unhandled exception, or as a user error.
 
+use crate::event::context::Context;
 use crate::event::cut::Cut;
-use crate::event::encode;
+use crate::event::encode::{self, Exception, Heading};
 use crate::event::limits::{DataLimits, Limited};
 use crate::event::severity::Severity;
 use crate::event::writer::{EventWriter, Failed};
@@ -98,7 +99,8 @@ any_error_for_trait_objects!(
 /// The data of the event that an error becomes.
 #[cfg(feature = "std")]
 pub(crate) enum Described {
-    User(serde_json::Map<alloc::string::String, serde_json::Value>),
+    /// An object.
+    User(alloc::string::String),
     Exception(serde_json::Map<alloc::string::String, serde_json::Value>),
 }
 
@@ -208,40 +210,51 @@ impl ErrorRules {
         out: &mut EventWriter<'_>,
         at: Timestamp,
         error: &E,
-        severity: Severity,
+        heading: Heading<'_>,
         limits: &DataLimits,
     ) -> Result<Severity, Failed> {
         let name = self.name(error);
-        if let Some(data) = self.user_error(&name, error, room_for_user_error(out)) {
+        let room = room_for_user_error(out, heading.context);
+        if let Some(data) = self.user_error(&name, error, room) {
             let limited = Limited::new(&data, limits, &data.is_cut);
-            let encoded =
-                encode::generic_limited(out, || at, Severity::Warning, "user_error", &limited);
+            let heading = Heading {
+                name: "user_error",
+                severity: Severity::Warning,
+                ..heading
+            };
+            let encoded = encode::generic_limited(out, || at, heading, &limited);
             out.note_truncated(data.is_cut.get());
             return encoded.map(|()| Severity::Warning);
         }
-        let traceback = self.traceback(error);
-        encode::exception(
-            out,
-            at,
-            severity,
-            &name,
-            &error.as_error(),
-            traceback.as_ref().map(|traceback| traceback as _),
-        )?;
-        Ok(severity)
+        let traceback = self.traceback(error, heading.context);
+        let exception = Exception {
+            severity: heading.severity,
+            error_type: &name,
+            message: &error.as_error(),
+            traceback: traceback.as_ref().map(|traceback| traceback as _),
+            kept: heading.context.map_or(0, Context::len_in_traceback),
+        };
+        encode::exception(out, at, &exception)?;
+        Ok(heading.severity)
     }
 
     /// The data that [`encode`](Self::encode) would write for `error`, each text cut to `room` bytes of JSON.
     #[cfg(feature = "std")]
-    pub(crate) fn describe<E: AnyError + ?Sized>(&self, error: &E, room: usize) -> Description {
+    pub(crate) fn describe<E: AnyError + ?Sized>(
+        &self,
+        error: &E,
+        context: Option<&Context>,
+        room: usize,
+    ) -> Description {
         let name = self.name(error);
         if let Some(data) = self.user_error(&name, error, room) {
-            let map = match serde_json::to_value(&data) {
-                Ok(serde_json::Value::Object(map)) => map,
-                _ => serde_json::Map::new(),
-            };
+            let mut json = serde_json::to_string(&data).unwrap_or_else(|_| "{}".into());
+            if let Some(context) = context {
+                json.pop();
+                json = alloc::format!("{json},\"context\":{}}}", context.json());
+            }
             return Description {
-                data: Described::User(map),
+                data: Described::User(json),
                 is_cut: data.is_cut.get(),
             };
         }
@@ -254,7 +267,7 @@ impl ErrorRules {
         };
         add("error_type", &name);
         add("error_message", &error.as_error());
-        if let Some(traceback) = &self.traceback(error) {
+        if let Some(traceback) = &self.traceback(error, context) {
             add("traceback", traceback);
         }
         Description {
@@ -271,12 +284,16 @@ impl ErrorRules {
         }
     }
 
-    fn traceback<'a, E: AnyError + ?Sized>(&self, error: &'a E) -> Option<Traceback<'a>> {
+    fn traceback<'a, E: AnyError + ?Sized>(
+        &self,
+        error: &'a E,
+        context: Option<&'a Context>,
+    ) -> Option<Traceback<'a>> {
         let stack = match error.stack() {
             _ if self.without_stacks => Stack::Unknown,
             stack => stack,
         };
-        Traceback::new(error.as_error(), self.names, stack)
+        Traceback::new(error.as_error(), self.names, stack, context)
     }
 
     /// The data of a `user_error`, if the caller is at fault.
@@ -389,9 +406,10 @@ impl Serialize for UserError<'_> {
     }
 }
 
-/// The room for the texts of a user error: what keys, head and timestamp leave.
-pub(crate) fn room_for_user_error(out: &EventWriter<'_>) -> usize {
-    out.room().saturating_sub(192)
+/// The room for the texts of a user error: what keys, head, timestamp and context leave.
+pub(crate) fn room_for_user_error(out: &EventWriter<'_>, context: Option<&Context>) -> usize {
+    let taken = 192 + context.map_or(0, Context::len_in_data);
+    out.room().saturating_sub(taken)
 }
 
 /// Cuts the texts of a described user error to their shares of the room. Returns whether it cut one.

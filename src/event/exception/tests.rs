@@ -26,11 +26,25 @@ impl<S: Error + 'static> Error for Failed<S> {
     }
 }
 
+fn heading(severity: Severity) -> Heading<'static> {
+    Heading {
+        name: "",
+        severity,
+        context: None,
+    }
+}
+
 fn event<E: AnyError + ?Sized>(rules: ErrorRules, error: &E) -> Value {
     let at = Timestamp::from_unix_micros(0);
     let tail = encode_to_vec(4_000, |out| {
         rules
-            .encode(out, at, error, Severity::Critical, &DataLimits::NONE)
+            .encode(
+                out,
+                at,
+                error,
+                heading(Severity::Critical),
+                &DataLimits::NONE,
+            )
             .map(drop)
     });
     serde_json::from_slice(&[b"{\"event_id\":0", &tail.unwrap()[..]].concat()).unwrap()
@@ -60,7 +74,8 @@ fn an_error_becomes_an_unhandled_exception_with_its_sources() {
 fn an_error_without_sources_has_no_traceback() {
     let json = event(ErrorRules::default(), &fmt::Error);
     assert_eq!(sources(&json), "");
-    let wants_stack = Traceback::new(&fmt::Error, TypeNames::default(), Stack::Here).is_some();
+    let wants_stack =
+        Traceback::new(&fmt::Error, TypeNames::default(), Stack::Here, None).is_some();
     assert_eq!(json.get("traceback").is_some(), wants_stack);
 }
 
@@ -331,7 +346,7 @@ fn a_user_error_with_long_texts_fits_into_the_smallest_event() {
     let at = Timestamp::from_unix_micros(0);
     let tail = encode_to_vec(room, |out| {
         rules
-            .encode(out, at, &error, Severity::Error, &DataLimits::NONE)
+            .encode(out, at, &error, heading(Severity::Error), &DataLimits::NONE)
             .map(drop)
     });
     assert!(tail.is_ok(), "{tail:?}");

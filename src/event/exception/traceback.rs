@@ -1,6 +1,7 @@
 //! An error's type name and its traceback: sources and stack.
 
 use super::{TypeNames, chain};
+use crate::event::context::Context;
 use crate::text::ASKS_FOR_TYPE;
 use core::error::Error;
 use core::fmt::{self, Write};
@@ -132,8 +133,9 @@ pub enum Stack<'a> {
     Unknown,
 }
 
-/// An error's sources, then the stack.
+/// The context, an error's sources, then the stack: what is too long is cut at its end.
 pub(super) struct Traceback<'a> {
+    context: Option<&'a Context>,
     error: &'a (dyn Error + 'static),
     names: TypeNames,
     known: Option<&'a dyn fmt::Display>,
@@ -142,13 +144,15 @@ pub(super) struct Traceback<'a> {
 }
 
 impl<'a> Traceback<'a> {
-    /// `None` if there are neither sources nor a stack.
+    /// `None` if there are neither a context nor sources nor a stack.
     pub(super) fn new(
         error: &'a (dyn Error + 'static),
         names: TypeNames,
         stack: Stack<'a>,
+        context: Option<&'a Context>,
     ) -> Option<Self> {
         let traceback = Self {
+            context,
             error,
             names,
             known: match stack {
@@ -161,7 +165,7 @@ impl<'a> Traceback<'a> {
                 Stack::Known(_) | Stack::Unknown => None,
             },
         };
-        let is_empty = error.source().is_none() && traceback.stack().is_none();
+        let is_empty = context.is_none() && error.source().is_none() && traceback.stack().is_none();
         (!is_empty).then_some(traceback)
     }
 
@@ -177,6 +181,10 @@ impl<'a> Traceback<'a> {
 impl fmt::Display for Traceback<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
+        if let Some(context) = self.context {
+            write!(f, "{context}")?;
+            separator = "\n";
+        }
         for source in chain(self.error).skip(1) {
             let name = ErrorType {
                 error: source,

@@ -161,6 +161,7 @@ impl<'b> Output<'b> {
     /// Writes JSON that someone else has written, if every reader will understand it.
     #[cfg(feature = "std")]
     fn put_raw(&mut self, name: &str, json: &str) -> Result<(), JsonError> {
+        self.has_raw = true;
         let fragment = raw::check(json).map_err(JsonError::Invalid)?;
         if name == NUMBER && !fragment.is_number() {
             return Err(JsonError::BROKEN);

@@ -13,6 +13,8 @@ pub(crate) struct Output<'a> {
     pub(crate) max_levels: Levels,
     /// Whether a value, or the text of one, would have nested deeper.
     pub(crate) is_too_deep: bool,
+    /// Whether JSON was written that this crate has not encoded itself.
+    pub(crate) has_raw: bool,
 }
 
 impl<'a> Output<'a> {
@@ -25,6 +27,7 @@ impl<'a> Output<'a> {
             levels,
             max_levels: levels,
             is_too_deep: false,
+            has_raw: false,
         }
     }
 

@@ -4,7 +4,7 @@ mod merge;
 mod reader;
 
 pub(crate) use merge::Merged;
-pub(crate) use reader::{AsIs, Checked, parse};
+pub(crate) use reader::{AsIs, Checked, parse, unescape};
 
 /// The struct names by which serde_json recognizes arbitrary-precision numbers and raw JSON.
 pub(crate) const NUMBER: &str = "$serde_json::private::Number";

@@ -29,12 +29,12 @@ impl<'a> Checked<'a> {
                 let mut parts = self.parts().into_iter();
                 let mut members = Vec::new();
                 while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
-                    members.push((unescape(key), Checked(value)));
+                    members.push((text(key), Checked(value)));
                 }
                 Contents::Object(members)
             }
             Some(b'[') => Contents::Array(self.parts().into_iter().map(Checked).collect()),
-            Some(b'"') => Contents::Text(unescape(self.0)),
+            Some(b'"') => Contents::Text(text(self.0)),
             Some(b't') => Contents::Bool(true),
             Some(b'f') => Contents::Bool(false),
             Some(b'n') | None => Contents::Null,
@@ -180,11 +180,17 @@ pub(super) fn number(text: &str) -> Option<Number> {
 }
 
 /// The text of a string.
-fn unescape(string: &str) -> Cow<'_, str> {
-    let inside = string
-        .strip_prefix('"')
-        .and_then(|string| string.strip_suffix('"'))
-        .unwrap_or_default();
+fn text(string: &str) -> Cow<'_, str> {
+    let inside = string.strip_prefix('"');
+    unescape(
+        inside
+            .and_then(|inside| inside.strip_suffix('"'))
+            .unwrap_or_default(),
+    )
+}
+
+/// The text that is written between the quotes of a string.
+pub(crate) fn unescape(inside: &str) -> Cow<'_, str> {
     if !inside.contains('\\') {
         return Cow::Borrowed(inside);
     }

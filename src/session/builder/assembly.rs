@@ -127,6 +127,9 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
             meet(&core, &self.transport)?;
         }
         core.shared.log_start(at);
+        if let Some(fields) = &self.fields {
+            fields.log(&core.shared, at).map_err(BuildError::Option)?;
+        }
         #[cfg(has_arc)]
         if options.attach_events {
             attach(&core, &options).map_err(BuildError::Attach)?;

@@ -11,28 +11,27 @@ use crate::session::shared::SessionCore;
 /// Put it into a `static`, in a cell that hands it out once as `&'static mut`, such as those of the `static_cell`
 /// crate.
 pub struct Memory<C: 'static, const QUEUE: usize, const BATCH: usize> {
-    pub(super) core: Place<C>,
+    pub(super) core: Place<SessionCore<C>>,
     pub(super) queue: [u8; QUEUE],
     pub(super) batch: [u8; BATCH],
 }
 
-/// The place of a session.
+/// The place of a session, or of what refers to one.
 ///
 /// Not an `Option`, which may encode `None` as a non-zero value of one of the session's bytes: the whole memory would
 /// then be initialized data, with a copy in the device's flash.
 #[repr(u8)]
-#[expect(clippy::large_enum_variant, reason = "it reserves memory")]
-pub(super) enum Place<C> {
+pub(in crate::session) enum Place<T> {
     Empty = 0,
-    Taken(SessionCore<C>) = 1,
+    Taken(T) = 1,
 }
 
-impl<C> Place<C> {
-    pub(super) fn insert(&mut self, core: SessionCore<C>) -> &mut SessionCore<C> {
-        *self = Self::Taken(core);
+impl<T> Place<T> {
+    pub(in crate::session) fn insert(&mut self, value: T) -> &mut T {
+        *self = Self::Taken(value);
         match self {
-            Self::Taken(core) => core,
-            Self::Empty => unreachable!("the session was just inserted"),
+            Self::Taken(value) => value,
+            Self::Empty => unreachable!("the value was just inserted"),
         }
     }
 }

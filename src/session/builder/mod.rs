@@ -37,11 +37,13 @@ pub(crate) mod assembly;
 mod error;
 #[cfg(feature = "std")]
 mod error_types;
+mod fields;
 mod memory;
 
 pub use error::BuildError;
 pub use memory::Memory;
 
+pub(super) use memory::Place;
 use memory::Places;
 
 /// Configures and starts a session. Created by [`Reporter::builder`].
@@ -61,6 +63,7 @@ pub struct Builder<T, C, S> {
     pub(crate) errors: ErrorRules,
     pub(crate) host: Host,
     entropy: Option<Entropy>,
+    fields: Option<fields::SessionFields>,
     #[cfg(has_arc)]
     bus: Option<Bus>,
 }
@@ -85,6 +88,7 @@ impl Builder<(), (), ()> {
             errors: ErrorRules::default(),
             host: Host::new(),
             entropy: None,
+            fields: None,
             #[cfg(has_arc)]
             bus: None,
         }
@@ -314,6 +318,7 @@ impl<T, C, S> Builder<T, C, S> {
             errors: self.errors,
             host: self.host,
             entropy: self.entropy,
+            fields: self.fields,
             #[cfg(has_arc)]
             bus: self.bus,
         }
