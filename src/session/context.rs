@@ -1,8 +1,8 @@
 //! Contexts: that of a handle, which its events carry, and that of a session, which is an event of its own.
 
-use super::builder::Place;
 use super::handle::Handle;
 use super::options::OptionError;
+use super::place::Place;
 use super::session_ref::{AnySession, Session};
 use super::shared::Shared;
 use crate::engine::Priority;

@@ -22,6 +22,7 @@ mod off;
 pub(crate) mod on_bus;
 pub(crate) mod options;
 mod owner;
+mod place;
 pub(crate) mod reporter;
 mod reporting;
 #[cfg(feature = "std")]

@@ -4,6 +4,7 @@ use crate::engine::ring::{HEADER, Storage};
 use crate::engine::{END_BYTES, EndSlot};
 use crate::session::identity::{ID_BYTES, IdPlace};
 use crate::session::options::Options;
+use crate::session::place::Place;
 use crate::session::shared::SessionCore;
 
 /// Memory for one session without an allocator: `QUEUE` bytes for the queue and `BATCH` bytes for one request's body.
@@ -14,26 +15,6 @@ pub struct Memory<C: 'static, const QUEUE: usize, const BATCH: usize> {
     pub(super) core: Place<SessionCore<C>>,
     pub(super) queue: [u8; QUEUE],
     pub(super) batch: [u8; BATCH],
-}
-
-/// The place of a session, or of what refers to one.
-///
-/// Not an `Option`, which may encode `None` as a non-zero value of one of the session's bytes: the whole memory would
-/// then be initialized data, with a copy in the device's flash.
-#[repr(u8)]
-pub(in crate::session) enum Place<T> {
-    Empty = 0,
-    Taken(T) = 1,
-}
-
-impl<T> Place<T> {
-    pub(in crate::session) fn insert(&mut self, value: T) -> &mut T {
-        *self = Self::Taken(value);
-        match self {
-            Self::Taken(value) => value,
-            Self::Empty => unreachable!("the value was just inserted"),
-        }
-    }
 }
 
 impl<C, const QUEUE: usize, const BATCH: usize> Memory<C, QUEUE, BATCH> {

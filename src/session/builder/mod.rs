@@ -43,7 +43,6 @@ mod memory;
 pub use error::BuildError;
 pub use memory::Memory;
 
-pub(super) use memory::Place;
 use memory::Places;
 
 /// Configures and starts a session. Created by [`Reporter::builder`].
