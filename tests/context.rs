@@ -513,6 +513,15 @@ fn the_sessions_context_is_its_second_event() {
     let expected = json!({"release": "2.4.0", "host": "node-17", "rank": 3});
     assert_eq!(context["event_data"], expected);
     assert_eq!(events[1]["event_session_index"], 2);
+    let events = sent(
+        |builder| {
+            builder
+                .min_severity(Severity::Error)
+                .fields(fields! { release: 1 })
+        },
+        |telemetry| assert!(!telemetry.log("too mild", ())),
+    );
+    assert_eq!(events[0]["event_name"], "session.context");
     // An empty one is no event.
     let events = sent(|builder| builder.fields(()), |_| {});
     assert_eq!(events.len(), 0);

@@ -101,7 +101,7 @@ impl Handle {
                 (String::from_utf8(bytes).unwrap_or_default().into(), is_cut)
             })
         };
-        match self.scope(context) {
+        match self.scoped(context) {
             Some(scoped) => Self::shared(Arc::new(scoped)),
             None => self.clone(),
         }
@@ -140,14 +140,14 @@ impl Handle {
                 (Str::new(json.unwrap_or_default()), is_cut)
             })
         };
-        match self.scope(context) {
+        match self.scoped(context) {
             Some(scoped) => Self::fixed(place.insert(scoped)),
             None => self.clone(),
         }
     }
 
     /// This handle's session with a context, unless that is the one which it already has.
-    fn scope(&self, encode: impl FnOnce(&Shared, &str) -> Option<Str>) -> Option<Scoped> {
+    fn scoped(&self, encode: impl FnOnce(&Shared, &str) -> Option<Str>) -> Option<Scoped> {
         let (shared, outer) = self.session()?.parts();
         let json = encode(shared, outer.map_or("{}", Context::json))?;
         Some(Scoped {
@@ -304,7 +304,8 @@ impl Shared {
             context: None,
         };
         let _ = self.with(|engine| engine.set_has_context(true));
-        match self.log(|| at, heading, data, Priority::Ordinary) {
+        let log = || self.log(|| at, heading, data, Priority::Ordinary);
+        match self.gate.while_open(log) {
             Ok(()) => Ok(()),
             Err(refusal) => {
                 let _ = self.with(|engine| engine.set_has_context(false));

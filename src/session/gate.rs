@@ -102,6 +102,15 @@ impl Gate {
         severity as u8 >= self.0.load(Ordering::Relaxed)
     }
 
+    /// Runs `work` with the gate open, while nothing else can log to the session.
+    pub(super) fn while_open<R>(&self, work: impl FnOnce() -> R) -> R {
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(0, Ordering::Relaxed);
+        let result = work();
+        self.0.store(before, Ordering::Relaxed);
+        result
+    }
+
     fn is_closed(&self) -> bool {
         self.0.load(Ordering::Relaxed) & Self::CLOSED != 0
     }

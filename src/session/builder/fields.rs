@@ -10,8 +10,8 @@ use serde::Serialize;
 impl<T, C, S> Builder<T, C, S> {
     /// Sets what is true of the whole session, such as the release, the host or the rank: a struct, a map, or
     /// [`fields!`](crate::fields). It travels once, as the event `session.context` of severity INFO right behind
-    /// `SESSION_START`, with index 1, and does not count towards [`flush_threshold`](crate::Options::flush_threshold).
-    /// Of several calls the last one counts. Default: none, and no event.
+    /// `SESSION_START`, with index 1, whatever [`min_severity`](crate::Options::min_severity) is, and does not count
+    /// towards [`flush_threshold`](crate::Options::flush_threshold). Of several calls the last one counts. Default: none, and no event.
     ///
     /// It is encoded in this call. The limits on data cut it, and a [scrub hook](Self::scrub) sees it, as they do other
     /// events; what nests deeper than 120 is cut in any case. No event of the application should be named
