@@ -2,9 +2,10 @@
 //!
 //! `cargo run --example complete --features client,tokio,reqwest,collector`
 
+use core::time::Duration;
 use serde_json::{Value, json};
 use tinkex_telemetry::client::{
-    AdamParams, Datum, LoraConfig, LossFn, ModelInput, SamplingParams, ServiceClient,
+    AdamParams, Datum, LoraConfig, LossFn, ModelInput, Prices, SamplingParams, ServiceClient,
 };
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::{Config, Reqwest, Tokio, async_capture, capture, fields};
@@ -15,18 +16,22 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
 }
 
 async fn run() -> Result<(), Box<dyn core::error::Error>> {
-    // A backend for this example, with requests that queue; an application uses `Config::from_env()?`.
+    // A backend for this example, with a request that queues for a second; an application uses `Config::from_env()?`.
     let collector = Collector::start()?;
     let paused =
-        json!({ "type": "try_again", "queue_state": "paused_capacity", "retry_after_ms": 50 });
+        json!({ "type": "try_again", "queue_state": "paused_capacity", "retry_after_ms": 1_000 });
     let backend = collector.backend();
     backend.script("retrieve_future", [Reply::json(&paused)]);
     let config = Config::new(&collector.url(), "any key")?;
 
-    // The service: a session at the backend, with heartbeats and telemetry.
+    // The service: a session at the backend, with heartbeats and telemetry. A call counts as stalled after a minute;
+    // here after a fifth of a second, to show one.
     let service = ServiceClient::builder(config)
         .http(Reqwest::new()?)
         .runtime(Tokio)
+        .stall_after(Duration::from_millis(200))
+        .stall_observer(|request| println!("{request}"))
+        .price("small", Prices::per_million(0.1, 0.4, 0.4))
         // This is a demonstration: it sends, whatever the environment says.
         .telemetry(|telemetry| telemetry.enabled(true))
         .connect()
@@ -51,13 +56,16 @@ async fn run() -> Result<(), Box<dyn core::error::Error>> {
     let task = async_capture!(reporter = telemetry, { "0.5".parse::<f32>() });
     telemetry.log("tour.done", fields! { rate: task.await?? });
 
+    println!("open: {:?}", service.open_requests());
+    println!("used: {:?}", service.usage());
     assert!(service.close().await.all_delivered());
     let session = collector.session(service.session_id());
     for event in session.ok_or("no events arrived")?.events() {
         let value = event.value();
         let name = value.get("event_name").or(value.get("error_message"));
         let metadata = &value["event_data"]["metadata"];
-        let what = metadata.get("path").or(metadata.get("to"));
+        let mut known = ["path", "to", "result", "type"].iter();
+        let what = known.find_map(|key| metadata.get(key));
         let [name, what] = [name, what].map(|text| text.and_then(Value::as_str));
         let (name, what) = (name.unwrap_or_default(), what.unwrap_or_default());
         println!("{} {name} {what}", event.kind().as_str());

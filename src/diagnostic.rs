@@ -74,6 +74,8 @@ pub enum DiagnosticKind {
     BackendError,
     /// Requests are paused in the backend's queue; `reason` says why.
     QueuePaused,
+    /// Calls of a client have been under way for long, `count` of them; `reason` describes the oldest.
+    RequestStalled,
     /// Heartbeats have been failing for a while; `reason` says for how long, or that the backend has ended the session.
     HeartbeatLost,
     /// A setting does not do what it seems to, or exposes the API key; `reason` names it. Reported when a session is
@@ -171,6 +173,7 @@ impl DiagnosticKind {
             Self::BackendWarning => "backend_warning",
             Self::BackendError => "backend_error",
             Self::QueuePaused => "queue_paused",
+            Self::RequestStalled => "request_stalled",
             Self::HeartbeatLost => "heartbeat_lost",
             Self::Setting => "setting",
             Self::Connecting => "connecting",
@@ -266,6 +269,7 @@ impl fmt::Display for Diagnostic<'_> {
             | DiagnosticKind::BackendWarning
             | DiagnosticKind::BackendError
             | DiagnosticKind::QueuePaused
+            | DiagnosticKind::RequestStalled
             | DiagnosticKind::HeartbeatLost
             | DiagnosticKind::Setting
             | DiagnosticKind::Connecting => f.write_str(reason),

@@ -3,6 +3,7 @@
 use super::api::{Api, Call, Exchanged, Headers, MAX_BYTES, MAX_SMALL_BYTES, NoResponse};
 use super::error::{ClientError, Result};
 use super::memory;
+use super::progress::Progress;
 use crate::event::StatusError;
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -171,6 +172,7 @@ impl Api {
         &self,
         call: &Call,
         backpressure: Option<&Backpressure>,
+        progress: &Progress,
     ) -> Result<Bytes> {
         let (mut retries, mut attempts) = (Retries::starting(self.now(), call), 0);
         loop {
@@ -178,6 +180,7 @@ impl Api {
                 backpressure.wait(self).await;
             }
             let outcome = self.exchange(call, attempts).await;
+            progress.responded(self, &outcome);
             attempts += 1;
             let next = Next::of(&outcome, backpressure.is_some());
             let error = match outcome {
@@ -203,8 +206,12 @@ impl Api {
     }
 
     /// Makes a call and parses the response.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, call: &Call) -> Result<T> {
-        let body = self.call(call, None).await?;
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        progress: &Progress,
+    ) -> Result<T> {
+        let body = self.call(call, None, progress).await?;
         parse(call.name, &body)
     }
 

@@ -12,11 +12,13 @@ mod input;
 mod io;
 mod kind;
 mod memory;
+mod open_calls;
 mod output;
 mod params;
 mod pending;
 mod poll;
 mod poll_response;
+mod progress;
 mod queue_watch;
 mod report;
 mod sampling;
@@ -27,9 +29,11 @@ mod submission;
 mod tensor;
 mod training;
 mod unwinding;
+mod usage;
 
 pub use error::{Category, ClientError, Result};
 pub use input::{Chunk, ModelInput, SampleRequest, SamplingParams, Stop};
+pub use open_calls::{CallEnd, OpenRequest};
 pub use output::{
     ForwardBackward, LoadedWeights, ModelData, ModelInfo, OptimStep, Sampled, SavedWeights,
     Sequence, ServerCapabilities, StopReason, SupportedModel, TopTokens,
@@ -41,3 +45,4 @@ pub use service::{ServiceBuilder, ServiceClient, TelemetryBuilder};
 pub use session::EndReason;
 pub use tensor::{Datum, LossFn, ShapeError, TensorData};
 pub use training::TrainingClient;
+pub use usage::{Prices, Tokens, Usage};

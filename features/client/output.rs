@@ -52,6 +52,9 @@ pub struct Sampled {
         skip_serializing_if = "Option::is_none"
     )]
     pub topk_prompt_logprobs: Option<Vec<Option<TopTokens>>>,
+    /// How many tokens of the prompt the backend took from its cache, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_cache_hit_tokens: Option<u64>,
 }
 
 /// Tokens with their log probabilities.

@@ -2,6 +2,7 @@
 
 use super::api::Api;
 use super::kind::RequestKind;
+use super::progress::Progress;
 use crate::bus::{QueueState, QueueStateTracker};
 use crate::diagnostic::DiagnosticKind;
 use crate::session::Handle;
@@ -29,6 +30,7 @@ pub(super) struct WatchedRequest<'a> {
     watch: &'a QueueWatch,
     request_id: &'a str,
     kind: RequestKind,
+    progress: &'a Progress,
 }
 
 impl QueueWatch {
@@ -51,11 +53,13 @@ impl QueueWatch {
         &'a self,
         request_id: &'a str,
         kind: RequestKind,
+        progress: &'a Progress,
     ) -> WatchedRequest<'a> {
         WatchedRequest {
             watch: self,
             request_id,
             kind,
+            progress,
         }
     }
 
@@ -78,6 +82,7 @@ impl WatchedRequest<'_> {
         // Observers may forward the reason, so secrets are redacted first.
         let reason = reason.map(|reason| watch.api.excerpt(reason.as_bytes()));
         let reason = reason.as_deref().filter(|reason| !reason.is_empty());
+        self.progress.queued(state, reason);
         let tracker = &watch.tracker;
         tracker.observe(self.request_id, state, reason, depth);
         let Some(default_reason) = pause_reason(state, self.kind) else {

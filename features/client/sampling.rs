@@ -7,8 +7,10 @@ use super::input::{ModelInput, SampleRequest, SamplingParams};
 use super::kind::RequestKind;
 use super::output::Sampled;
 use super::pending::Pending;
+use super::progress::Progress;
 use super::session::ClientSession;
 use super::submission::Submission;
+use super::usage::Tokens;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -46,6 +48,8 @@ pub struct SamplingClient(Arc<Inner>);
 struct Inner {
     session: Arc<ClientSession>,
     id: Box<str>,
+    /// The name under which its tokens are counted.
+    model: Box<str>,
     next_seq_id: AtomicU64,
     backpressure: Backpressure,
 }
@@ -79,7 +83,11 @@ struct Sample<'a> {
 }
 
 impl SamplingClient {
-    pub(super) async fn create(session: Arc<ClientSession>, model: SamplingModel) -> Result<Self> {
+    pub(super) async fn create(
+        session: Arc<ClientSession>,
+        model: SamplingModel,
+        progress: &Progress,
+    ) -> Result<Self> {
         let (base_model, model_path) = match &model {
             SamplingModel::Base(name) => (Some(name.as_str()), None),
             SamplingModel::Path(path) => (None, Some(path.as_str())),
@@ -93,14 +101,20 @@ impl SamplingClient {
         };
         let name = "create_sampling_session";
         let call = Call::post(&session.api, name, name, &body)?;
-        let created: CreatedSampler = session.api.ask(&call).await?;
-        Ok(Self::new(session, created.sampling_session_id))
+        let created: CreatedSampler = session.api.ask(&call, progress).await?;
+        let (SamplingModel::Base(model) | SamplingModel::Path(model)) = model;
+        Ok(Self::new(
+            session,
+            created.sampling_session_id,
+            model.into(),
+        ))
     }
 
-    pub(super) fn new(session: Arc<ClientSession>, id: Box<str>) -> Self {
+    pub(super) fn new(session: Arc<ClientSession>, id: Box<str>, model: Box<str>) -> Self {
         Self(Arc::new(Inner {
             session,
             id,
+            model,
             next_seq_id: AtomicU64::new(0),
             backpressure: Backpressure::default(),
         }))
@@ -143,7 +157,10 @@ impl SamplingClient {
     /// [`sample`](Self::sample), with all options.
     pub fn sample_with(&self, request: SampleRequest) -> Pending<Sampled> {
         let inner = Arc::clone(&self.0);
-        self.0.session.run(async move {
+        let progress = Arc::<Progress>::default();
+        let listed = Arc::clone(&progress);
+        let name = RequestKind::Sample.name();
+        self.0.session.run_listed(name, listed, async move {
             let (api, backpressure) = (&inner.session.api, Some(&inner.backpressure));
             let body = Sample {
                 sampling_session_id: &inner.id,
@@ -155,13 +172,24 @@ impl SamplingClient {
                 topk_prompt_logprobs: request.topk_prompt_logprobs,
                 r#type: "sample",
             };
-            let submission = Submission::new(api, RequestKind::Sample, &body)?;
+            let submission = Submission::new(api, RequestKind::Sample, &body, &progress)?;
+            let prefilled = request.prompt.len() as u64;
             drop(request);
             let request_id = submission.submit(api, backpressure).await?;
             let queue_watch = &inner.session.queue_watch;
-            submission
+            let sampled: Sampled = submission
                 .result(api, queue_watch, backpressure, request_id)
-                .await
+                .await?;
+            let cached = sampled.prompt_cache_hit_tokens.unwrap_or_default();
+            let lens = sampled.sequences.iter().map(|one| one.tokens.len() as u64);
+            let tokens = Tokens {
+                prefilled,
+                cached: cached.min(prefilled),
+                sampled: lens.sum(),
+                trained: 0,
+            };
+            inner.session.usage.add(&inner.model, tokens);
+            Ok(sampled)
         })
     }
 }

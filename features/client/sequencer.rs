@@ -4,6 +4,7 @@ use super::api::Api;
 use super::error::{ClientError, Result};
 use super::io::{Boxed, catch_panic};
 use super::kind::RequestKind;
+use super::progress::Progress;
 use super::submission::Submission;
 use crate::spawner::SpawnError;
 use alloc::boxed::Box;
@@ -22,6 +23,7 @@ struct Queued {
     kind: RequestKind,
     /// Without its `seq_id`.
     body: Vec<u8>,
+    progress: Arc<Progress>,
     outcome: Sender<Outcome>,
 }
 
@@ -41,11 +43,17 @@ impl Sequencer {
     }
 
     /// Queues a request. `body` is a JSON object.
-    pub(super) fn submit(&self, kind: RequestKind, body: Vec<u8>) -> Ticket {
+    pub(super) fn submit(
+        &self,
+        kind: RequestKind,
+        body: Vec<u8>,
+        progress: Arc<Progress>,
+    ) -> Ticket {
         let (outcome, ticket) = bounded(1);
         let request = Queued {
             kind,
             body,
+            progress,
             outcome,
         };
         let _ = self.0.try_send(request);
@@ -77,7 +85,7 @@ async fn submit_all(api: Arc<Api>, queue: Receiver<Queued>) {
             }
             seq_id += 1;
             let body = with_seq_id(request.body, seq_id);
-            let submission = Submission::with_body(&api, request.kind, body);
+            let submission = Submission::with_body(&api, request.kind, body, request.progress);
             // Not cancelled from here on: the backend would wait forever for the missing number.
             let result = catch_panic(submission.submit(&api, None)).await;
             let result = result.map(|id| id.map(|id| (submission, id)));

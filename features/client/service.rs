@@ -4,12 +4,16 @@ use super::api::{Api, Call};
 use super::block_on::block_on;
 use super::error::{ClientError, Result};
 use super::io::{RuntimeIo, with_deadline};
+use super::kind::RequestKind;
+use super::open_calls::OpenRequest;
 use super::output::ServerCapabilities;
 use super::params::NewModel;
 use super::pending::Pending;
+use super::progress::Progress;
 use super::sampling::{SamplingClient, SamplingModel};
-use super::session::{ClientSession, CreatedSession, EndReason, NewSession};
+use super::session::{ClientSession, CreatedSession, EndReason, NewSession, WatchOptions};
 use super::training::TrainingClient;
+use super::usage::{Prices, Usage};
 use crate::bus::{QueueStateChange, QueueStateObserver, QueueStateTracker};
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 use crate::features::http::{
@@ -48,6 +52,7 @@ pub struct ServiceBuilder<H, R> {
     connect_timeout: Duration,
     max_requests: usize,
     entropy: Option<Entropy>,
+    watch: WatchOptions,
     http: H,
     runtime: R,
     telemetry: Option<Adjust<H, R>>,
@@ -66,6 +71,7 @@ impl ServiceBuilder<(), ()> {
             connect_timeout: Duration::from_secs(30),
             max_requests: 256,
             entropy: None,
+            watch: WatchOptions::default(),
             http: (),
             runtime: (),
             telemetry: None,
@@ -126,6 +132,41 @@ impl<H, R> ServiceBuilder<H, R> {
         self
     }
 
+    /// Sets how long a call may be under way before it is reported as stalled, and again each time its age has doubled:
+    /// as the event [`tinkex.request.stalled`](crate::bus::REQUEST_STALLED), to the
+    /// [observer](Self::stall_observer), and as a diagnostic. Its end is an event, too. Default: 60 s; at least 1 ms.
+    /// `Duration::MAX` switches it off.
+    pub fn stall_after(mut self, age: Duration) -> Self {
+        self.watch.stall_after = age;
+        self
+    }
+
+    /// Sets an observer of calls that are stalled, and of their ends. It is called by a task of the session, or by what
+    /// ends the call, and should return quickly; its panics are caught. Default: none.
+    pub fn stall_observer(
+        mut self,
+        observer: impl Fn(&OpenRequest) + Send + Sync + 'static,
+    ) -> Self {
+        self.watch.stall_observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Sets how often the session's [usage](ServiceClient::usage) is reported, as the event
+    /// [`tinkex.usage`](crate::bus::USAGE); once more when the session ends. Default: 10 min; at least 1 ms.
+    /// `Duration::MAX` leaves only the last report.
+    pub fn usage_interval(mut self, interval: Duration) -> Self {
+        self.watch.usage_interval = interval;
+        self
+    }
+
+    /// Sets what the tokens of a model cost, from which the cost in the session's [usage](ServiceClient::usage) is
+    /// computed. The model is a base model's name or, for weights that are sampled from by their path, the path.
+    /// Default: none; then there is no cost.
+    pub fn price(mut self, model: impl Into<String>, prices: Prices) -> Self {
+        self.watch.prices.insert(model.into(), prices);
+        self
+    }
+
     /// Sets the seed of the idempotency keys. Default: from the operating system.
     pub fn entropy(mut self, entropy: Entropy) -> Self {
         self.entropy = Some(entropy);
@@ -144,6 +185,7 @@ impl<H, R> ServiceBuilder<H, R> {
             connect_timeout: self.connect_timeout,
             max_requests: self.max_requests,
             entropy: self.entropy,
+            watch: self.watch,
             http,
             runtime,
             telemetry: None,
@@ -231,7 +273,8 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
             };
             tracker = tracker.observer(observe);
         }
-        let session = ClientSession::open(created, api, tracker, handle, Box::new(reporter))?;
+        let reporter = Box::new(reporter);
+        let session = ClientSession::open(created, api, tracker, handle, reporter, self.watch)?;
         Ok(ServiceClient {
             session,
             close_timeout: self.close_timeout,
@@ -293,7 +336,7 @@ async fn ask_patiently(api: &Api, call: &Call, timeout: Duration) -> Result<Crea
             .await
             .unwrap_or(())
     };
-    let created = with_deadline(deadline, api.ask(call)).await;
+    let created = with_deadline(deadline, api.ask(call, &Progress::default())).await;
     let created = created.unwrap_or_else(|| {
         Err(ClientError::NoResponse {
             call: call.name,
@@ -372,12 +415,27 @@ impl ServiceClient {
             .cloned()
     }
 
+    /// The calls of the session that are under way, the oldest first: those that have been polled and have not ended.
+    /// Heartbeats, and calls that make another one, are not among them.
+    #[must_use]
+    pub fn open_requests(&self) -> Vec<OpenRequest> {
+        self.session.open_requests()
+    }
+
+    /// What the session has used so far: the tokens of all results that have arrived. What the backend has computed for
+    /// calls that failed or were dropped is not known here.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.session.usage.usage()
+    }
+
     /// Asks the backend what it supports.
     pub fn get_server_capabilities(&self) -> Pending<ServerCapabilities> {
-        let api = Arc::clone(&self.session.api);
-        self.session.run(async move {
-            let name = "get_server_capabilities";
-            api.ask(&Call::get(name, name)).await
+        let name = "get_server_capabilities";
+        let progress = Arc::<Progress>::default();
+        let (api, listed) = (Arc::clone(&self.session.api), Arc::clone(&progress));
+        self.session.run_listed(name, listed, async move {
+            api.ask(&Call::get(name, name), &progress).await
         })
     }
 
@@ -387,7 +445,12 @@ impl ServiceClient {
         model: impl Into<SamplingModel>,
     ) -> Pending<SamplingClient> {
         let (session, model) = (Arc::clone(&self.session), model.into());
-        self.session.run(SamplingClient::create(session, model))
+        let progress = Arc::<Progress>::default();
+        let listed = Arc::clone(&progress);
+        let name = "create_sampling_session";
+        self.session.run_listed(name, listed, async move {
+            SamplingClient::create(session, model, &progress).await
+        })
     }
 
     /// Creates a client that trains an adapter of a base model. Completes when the backend has created the model.
@@ -398,8 +461,12 @@ impl ServiceClient {
     ) -> Pending<TrainingClient> {
         let (session, base) = (Arc::clone(&self.session), base_model.into());
         let model = model.into();
-        self.session
-            .run(TrainingClient::create(session, base, model))
+        let progress = Arc::<Progress>::default();
+        let listed = Arc::clone(&progress);
+        let name = RequestKind::CreateModel.name();
+        self.session.run_listed(name, listed, async move {
+            TrainingClient::create(session, base, model, &progress).await
+        })
     }
 
     /// Ends the session for all its clients: open calls fail with [`ClientError::Closed`], the backend learns that the

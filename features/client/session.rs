@@ -5,8 +5,11 @@ use super::block_on::block_on;
 use super::error::{ClientError, Result};
 use super::heartbeat;
 use super::io::{catch_panic, with_deadline};
+use super::open_calls::{CallEnd, OpenCalls, OpenRequest, StallObserver};
 use super::pending::Pending;
+use super::progress::Progress;
 use super::queue_watch::QueueWatch;
+use super::usage::{Prices, UsageMeter};
 use crate::bus::QueueStateTracker;
 use crate::diagnostic::DiagnosticKind;
 use crate::session::Handle;
@@ -16,9 +19,12 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::any::Any;
-use core::future::Future;
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::{Context, Poll};
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +38,8 @@ pub(super) struct ClientSession {
     pub(super) id: Box<str>,
     pub(super) api: Arc<Api>,
     pub(super) queue_watch: QueueWatch,
+    pub(super) usage: Arc<UsageMeter>,
+    open: Arc<OpenCalls>,
     handle: Handle,
     /// Held for its drop, which stops the session's telemetry after the last client is gone.
     _reporter: Box<dyn Any + Send + Sync>,
@@ -104,16 +112,30 @@ impl ClientSession {
         tracker: QueueStateTracker,
         handle: Handle,
         reporter: Box<dyn Any + Send + Sync>,
+        watch: WatchOptions,
     ) -> Result<Arc<Self>> {
         let id = created.session_id.clone();
         created.report_messages(&api, &handle);
         let queue_watch = QueueWatch::new(tracker, handle.clone(), &id, Arc::clone(&api));
+        let observer = watch.stall_observer;
+        let open = OpenCalls::new(Arc::clone(&api), &handle, &id, watch.stall_after, observer);
+        let (interval, prices) = (watch.usage_interval, watch.prices);
+        let usage = UsageMeter::new(Arc::clone(&api), &handle, &id, interval, prices);
+        let usage = Arc::new(usage);
         let heartbeat = heartbeat::run(Arc::clone(&api), handle.clone(), id.clone());
-        api.spawn(Box::pin(heartbeat))?;
+        let task = in_background(
+            Arc::clone(&api),
+            heartbeat,
+            Arc::clone(&open),
+            Arc::clone(&usage),
+        );
+        api.spawn(Box::pin(task))?;
         Ok(Arc::new(Self {
             id,
             api,
             queue_watch,
+            usage,
+            open,
             handle,
             _reporter: reporter,
             next_model: AtomicU64::new(0),
@@ -132,6 +154,42 @@ impl ClientSession {
 
     pub(super) fn next_sampler_seq_id(&self) -> u64 {
         self.next_sampler.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// [`run`](Self::run), as a call that is listed and reported while it is under way: the public calls, except those
+    /// that make another one. `progress` shows how far it has come.
+    pub(super) fn run_listed<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &'static str,
+        progress: Arc<Progress>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Pending<T> {
+        let session = Arc::clone(self);
+        let call = self.run(work);
+        Pending::new(async move {
+            if session.api.is_forked() {
+                return Err(ClientError::Closed);
+            }
+            let under_way = session.open.begin(name, &progress);
+            let result = call.await;
+            under_way.end(match &result {
+                Ok(_) => CallEnd::Ok,
+                Err(ClientError::Closed) => CallEnd::Closed,
+                Err(_) => CallEnd::Error,
+            });
+            result
+        })
+    }
+
+    /// The calls that are under way.
+    pub(super) fn open_requests(&self) -> Vec<OpenRequest> {
+        self.open.list()
+    }
+
+    /// Reports what is left to report about the session's calls.
+    fn report_end(&self) {
+        self.open.end_all();
+        self.usage.report();
     }
 
     /// Runs a public call: reports its error; reports its panic as fatal to the session's telemetry and resumes it;
@@ -184,6 +242,7 @@ impl ClientSession {
         let started = self.api.now();
         // In the child of a fork the session still belongs to the parent.
         if !self.api.is_forked() && self.api.close() {
+            self.report_end();
             let finish = self.finish(reason, &detail);
             // The other half is for the telemetry.
             let _ = with_deadline(self.api.sleep(timeout / 2), finish).await;
@@ -198,6 +257,7 @@ impl Drop for ClientSession {
         if self.api.is_forked() || !self.api.close() {
             return;
         }
+        self.report_end();
         let (reason, detail) = if std::thread::panicking() {
             (EndReason::Errored, "a panic")
         } else {
@@ -217,6 +277,67 @@ impl Drop for ClientSession {
                 let _ = block_on(wait());
             });
         }
+    }
+}
+
+/// How a session's calls are watched.
+pub(super) struct WatchOptions {
+    pub(super) stall_after: Duration,
+    pub(super) stall_observer: Option<StallObserver>,
+    pub(super) usage_interval: Duration,
+    pub(super) prices: BTreeMap<String, Prices>,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            stall_after: Duration::from_secs(60),
+            stall_observer: None,
+            usage_interval: Duration::from_secs(600),
+            prices: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a session does by itself while it is open, in one task.
+async fn in_background(
+    api: Arc<Api>,
+    heartbeat: impl Future<Output = ()>,
+    open: Arc<OpenCalls>,
+    usage: Arc<UsageMeter>,
+) {
+    let watch = async {
+        open.watch().await;
+        Ok(())
+    };
+    let report = async {
+        usage.report_regularly().await;
+        Ok(())
+    };
+    // Each is polled only while it has not ended.
+    let (mut heartbeat, mut watch, mut report) = (
+        Some(Box::pin(heartbeat)),
+        Some(Box::pin(api.while_open(watch))),
+        Some(Box::pin(api.while_open(report))),
+    );
+    poll_fn(|context| {
+        end_if_ready(&mut heartbeat, context);
+        end_if_ready(&mut watch, context);
+        end_if_ready(&mut report, context);
+        match (&heartbeat, &watch, &report) {
+            (None, None, None) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Polls a future, and drops it when it has ended.
+fn end_if_ready<F: Future>(slot: &mut Option<Pin<Box<F>>>, context: &mut Context<'_>) {
+    if let Some(future) = slot
+        && future.as_mut().poll(context).is_ready()
+    {
+        *slot = None;
     }
 }
 

@@ -7,9 +7,11 @@ use super::exchange_report::ExchangeReport;
 use super::kind::RequestKind;
 use super::poll::{Next, Poll};
 use super::poll_response::{PollResponse, classify};
+use super::progress::Progress;
 use super::queue_watch::{QueueWatch, WatchedRequest};
 use crate::bus::QueueState;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
@@ -25,6 +27,7 @@ const MAX_RESUBMITS: u32 = 3;
 pub(super) struct Submission {
     kind: RequestKind,
     call: Call,
+    progress: Arc<Progress>,
 }
 
 /// The response to a submission.
@@ -48,18 +51,32 @@ enum Retrieved {
 }
 
 impl Submission {
-    pub(super) fn new(api: &Api, kind: RequestKind, body: &impl Serialize) -> Result<Self> {
+    pub(super) fn new(
+        api: &Api,
+        kind: RequestKind,
+        body: &impl Serialize,
+        progress: &Arc<Progress>,
+    ) -> Result<Self> {
         let body = serde_json::to_vec(body)
             .map_err(|error| ClientError::unencodable(kind.name(), &error))?;
-        Ok(Self::with_body(api, kind, body))
+        Ok(Self::with_body(api, kind, body, Arc::clone(progress)))
     }
 
-    pub(super) fn with_body(api: &Api, kind: RequestKind, body: Vec<u8>) -> Self {
+    pub(super) fn with_body(
+        api: &Api,
+        kind: RequestKind,
+        body: Vec<u8>,
+        progress: Arc<Progress>,
+    ) -> Self {
         let mut call = Call::with_body(api, kind.name(), kind.path(), body);
         if kind == RequestKind::Sample {
             call.headers = Headers::Backpressure;
         }
-        Self { kind, call }
+        Self {
+            kind,
+            call,
+            progress,
+        }
     }
 
     /// Submits the request. Returns the id that the backend assigns.
@@ -68,9 +85,12 @@ impl Submission {
         api: &Api,
         backpressure: Option<&Backpressure>,
     ) -> Result<String> {
-        let body = api.call(&self.call, backpressure).await?;
+        let body = api.call(&self.call, backpressure, &self.progress).await?;
         match parse::<Submitted>(self.kind.name(), &body) {
-            Ok(submitted) => Ok(submitted.request_id),
+            Ok(submitted) => {
+                self.progress.submitted(&submitted.request_id);
+                Ok(submitted.request_id)
+            }
             // The backend may report a failure at once.
             Err(error) => match classify(200, &body) {
                 PollResponse::Failed { category, message } => {
@@ -89,9 +109,10 @@ impl Submission {
         backpressure: Option<&Backpressure>,
         mut request_id: String,
     ) -> Result<T> {
+        let progress = Arc::clone(&self.progress);
         let mut resubmits = 0;
         loop {
-            let watched = queue_watch.watch(&request_id, self.kind);
+            let watched = queue_watch.watch(&request_id, self.kind, &progress);
             match self.retrieve(api, &watched, &request_id).await? {
                 Retrieved::Result(result) => {
                     watched.observe(QueueState::Active, None, None);
@@ -123,7 +144,10 @@ impl Submission {
         loop {
             let call = self.poll_call(api, &poll, request_id)?;
             let started = api.now();
-            let response = match api.exchange_in(&call, poll.retries(), &mut report).await {
+            self.progress.polls();
+            let outcome = api.exchange_in(&call, poll.retries(), &mut report).await;
+            self.progress.responded(api, &outcome);
+            let response = match outcome {
                 Ok(response) => response,
                 Err(no_response) if no_response.is_retryable() => {
                     api.sleep(poll.no_response()).await;

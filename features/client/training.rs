@@ -8,11 +8,13 @@ use super::output::{
 };
 use super::params::{AdamParams, LoraConfig, Loss, NewModel};
 use super::pending::Pending;
+use super::progress::Progress;
 use super::sampling::SamplingClient;
 use super::sequencer::Sequencer;
 use super::session::ClientSession;
 use super::submission::Submission;
 use super::tensor::{Datum, LossFn};
+use super::usage::Tokens;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -45,6 +47,7 @@ pub struct TrainingClient(Arc<Inner>);
 struct Inner {
     session: Arc<ClientSession>,
     id: Box<str>,
+    base_model: Box<str>,
     sequencer: Sequencer,
 }
 
@@ -114,6 +117,7 @@ impl TrainingClient {
         session: Arc<ClientSession>,
         base_model: String,
         model: NewModel,
+        progress: &Arc<Progress>,
     ) -> Result<Self> {
         let api = &session.api;
         let body = CreateModel {
@@ -124,7 +128,7 @@ impl TrainingClient {
             user_metadata: &model.user_metadata,
             r#type: "create_model",
         };
-        let submission = Submission::new(api, RequestKind::CreateModel, &body)?;
+        let submission = Submission::new(api, RequestKind::CreateModel, &body, progress)?;
         let id = submission.submit(api, None).await?;
         let created = submission.result(api, &session.queue_watch, None, id);
         let CreatedModel { model_id } = created.await?;
@@ -132,6 +136,7 @@ impl TrainingClient {
         Ok(Self(Arc::new(Inner {
             session,
             id: model_id,
+            base_model: base_model.into(),
             sequencer,
         })))
     }
@@ -145,14 +150,16 @@ impl TrainingClient {
     /// Asks the backend about the model.
     pub fn get_info(&self) -> Pending<ModelInfo> {
         let inner = Arc::clone(&self.0);
-        self.0.session.run(async move {
+        let progress = Arc::<Progress>::default();
+        let listed = Arc::clone(&progress);
+        self.0.session.run_listed("get_info", listed, async move {
             let body = GetInfo {
                 model_id: &inner.id,
                 r#type: "get_info",
             };
             let api = &inner.session.api;
-            api.ask(&Call::post(api, "get_info", "get_info", &body)?)
-                .await
+            let call = Call::post(api, "get_info", "get_info", &body)?;
+            api.ask(&call, &progress).await
         })
     }
 
@@ -163,12 +170,16 @@ impl TrainingClient {
         loss: impl Into<Loss>,
     ) -> Pending<ForwardBackward> {
         let loss = loss.into();
+        let tokens = Tokens {
+            prefilled: token_count(data.as_ref()),
+            ..Tokens::default()
+        };
         let body = Pass {
             forward_input: Some(pass_input(data.as_ref(), &loss)),
             forward_backward_input: None,
             model_id: &self.0.id,
         };
-        self.submit(RequestKind::Forward, &body)
+        self.submit_counted(RequestKind::Forward, &body, tokens)
     }
 
     /// Computes the loss of `data` and accumulates its gradients.
@@ -178,12 +189,16 @@ impl TrainingClient {
         loss: impl Into<Loss>,
     ) -> Pending<ForwardBackward> {
         let loss = loss.into();
+        let tokens = Tokens {
+            trained: token_count(data.as_ref()),
+            ..Tokens::default()
+        };
         let body = Pass {
             forward_input: None,
             forward_backward_input: Some(pass_input(data.as_ref(), &loss)),
             model_id: &self.0.id,
         };
-        self.submit(RequestKind::ForwardBackward, &body)
+        self.submit_counted(RequestKind::ForwardBackward, &body, tokens)
     }
 
     /// Applies the accumulated gradients: one step of the optimizer.
@@ -218,14 +233,15 @@ impl TrainingClient {
 
     /// Creates a client that samples from the current weights.
     pub fn create_sampling_client(&self) -> Pending<SamplingClient> {
-        let session = Arc::clone(&self.0.session);
+        let (session, model) = (Arc::clone(&self.0.session), self.0.base_model.clone());
         let body = self.save_body(None, Some(session.next_sampler_seq_id()));
         let saved = self.submit::<SavedForSampler>(RequestKind::SaveWeightsForSampler, &body);
         self.0.session.run(async move {
             let id = saved.await?.sampling_session_id;
             let name = RequestKind::SaveWeightsForSampler.name();
             let missing = || ClientError::invalid_response(name, "it has no sampling_session_id");
-            Ok(SamplingClient::new(session, id.ok_or_else(missing)?.into()))
+            let id = id.ok_or_else(missing)?.into();
+            Ok(SamplingClient::new(session, id, model))
         })
     }
 
@@ -261,23 +277,52 @@ impl TrainingClient {
     where
         T: DeserializeOwned + Send + 'static,
     {
+        self.submit_counted(kind, body, Tokens::default())
+    }
+
+    /// [`submit`](Self::submit), for a request whose result uses `tokens`.
+    fn submit_counted<T>(
+        &self,
+        kind: RequestKind,
+        body: &impl Serialize,
+        tokens: Tokens,
+    ) -> Pending<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let progress = Arc::<Progress>::default();
         let session = Arc::clone(&self.0.session);
         let body: Result<Vec<u8>> =
             serde_json::to_vec(body).map_err(|error| ClientError::unencodable(kind.name(), &error));
         // In the child of a fork no task submits requests.
         let ticket = match session.api.is_forked() {
             true => Err(ClientError::Closed),
-            false => body.map(|body| self.0.sequencer.submit(kind, body)),
+            false => body.map(|body| {
+                let progress = Arc::clone(&progress);
+                self.0.sequencer.submit(kind, body, progress)
+            }),
         };
         // Keeps the task that submits alive until this request is submitted.
         let inner = Arc::clone(&self.0);
-        self.0.session.run(async move {
+        let call = async move {
             let (submission, request_id) = ticket?.submitted().await?;
+            let model = inner.base_model.clone();
             drop(inner);
             let result = submission.result(&session.api, &session.queue_watch, None, request_id);
-            result.await
-        })
+            let result = result.await?;
+            if tokens != Tokens::default() {
+                session.usage.add(&model, tokens);
+            }
+            Ok(result)
+        };
+        self.0.session.run_listed(kind.name(), progress, call)
     }
+}
+
+fn token_count(data: &[Datum]) -> u64 {
+    data.iter()
+        .map(|datum| datum.model_input.len() as u64)
+        .sum()
 }
 
 fn pass_input<'a>(data: &'a [Datum], loss: &'a Loss) -> PassInput<'a> {

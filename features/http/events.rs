@@ -178,6 +178,7 @@ struct Call {
 
 impl HttpCall {
     /// Counts one more poll that is reported as this request: its end has the number, from two on.
+    #[cfg(feature = "client")]
     pub(crate) fn add_poll(&mut self) {
         if let Some(call) = &mut self.0 {
             call.polls = call.polls.saturating_add(1);

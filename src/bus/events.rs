@@ -1,6 +1,9 @@
 //! The events that a session subscribes to on its bus.
 
-use super::{HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, QUEUE_STATE_CHANGE};
+use super::{
+    HTTP_REQUEST_EXCEPTION, HTTP_REQUEST_START, HTTP_REQUEST_STOP, QUEUE_STATE_CHANGE,
+    REQUEST_STALL_ENDED, REQUEST_STALLED, USAGE,
+};
 use crate::text::Str;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -11,12 +14,15 @@ use core::fmt;
 pub struct EventNames(Cow<'static, [Str]>);
 
 impl EventNames {
-    /// The events that this crate's HTTP instrumentation and queue state trackers emit.
-    pub const AUTOMATIC: [&'static str; 4] = [
+    /// The events that this crate's HTTP instrumentation, queue state trackers and clients emit.
+    pub const AUTOMATIC: [&'static str; 7] = [
         HTTP_REQUEST_START,
         HTTP_REQUEST_STOP,
         HTTP_REQUEST_EXCEPTION,
         QUEUE_STATE_CHANGE,
+        REQUEST_STALLED,
+        REQUEST_STALL_ENDED,
+        USAGE,
     ];
 
     const DEFAULT: &'static [Str] = &[
@@ -24,6 +30,9 @@ impl EventNames {
         Str::new(HTTP_REQUEST_STOP),
         Str::new(HTTP_REQUEST_EXCEPTION),
         Str::new(QUEUE_STATE_CHANGE),
+        Str::new(REQUEST_STALLED),
+        Str::new(REQUEST_STALL_ENDED),
+        Str::new(USAGE),
     ];
 
     /// A name of this crate's own kind that it never emits. Other names are the application's.

@@ -61,6 +61,15 @@ pub const HTTP_REQUEST_EXCEPTION: &str = "tinkex.http.request.exception";
 /// A request's queue state changed: measurement `queue_depth`, if the backend gives one; metadata `from`, `to`, `reason`,
 /// `request_id`, `call` (the same in all changes of this request, in one sequence with HTTP requests), `session_id`.
 pub const QUEUE_STATE_CHANGE: &str = "tinkex.queue.state_change";
+/// A call of a client has been under way for long: measurements `age` (nanoseconds), `polls`; metadata `call`, `type`,
+/// and where they are known `request_id`, `queue_state`, `queue_state_reason`, `last_response`; `session_id`.
+pub const REQUEST_STALLED: &str = "tinkex.request.stalled";
+/// A call that was reported as stalled has ended: the same, and the metadata `result` (`ok`, `error`, `cancelled` or
+/// `closed`).
+pub const REQUEST_STALL_ENDED: &str = "tinkex.request.stall_ended";
+/// What a client's session has used so far: measurements `duration` (nanoseconds since its start), `prefilled`, `cached`,
+/// `sampled`, `trained` (tokens), and `cost` if the program has given prices; metadata `session_id`.
+pub const USAGE: &str = "tinkex.usage";
 /// A handler panicked and was detached: metadata `handler_id`, `event`.
 pub const HANDLER_FAILURE: &str = "tinkex.handler.failure";
 

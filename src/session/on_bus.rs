@@ -1,7 +1,9 @@
 //! A session on its bus: takes the session's own events until the session stops.
 
 use crate::bus::value::Without;
-use crate::bus::{AttachError, Bus, Calls, Event, EventNames, Handler, HandlerId, Values};
+use crate::bus::{
+    AttachError, Bus, Calls, Event, EventNames, Handler, HandlerId, REQUEST_STALLED, Values,
+};
 use crate::event::severity::Severity;
 use crate::sys::lock::Lock;
 use alloc::boxed::Box;
@@ -78,6 +80,8 @@ impl Drop for OnBus {
 fn severity(name: &str) -> Severity {
     if name.ends_with(".exception") {
         Severity::Error
+    } else if name == REQUEST_STALLED {
+        Severity::Warning
     } else {
         Severity::Info
     }

@@ -17,7 +17,9 @@ mod polls;
 mod reports;
 mod runtimes;
 mod sim_harness;
+mod stalls;
 mod table;
+mod usage;
 
 /// Runs generic cases on each combination of runtime and HTTP client.
 macro_rules! on_each_stack {
