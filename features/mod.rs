@@ -31,6 +31,8 @@ pub(crate) mod origins;
 pub(crate) mod reqwest;
 #[cfg(feature = "reqwest-middleware")]
 mod reqwest_middleware;
+#[cfg(feature = "signal")]
+pub mod signal;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(feature = "smol")]

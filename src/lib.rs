@@ -125,6 +125,7 @@
 //! | `reqwest-middleware` | HTTP events for a reqwest client: `HttpEvents` as a middleware |
 //! | `tower` | HTTP events for services, client or server: `HttpEvents` as a layer |
 //! | `client` | `client`, clients of the backend's own API (`ServiceClient`, `SamplingClient`, `TrainingClient`) with built-in telemetry |
+//! | `signal` | `signal`: stop before a signal ends the program |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
 //!
@@ -237,6 +238,9 @@ pub use features::client;
 #[cfg(feature = "collector")]
 #[cfg_attr(docsrs, doc(cfg(feature = "collector")))]
 pub use features::collector;
+#[cfg(feature = "signal")]
+#[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
+pub use features::signal;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub use features::sim;

@@ -9,6 +9,8 @@ mod error;
 mod exchange_report;
 mod heartbeat;
 mod input;
+#[cfg(feature = "signal")]
+mod interrupt;
 mod io;
 mod kind;
 mod memory;

@@ -407,6 +407,11 @@ impl ServiceClient {
         &self.session.id
     }
 
+    #[cfg(feature = "signal")]
+    pub(super) const fn session(&self) -> &Arc<ClientSession> {
+        &self.session
+    }
+
     /// A handle of the session's telemetry, for the program's own events; `None` if telemetry is disabled.
     #[must_use]
     pub fn telemetry(&self) -> Option<Handle> {
