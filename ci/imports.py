@@ -99,7 +99,7 @@ def modules():
     for tree, prefix in TREES.items():
         for file in sorted((ROOT / tree).rglob("*.rs")):
             parts = file.relative_to(ROOT / tree).with_suffix("").parts
-            if parts in (("main",), ("collector", "main")):
+            if parts in (("main",), ("cli", "main")):
                 continue
             if parts[-1] in ("mod", "lib"):
                 parts = parts[:-1]

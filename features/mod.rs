@@ -5,6 +5,8 @@
 mod anyhow;
 #[cfg(feature = "async-std")]
 pub(crate) mod async_std;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "collector")]

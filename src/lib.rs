@@ -118,7 +118,7 @@
 //! | `http` | `HttpTransport`, the trait `HttpClient` for your own clients, `Config` |
 //! | `ureq` | the HTTP client `Ureq`, for any executor or none; with `thread` also `init` |
 //! | `reqwest` | the HTTP client `Reqwest`, over a tokio runtime |
-//! | `surf` | the HTTP client `Surf`, over the program's own `surf::Client` (`https://` needs one of surf's TLS features): surf is unmaintained |
+//! | `surf` | the HTTP client `Surf`, over the program's own `surf::Client` (`https://` needs one of surf's TLS features): unmaintained |
 //! | `tracing` | `TelemetryLayer` for `tracing-subscriber`: events, span closings and `log` records become events |
 //! | `anyhow` | capture of `anyhow::Error` |
 //! | `eyre` | capture of `eyre::Report` |
@@ -127,7 +127,8 @@
 //! | `client` | `client`, clients of the backend's own API (`ServiceClient`, `SamplingClient`, `TrainingClient`) with built-in telemetry |
 //! | `signal` | `signal`: stop before a signal ends the program |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
-//! | `collector` | `collector`, an embedded backend for tests and development, and the program `tinkex-collector` |
+//! | `collector` | `collector`, an embedded backend for tests and development |
+//! | `cli` | the program `tinkex-telemetry` |
 //!
 //! # What is promised
 //!
@@ -232,6 +233,9 @@ pub use features::tokio::Tokio;
 #[cfg_attr(docsrs, doc(cfg(feature = "ureq")))]
 pub use features::ureq::Ureq;
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use features::cli;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub use features::client;
@@ -349,6 +353,7 @@ pub mod docs {
         performance: "../docs/performance.md",
         runtimes: "../docs/runtimes.md",
         testing: "../docs/testing.md",
+        tool: "../docs/tool.md",
     }
 }
 

@@ -190,6 +190,14 @@ impl Backend {
         calls.cloned().collect()
     }
 
+    /// Forgets the calls, and with them the requests that were accepted. Scripts stay.
+    pub(super) fn clear(&self) {
+        let mut state = self.state();
+        (state.bytes, state.forgotten) = (0, state.forgotten + state.requests.len());
+        state.calls.clear();
+        state.requests.clear();
+    }
+
     /// Blocks the thread until there have been `count` calls with this name; `false` if `timeout` passes first.
     pub fn wait_for(&self, name: &str, count: usize, timeout: Duration) -> bool {
         let is_missing = |state: &mut State| {
@@ -206,6 +214,11 @@ impl Backend {
 
     /// Replies to a request for a path that begins with `/api/v1/`.
     pub fn reply(&self, request: &Request<Bytes>) -> Reply {
+        self.reply_with(request, None)
+    }
+
+    /// Replies with `answer`, unless there is a script.
+    pub(super) fn reply_with(&self, request: &Request<Bytes>, answer: Option<Reply>) -> Reply {
         let path = request.uri().path().strip_prefix(PREFIX);
         let path = path.unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -222,7 +235,7 @@ impl Backend {
         let mut state = self.state();
         let kind = headers.get("x-tinker-request-type").cloned();
         let kind = kind.as_ref().and_then(|kind| kind.to_str().ok());
-        let reply = match state.scripted(&name) {
+        let reply = match state.scripted(&name).or(answer) {
             Some(reply) => reply,
             None => state.default_reply(request.method(), path, &name, kind, (&input, &body)),
         };

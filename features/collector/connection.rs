@@ -39,6 +39,7 @@ use super::notice::Notice;
 use super::script::{Reply, ReplyKind};
 use super::seats::{Activity, Seat, Watched};
 use super::state::State;
+use super::tapped::{self, Tapped};
 
 const ENDPOINT: &str = "/api/v1/telemetry";
 const CALLS: &str = "/api/v1/{*call}";
@@ -130,10 +131,13 @@ async fn respond_to(
     let response = match guard::stranger(&head, server.own) {
         None => {
             head.extensions.insert(Arc::clone(activity));
-            let request = hyper::Request::from_parts(head, body);
-            match server.routes.call(request).await {
+            let request = hyper::Request::from_parts(head, Body::new(body));
+            match tapped::serve(request, server, activity).await {
                 Ok(response) => response,
-                Err(never) => match never {},
+                Err(request) => match server.routes.call(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                },
             }
         }
         Some(reason) => {
@@ -157,18 +161,26 @@ async fn respond_to(
 /// The telemetry endpoint.
 async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let arrived = Instant::now();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let scripted = state.ledger().next_reply();
-    if scripted.kind == ReplyKind::CloseBeforeBody {
-        state.record_unread(arrived, head.headers, scripted.kind);
-        return send_reply(scripted).await;
+    if let Some(reply) = &scripted
+        && reply.kind == ReplyKind::CloseBeforeBody
+    {
+        state.record_unread(arrived, head.headers, reply.kind);
+        return send_reply(reply.clone()).await;
     }
     let Some(body) = read_all(&head, body, &state).await else {
         state.ledger().record_refused(None);
         return Hangup::after(Bytes::new());
     };
-    let (checker, headers) = (Arc::clone(&state), head.headers);
-    let length = body.as_ref().map_or(0, |body| body.bytes.len());
+    let bytes = body.as_ref().map(|body| body.bytes.clone());
+    let tapped = Tapped::new(&state, arrived, &head, bytes.as_ref().ok());
+    let answer = match scripted {
+        Some(reply) => reply,
+        None => tapped.answer(&state).await.unwrap_or_default(),
+    };
+    let (checker, headers) = (Arc::clone(&state), core::mem::take(&mut head.headers));
+    let length = bytes.as_ref().map_or(0, Bytes::len);
     let checked = on_another_thread(length, move || {
         let bytes = body.as_ref().map(|body| &*body.bytes);
         let checked = checker.check(&headers, bytes.map_err(Clone::clone));
@@ -177,19 +189,29 @@ async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Respons
     let Some((headers, checked)) = checked.await else {
         return Hangup::after(Bytes::new());
     };
-    send_reply(state.record(arrived, headers, checked, scripted)).await
+    let (reply, recorded) = state.record(arrived, headers, checked, answer);
+    tapped.exchanged(&state, &reply, Some(recorded));
+    send_reply(reply).await
 }
 
 /// All other calls.
 async fn call(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let arrived = Instant::now();
     let (head, body) = request.into_parts();
     match read_all(&head, body, &state).await {
         Some(Ok(body)) => {
             let length = body.bytes.len();
-            let request = Request::from_parts(head, Bytes::from(body.bytes));
+            let tapped = Tapped::new(&state, arrived, &head, Some(&body.bytes));
+            let answer = tapped.answer(&state).await;
+            let request = http::Request::from_parts(head, body.bytes);
             let _share = body.share;
-            match on_another_thread(length, move || state.call(&request)).await {
-                Some(reply) => send_reply(reply).await,
+            let backend = Arc::clone(&state);
+            let reply = on_another_thread(length, move || backend.call(&request, answer));
+            match reply.await {
+                Some(reply) => {
+                    tapped.exchanged(&state, &reply, None);
+                    send_reply(reply).await
+                }
                 None => Hangup::after(Bytes::new()),
             }
         }
@@ -212,7 +234,7 @@ async fn on_another_thread<T: Send + 'static>(
 
 /// A complete body.
 struct Received {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Held as long as the bytes.
     share: Share,
 }
@@ -228,6 +250,13 @@ async fn read_all(
         activity.is_busy();
     }
     result
+}
+
+/// A body that another than the collector handles.
+#[cfg(feature = "cli")]
+pub(super) async fn read_body(body: Body, state: &State) -> Option<Result<Bytes, Violation>> {
+    let result = read(body, MAX_BODY_BYTES, state).await?;
+    Some(result.map(|received| received.bytes))
 }
 
 /// Reads a body of at most `max` bytes.
@@ -246,6 +275,7 @@ async fn read(mut body: Body, max: usize, state: &State) -> Option<Result<Receiv
     loop {
         let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         let Some(frame) = frame else {
+            let bytes = bytes.into();
             return Some(Ok(Received { bytes, share }));
         };
         let Ok(data) = frame.ok()?.into_data() else {
@@ -299,7 +329,7 @@ fn truncated(reply: &Reply) -> Bytes {
     bytes.into()
 }
 
-fn error_response(status: StatusCode, error: &str) -> Response {
+pub(super) fn error_response(status: StatusCode, error: &str) -> Response {
     let body = serde_json::json!({ "error": error }).to_string();
     let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
     response.extensions_mut().insert(Reason(error.into()));

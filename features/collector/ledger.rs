@@ -23,12 +23,13 @@ pub(super) struct Ledger {
     sessions: BTreeMap<String, Vec<Arc<SessionRecord>>>,
     requests: VecDeque<RequestRecord>,
     script: VecDeque<Reply>,
-    always: Reply,
+    always: Option<Reply>,
     /// Sessions with a request that was not kept.
     refused: HashSet<String>,
     /// Whether a request of an unknown session, which may be any of them, was not kept.
     has_refused_unknown: bool,
     budget: Budget,
+    version: u64,
 }
 
 /// The memory of the records, estimated in bytes.
@@ -48,6 +49,7 @@ const MAX_REFUSED: usize = 10_000;
 
 /// What was kept of a request.
 pub(super) struct Kept {
+    pub(super) run: u32,
     pub(super) new: Vec<EventRecord>,
     pub(super) notices: Vec<Notice>,
 }
@@ -65,13 +67,38 @@ impl Ledger {
     }
 
     pub(super) fn set_always(&mut self, reply: Reply) {
-        self.always = reply;
+        self.always = Some(reply);
     }
 
-    pub(super) fn next_reply(&mut self) -> Reply {
-        self.script
-            .pop_front()
-            .unwrap_or_else(|| self.always.clone())
+    /// Forgets the script, and the reply to all other requests.
+    #[cfg(feature = "cli")]
+    pub(super) fn clear_script(&mut self) {
+        self.script.clear();
+        self.always = None;
+    }
+
+    /// The reply to the next request, if it was set.
+    pub(super) fn next_reply(&mut self) -> Option<Reply> {
+        self.script.pop_front().or_else(|| self.always.clone())
+    }
+
+    /// Counts the changes: requests, and [`clear`](Self::clear).
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Forgets sessions and requests. Sessions that go on begin with what comes next.
+    pub(super) fn clear(&mut self) {
+        for session in core::mem::take(&mut self.sessions).into_keys() {
+            self.record_refused(Some(&session));
+        }
+        self.requests.clear();
+        let max_sessions = self.budget.max_sessions;
+        self.budget = Budget {
+            max_sessions,
+            ..Budget::default()
+        };
+        self.version += 1;
     }
 
     /// The latest run of a session.
@@ -89,6 +116,7 @@ impl Ledger {
     }
 
     pub(super) fn add_request(&mut self, request: RequestRecord) {
+        self.version += 1;
         let budget = &mut self.budget;
         budget.requests += request.cost();
         self.requests.push_back(request);
@@ -152,7 +180,7 @@ impl Ledger {
         };
         self.weigh(&session, run, &new);
         self.forget(&mut notices);
-        Ok(Kept { new, notices })
+        Ok(Kept { run, new, notices })
     }
 
     /// Accounts for events that were kept.

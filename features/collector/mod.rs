@@ -79,6 +79,9 @@ mod script;
 mod seats;
 mod server;
 mod state;
+#[cfg(feature = "cli")]
+pub(crate) mod tap;
+mod tapped;
 
 pub use super::wire::{Checked, CheckedEvent, EventKind, Mode, Violation, check};
 pub use backend::{Backend, CallRecord};

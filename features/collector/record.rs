@@ -14,6 +14,8 @@ use http::HeaderMap;
 use serde_json::{Value, value::RawValue};
 
 use super::super::wire::calls::{CallEvent, Calls};
+#[cfg(feature = "cli")]
+use super::super::wire::check::severity as severity_of;
 use super::super::wire::checked::{Checked, CheckedEvent, EventKind};
 use super::super::wire::json::{self, Object};
 use super::super::wire::violation::{Place, Violation};
@@ -111,6 +113,35 @@ impl EventRecord {
         self.member(key).and_then(json::string)
     }
 
+    /// An event in this JSON, as the collector itself wrote it out; `None` if it is not one.
+    #[cfg(feature = "cli")]
+    pub(crate) fn read(json: &str) -> Option<Self> {
+        let object = Object::read(json).ok()?;
+        let text = |key| object.get(key).and_then(json::string);
+        let kind = text("event")?;
+        Some(Self {
+            id: (*text("event_id")?).into(),
+            index: object.get("event_session_index")?.get().parse().ok()?,
+            kind: EventKind::ALL
+                .into_iter()
+                .find(|known| known.as_str() == kind)?,
+            severity: severity_of(&text("severity")?)?,
+            json: json.into(),
+        })
+    }
+
+    /// The whole event, shared.
+    #[cfg(feature = "cli")]
+    pub(crate) fn shared_json(&self) -> Arc<str> {
+        Arc::clone(&self.json)
+    }
+
+    /// Its `timestamp`.
+    #[cfg(feature = "cli")]
+    pub(crate) fn timestamp(&self) -> Option<Cow<'_, str>> {
+        self.text("timestamp")
+    }
+
     /// Its estimated memory, in bytes: the texts, two pointers to each, and an entry of the index.
     pub(super) fn cost(&self) -> usize {
         256 + self.json.len() + self.id.len()
@@ -152,10 +183,10 @@ impl From<&CheckedEvent<'_>> for EventRecord {
 
 /// What a request says about its sender.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sender {
-    platform: String,
-    sdk_version: String,
-    process_uuid: Option<String>,
+pub(crate) struct Sender {
+    pub(crate) platform: String,
+    pub(crate) sdk_version: String,
+    pub(crate) process_uuid: Option<String>,
 }
 
 impl Sender {

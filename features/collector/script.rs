@@ -35,6 +35,8 @@ pub struct Reply {
     pub(super) body: Bytes,
     /// Why the collector itself refuses the request.
     pub(super) refusal: Option<String>,
+    /// Another server's response, which stands whatever the check finds.
+    pub(super) is_foreign: bool,
     keep: bool,
 }
 
@@ -183,6 +185,15 @@ impl Reply {
         reply
     }
 
+    /// Another server's response, which is passed on as it is.
+    #[cfg(feature = "cli")]
+    pub(crate) fn foreign(response: Response<Bytes>) -> Self {
+        let (head, body) = response.into_parts();
+        let mut reply = Self::status(head.status.as_u16().max(200)).body(body);
+        (reply.headers, reply.is_foreign) = (head.headers, true);
+        reply
+    }
+
     /// Whether events that pass the check are kept.
     pub(super) fn keeps(&self) -> bool {
         self.keep || self.is_success()
@@ -200,6 +211,7 @@ impl Reply {
             headers: HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
             body: Bytes::from_static(body.as_bytes()),
             refusal: None,
+            is_foreign: false,
             keep: false,
         }
     }

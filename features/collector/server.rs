@@ -1,6 +1,7 @@
 //! The public collector: its builder, its queries, and its thread.
 
 use alloc::{
+    borrow::ToOwned,
     boxed::Box,
     format,
     string::{String, ToString},
@@ -13,6 +14,7 @@ use core::{
     time::Duration,
 };
 use std::{
+    collections::HashMap,
     io,
     net::TcpListener,
     sync::{
@@ -20,6 +22,7 @@ use std::{
         mpsc::{self, Receiver, SyncSender},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use hyper_util::service::TowerToHyperService;
@@ -37,6 +40,8 @@ use super::record::{EventRecord, RequestRecord, SessionRecord};
 use super::script::Reply;
 use super::seats::{Limits, Seats};
 use super::state::{Observers, Rules, State};
+#[cfg(feature = "cli")]
+use super::tap::Tap;
 
 /// Threads for the checks of long requests, which would hold up the others.
 const CHECKERS: usize = 4;
@@ -48,7 +53,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// It keeps every event and every request's headers until it is dropped: it is made for tests, examples and
 /// development. All methods can be called from any thread and none is async, so it serves programs on any runtime;
-/// [`wait_for`](Self::wait_for) blocks.
+/// [`wait_for`](Self::wait_for) and its like block.
 ///
 /// Dropping it calls [`stop`](Self::stop).
 pub struct Collector {
@@ -131,6 +136,32 @@ impl Collector {
             .collect()
     }
 
+    /// The [requests](Self::requests) by their idempotency key: for each batch that was sent, its attempts, in the order
+    /// of the first ones. Requests without a key are left out.
+    ///
+    /// A batch was retried as it should be if all its attempts have the same [events](RequestRecord::event_ids).
+    pub fn attempts(&self) -> Vec<(String, Vec<RequestRecord>)> {
+        let mut places = HashMap::new();
+        let mut attempts: Vec<(String, Vec<RequestRecord>)> = Vec::new();
+        for request in self.requests() {
+            let Some(key) = request.idempotency_key() else {
+                continue;
+            };
+            let at = *places.entry(key.to_owned()).or_insert(attempts.len());
+            match attempts.get_mut(at) {
+                Some((_, requests)) => requests.push(request),
+                None => attempts.push((key.to_owned(), Vec::from([request]))),
+            }
+        }
+        attempts
+    }
+
+    /// Forgets all sessions and requests, and the calls of the [`backend`](Self::backend); scripts stay. A session that
+    /// goes on need not begin again.
+    pub fn clear(&self) {
+        self.state.clear();
+    }
+
     /// The backend for the other calls of clients: sessions, sampling, training.
     pub fn backend(&self) -> &Backend {
         self.state.backend()
@@ -143,10 +174,78 @@ impl Collector {
         })
     }
 
+    /// Blocks the thread until `predicate` is true of the session, which it sees after each request, in its latest run;
+    /// `false` if `timeout` passes first. A session of which nothing was kept is not shown.
+    ///
+    /// ```
+    /// # use tinkex_telemetry::collector::Collector;
+    /// # use core::time::Duration;
+    /// # let collector = Collector::start()?;
+    /// # let timeout = Duration::ZERO;
+    /// let ended = collector.wait_until("session-123", timeout, |session| session.has_ended());
+    /// # assert!(!ended);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn wait_until(
+        &self,
+        session: &str,
+        timeout: Duration,
+        mut predicate: impl FnMut(&SessionRecord) -> bool,
+    ) -> bool {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            // The caller's code must not run under the lock.
+            let (version, record) = {
+                let ledger = self.state.ledger();
+                (ledger.version(), ledger.session(session).cloned())
+            };
+            if record.is_some_and(|record| predicate(&record)) {
+                return true;
+            }
+            let left =
+                deadline.map_or(timeout, |end| end.saturating_duration_since(Instant::now()));
+            if !self
+                .state
+                .wait_until(left, |ledger| ledger.version() != version)
+            {
+                return false;
+            }
+        }
+    }
+
+    /// Blocks the thread until the session has an event with this [name](EventRecord::name), and returns the first one;
+    /// `None` if `timeout` passes first.
+    pub fn wait_for_event(
+        &self,
+        session: &str,
+        name: &str,
+        timeout: Duration,
+    ) -> Option<EventRecord> {
+        let mut found = None;
+        self.wait_until(session, timeout, |record| {
+            let mut events = record.events().iter();
+            found = events.find(|event| event.name() == name).cloned();
+            found.is_some()
+        });
+        found
+    }
+
     /// Blocks the thread until [`requests`](Self::requests) has `count` entries; `false` if `timeout` passes first.
     pub fn wait_for_requests(&self, count: usize, timeout: Duration) -> bool {
         self.state
             .wait_until(timeout, |ledger| ledger.requests().len() >= count)
+    }
+
+    /// Forgets the script, and the reply to all other requests.
+    #[cfg(feature = "cli")]
+    pub(crate) fn clear_script(&self) {
+        self.state.ledger().clear_script();
+    }
+
+    /// Keeps a request's body as if it had been received, and answers nobody. Returns the violation that prevents it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn restore(&self, body: &[u8]) -> Result<(), Violation> {
+        self.state.restore(body)
     }
 
     /// Stops serving: closes the port and all connections; requests in progress get no response. The records stay
@@ -275,6 +374,13 @@ impl CollectorBuilder {
     /// body may take ten times as long in all. Scripted delays and stalls do not count. Default: 60 s.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.limits.idle = timeout;
+        self
+    }
+
+    /// Lets the program see and do what [`Tap`] says.
+    #[cfg(feature = "cli")]
+    pub(crate) fn tap(mut self, tap: Arc<dyn Tap>) -> Self {
+        self.observers.tap = Some(tap);
         self
     }
 

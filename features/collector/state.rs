@@ -22,7 +22,7 @@ use super::super::wire::form;
 use super::super::wire::violation::Violation;
 use super::backend::Backend;
 use super::bodies::Bodies;
-use super::ledger::Ledger;
+use super::ledger::{Kept, Ledger};
 use super::notice::Notice;
 use super::record::{EventRecord, OrderRules, RequestRecord, Sender};
 use super::script::{Reply, ReplyKind};
@@ -134,6 +134,21 @@ pub(super) struct CheckedRequest {
     batch: Result<Batch, Violation>,
 }
 
+/// What became of a request.
+#[cfg_attr(
+    not(feature = "cli"),
+    expect(dead_code, reason = "only the program's tap reads it")
+)]
+pub(super) struct Recorded {
+    pub(super) session: Option<String>,
+    pub(super) run: u32,
+    pub(super) events: Vec<(Arc<str>, u64)>,
+    pub(super) new: usize,
+    pub(super) is_kept: bool,
+    /// The violation.
+    pub(super) reason: Option<String>,
+}
+
 pub(super) struct State {
     rules: Rules,
     backend: Backend,
@@ -148,6 +163,8 @@ pub(super) struct State {
 pub(super) struct Observers {
     pub(super) on_event: Option<Mutex<OnEvent>>,
     pub(super) on_notice: Option<Mutex<OnNotice>>,
+    #[cfg(feature = "cli")]
+    pub(super) tap: Option<Arc<dyn super::tap::Tap>>,
 }
 
 impl State {
@@ -190,12 +207,18 @@ impl State {
         &self.backend
     }
 
-    /// Replies to a call other than telemetry.
-    pub(super) fn call(&self, request: &Request<Bytes>) -> Reply {
+    /// Replies to a call other than telemetry, with `answer` if there is one.
+    pub(super) fn call(&self, request: &Request<Bytes>, answer: Option<Reply>) -> Reply {
         match self.rules.check_api_key(request.headers()) {
-            Ok(()) => self.backend.reply(request),
+            Ok(()) => self.backend.reply_with(request, answer),
             Err(violation) => refusal(&violation, None),
         }
+    }
+
+    pub(super) fn clear(&self) {
+        self.backend.clear();
+        self.ledger().clear();
+        self.changed.notify_all();
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -238,12 +261,13 @@ impl State {
         headers: HeaderMap,
         checked: CheckedRequest,
         reply: Reply,
-    ) -> Reply {
+    ) -> (Reply, Recorded) {
         let CheckedRequest { session, batch } = checked;
         let events = batch
             .as_ref()
             .map(Batch::ids_and_indices)
             .unwrap_or_default();
+        let sender = batch.as_ref().ok().map(|batch| batch.sender.clone());
         let mut ledger = self.ledger();
         let (kept, violation) = match ledger.settle(batch, reply.keeps(), &self.rules) {
             Ok(kept) => (kept, None),
@@ -253,7 +277,7 @@ impl State {
             ledger.record_refused(session.as_deref());
         }
         let reply = match &violation {
-            Some(violation) if reply.is_success() => {
+            Some(violation) if reply.is_success() && !reply.is_foreign => {
                 refusal(violation, session.as_deref()).delay(reply.delay)
             }
             _ => reply,
@@ -262,23 +286,72 @@ impl State {
             arrived,
             headers: hide_key(headers),
             session: session.clone(),
-            events,
+            events: events.clone(),
             response: reply.kind,
             is_kept: kept.is_some(),
-            violation,
+            violation: violation.clone(),
         });
         drop(ledger);
         self.changed.notify_all();
-        if let (Some(session), Some(kept)) = (session, kept) {
-            let (runs, forgotten): (Vec<_>, Vec<_>) = kept
-                .notices
-                .iter()
-                .partition(|notice| matches!(notice, Notice::NewRun { .. }));
-            runs.into_iter().for_each(|notice| self.notify(notice));
-            self.observe(&session, &kept.new);
-            forgotten.into_iter().for_each(|notice| self.notify(notice));
+        let recorded = Recorded {
+            events,
+            run: kept.as_ref().map_or(0, |kept| kept.run),
+            new: kept.as_ref().map_or(0, |kept| kept.new.len()),
+            is_kept: kept.is_some(),
+            reason: violation.map(|violation| violation.to_string()),
+            session,
+        };
+        if let (Some(session), Some(kept), Some(sender)) = (&recorded.session, kept, sender) {
+            self.tell(session, sender, kept);
         }
-        reply
+        (reply, recorded)
+    }
+
+    /// Keeps a request's body as if it had been received.
+    #[cfg(feature = "cli")]
+    pub(super) fn restore(&self, body: &[u8]) -> Result<(), Violation> {
+        let batch = Envelope::read(body).and_then(|envelope| self.batch(envelope))?;
+        let (session, sender) = (batch.session.clone(), batch.sender.clone());
+        let kept = self.ledger().settle(Ok(batch), true, &self.rules)?;
+        self.changed.notify_all();
+        if let Some(kept) = kept {
+            self.tell(&session, sender, kept);
+        }
+        Ok(())
+    }
+
+    /// Tells the observers what was kept, outside the ledger's lock, so that they can use the collector.
+    fn tell(&self, session: &str, sender: Sender, kept: Kept) {
+        let (runs, forgotten): (Vec<_>, Vec<_>) = kept
+            .notices
+            .iter()
+            .partition(|notice| matches!(notice, Notice::NewRun { .. }));
+        runs.into_iter().for_each(|notice| self.notify(notice));
+        self.observe(session, &kept.new);
+        #[cfg(feature = "cli")]
+        if let Some(tap) = &self.observers.tap {
+            tap.kept(&super::tap::KeptEvents {
+                session: session.to_owned(),
+                run: kept.run,
+                sender,
+                events: kept.new,
+            });
+        }
+        #[cfg(not(feature = "cli"))]
+        drop(sender);
+        forgotten.into_iter().for_each(|notice| self.notify(notice));
+    }
+
+    /// Whether a request has the key, if there must be one.
+    #[cfg(feature = "cli")]
+    pub(super) fn has_key(&self, headers: &HeaderMap) -> bool {
+        self.rules.check_api_key(headers).is_ok()
+    }
+
+    /// What the program adds.
+    #[cfg(feature = "cli")]
+    pub(super) fn tap(&self) -> Option<&Arc<dyn super::tap::Tap>> {
+        self.observers.tap.as_ref()
     }
 
     /// Checks a request, as far as that takes nothing but its bytes.
@@ -314,7 +387,6 @@ impl State {
         }
     }
 
-    /// Calls the observer, outside the ledger's lock, so that it can use the collector.
     fn observe(&self, session: &str, new: &[EventRecord]) {
         if let Some(on_event) = &self.observers.on_event {
             let mut on_event = on_event.lock().unwrap_or_else(PoisonError::into_inner);

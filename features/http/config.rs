@@ -20,7 +20,7 @@ use std::ffi::OsString;
 
 const KEY_VARIABLE: &str = "TINKER_API_KEY";
 const URL_VARIABLE: &str = "TINKER_BASE_URL";
-const DEFAULT_URL: &str = "https://tinker.thinkingmachines.dev/services/tinker-prod";
+pub(crate) const DEFAULT_URL: &str = "https://tinker.thinkingmachines.dev/services/tinker-prod";
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Headers that the transport or the HTTP client sets, and those that concern a single connection.

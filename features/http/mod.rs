@@ -17,6 +17,8 @@ mod url;
 
 pub use client::{HttpClient, HttpError, MAX_RESPONSE_BYTES, ResponseBounds};
 pub use config::Config;
+#[cfg(feature = "cli")]
+pub(crate) use config::DEFAULT_URL;
 pub use config_error::{ConfigError, ConfigProblem};
 pub use events::{HttpCall, HttpEvents, Observed, RetryCount};
 pub use transport::HttpTransport;

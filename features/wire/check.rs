@@ -11,6 +11,11 @@ use super::json::{self, Object};
 use super::violation::{Excerpt, Place, Violation};
 
 const SEVERITIES: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+
+/// The severity of this name.
+pub(crate) fn severity(word: &str) -> Option<&'static str> {
+    SEVERITIES.into_iter().find(|severity| *severity == word)
+}
 const BATCH_KEYS: &[&str] = &[
     "session_id",
     "platform",
@@ -272,8 +277,7 @@ impl<'a> Fields<'a> {
 
     fn severity(&self) -> Result<&'static str, Violation> {
         let word = self.text("severity")?;
-        let severity = SEVERITIES.into_iter().find(|severity| *severity == word);
-        severity.ok_or_else(|| self.wrong("severity", "one of the five severities", &word))
+        severity(&word).ok_or_else(|| self.wrong("severity", "one of the five severities", &word))
     }
 
     fn check_timestamp(&self) -> Result<(), Violation> {

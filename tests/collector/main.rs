@@ -3,7 +3,6 @@
 
 extern crate alloc;
 
-mod binary;
 mod calls;
 mod client;
 mod guests;

@@ -215,3 +215,48 @@ fn a_panicking_observer_costs_one_connection() {
     assert_eq!(read(post(&collector, &batch("s", &[start()]))), "");
     assert_eq!(send(&collector, &batch("s", &[generic(1)])), 200);
 }
+
+#[test]
+fn a_condition_on_a_session_can_be_waited_for_and_may_use_the_collector() {
+    let collector = Collector::start().expect("starts");
+    assert!(!collector.wait_until("s", Duration::ZERO, |_| true));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            collector.wait_until("s", BOUND, |session| {
+                // It does not run under a lock.
+                collector.requests().len() >= 2 && session.len() == 2
+            })
+        });
+        for n in 0..2 {
+            let event = if n == 0 { start() } else { generic(n) };
+            assert_eq!(send(&collector, &batch("s", &[event])), 200);
+        }
+        assert!(waiting.join().expect("no panic"));
+    });
+    let event = collector
+        .wait_for_event("s", "x", BOUND)
+        .expect("it is there");
+    assert_eq!(event.index(), 1);
+    let none = collector.wait_for_event("s", "y", Duration::from_millis(1));
+    assert!(none.is_none());
+}
+
+#[test]
+fn requests_are_grouped_by_their_key_and_a_clear_forgets_them_but_not_the_script() {
+    let collector = Collector::start().expect("starts");
+    collector.script([Reply::status(503)]);
+    for expected in [503, 200] {
+        assert_eq!(send(&collector, &batch("s", &[start()])), expected);
+    }
+    let attempts = collector.attempts();
+    assert_eq!(attempts.len(), 1);
+    assert_eq!((&*attempts[0].0, attempts[0].1.len()), (KEY, 2));
+
+    collector.script([Reply::status(500)]);
+    collector.clear();
+    assert!(collector.requests().is_empty() && collector.session("s").is_none());
+    assert_eq!(send(&collector, &batch("s", &[generic(1)])), 500);
+    // The session goes on, from its middle.
+    assert_eq!(send(&collector, &batch("s", &[generic(1)])), 200);
+    assert_eq!(collector.session("s").map(|session| session.len()), Some(1));
+}

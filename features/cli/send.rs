@@ -1,0 +1,375 @@
+//! `send`: events from a file or from standard input, to any server that takes telemetry.
+
+use core::time::Duration;
+use std::{
+    env,
+    fs::File,
+    io::{BufRead, BufReader, Read as _},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    thread,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::runtime::Runtime;
+
+use crate::features::http::HttpClient;
+use crate::features::ureq::Ureq;
+
+use super::args::SendArgs;
+use super::output;
+use super::prelude::*;
+use super::send_body::{Head, Read, Reader, uuid};
+use super::{Failure, Outcome, signals, text};
+
+/// A request has at most this many events, and bytes of events.
+const MAX_EVENTS: usize = 100;
+const MAX_BYTES: usize = 1 << 20;
+/// Events from a slow source are not held back longer.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A longer line is not an event.
+const MAX_LINE: u64 = 64 << 20;
+/// For one request, and between two attempts.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const MAX_DELAY: Duration = Duration::from_secs(30);
+/// Lines that are named, of those that cannot be sent.
+const MAX_NAMED: u64 = 20;
+
+pub(super) fn send(options: &SendArgs) -> Outcome {
+    let is_stdin = options.source.as_os_str() == "-";
+    let (input, length): (Box<dyn std::io::Read + Send>, _) = if is_stdin {
+        (Box::new(std::io::stdin()), None)
+    } else {
+        let cannot = |error| format!("cannot read {}: {error}", options.source.display());
+        let file = File::open(&options.source).map_err(cannot)?;
+        let data = file.metadata().map_err(cannot)?;
+        if data.is_dir() {
+            let problem = format!(
+                "{} is a directory, not a file of lines",
+                options.source.display()
+            );
+            return Err(Failure::Usage(problem));
+        }
+        (Box::new(file), data.is_file().then(|| data.len()))
+    };
+    let mut sender = Sender::new(options, length)?;
+    let mut reader = Reader::new(options.session.as_deref())?;
+    let (lines, waiting) = sync_channel(1_000);
+    thread::spawn(move || read_lines(input, &lines));
+    let mut problem = None;
+    for line in Lines(&waiting, None) {
+        match line {
+            Line::Late => sender.flush()?,
+            Line::Broken(error) => problem = Some(format!("the input ends early: {error}")),
+            Line::Text(number, text) => {
+                sender.bar.inc(text.len() as u64);
+                match reader.read(&text) {
+                    Ok(read) => sender.take(read)?,
+                    Err(problem) => sender.refuse(number, &problem),
+                }
+            }
+        }
+    }
+    if let Some(end) = reader.end() {
+        sender.take(end)?;
+    }
+    sender.flush()?;
+    sender.finish(problem)
+}
+
+enum Line {
+    /// A line, and its number from 1.
+    Text(u64, Vec<u8>),
+    Broken(std::io::Error),
+    /// There has been none for a while.
+    Late,
+}
+
+/// The lines, and in between that there are none.
+struct Lines<'a>(&'a Receiver<Line>, Option<Instant>);
+
+impl Iterator for Lines<'_> {
+    type Item = Line;
+
+    fn next(&mut self) -> Option<Line> {
+        let deadline = *self.1.get_or_insert_with(|| Instant::now() + INTERVAL);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.1 = None;
+            return Some(Line::Late);
+        }
+        match self.0.recv_timeout(left) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Timeout) => {
+                self.1 = None;
+                Some(Line::Late)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+}
+
+fn read_lines(input: impl std::io::Read, lines: &SyncSender<Line>) {
+    let mut input = BufReader::new(input);
+    for number in 1.. {
+        let mut line = Vec::new();
+        let read = (&mut input).take(MAX_LINE).read_until(b'\n', &mut line);
+        let line = match read {
+            Ok(0) => return,
+            Ok(_) => Line::Text(number, line),
+            Err(error) => Line::Broken(error),
+        };
+        let is_last = matches!(line, Line::Broken(_));
+        if lines.send(line).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Collects events into requests.
+struct Sender<'a> {
+    options: &'a SendArgs,
+    client: Ureq,
+    runtime: Runtime,
+    url: Uri,
+    key: Option<HeaderValue>,
+    batch: Option<(Head, Vec<String>)>,
+    bytes: usize,
+    counts: Counts,
+    bar: ProgressBar,
+}
+
+#[derive(Default)]
+struct Counts {
+    sent: u64,
+    requests: u64,
+    /// Lines that are no events.
+    unread: u64,
+    /// Events that the server did not take.
+    rejected: u64,
+}
+
+/// What to do after a response.
+enum Verdict {
+    Taken,
+    TooLarge,
+    Rejected(String),
+    Later(String, Option<Duration>),
+    Hopeless(String),
+}
+
+impl<'a> Sender<'a> {
+    fn new(options: &'a SendArgs, length: Option<u64>) -> Result<Self, Failure> {
+        let base = options.to.trim().trim_end_matches('/');
+        let url: Uri = format!("{base}/api/v1/telemetry")
+            .parse()
+            .map_err(|error| Failure::Usage(format!("--to {base:?} is not a URL: {error}")))?;
+        let client = Ureq::with_timeout(TIMEOUT);
+        client
+            .check(&url)
+            .map_err(|error| Failure::Usage(format!("--to {base:?}: {error}")))?;
+        let key = env::var("TINKER_API_KEY")
+            .ok()
+            .filter(|key| !key.trim().is_empty());
+        let key = key.map(|key| HeaderValue::from_str(key.trim())).transpose();
+        let mut key = key.map_err(|_| {
+            Failure::Usage("TINKER_API_KEY has characters that no header may have".to_owned())
+        })?;
+        if let Some(key) = &mut key {
+            key.set_sensitive(true);
+        }
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(10));
+        let template = match length {
+            Some(_) => "{wide_bar} {bytes}/{total_bytes} {msg}",
+            None => "{spinner} {bytes} {msg}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Ok(Self {
+            options,
+            client,
+            runtime: signals::runtime()?,
+            url,
+            key,
+            batch: None,
+            bytes: 0,
+            counts: Counts::default(),
+            bar,
+        })
+    }
+
+    fn take(&mut self, read: Read) -> Result<(), Failure> {
+        let Read::Events(head, events) = read else {
+            return Ok(());
+        };
+        for event in events {
+            let is_other = self.batch.as_ref().is_some_and(|(own, _)| *own != head);
+            if is_other || self.bytes + event.len() > MAX_BYTES {
+                self.flush()?;
+            }
+            self.bytes += event.len();
+            let (_, batch) = self.batch.get_or_insert_with(|| (head.clone(), Vec::new()));
+            batch.push(event);
+            if batch.len() >= MAX_EVENTS {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, number: u64, problem: &str) {
+        self.counts.unread += 1;
+        if self.counts.unread <= MAX_NAMED {
+            let problem = text::visible(&text::cut(problem, 500));
+            self.say(&format!("line {number} {problem}"));
+        }
+    }
+
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| output::say(line));
+    }
+
+    /// Sends what is there.
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.bytes = 0;
+        let Some((head, events)) = self.batch.take() else {
+            return Ok(());
+        };
+        // Pieces that a server finds too large are halved.
+        let mut pieces = Vec::from([events]);
+        while let Some(mut events) = pieces.pop() {
+            let count = events.len() as u64;
+            match self.deliver(&head, &events)? {
+                Verdict::TooLarge if events.len() > 1 => {
+                    let rest = events.split_off(events.len() / 2);
+                    pieces.extend([rest, events]);
+                }
+                Verdict::Taken => self.counts.sent += count,
+                Verdict::Rejected(reason) if events.len() > 1 => {
+                    let rest = events.split_off(events.len() / 2);
+                    pieces.extend([rest, events]);
+                    drop(reason);
+                }
+                Verdict::Rejected(reason)
+                | Verdict::Hopeless(reason)
+                | Verdict::Later(reason, _) => {
+                    self.counts.rejected += count;
+                    self.say(&text::visible(&reason));
+                }
+                Verdict::TooLarge => {
+                    self.counts.rejected += count;
+                    self.say("an event is too large for the server");
+                }
+            }
+        }
+        let Counts { sent, requests, .. } = self.counts;
+        self.bar
+            .set_message(format!("{sent} events in {requests} requests"));
+        Ok(())
+    }
+
+    /// Sends a request until it is settled. All attempts have the same key.
+    fn deliver(&mut self, head: &Head, events: &[String]) -> Result<Verdict, Failure> {
+        if self.options.dry_run {
+            return Ok(Verdict::Taken);
+        }
+        let body = Bytes::from(head.body(events));
+        let idempotency_key = uuid()?;
+        let mut delay = FIRST_DELAY;
+        for attempt in 1.. {
+            let mut request = Request::post(self.url.clone())
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(
+                    header::USER_AGENT,
+                    concat!("tinkex-telemetry/", env!("CARGO_PKG_VERSION")),
+                )
+                .header("x-idempotency-key", &idempotency_key)
+                .body(body.clone())
+                .map_err(|error| error.to_string())?;
+            if let Some(key) = &self.key {
+                request.headers_mut().insert("x-api-key", key.clone());
+            }
+            let result = self.runtime.block_on(self.client.send(request));
+            self.counts.requests += 1;
+            let verdict = match result {
+                Ok(response) => verdict(response.status(), response.headers(), response.body()),
+                Err(error) => match error.response() {
+                    Some(response) => {
+                        verdict(response.status(), response.headers(), response.body())
+                    }
+                    None => Verdict::Later(format!("no response: {error}"), None),
+                },
+            };
+            match verdict {
+                Verdict::Hopeless(reason) => return Err(self.lost(events.len(), &reason)),
+                Verdict::Later(reason, _) if attempt >= self.options.attempts => {
+                    return Err(self.lost(events.len(), &reason));
+                }
+                Verdict::Later(reason, after) => {
+                    let wait = after.unwrap_or(delay).clamp(delay, MAX_DELAY.max(delay));
+                    self.say(&text::visible(&format!(
+                        "{reason}; again in {:.1} s",
+                        wait.as_secs_f64()
+                    )));
+                    thread::sleep(wait);
+                    delay = (delay * 2).min(MAX_DELAY);
+                }
+                settled => return Ok(settled),
+            }
+        }
+        Ok(Verdict::Taken)
+    }
+
+    /// Nothing more can be sent.
+    fn lost(&self, events: usize, reason: &str) -> Failure {
+        self.bar.finish_and_clear();
+        Failure::Failed(format!(
+            "{reason}: {} events were sent, {events} and all after them were not",
+            self.counts.sent
+        ))
+    }
+
+    fn finish(self, problem: Option<String>) -> Outcome {
+        self.bar.finish_and_clear();
+        let Counts {
+            sent,
+            requests,
+            unread,
+            rejected,
+        } = self.counts;
+        let done = match self.options.dry_run {
+            true => format!("{sent} events would be sent"),
+            false => format!("{sent} events sent in {requests} requests"),
+        };
+        output::say(&format!(
+            "{done}; {unread} lines could not be read, {rejected} events were rejected"
+        ));
+        match (problem, unread + rejected) {
+            (Some(problem), _) => Err(problem.into()),
+            (None, 0) => Ok(()),
+            (None, _) => Err(Failure::Code(1)),
+        }
+    }
+}
+
+fn verdict(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
+    let body = String::from_utf8_lossy(body);
+    let reason = format!(
+        "the server answers {}: {}",
+        status.as_u16(),
+        text::cut(&body, 300)
+    );
+    let after = headers.get(header::RETRY_AFTER);
+    let after = after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    match status.as_u16() {
+        200..=299 => Verdict::Taken,
+        413 => Verdict::TooLarge,
+        400 | 422 => Verdict::Rejected(reason),
+        408 | 425 | 429 | 500.. => Verdict::Later(reason, after.map(Duration::from_secs)),
+        _ => Verdict::Hopeless(reason),
+    }
+}

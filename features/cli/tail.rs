@@ -1,0 +1,159 @@
+//! `tail`: prints what a running collector receives.
+
+use core::time::Duration;
+use std::{io::Write, thread};
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::features::collector::EventRecord;
+use crate::features::wire::json::Object;
+
+use super::args::{PrintArgs, TailArgs};
+use super::client::{Message, Remote};
+use super::line::{self, Style};
+use super::output;
+use super::prelude::*;
+use super::{Failure, Outcome};
+
+/// Between attempts to reach a collector that went away.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long it may be away.
+const PATIENCE: u32 = 20;
+
+/// What is printed.
+struct Filter {
+    session: Option<String>,
+    kind: Option<String>,
+    min_severity: usize,
+    print: PrintArgs,
+    style: Style,
+}
+
+const SEVERITIES: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+
+pub(super) fn tail(options: &TailArgs) -> Outcome {
+    let severity = options.min_severity.as_deref().map(str::to_uppercase);
+    let rank = |severity: &str| SEVERITIES.iter().position(|known| *known == severity);
+    let filter = Filter {
+        session: options.session.clone(),
+        kind: options.kind.clone(),
+        min_severity: severity.and_then(|severity| rank(&severity)).unwrap_or(0),
+        print: options.print,
+        style: Style {
+            full: options.print.full,
+            colours: output::has_colours(&std::io::stdout()),
+        },
+    };
+    follow(
+        &Remote::new(&options.url).map_err(Failure::Usage)?,
+        &filter,
+        options.once,
+    )
+}
+
+/// Prints everything from a collector that has the port that was asked for.
+pub(super) fn beside(remote: &Remote, print: PrintArgs) -> Outcome {
+    let style = Style {
+        full: print.full,
+        colours: output::has_colours(&std::io::stdout()),
+    };
+    let filter = Filter {
+        session: None,
+        kind: None,
+        min_severity: 0,
+        print,
+        style,
+    };
+    follow(remote, &filter, false)
+}
+
+fn follow(remote: &Remote, filter: &Filter, once: bool) -> Outcome {
+    let query = if once { "&once=1" } else { "" };
+    let mut last = None::<String>;
+    let mut stream = remote.stream(query, None)?;
+    let mut stdout = std::io::stdout();
+    loop {
+        for message in &mut stream {
+            if !message.id.is_empty() {
+                last = Some(message.id.clone());
+            }
+            let Some(line) = filter.line(&message) else {
+                continue;
+            };
+            // Nobody reads any more.
+            if writeln!(stdout, "{line}")
+                .and_then(|()| stdout.flush())
+                .is_err()
+            {
+                return Ok(());
+            }
+        }
+        if once {
+            return Ok(());
+        }
+        let again = (0..PATIENCE).find_map(|attempt| {
+            thread::sleep(if attempt == 0 { Duration::ZERO } else { PAUSE });
+            remote.stream(query, last.as_deref()).ok()
+        });
+        let Some(again) = again else {
+            output::say(&format!("the collector at {} has ended", remote.base()));
+            return Ok(());
+        };
+        stream = again;
+    }
+}
+
+impl Filter {
+    fn line(&self, message: &Message) -> Option<String> {
+        let object = Object::read(&message.data).ok()?;
+        let string = |key| {
+            object
+                .get(key)
+                .and_then(crate::features::wire::json::string)
+        };
+        let (kind, session) = (string("type")?, string("session"));
+        if self.session.is_some() && self.session.as_deref() != session.as_deref() {
+            return None;
+        }
+        let is_event = kind == "event";
+        if is_event {
+            let event = EventRecord::read(object.get("event")?.get())?;
+            let rank = SEVERITIES
+                .iter()
+                .position(|known| *known == event.severity());
+            let is_kind = self.kind.as_deref().is_none_or(|kind| {
+                event.kind().as_str().eq_ignore_ascii_case(kind) || event.name() == kind
+            });
+            if !is_kind || rank.unwrap_or(0) < self.min_severity {
+                return None;
+            }
+            if self.print.json {
+                return Some(message.data.clone());
+            }
+            let run = object.get("run").map(RawValue::get);
+            let run = run.and_then(|run| run.parse().ok()).unwrap_or(1);
+            return Some(line::event_lines(&session?, run, &event, self.style));
+        }
+        if self.kind.is_some()
+            || self.min_severity > 0
+            || matches!(&*kind, "now" | "restart" | "end")
+        {
+            return None;
+        }
+        if self.print.json {
+            return Some(message.data.clone());
+        }
+        match &*kind {
+            "notice" | "request" => {
+                let value: Value = serde_json::from_str(&message.data).ok()?;
+                line::told(&value, self.style)
+            }
+            "gap" => Some(format!(
+                "({} earlier lines are not kept)",
+                object.get("rows")?
+            )),
+            _ => None,
+        }
+    }
+}
