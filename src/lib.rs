@@ -353,6 +353,7 @@ pub mod docs {
         performance: "../docs/performance.md",
         runtimes: "../docs/runtimes.md",
         testing: "../docs/testing.md",
+        queries: "../docs/queries.md",
         tool: "../docs/tool.md",
     }
 }

@@ -27,7 +27,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Receive telemetry on a local port, and print it
+    /// Receive telemetry on a local port, print it and show it in a browser
     #[command(
         after_help = "Example: receive, keep what comes, and refuse the first three requests:\n  \
         tinkex-telemetry serve --keep telemetry --fail 503x3"

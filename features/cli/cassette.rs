@@ -150,7 +150,7 @@ fn body(line: &Value) -> Option<Bytes> {
     let digits = hex.as_bytes().chunks(2).map(|pair| {
         let pair = core::str::from_utf8(pair)
             .ok()
-            .filter(|pair| pair.len() == 2)?;
+            .filter(|pair| pair.len() == 2 && !pair.starts_with('+'))?;
         u8::from_str_radix(pair, 16).ok()
     });
     digits.collect::<Option<Vec<u8>>>().map(Bytes::from)

@@ -1,4 +1,4 @@
-//! What is served below `/ui`, and to whom.
+//! The page at `/ui`: who may see it, its files, and what they ask for.
 
 mod api;
 mod stream;
@@ -16,6 +16,27 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 /// Of a request to the page, in bytes.
 const MAX_BODY: usize = 1 << 20;
+
+/// The files of the page: name, type, contents.
+const FILES: [(&str, &str, &str); 8] = [
+    (
+        "",
+        "text/html; charset=utf-8",
+        include_str!("page/index.html"),
+    ),
+    (
+        "style.css",
+        "text/css; charset=utf-8",
+        include_str!("page/style.css"),
+    ),
+    ("icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+    ("main.js", SCRIPT, include_str!("page/main.js")),
+    ("store.js", SCRIPT, include_str!("page/store.js")),
+    ("rows.js", SCRIPT, include_str!("page/rows.js")),
+    ("lanes.js", SCRIPT, include_str!("page/lanes.js")),
+    ("detail.js", SCRIPT, include_str!("page/detail.js")),
+];
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Responds to what the collector itself does not serve; `None` if it is not the page's either.
 pub(super) async fn respond(hub: &Arc<Hub>, request: Request<Body>) -> Option<Response> {
@@ -41,10 +62,13 @@ pub(super) async fn respond(hub: &Arc<Hub>, request: Request<Body>) -> Option<Re
 }
 
 async fn own(hub: &Arc<Hub>, head: &Parts, path: &str, body: Bytes) -> Response {
+    if let Some(response) = sign_in(hub, head, path) {
+        return response;
+    }
     if !is_signed_in(hub, &head.headers) {
         return plain(
             StatusCode::UNAUTHORIZED,
-            "The request needs the token: Authorization: Bearer TOKEN.",
+            "Open the URL that the program printed: it has the token that this page needs.",
         );
     }
     if let Some(call) = path.strip_prefix("api/") {
@@ -72,7 +96,44 @@ async fn own(hub: &Arc<Hub>, head: &Parts, path: &str, body: Bytes) -> Response 
             ),
         };
     }
-    plain(StatusCode::NOT_FOUND, "There is no such call.")
+    let file = FILES.iter().find(|(name, ..)| *name == path);
+    match file {
+        Some((_, kind, text)) if head.method == Method::GET => {
+            typed(StatusCode::OK, kind, Body::from(*text))
+        }
+        Some(_) => plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed here."),
+        None => plain(StatusCode::NOT_FOUND, "There is no such page."),
+    }
+}
+
+/// The token in the URL becomes a cookie, and leaves the address bar.
+fn sign_in(hub: &Hub, head: &Parts, path: &str) -> Option<Response> {
+    let token = head.uri.query()?.strip_prefix("t=")?;
+    if !path.is_empty() || head.method != Method::GET || !hub.token.is(token) {
+        return None;
+    }
+    let cookie = format!(
+        "{}={token}; Path=/ui; HttpOnly; SameSite=Strict",
+        cookie_name(&head.headers)
+    );
+    let mut response = plain(StatusCode::SEE_OTHER, "");
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, HeaderValue::from_static("/ui"));
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        headers.insert(header::SET_COOKIE, cookie);
+    }
+    Some(response)
+}
+
+/// Cookies do not tell ports apart, so the name does.
+fn cookie_name(headers: &HeaderMap) -> String {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let port = host.and_then(|host| host.rsplit_once(':'));
+    let port = port.map_or("80", |(_, port)| port);
+    let port: String = port.chars().filter(char::is_ascii_digit).collect();
+    format!("tinkex-{port}")
 }
 
 fn is_signed_in(hub: &Hub, headers: &HeaderMap) -> bool {
@@ -84,7 +145,17 @@ fn is_signed_in(hub: &Hub, headers: &HeaderMap) -> bool {
     {
         return hub.token.is(token.trim());
     }
-    false
+    let name = cookie_name(headers);
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(text)
+        .any(|cookies| {
+            let mut cookies = cookies
+                .split(';')
+                .filter_map(|cookie| cookie.trim().split_once('='));
+            cookies.any(|(found, token)| found == name && hub.token.is(token))
+        })
 }
 
 fn secure(headers: &mut HeaderMap) {
@@ -111,4 +182,28 @@ fn typed(status: StatusCode, kind: &'static str, body: Body) -> Response {
 
 fn plain(status: StatusCode, text: &'static str) -> Response {
     typed(status, "text/plain; charset=utf-8", Body::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_small_and_takes_nothing_from_elsewhere() {
+        let size: usize = FILES.iter().map(|(_, _, text)| text.len()).sum();
+        assert!(size <= 80 << 10, "{size} bytes");
+        for (name, _, text) in FILES {
+            let foreign = [
+                "https://",
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+            ];
+            for word in foreign {
+                assert!(!text.contains(word), "{name}: {word}");
+            }
+        }
+    }
 }

@@ -63,6 +63,7 @@ pub(super) fn run(options: RunArgs) -> Outcome {
     if options.offline {
         output::say(OFFLINE);
     }
+    output::say(&format!("page at {}", running.page()));
     let runtime = signals::runtime()?;
     let status = runtime.block_on(async {
         // Before the child starts: an interrupt reaches both, and this process still has the table to print.

@@ -44,7 +44,7 @@ pub(super) struct Settings {
 impl Running {
     /// Starts a collector. An error of the kind `AddrInUse` is about the port.
     pub(super) fn start(settings: Settings, parts: Parts) -> io::Result<Self> {
-        let token = Token::new().map_err(io::Error::other)?;
+        let token = Token::for_port(settings.port).map_err(io::Error::other)?;
         let epoch = token::random(4).map_err(io::Error::other)?;
         let hub = Hub::new(Feed::new(epoch, settings.memory / 3), token, parts);
         let mut builder = Collector::builder()
@@ -77,7 +77,7 @@ impl Running {
             Ok(file) => Some(file),
             Err(error) => {
                 let problem = format!(
-                    "`tail` will not find this collector, since its token cannot be saved: {error}"
+                    "`tail` needs the page's URL, since the token cannot be saved: {error}"
                 );
                 output::say(&problem);
                 None
@@ -88,6 +88,11 @@ impl Running {
             hub,
             file,
         })
+    }
+
+    /// The URL that opens the page.
+    pub(super) fn page(&self) -> String {
+        format!("{}/ui?t={}", self.collector.url(), self.hub.token.as_str())
     }
 
     /// Reads what was kept before this process.
@@ -220,11 +225,16 @@ fn run(options: ServeArgs, recorder: Option<Recorder>, answers: Option<Answers>)
 
 /// Says where the collector is, on standard error if the output is for a program.
 fn greet(running: &Running, json: bool, printer: &Printer) {
-    let line = format!("listening on {}", running.collector.url());
-    if json {
-        output::say(&line);
-    } else {
-        printer.print(line);
+    let lines = [
+        format!("listening on {}", running.collector.url()),
+        format!("page at {}", running.page()),
+    ];
+    for line in lines {
+        if json {
+            output::say(&line);
+        } else {
+            printer.print(line);
+        }
     }
 }
 

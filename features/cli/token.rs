@@ -14,6 +14,9 @@ pub(super) struct Token(String);
 /// A token in the user's runtime directory, removed when this is dropped.
 pub(super) struct TokenFile(PathBuf);
 
+/// The end of the name of the file that stays.
+const LAST: &str = ".last";
+
 /// Random letters and digits: twice as many as `bytes`.
 pub(super) fn random(bytes: usize) -> Result<String, String> {
     let mut random = [0; 32];
@@ -25,6 +28,14 @@ pub(super) fn random(bytes: usize) -> Result<String, String> {
 impl Token {
     pub(super) fn new() -> Result<Self, String> {
         random(16).map(Self)
+    }
+
+    /// The one that this port had last, so that a page that is open goes on after a restart; or a new one.
+    pub(super) fn for_port(port: u16) -> Result<Self, String> {
+        match read(&format!("{port}{LAST}")).filter(|_| port != 0) {
+            Some(token) => Ok(Self(token)),
+            None => Self::new(),
+        }
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -45,15 +56,17 @@ impl Token {
             return Err(io::Error::other("there is no directory of this user's"));
         };
         create(&folder)?;
-        let path = folder.join(port.to_string());
-        // One of a process that was killed; its permissions are not to be trusted.
-        let _ = fs::remove_file(&path);
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&path)?.write_all(self.0.as_bytes())?;
-        Ok(TokenFile(path))
+        for name in [format!("{port}{LAST}"), port.to_string()] {
+            let path = folder.join(name);
+            // One of an earlier process; its permissions are not to be trusted.
+            let _ = fs::remove_file(&path);
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.open(&path)?.write_all(self.0.as_bytes())?;
+        }
+        Ok(TokenFile(folder.join(port.to_string())))
     }
 }
 
@@ -63,9 +76,13 @@ impl Drop for TokenFile {
     }
 }
 
-/// The token of the collector on this port, if it is this user's.
+/// The token of the collector that runs on this port, if it is this user's.
 pub(super) fn of_port(port: u16) -> Option<String> {
-    let token = fs::read_to_string(folder()?.join(port.to_string())).ok()?;
+    read(&port.to_string())
+}
+
+fn read(name: &str) -> Option<String> {
+    let token = fs::read_to_string(folder()?.join(name)).ok()?;
     let is_token = token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_token.then_some(token)
 }

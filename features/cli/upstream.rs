@@ -55,9 +55,18 @@ impl Upstream {
             .map_err(|error| format!("{base:?} is not a URL: {error}"))?;
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        if !is_http || authority.is_empty() || authority.contains('@') || uri.query().is_some() {
+        let port = authority.rsplit_once(':').map(|(_, port)| port);
+        let is_port = port.is_none_or(|port| {
+            port.ends_with(']') || port.parse::<u16>().is_ok_and(|port| port > 0)
+        });
+        if !is_http
+            || !is_port
+            || authority.is_empty()
+            || authority.contains('@')
+            || uri.query().is_some()
+        {
             return Err(format!(
-                "{base:?} must be http:// or https:// with a host, without user, query and fragment"
+                "{base:?} must be http:// or https:// with a host and a port that exists, without user, query and fragment"
             ));
         }
         let client = Ureq::with_timeout(TIMEOUT);

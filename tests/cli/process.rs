@@ -87,6 +87,7 @@ impl Running {
     pub(crate) fn listening(command: &mut Command) -> (Self, SocketAddr) {
         let mut running = Self::start(command);
         let line = running.line_with("listening on http://");
+        running.line_with("page at http://");
         let addr = line.rsplit("http://").next().expect("an address");
         let addr = addr.parse().expect("an address");
         (running, addr)

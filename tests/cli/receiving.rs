@@ -347,6 +347,54 @@ fn the_stream_and_the_calls_of_the_page_need_the_token() {
 }
 
 #[test]
+fn the_url_with_the_token_opens_the_page_and_nothing_else_does() {
+    let folder = Folder::new();
+    let (running, addr) = Running::serve(&folder, &[]);
+    let token = token(&folder, addr);
+    let get = |path: &str, header: &str| {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\n{header}",
+            addr.port()
+        );
+        request(addr, &head, "")
+    };
+    assert_eq!(get("/ui", "accept: */*").0, 401);
+    assert_eq!(get("/ui?t=guess", "accept: */*").0, 401);
+    assert_eq!(get(&format!("/ui/main.js?t={token}"), "accept: */*").0, 401);
+    assert_eq!(get(&format!("/ui?t={token}"), "accept: */*").0, 303);
+    let cookie = format!("cookie: other=1; tinkex-{}={token}", addr.port());
+    let (status, page) = get("/ui", &cookie);
+    assert_eq!(status, 200);
+    let files = page.split('"').filter(|part| part.starts_with("/ui/"));
+    for file in files {
+        assert_eq!(get(file, &cookie).0, 200, "{file}");
+        assert_eq!(get(file, "accept: */*").0, 401, "{file}");
+    }
+    // A cookie of another port's, or sent by another site.
+    assert_eq!(get("/ui", &format!("cookie: tinkex-1={token}")).0, 401);
+    assert_eq!(
+        get("/ui", &format!("{cookie}\r\nsec-fetch-site: cross-site")).0,
+        403
+    );
+    drop(running);
+}
+
+#[test]
+fn an_open_page_goes_on_after_a_restart_on_the_same_port() {
+    let folder = Folder::new();
+    let (mut running, addr) = Running::serve(&folder, &[]);
+    let first = token(&folder, addr);
+    running.signal("-TERM");
+    assert_eq!(running.ended().code(), Some(0));
+    let port = addr.port().to_string();
+    let live = folder.join("tinkex-telemetry").join(&port);
+    assert!(!live.exists(), "`tail` finds none that has ended");
+    let mut command = folder.program(&["serve", "--port", &port]);
+    let (_running, addr) = Running::listening(&mut command);
+    assert_eq!(token(&folder, addr), first);
+}
+
+#[test]
 fn a_test_in_another_language_can_wait_for_an_event() {
     let folder = Folder::new();
     let (_running, addr) = Running::serve(&folder, &[]);

@@ -67,7 +67,9 @@ fn decoded(text: &str) -> String {
         rest = tail;
         let byte = match (first, tail) {
             (b'+', _) => b' ',
-            (b'%', [high, low, after @ ..]) => {
+            (b'%', [high, low, after @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
                 let digits = [*high, *low];
                 let digits = core::str::from_utf8(&digits).ok();
                 match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {

@@ -80,8 +80,8 @@ type Step = Pin<Box<dyn Future<Output = Option<(Bytes, State)>> + Send>>;
 impl State {
     /// The next bytes, when there are some; `None` at the end.
     async fn step(mut self) -> Option<(Bytes, Self)> {
-        let mut text = String::new();
         if let Some(greeting) = self.greeting.take() {
+            let mut text = String::new();
             text.push_str("retry: 1000\n\n");
             if !greeting.is_empty() {
                 text.push_str(&format!("data: {greeting}\n\n"));
@@ -90,34 +90,25 @@ impl State {
         }
         loop {
             self.next.mark_unchanged();
-            let portion = self.feed.read(self.at, MAX_ITEMS);
-            if portion.missed > 0 {
-                let missed = portion.missed;
-                text.push_str(&format!("data: {{\"type\":\"gap\",\"rows\":{missed}}}\n\n"));
+            // On another thread: a thousand events a second must not hold up the requests that bring them.
+            let (portion, next) = {
+                let (feed, session) = (Arc::clone(&self.feed), self.session.clone());
+                let (at, full) = (self.at, self.full);
+                let work = move || portion(&feed, at, full, session.as_deref());
+                tokio::task::spawn_blocking(work).await.ok()?
+            };
+            let is_news = next > self.at;
+            self.at = next;
+            if !portion.is_empty() {
+                return Some((portion.into(), self));
             }
-            self.at = portion.first;
-            for item in &portion.items {
-                let is_wanted = self.session.is_none() || self.session.as_deref() == item.session();
-                if is_wanted {
-                    let (epoch, at) = (&self.feed.epoch, self.at);
-                    let json = item.json(self.full);
-                    text.push_str(&format!("id: {epoch}-{at}\ndata: {json}\n\n"));
-                }
-                self.at += 1;
-                if text.len() > MAX_BYTES {
-                    break;
-                }
-            }
-            if !text.is_empty() {
-                return Some((text.into(), self));
-            }
-            if !portion.items.is_empty() {
+            if is_news {
                 continue;
             }
             if !self.has_caught_up {
                 self.has_caught_up = true;
-                text.push_str("data: {\"type\":\"now\"}\n\n");
-                return Some((text.into(), self));
+                let now = Bytes::from_static(b"data: {\"type\":\"now\"}\n\n");
+                return Some((now, self));
             }
             if self.once {
                 return None;
@@ -129,6 +120,27 @@ impl State {
             }
         }
     }
+}
+
+/// What follows this position, and the next position.
+fn portion(feed: &Feed, at: u64, full: bool, session: Option<&str>) -> (String, u64) {
+    let (mut text, portion) = (String::new(), feed.read(at, MAX_ITEMS));
+    if portion.missed > 0 {
+        let missed = portion.missed;
+        text.push_str(&format!("data: {{\"type\":\"gap\",\"rows\":{missed}}}\n\n"));
+    }
+    let (epoch, mut at) = (&feed.epoch, portion.first);
+    for item in &portion.items {
+        if session.is_none() || session == item.session() {
+            let json = item.json(full);
+            text.push_str(&format!("id: {epoch}-{at}\ndata: {json}\n\n"));
+        }
+        at += 1;
+        if text.len() > MAX_BYTES {
+            break;
+        }
+    }
+    (text, at)
 }
 
 /// The body of the response.
