@@ -1,11 +1,18 @@
 //! `init`: a session in one line, with or without an executor.
 
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 use crate::features::http::{Config, ConfigError, HttpTransport};
 use crate::features::thread::Thread;
 use crate::features::ureq::Ureq;
-use crate::session::{BuildError, Reporter, SessionId, Telemetry};
+use crate::session::{BuildError, Builder, Reporter, SessionId, Telemetry};
+use crate::transport::Transport;
 use core::error::Error;
 use core::fmt;
+
+#[cfg(feature = "spool")]
+use crate::features::spool::SpoolError;
+#[cfg(feature = "spool")]
+use crate::session::switch::Switch;
 
 /// Opens a session with default options and its [`Config`] from the environment.
 ///
@@ -20,16 +27,148 @@ use core::fmt;
 /// # Ok::<_, tinkex_telemetry::InitError>(())
 /// ```
 ///
+/// With the feature `spool`, and a directory in `TINKER_TELEMETRY_SPOOL`, the session stores its events there first (see
+/// `Spool`), once a second, and `Telemetry::spool` shows what becomes of them. A directory that is not safe is an error; a
+/// disk that fails is reported, and the session then does without.
+///
 /// # Errors
 /// A missing or invalid variable, or a session that cannot be opened; see [`InitError`].
 pub fn init(session: impl Into<SessionId>) -> Result<Telemetry, InitError> {
     let config = Config::from_env().map_err(InitError::Config)?;
-    Reporter::builder(session)
-        .transport(HttpTransport::new(config, Ureq::new()))
+    let builder = Reporter::builder(session);
+    let directory = std::env::var_os(SPOOL).filter(|it| !it.is_empty());
+    #[cfg(feature = "spool")]
+    if let Some(directory) = directory
+        && Switch::in_environment() == Switch::On
+    {
+        return spooled::start(builder, config, directory);
+    }
+    #[cfg(not(feature = "spool"))]
+    if directory.is_some() {
+        warn(
+            "TINKER_TELEMETRY_SPOOL is set, and this program has no spool: build it with the feature spool",
+        );
+    }
+    start(builder, HttpTransport::new(config, Ureq::new()))
+}
+
+type BareBuilder = Builder<(), (), ()>;
+
+fn start<T: Transport>(builder: BareBuilder, transport: T) -> Result<Telemetry, InitError> {
+    builder
+        .transport(transport)
         .runtime(Thread)
         .start()
         .map(Reporter::into_telemetry)
         .map_err(InitError::Build)
+}
+
+/// Says what a setting does not do.
+fn warn(what: &str) {
+    let diagnostic = Diagnostic {
+        kind: DiagnosticKind::Setting,
+        count: 1,
+        reason: what,
+        session_id: "",
+        limit: None,
+        limit_name: None,
+    };
+    Observer::Log.notify(&diagnostic);
+}
+
+/// The variable that names the directory of the spool.
+const SPOOL: &str = "TINKER_TELEMETRY_SPOOL";
+
+/// The session of [`init`] with a spool.
+#[cfg(feature = "spool")]
+mod spooled {
+    use super::{BareBuilder, InitError, start as start_session, warn};
+    use crate::event::Blame;
+    use crate::features::http::{Config, HttpTransport};
+    use crate::features::spool::{Spool, SpoolError, SpoolTransport};
+    use crate::features::thread::Thread;
+    use crate::features::ureq::Ureq;
+    use crate::session::{Options, Telemetry};
+    use crate::transport::{Batch, Receipt, SendError, SetupError, Transport};
+    use alloc::format;
+    use core::time::Duration;
+    use std::ffi::OsString;
+
+    /// What a kill costs is what is not yet on disk.
+    const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+    pub(super) fn start(
+        builder: BareBuilder,
+        config: Config,
+        directory: OsString,
+    ) -> Result<Telemetry, InitError> {
+        let transport = HttpTransport::new(config.clone(), Ureq::new());
+        let spool = Spool::builder(directory)
+            .transport(transport)
+            .runtime(Thread)
+            .start();
+        let spool = match spool {
+            Ok(spool) => spool,
+            Err(error @ SpoolError::Disk { .. }) => {
+                warn(&format!("the session does without a spool: {error}"));
+                return start_session(builder, HttpTransport::new(config, Ureq::new()));
+            }
+            Err(error) => return Err(InitError::Spool(error)),
+        };
+        let session = start_session(
+            builder.flush_interval(FLUSH_INTERVAL),
+            Spooled(spool.transport()),
+        )?;
+        Ok(session.keeping(Kept(Some(spool))))
+    }
+
+    /// The spool's transport, which knows the errors of the client behind it.
+    struct Spooled(SpoolTransport);
+
+    impl Transport for Spooled {
+        fn send(
+            &mut self,
+            batch: Batch<'_>,
+        ) -> impl Future<Output = Result<Receipt, SendError>> + Send {
+            self.0.send(batch)
+        }
+
+        fn destination(&self) -> Option<&str> {
+            Transport::destination(&self.0)
+        }
+
+        fn warning(&self) -> Option<SetupError> {
+            Transport::warning(&self.0)
+        }
+
+        fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>> {
+            <HttpTransport<Ureq> as Transport>::blame(error)
+        }
+    }
+
+    /// The spool, until the session has been stopped. Then what is on disk has as long to be sent as the session's events
+    /// would have had.
+    struct Kept(Option<Spool>);
+
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            let timeout = Options::default().drop_timeout;
+            if let Some(spool) = self.0.take() {
+                // Where waiting is not safe, what is on disk is sent by the next program.
+                let _ = spool.wait_until_delivered_blocking(timeout);
+                spool.close();
+            }
+        }
+    }
+
+    impl Telemetry {
+        /// The spool of a session that [`init`](crate::init) has opened with `TINKER_TELEMETRY_SPOOL`.
+        #[must_use]
+        #[cfg_attr(docsrs, doc(cfg(feature = "spool")))]
+        pub fn spool(&self) -> Option<&Spool> {
+            self.kept().and_then(|kept: &Kept| kept.0.as_ref())
+        }
+    }
 }
 
 /// Why [`init`] could not open a session.
@@ -40,6 +179,10 @@ pub enum InitError {
     Config(ConfigError),
     /// The session could not be started.
     Build(BuildError),
+    /// The directory in `TINKER_TELEMETRY_SPOOL` cannot be a spool.
+    #[cfg(feature = "spool")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "spool")))]
+    Spool(SpoolError),
 }
 
 impl fmt::Display for InitError {
@@ -47,6 +190,8 @@ impl fmt::Display for InitError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Build(_) => f.write_str("telemetry cannot be started"),
+            #[cfg(feature = "spool")]
+            Self::Spool(error) => write!(f, "{SPOOL}: {error}"),
         }
     }
 }
@@ -59,6 +204,8 @@ impl Error for InitError {
             // `Display` shows this error itself, so the chain continues with its source.
             Self::Config(error) => error.source(),
             Self::Build(error) => Some(error),
+            #[cfg(feature = "spool")]
+            Self::Spool(error) => error.source(),
         }
     }
 }

@@ -39,6 +39,8 @@ pub mod signal;
 pub mod sim;
 #[cfg(feature = "smol")]
 pub(crate) mod smol;
+#[cfg(feature = "spool")]
+pub mod spool;
 #[cfg(feature = "surf")]
 pub(crate) mod surf;
 #[cfg(feature = "thread")]

@@ -158,16 +158,20 @@ fn prepare<'a, S: Driven>(
     attempt: Attempt,
 ) -> Option<BatchMeta<'a>> {
     match fill(session, body, &attempt) {
-        Filled::Ready(list) => Some(BatchMeta {
-            session: session.session_id(),
-            first_index: attempt.first_index,
-            events: attempt.events,
-            attempt: attempt.attempt,
-            broke_while_sending: attempt.broke_while_sending,
-            time_left: time_left(session)?,
-            key: attempt.key,
-            list,
-        }),
+        Filled::Ready(list) => {
+            let (time_left, is_last) = prospects(session)?;
+            Some(BatchMeta {
+                session: session.session_id(),
+                first_index: attempt.first_index,
+                events: attempt.events,
+                attempt: attempt.attempt,
+                broke_while_sending: attempt.broke_while_sending,
+                is_last,
+                time_left,
+                key: attempt.key,
+                list,
+            })
+        }
         Filled::NoMemory => {
             let reason = Reason::new("no memory for the request's body");
             settle(session, attempt.id, SendOutcome::Retryable(None, reason));
@@ -177,10 +181,13 @@ fn prepare<'a, S: Driven>(
     }
 }
 
-/// The time until the deadline of the attempt that has begun. `None` if its batch is no longer in flight.
-fn time_left<S: Driven>(session: &S) -> Option<Duration> {
-    let deadline = session.with(|engine| engine.send_deadline()).ok()??;
-    Some(deadline.saturating_duration_since(session.clock().now()))
+/// The time until the deadline of the attempt that has begun, and whether it is a stopped session's last. `None` if its
+/// batch is no longer in flight.
+fn prospects<S: Driven>(session: &S) -> Option<(Duration, bool)> {
+    let prospects = session.with(|engine| Some((engine.send_deadline()?, engine.is_last())));
+    let (deadline, is_last) = prospects.ok()??;
+    let time_left = deadline.saturating_duration_since(session.clock().now());
+    Some((time_left, is_last))
 }
 
 /// Whether the attempt that has begun has become pointless: its batch was dropped, or this is the child of a fork, and
@@ -303,7 +310,7 @@ fn outcome<S: Driven>(session: &S, result: Result<Receipt, SendError>) -> SendOu
             }
             SendErrorKind::BrokeWhileSending => SendOutcome::Broke(reason),
             SendErrorKind::InvalidEvents => SendOutcome::InvalidEvents(reason),
-            SendErrorKind::Rejected => SendOutcome::Rejected(reason),
+            SendErrorKind::Rejected | SendErrorKind::Unauthorized => SendOutcome::Rejected(reason),
             SendErrorKind::TooLarge => SendOutcome::TooLarge(reason),
         },
     }

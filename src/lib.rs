@@ -126,6 +126,7 @@
 //! | `tower` | HTTP events for services, client or server: `HttpEvents` as a layer |
 //! | `client` | `client`, clients of the backend's own API (`ServiceClient`, `SamplingClient`, `TrainingClient`) with built-in telemetry |
 //! | `signal` | `signal`: stop before a signal ends the program |
+//! | `spool` | `spool`, events on disk until they are sent, for outages and kills |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
 //! | `collector` | `collector`, an embedded backend for tests and development |
 //! | `cli` | the program `tinkex-telemetry` |
@@ -151,7 +152,8 @@
 //!
 //! # What is not promised
 //!
-//! * The queue is in memory: events still queued when the process is killed or aborts are lost.
+//! * The queue is in memory: events still queued when the process is killed or aborts are lost. With the feature `spool`
+//!   they are on disk as soon as their batch is.
 //! * `std::process::exit` drops nothing, and the end of `main` drops no value in a `static` or on another thread: call
 //!   [`stop_blocking`](Handle::stop_blocking) first.
 //! * Where no other thread runs the driver, as on a current-thread executor, dropping a [`Reporter`] only requests a
@@ -248,6 +250,9 @@ pub use features::signal;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub use features::sim;
+#[cfg(feature = "spool")]
+#[cfg_attr(docsrs, doc(cfg(feature = "spool")))]
+pub use features::spool;
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 pub use features::tracing;
@@ -335,6 +340,7 @@ pub mod docs {
                 doc = "[options]: options",
                 doc = "[performance]: performance",
                 doc = "[runtimes]: runtimes",
+                doc = "[spool]: spool",
                 doc = "[testing]: testing",
                 doc = "",
                 doc = include_str!($file)
@@ -352,6 +358,7 @@ pub mod docs {
         options: "../docs/options.md",
         performance: "../docs/performance.md",
         runtimes: "../docs/runtimes.md",
+        spool: "../docs/spool.md",
         testing: "../docs/testing.md",
         queries: "../docs/queries.md",
         tool: "../docs/tool.md",

@@ -228,8 +228,11 @@ impl Refused {
 #[must_use = "events may have been dropped, or may remain"]
 #[non_exhaustive]
 pub struct Drain {
-    /// Events delivered or handed over since the call.
+    /// Events that the backend has confirmed since the call.
     pub delivered: u64,
+    /// Events that a transport has [handed over](crate::Receipt::handed_over) since the call, to a spool, say: the
+    /// backend does not have them yet.
+    pub handed_over: u64,
     /// Events dropped since the call, except those that a stop's deadline dropped.
     pub dropped: u64,
     /// Events accepted before the call and not settled when it returned. A stop has dropped them, with reason
@@ -246,9 +249,15 @@ impl Drain {
         self.remaining == 0
     }
 
-    /// Whether nothing remains and nothing was dropped.
+    /// Whether the backend has everything: nothing remains, and nothing was dropped or only handed over.
     #[must_use]
     pub const fn all_delivered(&self) -> bool {
+        self.all_safe() && self.handed_over == 0
+    }
+
+    /// Whether nothing remains and nothing was dropped: the backend has it, or what the transport hands over to.
+    #[must_use]
+    pub const fn all_safe(&self) -> bool {
         self.remaining == 0 && self.dropped == 0
     }
 }

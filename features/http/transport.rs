@@ -36,7 +36,8 @@ const BODY_TIMEOUT: Duration = Duration::from_millis(500);
 /// | any other 5xx | the same; may tell of an event on which the server fails ([`SendError::failed`]) |
 /// | 413 | too large: the batch is halved |
 /// | 400, 422 | an event is invalid: the batch is halved until the events at fault stand alone |
-/// | anything else, redirects included | rejected |
+/// | 401, 403, 404, redirects | rejected: the sender's fault, not the events' ([`SendError::unauthorized`]) |
+/// | anything else | rejected |
 ///
 /// The status decides as soon as the head of the response is complete: a body that is cut off, badly framed or stalls
 /// costs the connection, not the batch. A date in `Retry-After` is read against the response's own `Date`, if it has
@@ -174,6 +175,10 @@ fn outcome(response: &Response<Bytes>, secrets: &Secrets) -> Result<Receipt, Sen
         | StatusCode::TOO_EARLY
         | StatusCode::TOO_MANY_REQUESTS
         | StatusCode::SERVICE_UNAVAILABLE => after(response, SendError::retryable(reason)),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+            SendError::unauthorized(reason)
+        }
+        _ if status.is_redirection() => SendError::unauthorized(reason),
         _ if status.is_server_error() => after(response, SendError::failed(reason)),
         _ => SendError::rejected(reason),
     })
@@ -251,6 +256,9 @@ mod tests {
                 413 => Err(SendError::too_large("HTTP 413")),
                 400 | 422 => Err(SendError::invalid_events(format!("HTTP {status}"))),
                 500..=502 | 504..600 => Err(SendError::failed(format!("HTTP {status}"))),
+                401 | 403 | 404 | 300..400 => {
+                    Err(SendError::unauthorized(format!("HTTP {status}")))
+                }
                 408 | 425 | 429 | 503 => Err(SendError::retryable(format!("HTTP {status}"))),
                 _ => Err(SendError::rejected(format!("HTTP {status}"))),
             };

@@ -235,8 +235,8 @@ impl Entry {
     fn wait(&self, wait: Wait) {
         // Where waiting would deadlock, the flush has been requested all the same.
         if let Ok(drain) = self.handle.block(Some(wait))
-            && drain.delivered == 0
-            && !drain.all_delivered()
+            && drain.delivered + drain.handed_over == 0
+            && !drain.all_safe()
             && let Some(session) = self.handle.session()
         {
             session.shared().host().note_vain_wait(self.sent());

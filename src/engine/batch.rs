@@ -241,6 +241,12 @@ impl Engine {
         earliest([Some(deadline), self.stop_deadline()])
     }
 
+    /// Whether a stop has begun and nothing is queued behind the batch in flight.
+    pub(crate) fn is_last(&self) -> bool {
+        let events = self.in_flight.as_ref().map(|it| it.extent.events());
+        self.is_stopping && events == Some(self.queued())
+    }
+
     /// Copies the next piece of a batch's events, as much as fits into `out`. Returns zero at the end, and when the
     /// batch is no longer in flight.
     pub(crate) fn copy(&self, at: &mut Cursor, out: &mut [u8]) -> usize {

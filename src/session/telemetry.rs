@@ -56,17 +56,47 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 /// # }
 /// # Ok::<_, Box<dyn core::error::Error>>(())
 /// ```
-pub struct Telemetry(Owner);
+pub struct Telemetry {
+    owner: Owner,
+    /// Dropped once the session has ended: the fields are dropped in their order.
+    #[cfg(feature = "std")]
+    kept: Kept,
+}
+
+/// What a session hands over to, say.
+#[cfg(feature = "std")]
+type Kept = Option<alloc::boxed::Box<dyn core::any::Any + Send + Sync>>;
 
 impl Telemetry {
     pub(super) const fn new(owner: Owner) -> Self {
-        Self(owner)
+        Self {
+            owner,
+            #[cfg(feature = "std")]
+            kept: None,
+        }
+    }
+
+    /// Keeps a value, and drops it after the session has been stopped.
+    #[cfg(feature = "std")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn keeping(mut self, value: impl core::any::Any + Send + Sync) -> Self {
+        self.kept = Some(alloc::boxed::Box::new(value));
+        self
+    }
+
+    /// The value that it [keeps](Self::keeping), if it is of this type.
+    #[cfg(feature = "std")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn kept<T: core::any::Any>(&self) -> Option<&T> {
+        self.kept.as_ref()?.downcast_ref()
     }
 
     /// Returns a handle to pass around. It does not keep the session alive.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.0.handle().clone()
+        self.owner.handle().clone()
     }
 }
 
@@ -81,7 +111,7 @@ impl Deref for Telemetry {
     type Target = Handle;
 
     fn deref(&self) -> &Handle {
-        self.0.handle()
+        self.owner.handle()
     }
 }
 

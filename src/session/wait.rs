@@ -29,6 +29,7 @@ pub(crate) struct Wait {
 #[derive(Clone, Copy, Debug)]
 struct Baseline {
     delivered: u64,
+    handed_over: u64,
     dropped: u64,
     shut_down: u64,
 }
@@ -37,14 +38,15 @@ impl Baseline {
     const fn new(stats: &Stats) -> Self {
         let shut_down = stats.dropped.shutdown;
         Self {
-            delivered: stats.delivered + stats.handed_over,
+            delivered: stats.delivered,
+            handed_over: stats.handed_over,
             dropped: stats.dropped.total() - shut_down,
             shut_down,
         }
     }
 
     const fn settled(&self) -> u64 {
-        self.delivered + self.dropped + self.shut_down
+        self.delivered + self.handed_over + self.dropped + self.shut_down
     }
 }
 
@@ -161,7 +163,7 @@ impl Wait {
         // Before the program ends, perhaps, and the reason of a loss with it. But in a panic hook, which only waits for
         // flushes, a panic of the observer would abort the process.
         if self.is_stop || !panics::is_panicking() {
-            shared.report(now, self.is_stop || !drain.all_delivered());
+            shared.report(now, self.is_stop || !drain.all_safe());
         }
         drain
     }
@@ -183,6 +185,7 @@ impl Wait {
         let shut_down = after.shut_down - before.shut_down;
         Drain {
             delivered: after.delivered - before.delivered,
+            handed_over: after.handed_over - before.handed_over,
             dropped: after.dropped - before.dropped,
             remaining: (open + shut_down).min(self.watermark.0.saturating_sub(before.settled())),
         }

@@ -107,7 +107,7 @@ serialize_fields! {
         scrub_panicked,
         own_work,
     }
-    Drain { delivered, dropped, remaining }
+    Drain { delivered, handed_over, dropped, remaining }
 }
 
 #[cfg(test)]
@@ -139,11 +139,12 @@ mod tests {
         assert_eq!(serde_json::from_value::<Stats>(value).ok(), Some(stats));
         let drain = Drain {
             delivered: 1,
-            dropped: 2,
-            remaining: 3,
+            handed_over: 2,
+            dropped: 3,
+            remaining: 4,
         };
         assert_eq!(
-            serde_json::from_value::<Drain>(json!([1, 2, 3])).ok(),
+            serde_json::from_value::<Drain>(json!([1, 2, 3, 4])).ok(),
             Some(drain)
         );
     }

@@ -185,6 +185,8 @@ pub(crate) enum SendErrorKind {
     BrokeWhileSending,
     InvalidEvents,
     Rejected,
+    /// Rejected, for a reason that a person can remove: nothing is wrong with the events.
+    Unauthorized,
     TooLarge,
 }
 
@@ -218,6 +220,13 @@ impl SendError {
     /// reason `rejected`.
     pub fn rejected(reason: impl fmt::Display) -> Self {
         Self::new(SendErrorKind::Rejected, reason)
+    }
+
+    /// The server would take these events from a sender that is set up correctly: a wrong key, a wrong address (over
+    /// HTTP 401, 403, 404 and redirects). To a session this is the same as [`rejected`](Self::rejected). What a spool
+    /// holds is kept.
+    pub fn unauthorized(reason: impl fmt::Display) -> Self {
+        Self::new(SendErrorKind::Unauthorized, reason)
     }
 
     /// The request is too large: the batch is halved; a single event is dropped, with reason `too_large`.
@@ -308,6 +317,7 @@ pub(crate) struct BatchMeta<'a> {
     pub(crate) events: usize,
     pub(crate) attempt: u32,
     pub(crate) broke_while_sending: bool,
+    pub(crate) is_last: bool,
     /// Until the attempt's deadline.
     pub(crate) time_left: Duration,
     pub(crate) key: Uuid,
@@ -367,6 +377,13 @@ impl Batch<'_> {
     #[must_use]
     pub fn broke_while_sending(&self) -> bool {
         self.head.broke_while_sending
+    }
+
+    /// Whether a stop has begun and nothing is queued behind this batch. A transport that buffers should make sure of
+    /// what it holds.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.head.is_last
     }
 
     /// How long the session waits for this attempt before it drops the future: `http_timeout`, or less while it is
@@ -503,7 +520,7 @@ impl Body {
 
 /// Iterates over the objects of a JSON array, given without its brackets. The array is our own, so tracking nesting and
 /// strings is enough.
-struct Objects<'a>(&'a [u8]);
+pub(crate) struct Objects<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Objects<'a> {
     type Item = &'a [u8];

@@ -72,6 +72,7 @@ impl SampleBatch {
             events: count,
             attempt: 0,
             broke_while_sending: false,
+            is_last: false,
             time_left: Duration::from_secs(60),
             key: Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0001),
             list,
@@ -108,6 +109,13 @@ impl SampleBatch {
     #[must_use]
     pub const fn broke_while_sending(mut self, has_broken: bool) -> Self {
         self.head.broke_while_sending = has_broken;
+        self
+    }
+
+    /// Sets whether it is a stopped session's [last batch](Batch::is_last).
+    #[must_use]
+    pub const fn last(mut self, is_last: bool) -> Self {
+        self.head.is_last = is_last;
         self
     }
 

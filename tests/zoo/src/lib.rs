@@ -28,6 +28,7 @@ pages! {
     delivery: "../../../docs/delivery.md",
     options: "../../../docs/options.md",
     runtimes: "../../../docs/runtimes.md",
+    spool: "../../../docs/spool.md",
     testing: "../../../docs/testing.md",
     embassy: "../../../features/embassy/example.md",
     embassy_pool: "../../../features/embassy/pool.md",

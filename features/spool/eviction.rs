@@ -1,0 +1,196 @@
+//! Eviction: what goes when the spool is full or too old. The oldest goes first, and it is counted and said.
+
+use super::disk::Disk;
+use super::format::{self, Head, Line, SegmentId};
+use super::notes;
+use super::segment::{Chunk, LineReader, SegmentWriter, done_path, parse_file_name};
+use super::state::{RunKey, Segment, Shared};
+use super::stats::SpoolStats;
+use crate::sys::entropy::Random;
+use crate::time::Timestamp;
+use alloc::borrow::ToOwned as _;
+use alloc::vec::Vec;
+use core::time::Duration;
+use std::io;
+
+/// Evicts the oldest segments until there is room for `need` more bytes, which `writing` will write.
+pub(super) fn make_room(
+    disk: &dyn Disk,
+    shared: &Shared,
+    max_bytes: u64,
+    need: u64,
+    writing: RunKey,
+    random: &mut Random,
+) -> io::Result<()> {
+    loop {
+        let state = shared.lock();
+        if state.counts.bytes + need <= max_bytes {
+            return Ok(());
+        }
+        let victim = state.oldest(Some(writing));
+        drop(state);
+        let Some((key, id, is_first)) = victim else {
+            return Err(io::Error::other("the spool is full (max_bytes)"));
+        };
+        evict(disk, shared, key, id, is_first, "max_bytes", random);
+    }
+}
+
+/// Evicts what is older than `max_age`, at most a quarter of the spool: a clock that jumps empties nothing at once.
+pub(super) fn expire(
+    disk: &dyn Disk,
+    shared: &Shared,
+    now: Timestamp,
+    max_age: Duration,
+    random: &mut Random,
+) {
+    let is_old = |at: Timestamp| now.saturating_duration_since(at) > max_age;
+    let state = shared.lock();
+    let at_most = state.counts.bytes / 4;
+    let candidates: Vec<_> = state
+        .runs
+        .iter()
+        .filter(|(key, _)| is_old(Timestamp::from_unix_micros(key.folder.0)))
+        .flat_map(|(key, run)| {
+            let closed = run
+                .segments
+                .iter()
+                .enumerate()
+                .filter(|(_, it)| it.is_closed);
+            closed.map(|(at, it)| (*key, it.id, at == 0, it.path.clone(), it.len))
+        })
+        .filter(|(key, id, ..)| state.in_flight != Some((*key, *id)))
+        .collect();
+    drop(state);
+    let mut evicted = 0;
+    for (key, id, is_first, path, len) in candidates {
+        // The later of the two ages counts: a file that was written a moment ago is not old.
+        let is_old = disk.stat(&path).is_ok_and(|meta| is_old(meta.modified));
+        if is_old && evicted + len <= at_most.max(len) {
+            evicted += len;
+            evict(disk, shared, key, id, is_first, "max_age", random);
+        }
+    }
+}
+
+fn evict(
+    disk: &dyn Disk,
+    shared: &Shared,
+    key: RunKey,
+    id: SegmentId,
+    is_first: bool,
+    limit: &str,
+    random: &mut Random,
+) {
+    let beginning = is_first
+        .then(|| keep_beginning(disk, shared, key, id, random))
+        .flatten();
+    let orphan = beginning.as_ref().map(|segment| segment.path.clone());
+    let (segment, events) = shared.update(|state| {
+        // Chosen a moment ago; meanwhile it may be on its way to the server.
+        if state.in_flight == Some((key, id)) {
+            return (None, 0);
+        }
+        let Some(run) = state.runs.get_mut(&key) else {
+            return (None, 0);
+        };
+        let is_whole = run
+            .segment(id)
+            .is_some_and(|segment| segment.next == 0 && segment.copies == 0);
+        let kept = match beginning.filter(|_| is_whole) {
+            Some(beginning) => {
+                let lines = beginning.lines;
+                state.counts.bytes += beginning.len;
+                run.segments.push_front(beginning);
+                lines
+            }
+            None => 0,
+        };
+        let before = state.counts.evicted;
+        state.counts.pending += kept;
+        let segment = state.forget(key, id, |counts: &mut SpoolStats| &mut counts.evicted);
+        // They are among those of the segment.
+        state.counts.evicted -= kept;
+        (segment.map(|it| (it, kept)), state.counts.evicted - before)
+    });
+    if let Some(orphan) = orphan.filter(|_| segment.as_ref().is_none_or(|(_, kept)| *kept == 0)) {
+        let _ = disk.remove_file(&orphan);
+    }
+    let Some((segment, _)) = segment else {
+        return;
+    };
+    let _ = disk.remove_file(&segment.path);
+    let _ = disk.remove_file(&done_path(&segment.path));
+    notes::say(
+        log::Level::Warn,
+        format_args!("Telemetry spool has reached {limit}, {events} of the oldest events dropped"),
+    );
+}
+
+/// Writes the session's start and context, if the segment begins with them, to a segment of their own: without them the
+/// server would not know what the rest belongs to.
+fn keep_beginning(
+    disk: &dyn Disk,
+    shared: &Shared,
+    key: RunKey,
+    id: SegmentId,
+    random: &mut Random,
+) -> Option<Segment> {
+    let state = shared.lock();
+    let run = state.runs.get(&key)?;
+    let segment = run
+        .segments
+        .front()
+        .filter(|it| it.id == id && it.next == 0)?;
+    let (path, len) = (segment.path.clone(), segment.len);
+    drop(state);
+    let (number, _) = parse_file_name(path.file_name()?.to_str()?)?;
+    let mut file = disk.open(&path, false).ok()?;
+    let mut reader = LineReader::new(&mut *file, 0, len);
+    let mut head = None;
+    let mut events = Vec::new();
+    while let Ok(Some(line)) = reader.next() {
+        match format::parse(id, line.bytes) {
+            Line::Head { head: found, .. } => {
+                head.get_or_insert((found.to, found.fields.to_owned()));
+            }
+            Line::Event(event) if is_beginning(event.json) => {
+                events.push((event.index, event.json.to_owned()));
+            }
+            Line::Event(_) => break,
+            Line::Damaged => {}
+        }
+    }
+    let (to, fields) = head?;
+    if events.is_empty() {
+        return None;
+    }
+    let head = Head {
+        run: key.run,
+        to,
+        fields: &fields,
+    };
+    let id = SegmentId(random.below(u64::MAX));
+    let mut writer = SegmentWriter::create(disk, path.parent()?, number, id).ok()?;
+    let mut chunk = Chunk::default();
+    for (index, event) in &events {
+        writer.add(&mut chunk, *index, event, &head);
+    }
+    writer.write(disk, &chunk).ok()?;
+    Some(Segment {
+        len: writer.len,
+        lines: writer.lines,
+        is_closed: true,
+        is_beginning: true,
+        ..Segment::new(writer.path, id)
+    })
+}
+
+fn is_beginning(event: &[u8]) -> bool {
+    [
+        &br#""event":"SESSION_START""#[..],
+        br#""event_name":"session.context""#,
+    ]
+    .iter()
+    .any(|needle| event.windows(needle.len()).any(|part| part == *needle))
+}

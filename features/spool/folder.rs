@@ -1,0 +1,473 @@
+//! Folders: the directory and what is checked before it is trusted, a process's own folder in it, and how the folder of
+//! a process that has ended is claimed.
+
+use super::disk::{Disk, DiskFile, Kind, append_all, read_full};
+use super::error::SpoolError;
+use crate::sys::entropy::Random;
+use crate::time::Timestamp;
+use alloc::borrow::ToOwned as _;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use serde_json::Value;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// An owner that cannot be looked up counts as alive as long as its lock was touched within this time.
+const STALE: Duration = Duration::from_secs(120);
+
+/// What `README` in the directory says.
+const README: &str = "Telemetry events of tinkex-telemetry that are still to be sent. The next program that opens this \
+directory as its spool sends them: TINKER_TELEMETRY_SPOOL=<this directory> <the program>\n";
+
+/// The name of the folder for events that the backend has refused.
+pub(super) const REJECTED: &str = "rejected";
+
+/// The directory of a spool, checked.
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    /// The user that this process's files belong to.
+    pub(super) owner: Option<u32>,
+}
+
+impl Directory {
+    /// Creates the directory if need be, and refuses one that another user could interfere with.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        random: &mut Random,
+    ) -> Result<Self, SpoolError> {
+        let failed = |error| SpoolError::disk(path, error);
+        create_all(disk, path).map_err(failed)?;
+        let meta = disk.stat(path).map_err(failed)?;
+        let refused = |what| Err(SpoolError::unsafe_directory(path, what));
+        if meta.kind != Kind::Folder {
+            return refused("it is not a directory");
+        }
+        if meta.mode.is_some_and(|mode| mode & 0o022 != 0) {
+            return refused("other users may write to it: chmod 700 it");
+        }
+        if let Some(parent) = path.parent() {
+            let mode = disk.stat(parent).map_err(failed)?.mode.unwrap_or(0);
+            if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+                return refused(
+                    "other users may write to the directory around it, which has no sticky bit",
+                );
+            }
+        }
+        // Whose files this process makes is seen from one that it has made.
+        let probe = path.join(format!(".probe-{:08x}", random.below(1 << 32)));
+        let owner = disk.create(&probe).and_then(|file| file.stat());
+        let _ = disk.remove_file(&probe);
+        let owner = owner.map_err(failed)?.owner;
+        if owner != meta.owner {
+            return refused("it belongs to another user");
+        }
+        let readme = path.join("README");
+        if disk.stat(&readme).is_err()
+            && let Ok(mut file) = disk.create(&readme)
+        {
+            // Only an explanation: a full disk may do without.
+            let _ = append_all(&mut *file, README.as_bytes());
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            owner,
+        })
+    }
+}
+
+fn create_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(parent) => {
+                create_all(disk, parent)?;
+                create_all_last(disk, path)
+            }
+            None => Err(error),
+        },
+        other => other,
+    }
+}
+
+fn create_all_last(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// The folder of one process, whose lock this process holds.
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    /// When it was made, in microseconds since the epoch, and a number: folders are in this order.
+    pub(super) order: (u64, u64),
+    lock: Box<dyn DiskFile>,
+    registered: Registered,
+    /// Whether the process that made it is known to have ended: nothing is appended any more.
+    pub(super) is_final: bool,
+}
+
+impl Folder {
+    /// Makes a folder for this process.
+    pub(super) fn create(
+        disk: &dyn Disk,
+        directory: &Directory,
+        now: Timestamp,
+        random: &mut Random,
+    ) -> io::Result<Self> {
+        let (micros, salt) = (now.as_unix_micros(), random.below(1 << 32));
+        let path = directory.path.join(format!("{micros:016}-{salt:08x}"));
+        let registered = Registered::new(&path);
+        disk.create_dir(&path)?;
+        let lock_path = path.join("lock");
+        let lock = lock(disk, &lock_path).inspect_err(|_| {
+            let _ = disk.remove_file(&lock_path);
+            let _ = disk.remove_dir(&path);
+        })?;
+        Ok(Self {
+            path,
+            order: (micros, salt),
+            lock,
+            registered,
+            is_final: true,
+        })
+    }
+
+    /// Shows other hosts that this process lives.
+    pub(super) fn touch(&self) {
+        // At worst another host claims the folder, which is noticed.
+        let _ = self.lock.touch();
+    }
+
+    /// Gives the folder back, with what is in it: whoever claims it next need not wait for this process.
+    pub(super) fn release(&self, disk: &dyn Disk) {
+        if let Some((_, salt)) = self
+            .path
+            .file_name()
+            .and_then(|it| parse_name(it.to_str()?))
+        {
+            let _ = disk.remove_file(&self.path.join(format!("lock-{salt:08x}")));
+        }
+    }
+
+    /// Removes the folder if nothing but its lock is left in it.
+    pub(super) fn remove_if_empty(&self, disk: &dyn Disk) -> bool {
+        let Ok(names) = disk.list(&self.path) else {
+            return false;
+        };
+        if !names.iter().all(|name| name.starts_with("lock")) {
+            return false;
+        }
+        for name in names {
+            let _ = disk.remove_file(&self.path.join(name));
+        }
+        disk.remove_dir(&self.path).is_ok()
+    }
+}
+
+fn lock(disk: &dyn Disk, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    let mut file = disk.create(path)?;
+    // Where there are no locks, what the file says decides.
+    let _ = file.try_lock();
+    append_all(&mut *file, Owner::this_process().to_line().as_bytes())?;
+    Ok(file)
+}
+
+/// What became of an attempt to claim a folder.
+pub(super) enum Claim {
+    Taken(Folder),
+    /// Its owner is alive, or may be.
+    Alive,
+    /// It is not a process's folder, or not safe to read.
+    Foreign,
+}
+
+/// Claims the folder of this name, if its owner has ended.
+pub(super) fn claim(
+    disk: &dyn Disk,
+    directory: &Directory,
+    name: &str,
+    now: Timestamp,
+    random: &mut Random,
+) -> io::Result<Claim> {
+    let Some((micros, salt)) = parse_name(name) else {
+        return Ok(Claim::Foreign);
+    };
+    let path = directory.path.join(name);
+    if is_registered(&path) {
+        return Ok(Claim::Alive);
+    }
+    let meta = disk.stat(&path)?;
+    if !meta.is_safe(Kind::Folder, directory.owner) {
+        return Ok(Claim::Foreign);
+    }
+    let own_lock = path.join(format!("lock-{salt:08x}"));
+    let lock_path = match disk.stat(&own_lock) {
+        Ok(_) => own_lock,
+        Err(_) => path.join("lock"),
+    };
+    let is_recent = |at: Timestamp| now.saturating_duration_since(at) < STALE;
+    let mut is_final = false;
+    // Held until the folder has its new name.
+    let mut held = None;
+    match disk.open(&lock_path, true) {
+        Ok(mut file) => {
+            let locked = file.try_lock();
+            let mut text = [0; 1024];
+            let len = read_full(&mut *file, 0, &mut text)?;
+            let state = Owner::parse(text.get(..len).unwrap_or_default())
+                .map_or(Life::Unknown, |owner| owner.life());
+            let touched = file.stat()?.modified;
+            match state {
+                Life::Alive => return Ok(Claim::Alive),
+                Life::Ended => is_final = true,
+                // The lock is the owner's until it ends, unless there are no locks or a child has inherited it.
+                Life::Unknown if cfg!(not(target_os = "linux")) => match locked {
+                    Some(true) => {}
+                    Some(false) => return Ok(Claim::Alive),
+                    None if is_recent(touched) => return Ok(Claim::Alive),
+                    None => {}
+                },
+                Life::Unknown if is_recent(touched) => return Ok(Claim::Alive),
+                Life::Unknown => {}
+            }
+            held = Some(file);
+        }
+        // Whoever makes a folder makes its lock at once.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if is_recent(meta.modified) {
+                return Ok(Claim::Alive);
+            }
+        }
+        Err(_) => return Ok(Claim::Foreign),
+    }
+    take(disk, directory, &path, micros, random, is_final).map(|folder| {
+        drop(held);
+        folder.map_or(Claim::Alive, Claim::Taken)
+    })
+}
+
+/// Gives the folder its new name, which only one claimant can, and a new lock.
+fn take(
+    disk: &dyn Disk,
+    directory: &Directory,
+    path: &Path,
+    micros: u64,
+    random: &mut Random,
+    is_final: bool,
+) -> io::Result<Option<Folder>> {
+    let salt = random.below(1 << 32);
+    // A folder with open files cannot be renamed on Windows: there the lock alone decides.
+    let new = if cfg!(windows) {
+        path.to_owned()
+    } else {
+        directory.path.join(format!("{micros:016}-{salt:08x}"))
+    };
+    let registered = Registered::new(&new);
+    if new != path && disk.rename(path, &new).is_err() {
+        return Ok(None);
+    }
+    let lock_path = new.join(format!("lock-{salt:08x}"));
+    let lock = lock(disk, &lock_path)?;
+    Ok(Some(Folder {
+        path: new,
+        order: (micros, salt),
+        lock,
+        registered,
+        is_final,
+    }))
+}
+
+/// The time and the number in a folder's name.
+fn parse_name(name: &str) -> Option<(u64, u64)> {
+    let (micros, salt) = name.split_once('-')?;
+    let is_name = micros.len() == 16
+        && micros.bytes().all(|byte| byte.is_ascii_digit())
+        && salt.len() == 8
+        && salt
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_name {
+        return None;
+    }
+    Some((micros.parse().ok()?, u64::from_str_radix(salt, 16).ok()?))
+}
+
+/// The folders that this process holds, by path: its own locks do not keep it out.
+static HELD: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// An entry in [`HELD`].
+struct Registered(PathBuf);
+
+impl Registered {
+    fn new(path: &Path) -> Self {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        held.push(path.to_owned());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = held.iter().position(|path| *path == self.0) {
+            held.swap_remove(at);
+        }
+    }
+}
+
+/// Whether this process holds a folder in this directory.
+#[cfg(test)]
+pub(super) fn holds_any(directory: &Path) -> bool {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.iter().any(|path| path.starts_with(directory))
+}
+
+fn is_registered(path: &Path) -> bool {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.iter().any(|other| other == path)
+}
+
+impl core::fmt::Debug for Folder {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Folder").field(&self.registered.0).finish()
+    }
+}
+
+/// The process that a lock belongs to.
+struct Owner {
+    /// Host, boot and the namespace of process ids. Empty where they are unknown.
+    place: String,
+    pid: u32,
+    /// When the process started, as the operating system counts.
+    start: String,
+}
+
+/// Whether a process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Alive,
+    Ended,
+    /// It belongs to another host or boot, or this system does not tell.
+    Unknown,
+}
+
+impl Owner {
+    fn this_process() -> Self {
+        let pid = std::process::id();
+        Self {
+            place: place(),
+            pid,
+            start: start_of(pid).unwrap_or_default(),
+        }
+    }
+
+    fn to_line(&self) -> String {
+        let Self { place, pid, start } = self;
+        format!(
+            "{}\n",
+            serde_json::json!({"host": place, "pid": pid, "start": start})
+        )
+    }
+
+    fn parse(line: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(line).ok()?;
+        Some(Self {
+            place: value["host"].as_str()?.to_owned(),
+            pid: value["pid"].as_u64()?.try_into().ok()?,
+            start: value["start"].as_str()?.to_owned(),
+        })
+    }
+
+    fn life(&self) -> Life {
+        let here = place();
+        if here.is_empty() || self.place != here || self.start.is_empty() {
+            return Life::Unknown;
+        }
+        // What this process itself holds has been sorted out before.
+        if self.pid != std::process::id() && start_of(self.pid).as_ref() == Some(&self.start) {
+            Life::Alive
+        } else {
+            Life::Ended
+        }
+    }
+}
+
+/// Host, boot and the namespace of process ids; empty where one is unknown.
+fn place() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
+    let (Ok(host), Ok(boot), Ok(namespace)) = (
+        read("/proc/sys/kernel/hostname"),
+        read("/proc/sys/kernel/random/boot_id"),
+        std::fs::read_link("/proc/self/ns/pid"),
+    ) else {
+        return String::new();
+    };
+    format!("{host} {boot} {}", namespace.display())
+}
+
+/// When a process that lives has started; `None` if there is none, or no more than its remains.
+fn start_of(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program, in parentheses, may contain anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_to_others_and_one_that_never_was_is_not() {
+        let owner = Owner::this_process();
+        let read = Owner::parse(owner.to_line().as_bytes()).expect("it is its own form");
+        assert_eq!((read.pid, &read.start), (owner.pid, &owner.start));
+        if cfg!(target_os = "linux") {
+            assert!(!owner.start.is_empty() && !owner.place.is_empty());
+            let init = Owner {
+                pid: 1,
+                start: start_of(1).expect("there is one"),
+                place: place(),
+            };
+            assert_eq!(init.life(), Life::Alive);
+            let reused = Owner {
+                start: "1".into(),
+                ..init
+            };
+            assert_eq!(reused.life(), Life::Ended);
+            let elsewhere = Owner {
+                place: "other".into(),
+                ..reused
+            };
+            assert_eq!(elsewhere.life(), Life::Unknown);
+        }
+    }
+
+    #[test]
+    fn only_names_of_folders_are_names_of_folders() {
+        assert_eq!(
+            parse_name("1764153045123456-0000001e"),
+            Some((1_764_153_045_123_456, 30))
+        );
+        for bad in [
+            "rejected",
+            "1764153045123456-1e",
+            "..",
+            "176415304512345x-0000001e",
+            "+764153045123456-0000001e",
+        ] {
+            assert_eq!(parse_name(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The spool: events on disk before they are sent, so that an outage, a kill or the end of a job costs none.
+
+#[cfg(all(test, feature = "thread"))]
+mod bad_disk;
+mod builder;
+mod disk;
+mod error;
+mod eviction;
+mod folder;
+mod format;
+mod forwarder;
+mod inner;
+mod job;
+mod keeper;
+mod notes;
+mod parcel;
+mod queue;
+mod refused;
+mod segment;
+mod state;
+mod stats;
+mod std_disk;
+#[cfg(test)]
+mod testing;
+#[cfg(all(test, feature = "thread"))]
+mod tests;
+mod tidy;
+mod transport;
+mod worker;
+mod writer;
+
+pub use builder::SpoolBuilder;
+pub use error::SpoolError;
+pub use stats::{Left, SpoolStats};
+pub use transport::SpoolTransport;
+pub use writer::Sync;
+
+use crate::spawner::WouldDeadlock;
+use alloc::sync::Arc;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use inner::{Boxed, Inner};
+use std::path::{Path, PathBuf};
+
+/// Events on disk, and what sends them.
+///
+/// A session with [the spool's transport](Self::transport) hands its batches over as soon as they are written; a
+/// forwarder behind it sends them, as long as that takes. What is written survives the end of the process, also one by
+/// `kill -9`: the next spool in the same directory claims what ended processes have left and sends it, with the same event
+/// ids. One spool serves all sessions of a process, and any number of processes share a directory.
+///
+/// Dropping it leaves on disk what is still to be sent; [`wait_until_delivered`](Self::wait_until_delivered) first where
+/// there is time.
+pub struct Spool {
+    inner: Arc<Inner>,
+}
+
+/// Sends what is on disk: a future to run on any executor, which ends when the spool and its transports are dropped.
+#[must_use = "nothing is sent unless it runs"]
+pub struct SpoolForwarder(Boxed);
+
+impl Spool {
+    /// Begins a spool in this directory, which is created with mode 0700 if it does not exist.
+    pub fn builder(directory: impl Into<PathBuf>) -> SpoolBuilder {
+        SpoolBuilder::new(directory.into())
+    }
+
+    fn new(inner: Inner) -> Self {
+        let inner = Arc::new(inner);
+        Self { inner }
+    }
+
+    /// A transport for one session, for [`Builder::transport`](crate::session::Builder::transport).
+    #[must_use]
+    pub fn transport(&self) -> SpoolTransport {
+        SpoolTransport::new(&self.inner)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// A snapshot of the spool's ledger.
+    #[must_use]
+    pub fn stats(&self) -> SpoolStats {
+        self.inner.shared.stats()
+    }
+
+    /// Waits until nothing is left to send, at most `timeout`, and says what remains. It does not wait for what others
+    /// send: events for another destination, the folders of living processes; nor while the backend refuses this sender.
+    /// [`Duration::MAX`] means no deadline. Dropping the future cancels only the wait.
+    pub fn wait_until_delivered(
+        &self,
+        timeout: Duration,
+    ) -> impl Future<Output = Left> + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        let deadline = (inner.runtime.now)().checked_add(timeout);
+        inner.wait(deadline)
+    }
+
+    /// [`wait_until_delivered`](Self::wait_until_delivered), blocking the calling thread.
+    ///
+    /// # Errors
+    /// [`WouldDeadlock`] on a thread where waiting would keep the forwarder from running.
+    pub fn wait_until_delivered_blocking(&self, timeout: Duration) -> Result<Left, WouldDeadlock> {
+        self.inner.wait_blocking(timeout)
+    }
+}
+
+impl Spool {
+    /// Drops it and waits, for a moment at most, until its threads have left nothing behind that need not be there: the
+    /// program may be about to end.
+    #[cfg(all(feature = "thread", feature = "ureq"))]
+    pub(crate) fn close(self) {
+        const MOMENT: Duration = Duration::from_millis(500);
+        let inner = Arc::clone(&self.inner);
+        drop(self);
+        let until = std::time::Instant::now() + MOMENT;
+        let has_ended = || inner.shared.lock().ended >= 2;
+        while inner.is_on && !has_ended() && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        // In a forked child the spool is the parent's, and so are its locks.
+        if self.inner.fork.is_forked() {
+            return;
+        }
+        let pending = self.inner.shared.stats().pending;
+        if pending > 0 {
+            notes::left(pending, &self.inner.path);
+        }
+        self.inner.leave();
+    }
+}
+
+impl fmt::Debug for Spool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spool")
+            .field("path", &self.inner.path)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Future for SpoolForwarder {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for SpoolForwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpoolForwarder").finish_non_exhaustive()
+    }
+}

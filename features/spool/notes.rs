@@ -1,0 +1,62 @@
+//! Notes for people: what the spool says through the `log` facade, or on stderr where `TINKER_LOG` asks for it.
+
+use crate::sys::console;
+use crate::sys::own_work::{self, OwnWork, Sessions};
+use core::fmt;
+use std::io;
+use std::path::Path;
+
+/// Says it to whom it may concern.
+pub(super) fn say(level: log::Level, what: impl fmt::Display) {
+    let _working = every_session().enter();
+    if log::max_level() != log::LevelFilter::Off {
+        log::log!(target: "tinkex_telemetry", level, "{what}");
+    } else if let console::Wanted::Level(least) = console::wanted()
+        && level <= least
+    {
+        console::write_line(format_args!("{level} {what}"));
+    }
+}
+
+pub(super) fn say_error(level: log::Level, what: &str, error: &io::Error) {
+    say(level, format_args!("{what}: {error}"));
+}
+
+/// Says that batches go straight from now on.
+pub(super) fn disk_failed(path: &Path, error: &io::Error) {
+    say(
+        log::Level::Warn,
+        format_args!(
+            "Telemetry spool {path:?} cannot be written to, sending without it, will try again every minute: {error}"
+        ),
+    );
+}
+
+/// Says on stderr what a program leaves behind, if nothing else would: where it is, and how it gets sent.
+pub(super) fn left(pending: u64, path: &Path) {
+    let is_silent = log::max_level() == log::LevelFilter::Off;
+    let noun = if pending == 1 { "event" } else { "events" };
+    let what = format_args!(
+        "{pending} {noun} not sent yet, kept in {path:?}; the next program with \
+         TINKER_TELEMETRY_SPOOL={path:?} sends them"
+    );
+    if is_silent && console::wanted() == console::Wanted::Losses {
+        console::write_line(what);
+    } else {
+        say(log::Level::Warn, format_args!("Telemetry spool: {what}"));
+    }
+}
+
+/// The set of every session, for work that is done for all of them.
+pub(super) fn every_session() -> Sessions {
+    fn enter(left: usize) -> Sessions {
+        if left == 0 {
+            return own_work::current();
+        }
+        let work = OwnWork::new();
+        let _working = work.enter(|| 0);
+        enter(left - 1)
+    }
+    // A set that would be larger than 8 contains every session.
+    enter(9)
+}

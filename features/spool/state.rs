@@ -1,0 +1,396 @@
+//! What the spool's parts share: the ledger, and which events are where on disk.
+
+use super::format::SegmentId;
+use super::job::Job;
+use super::parcel::{MOST_EVENTS, Parcel};
+use super::stats::{Left, SpoolStats};
+use crate::sys::panics;
+use crate::time::Instant;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+use core::task::Waker;
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
+
+/// A run: the events of one session in one folder. In the order of folders, then of sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RunKey {
+    pub(super) folder: (u64, u64),
+    pub(super) run: u64,
+}
+
+/// The state, behind its lock. No disk is waited for under it.
+#[derive(Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) counts: SpoolStats,
+    pub(super) runs: BTreeMap<RunKey, Run>,
+    /// What is being sent: it must not be evicted.
+    pub(super) in_flight: Option<(RunKey, SegmentId)>,
+    /// The folders of processes that had ended have been looked for.
+    pub(super) has_looked: bool,
+    /// Batches that go straight to the forwarder, because the disk fails.
+    pub(super) straight: VecDeque<Arc<Job>>,
+    pub(super) disk: DiskHealth,
+    /// Events that were written, and whose session does not know that yet, by transport. See [`SpoolStats::late`].
+    unconfirmed: BTreeMap<u64, u64>,
+    /// How many of the two threads have ended.
+    pub(super) ended: usize,
+    /// How many handles and transports there are.
+    pub(super) users: usize,
+    /// Something has changed since the forwarder looked.
+    has_news: bool,
+    forwarder: Option<Waker>,
+    waiters: BTreeMap<u64, Waker>,
+    last_waiter: u64,
+}
+
+/// How the disk has fared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DiskHealth {
+    /// Writes in a row that failed.
+    pub(super) failures: u32,
+    /// Batches go straight until then.
+    pub(super) straight_until: Option<std::time::Instant>,
+}
+
+impl DiskHealth {
+    /// After so many failures batches go straight.
+    const MOST: u32 = 3;
+    /// For so long, then the disk is tried again.
+    const PERIOD: Duration = Duration::from_secs(60);
+
+    /// Counts a failure. Returns whether it is the one after which batches go straight.
+    pub(super) fn note_failure(&mut self) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= Self::MOST {
+            self.straight_until = std::time::Instant::now().checked_add(Self::PERIOD);
+        }
+        self.failures == Self::MOST
+    }
+
+    /// Notes a success. Returns whether batches went straight before.
+    pub(super) fn note_success(&mut self) -> bool {
+        let was_bad = self.failures >= Self::MOST;
+        *self = Self::default();
+        was_bad
+    }
+
+    pub(super) fn is_bad(&self) -> bool {
+        self.straight_until
+            .is_some_and(|until| std::time::Instant::now() < until)
+    }
+}
+
+/// See [`RunKey`].
+pub(super) struct Run {
+    pub(super) session: Arc<str>,
+    /// The fields before a request's events, as a JSON object.
+    pub(super) fields: Arc<[u8]>,
+    pub(super) segments: VecDeque<Segment>,
+    /// A session of this process goes on writing.
+    pub(super) is_open: bool,
+    /// A process that had ended has left it.
+    pub(super) is_recovered: bool,
+    /// The index of the last event that was read and is settled, or was passed over.
+    pub(super) last_index: Option<u64>,
+    pub(super) trouble: Trouble,
+}
+
+impl Run {
+    pub(super) fn pending(&self) -> u64 {
+        self.segments.iter().map(Segment::pending).sum()
+    }
+
+    pub(super) fn segment(&mut self, id: SegmentId) -> Option<&mut Segment> {
+        self.segments.iter_mut().find(|segment| segment.id == id)
+    }
+}
+
+/// One file of a run.
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    pub(super) id: SegmentId,
+    /// The bytes and the events that may be read.
+    pub(super) len: u64,
+    pub(super) lines: u64,
+    /// Nothing more is appended.
+    pub(super) is_closed: bool,
+    /// What has been read and is settled: bytes and events.
+    pub(super) at: u64,
+    pub(super) next: u64,
+    /// The first events are copies of ones in an earlier segment.
+    pub(super) copies: u64,
+    /// The beginning of a run that was evicted: the session's start and context.
+    pub(super) is_beginning: bool,
+    /// The file must not be removed before, since a process that seems to have ended might still append to it.
+    pub(super) keep_until: Option<Instant>,
+}
+
+impl Segment {
+    pub(super) fn new(path: PathBuf, id: SegmentId) -> Self {
+        Self {
+            path,
+            id,
+            len: 0,
+            lines: 0,
+            is_closed: false,
+            at: 0,
+            next: 0,
+            copies: 0,
+            is_beginning: false,
+            keep_until: None,
+        }
+    }
+
+    /// The events that are still to be settled.
+    pub(super) fn pending(&self) -> u64 {
+        self.lines.saturating_sub(self.next.max(self.copies))
+    }
+}
+
+/// What has gone wrong with a run's next events.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble {
+    /// No attempt before this time.
+    pub(super) not_before: Option<Instant>,
+    /// The attempt that is to be repeated with the same events and the same key.
+    pub(super) repeat: Option<Repeat>,
+    /// Events in the next request, at most.
+    pub(super) cap: Option<usize>,
+    /// How many more requests may be refused in this pass before one is accepted.
+    pub(super) allowance: Option<u32>,
+    /// The server has failed on these events so many times.
+    pub(super) failed: u32,
+    /// And on the first of them alone, since then.
+    pub(super) alone: u32,
+    pub(super) alone_since: Option<Instant>,
+    /// Attempts that broke while they were being sent.
+    pub(super) breaks: u32,
+}
+
+impl Trouble {
+    /// A server that fails on a batch so often is asked about half of it, and from then on at each failure.
+    pub(super) const PATIENCE: u32 = 8;
+
+    /// The events at the front are settled: the pieces may grow again.
+    pub(super) fn note_settled(&mut self) {
+        let cap = self.cap.map(|cap| cap * 2).filter(|cap| *cap < MOST_EVENTS);
+        *self = Self {
+            cap,
+            // In the rest of a batch there may be more of the same kind.
+            failed: if cap.is_some() {
+                self.failed.min(Self::PATIENCE)
+            } else {
+                0
+            },
+            ..Self::default()
+        };
+    }
+
+    /// The same events are to be tried again, with the same key.
+    pub(super) fn repeat(&mut self, parcel: &Parcel) {
+        self.repeat = Some(Repeat {
+            first_index: parcel.first_index,
+            events: parcel.events,
+            key: parcel.idempotency_key,
+            attempt: parcel.attempt.saturating_add(1),
+        });
+    }
+
+    /// Half of the events are to be tried.
+    pub(super) fn halve(&mut self, events: usize) {
+        self.repeat = None;
+        self.cap = Some(events.div_ceil(2));
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeat {
+    pub(super) first_index: u64,
+    pub(super) events: usize,
+    pub(super) key: Uuid,
+    pub(super) attempt: u32,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, then wakes whom that may concern.
+    pub(super) fn update<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        state.has_news = true;
+        state.check();
+        let wakers = state.take_wakers();
+        drop(state);
+        for waker in wakers {
+            panics::wake(waker);
+        }
+        result
+    }
+
+    /// The ledger.
+    pub(super) fn stats(&self) -> SpoolStats {
+        self.lock().counts
+    }
+
+    /// Registers a waiter's waker and says what is left; `None` while there is more to wait for.
+    pub(super) fn poll_left(&self, waiter: &mut Option<u64>, waker: &Waker) -> Option<Left> {
+        let mut state = self.lock();
+        let is_over = state.has_looked && (state.counts.pending == 0 || state.counts.is_paused);
+        if is_over {
+            return Some(state.left());
+        }
+        let id = *waiter.get_or_insert_with(|| {
+            state.last_waiter += 1;
+            state.last_waiter
+        });
+        let old = state.waiters.insert(id, waker.clone());
+        drop(state);
+        drop(old);
+        None
+    }
+
+    pub(super) fn left(&self) -> Left {
+        self.lock().left()
+    }
+
+    pub(super) fn forget_waiter(&self, id: u64) {
+        let old = self.lock().waiters.remove(&id);
+        drop(old);
+    }
+
+    /// Whether something has changed since the last call; if not, registers the forwarder's waker.
+    pub(super) fn has_news(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        if mem::take(&mut state.has_news) {
+            return true;
+        }
+        let old = state.forwarder.replace(waker.clone());
+        drop(state);
+        drop(old);
+        false
+    }
+}
+
+impl State {
+    fn left(&self) -> Left {
+        Left {
+            pending: self.counts.pending,
+            is_paused: self.counts.is_paused,
+            elsewhere: self.counts.elsewhere,
+            others: self.counts.others,
+        }
+    }
+
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        let mut wakers: Vec<_> = self.forwarder.take().into_iter().collect();
+        let is_over = self.has_looked && (self.counts.pending == 0 || self.counts.is_paused);
+        if is_over {
+            wakers.extend(mem::take(&mut self.waiters).into_values());
+        }
+        wakers
+    }
+
+    /// The invariants, in debug builds.
+    fn check(&self) {
+        debug_assert!(self.counts.is_balanced(), "{:?}", self.counts);
+        debug_assert_eq!(
+            self.counts.pending,
+            self.runs.values().map(Run::pending).sum::<u64>(),
+            "what is pending is what is on disk"
+        );
+    }
+
+    /// Whether events with this session's id are on disk.
+    pub(super) fn has_pending(&self, session: &str) -> bool {
+        let mut runs = self.runs.values();
+        runs.any(|run| &*run.session == session && run.pending() > 0)
+    }
+
+    /// Removes a segment from the books; its events count as `because` says. Its file is the caller's business.
+    pub(super) fn forget(
+        &mut self,
+        key: RunKey,
+        id: SegmentId,
+        because: fn(&mut SpoolStats) -> &mut u64,
+    ) -> Option<Segment> {
+        let run = self.runs.get_mut(&key)?;
+        let at = run.segments.iter().position(|segment| segment.id == id)?;
+        let segment = run.segments.remove(at)?;
+        if at == 0 {
+            run.trouble.repeat = None;
+        }
+        let pending = segment.pending();
+        self.counts.pending -= pending;
+        *because(&mut self.counts) += pending;
+        self.counts.bytes = self.counts.bytes.saturating_sub(segment.len);
+        self.drop_if_done(key);
+        Some(segment)
+    }
+
+    /// Notes that events of this transport were written for an attempt that no one waits for any more.
+    pub(super) fn note_late(&mut self, transport: u64, events: u64) {
+        if events > 0 {
+            *self.unconfirmed.entry(transport).or_default() += events;
+            self.counts.late += events;
+        }
+    }
+
+    /// Notes that the session of this transport knows of all that is written. Returns how much of it was late.
+    pub(super) fn confirm(&mut self, transport: u64) -> u64 {
+        let late = self.unconfirmed.remove(&transport).unwrap_or(0);
+        self.counts.late -= late;
+        late
+    }
+
+    /// Removes a run that has nothing more to send.
+    pub(super) fn drop_if_done(&mut self, key: RunKey) {
+        if let Some(run) = self.runs.get(&key)
+            && !run.is_open
+            && run.segments.is_empty()
+        {
+            self.runs.remove(&key);
+        }
+    }
+
+    /// The segment that is to go first when there is no room: the oldest of the oldest run, those that other processes
+    /// have left before this one's own. Neither one that is being sent nor one that `writing` appends to.
+    pub(super) fn oldest(&self, writing: Option<RunKey>) -> Option<(RunKey, SegmentId, bool)> {
+        let of = |is_recovered: bool| {
+            let runs = self.runs.iter();
+            let mut segments = runs
+                .filter(move |(_, run)| run.is_recovered == is_recovered)
+                .flat_map(|(key, run)| run.segments.iter().map(move |it| (*key, it)));
+            let found = segments.find(|(key, segment)| {
+                self.in_flight != Some((*key, segment.id))
+                    && !segment.is_beginning
+                    && (segment.is_closed || writing != Some(*key))
+            });
+            found.map(|(key, segment)| {
+                let run = self.runs.get(&key);
+                let first = run.and_then(|run| run.segments.front());
+                (
+                    key,
+                    segment.id,
+                    first.is_some_and(|first| first.id == segment.id),
+                )
+            })
+        };
+        of(true).or_else(|| of(false))
+    }
+}
+
+/// The names of the sessions, for round robin.
+pub(super) type SessionName = Arc<str>;

@@ -1,0 +1,141 @@
+//! A worker: a thread that does what it is told, one thing after the other, for one that must not wait for a disk.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+type Task<T> = Box<dyn FnOnce(&mut T) + Send>;
+
+/// The thread's owner. Dropping it ends the thread once everything is done.
+pub(super) struct Worker<T>(Arc<Queue<T>>);
+
+struct Queue<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+struct State<T> {
+    tasks: VecDeque<Task<T>>,
+    is_closed: bool,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    pub(super) fn start(name: &str, mut value: T) -> io::Result<Self> {
+        let queue = Arc::new(Queue {
+            state: Mutex::new(State {
+                tasks: VecDeque::new(),
+                is_closed: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let own = Arc::clone(&queue);
+        thread::Builder::new().name(name.into()).spawn(move || {
+            while let Some(task) = own.next() {
+                // The reply is lost with a panic, and whoever waits for it is told.
+                let _ = crate::sys::panics::catch(|| task(&mut value));
+            }
+        })?;
+        Ok(Self(queue))
+    }
+
+    /// Tells the thread to do something.
+    pub(super) fn tell(&self, task: impl FnOnce(&mut T) + Send + 'static) {
+        self.0.lock().tasks.push_back(Box::new(task));
+        self.0.changed.notify_one();
+    }
+
+    /// Asks for something. The answer is `None` if the thread has panicked over it.
+    pub(super) fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Answer<R> {
+        let slot = Arc::new(Mutex::new(Slot::Open(None)));
+        let sender = Sender(Arc::clone(&slot));
+        self.tell(move |value| {
+            let answer = question(value);
+            sender.send(Some(answer));
+        });
+        Answer(slot)
+    }
+}
+
+impl<T> Queue<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> Option<Task<T>> {
+        let mut state = self.lock();
+        loop {
+            if let Some(task) = state.tasks.pop_front() {
+                return Some(task);
+            }
+            if state.is_closed {
+                return None;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        self.0.lock().is_closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+/// The answer to a question.
+pub(super) struct Answer<R>(Arc<Mutex<Slot<R>>>);
+
+enum Slot<R> {
+    Open(Option<Waker>),
+    Full(Option<R>),
+}
+
+/// Answers, in any case.
+struct Sender<R>(Arc<Mutex<Slot<R>>>);
+
+impl<R> Sender<R> {
+    fn send(&self, answer: Option<R>) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Slot::Open(waker) = &mut *slot {
+            let waker = waker.take();
+            *slot = Slot::Full(answer);
+            drop(slot);
+            if let Some(waker) = waker {
+                crate::sys::panics::wake(waker);
+            }
+        }
+    }
+}
+
+impl<R> Drop for Sender<R> {
+    fn drop(&mut self) {
+        self.send(None);
+    }
+}
+
+impl<R> Future for Answer<R> {
+    type Output = Option<R>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<R>> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = match &mut *slot {
+            Slot::Full(answer) => return Poll::Ready(answer.take()),
+            Slot::Open(waker) => waker.replace(context.waker().clone()),
+        };
+        drop(slot);
+        drop(old);
+        Poll::Pending
+    }
+}
