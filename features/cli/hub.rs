@@ -1,9 +1,10 @@
 //! What sees everything that the collector does: it prints, keeps, records, feeds the page, and passes requests on.
 
+use alloc::sync::Weak;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::{
     collections::HashMap,
-    sync::{Mutex, OnceLock, PoisonError, Weak},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use axum::{body::Body, response::Response};

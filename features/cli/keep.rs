@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -128,13 +128,12 @@ impl Keep {
         };
         let work_sender = lock(&self.work);
         let is_taken = has_room
-            && match work_sender.as_ref().map(|sender| sender.try_send(work)) {
-                Some(Ok(())) => true,
-                Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => {
-                    *lock(&self.shared.waiting) -= bytes;
-                    false
-                }
-            };
+            && work_sender
+                .as_ref()
+                .is_some_and(|sender| sender.try_send(work).is_ok());
+        if has_room && !is_taken {
+            *lock(&self.shared.waiting) -= bytes;
+        }
         drop(work_sender);
         if !is_taken {
             self.shared.fail(count, "the disk is too slow");

@@ -1,9 +1,9 @@
 //! `run`: a program with a collector of its own, which takes its telemetry and passes its other calls on.
 
+use core::time::Duration;
 use std::{
     env, io,
     process::{Child, ExitStatus},
-    time::Duration as StdDuration,
 };
 
 use http::HeaderValue;
@@ -144,7 +144,7 @@ async fn wait(child: Child, ended: &mut mpsc::Receiver<End>) -> Result<ExitStatu
             Err(Some(End::Interrupted)) => pass_on("-INT", id),
             Err(Some(End::Terminated)) => pass_on("-TERM", id),
             Err(Some(End::Unread) | None) => {
-                tokio::time::sleep(StdDuration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }

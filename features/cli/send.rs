@@ -53,7 +53,7 @@ pub(super) fn send(options: &SendArgs) -> Outcome {
             );
             return Err(Failure::Usage(problem));
         }
-        (Box::new(file), data.is_file().then(|| data.len()))
+        (Box::new(file), data.is_file().then_some(data.len()))
     };
     let mut sender = Sender::new(options, length)?;
     let mut reader = Reader::new(options.session.as_deref())?;

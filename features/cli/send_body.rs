@@ -1,6 +1,7 @@
 //! What `send` reads: lines of JSON, as the events and bodies of requests.
 
-use std::time::{Duration, SystemTime};
+use core::time::Duration;
+use std::time::SystemTime;
 
 use serde_json::{Value, json, value::RawValue};
 

@@ -39,8 +39,18 @@ pub(super) fn cut(text: &str, max: usize) -> Cow<'_, str> {
     if text.len() <= max {
         return Cow::Borrowed(text);
     }
-    let end = text.floor_char_boundary(max);
+    let end = boundary(text, max);
     Cow::Owned(format!("{}… ({} bytes)", &text[..end], text.len()))
+}
+
+/// The last place at or before this one where a text can be cut.
+fn boundary(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    let places = (0..=at).rev();
+    places
+        .take(4)
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0)
 }
 
 /// A name, such as that of a session: never long.
@@ -80,7 +90,7 @@ pub(super) fn beginning(json: &str, max: usize) -> String {
     for token in Tokens(json) {
         if beginning.len() + token.len() > max {
             let room = max.saturating_sub(beginning.len());
-            beginning.push_str(&token[..token.floor_char_boundary(room)]);
+            beginning.push_str(&token[..boundary(token, room)]);
             beginning.push('…');
             break;
         }

@@ -1,7 +1,7 @@
 //! `trace`: a session as Chrome's trace format, which ui.perfetto.dev shows.
 
+use alloc::collections::BTreeMap;
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, BufWriter, Write},
 };
@@ -171,8 +171,8 @@ impl Trace {
     }
 
     fn run(&mut self, session: &str, run: u32) -> &mut Run {
-        if !self.runs.contains_key(&run) {
-            self.runs.insert(run, Run::default());
+        let is_new = !self.runs.contains_key(&run);
+        if is_new {
             let name = match run {
                 1 => session.to_owned(),
                 run => format!("{session}#{run}"),

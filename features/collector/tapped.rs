@@ -155,7 +155,6 @@ mod without_tap {
             Self
         }
 
-        #[expect(clippy::unused_async, reason = "as with a tap")]
         pub(in super::super) async fn answer(&self, _: &State) -> Option<Reply> {
             None
         }
@@ -165,7 +164,6 @@ mod without_tap {
         }
     }
 
-    #[expect(clippy::unused_async, reason = "as with a tap")]
     pub(in super::super) async fn serve(
         request: Request<Body>,
         _: &Server,

@@ -1,13 +1,14 @@
 //! The program as a child, and a minimal client.
 
+use core::{net::SocketAddr, time::Duration};
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     path::PathBuf,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::{Value, json};
@@ -176,8 +177,8 @@ pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
 // Requests.
 
 pub(crate) fn id(n: u64) -> String {
+    use core::hash::BuildHasher;
     use std::collections::hash_map::RandomState;
-    use std::hash::BuildHasher;
     let random = RandomState::new().hash_one(n);
     format!(
         "{:08x}-4b5a-4c7d-8e9f-{:012x}",

@@ -1,6 +1,7 @@
 //! `serve` and `tail`.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, time::Duration};
+use core::time::Duration;
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt};
 
 use serde_json::{Value, json};
 
