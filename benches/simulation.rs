@@ -15,9 +15,10 @@ const EVENTS: u32 = 36_000;
 const PAUSE: Duration = Duration::from_millis(100);
 
 fn options() -> Options {
-    let mut options = Options::default();
-    options.max_queue_size = 100_000;
-    options
+    Options {
+        max_queue_size: 100_000,
+        ..Default::default()
+    }
 }
 
 /// One simulated hour.

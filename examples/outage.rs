@@ -8,8 +8,10 @@ use tinkex_telemetry::{GiveUp, Options, fields};
 
 /// Logs through the outage, gives the session two minutes after it, and prints what has become of the events.
 async fn outage(env: Env, name: &str, reply: Reply, give_up: GiveUp) {
-    let mut options = Options::default();
-    options.give_up = give_up;
+    let options = Options {
+        give_up,
+        ..Default::default()
+    };
     let telemetry = env.reporter(options);
     let (id, server) = (telemetry.session_id().unwrap_or_default(), env.server());
     server.always(reply);

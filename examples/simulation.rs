@@ -8,9 +8,11 @@ use tinkex_telemetry::{Options, fields};
 
 /// Ten minutes of an application, the first five of them on a bad network.
 async fn application(env: Env) {
-    let mut options = Options::default();
-    options.max_queue_size = 20;
-    options.flush_threshold = 10;
+    let options = Options {
+        max_queue_size: 20,
+        flush_threshold: 10,
+        ..Default::default()
+    };
     let telemetry = env.reporter(options);
     for minute in 0..10_u32 {
         if minute == 5 {

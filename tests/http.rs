@@ -139,10 +139,11 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// No flush interval, and next to no backoff.
 fn options() -> Options {
-    let mut options = Options::default();
-    options.flush_interval = Duration::ZERO;
-    options.retry_base_delay = Duration::from_millis(1);
-    options
+    Options {
+        flush_interval: Duration::ZERO,
+        retry_base_delay: Duration::from_millis(1),
+        ..Default::default()
+    }
 }
 
 /// Runs a test with each client, each against its own collector.

@@ -23,10 +23,11 @@ impl fmt::Display for Failed {
 impl core::error::Error for Failed {}
 
 fn options() -> Options {
-    let mut options = Options::default();
-    options.flush_timeout = secs(30);
-    options.max_retries = 1_000;
-    options
+    Options {
+        flush_timeout: secs(30),
+        max_retries: 1_000,
+        ..Default::default()
+    }
 }
 
 #[test]

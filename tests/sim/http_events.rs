@@ -84,8 +84,10 @@ async fn scenario(env: Env, total: Arc<Mutex<BTreeSet<String>>>) {
         }
     });
     attached.expect("the id is free");
-    let mut options = Options::default();
-    options.max_retries = 1_000;
+    let options = Options {
+        max_retries: 1_000,
+        ..Default::default()
+    };
     let session = env.reporter(options);
     requests(&env, &HttpEvents::new(&session)).await;
 

@@ -55,8 +55,10 @@ fn nothing_is_lost_in_an_outage_that_heals() {
     let report = Sim::new(3)
         .faults(Faults::none().with(Fault::Refused, 900))
         .run(|env| async move {
-            let mut options = Options::default();
-            options.max_retries = 1_000;
+            let options = Options {
+                max_retries: 1_000,
+                ..Default::default()
+            };
             let reporter = env.reporter(options);
             for _ in 0..50 {
                 assert!(reporter.log("x", ()));

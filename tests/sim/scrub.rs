@@ -54,13 +54,15 @@ impl Reached {
 }
 
 async fn scenario(env: Env, seed: u64, reached: Arc<Reached>) {
-    let mut options = Options::default();
-    options.max_queue_size = 40;
-    options.flush_threshold = 10;
-    options.max_event_bytes = 4_096;
-    options.max_data_depth = 2;
-    options.max_string_bytes = 5_000;
-    options.max_fields = 4;
+    let options = Options {
+        max_queue_size: 40,
+        flush_threshold: 10,
+        max_event_bytes: 4_096,
+        max_data_depth: 2,
+        max_string_bytes: 5_000,
+        max_fields: 4,
+        ..Default::default()
+    };
     let seen = Arc::new(Seen::default());
     seen.random.store(seed, Ordering::SeqCst);
     let hook = Arc::clone(&seen);

@@ -100,10 +100,11 @@ pub(crate) fn ways() -> impl Iterator<Item = (&'static str, Start)> {
 
 /// No flush interval, and next to no backoff.
 pub(crate) fn options() -> Options {
-    let mut options = Options::default();
-    options.flush_interval = Duration::ZERO;
-    options.retry_base_delay = Duration::from_millis(1);
-    options
+    Options {
+        flush_interval: Duration::ZERO,
+        retry_base_delay: Duration::from_millis(1),
+        ..Default::default()
+    }
 }
 
 /// The runtime that outlives every session.

@@ -114,8 +114,10 @@ pub(crate) struct Plan {
 impl Plan {
     /// Short delays: some sessions here must fail a few times.
     pub(crate) fn new(id: String, url: String) -> Self {
-        let mut options = Options::default();
-        options.retry_base_delay = Duration::from_millis(300);
+        let options = Options {
+            retry_base_delay: Duration::from_millis(300),
+            ..Default::default()
+        };
         Self { id, url, options }
     }
 
