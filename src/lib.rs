@@ -266,8 +266,8 @@ pub use features::wire;
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http {
     pub use crate::features::http::{
-        Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError, HttpEvents,
-        HttpTransport, MAX_RESPONSE_BYTES, Observed, ResponseBounds, RetryCount,
+        BoxHttpClient, Config, ConfigError, ConfigProblem, HttpCall, HttpClient, HttpError,
+        HttpEvents, HttpTransport, MAX_RESPONSE_BYTES, Observed, ResponseBounds, RetryCount,
     };
     // An `HttpClient` needs both, in the versions that this crate uses.
     #[cfg(feature = "reqwest")]

@@ -1,8 +1,8 @@
 //! The seam to an HTTP client.
 
 use super::failure::Failure;
-use crate::event::Blame;
 use crate::event::exception::chain;
+use crate::event::{Blame, Classify};
 use crate::text::Reason;
 use alloc::boxed::Box;
 use bytes::Bytes;
@@ -124,6 +124,15 @@ pub trait HttpClient: Send + 'static {
     {
         let _ = error;
         None
+    }
+
+    /// The function that says so for this value; see [`Transport::classifier`](crate::Transport::classifier). Default:
+    /// [`blame`](Self::blame).
+    fn classifier(&self) -> Classify
+    where
+        Self: Sized,
+    {
+        Self::blame
     }
 }
 

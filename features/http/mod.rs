@@ -2,9 +2,11 @@
 
 #[cfg(feature = "client")]
 mod api;
+mod boxed;
 mod client;
 mod config;
 mod config_error;
+mod either;
 pub(crate) mod events;
 pub(crate) mod failure;
 #[cfg(any(feature = "reqwest", feature = "ureq"))]
@@ -15,6 +17,7 @@ pub(crate) mod tls;
 mod transport;
 mod url;
 
+pub use boxed::BoxHttpClient;
 pub use client::{HttpClient, HttpError, MAX_RESPONSE_BYTES, ResponseBounds};
 pub use config::Config;
 #[cfg(feature = "cli")]

@@ -6,7 +6,7 @@ use super::config_error::ConfigError;
 use super::events::OwnRequest;
 use super::redact::Secrets;
 use crate::engine::retry::RetryAfter;
-use crate::event::Blame;
+use crate::event::{Blame, Classify};
 use crate::text::Text;
 use crate::transport::{Batch, Receipt, SendError, SetupError, Transport};
 use alloc::string::String;
@@ -119,6 +119,10 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
 
     fn blame<'a>(error: &'a (dyn Error + 'static)) -> Option<Blame<'a>> {
         H::blame(error)
+    }
+
+    fn classifier(&self) -> Classify {
+        self.client.classifier()
     }
 }
 

@@ -1,14 +1,21 @@
 //! Transports: carry batches to a backend and report what became of them.
 
+#[cfg(feature = "alloc")]
+mod boxed;
+mod either;
 #[cfg(has_arc)]
 mod sample;
 
 pub use crate::engine::retry::RetryAfter;
+#[cfg(feature = "alloc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+pub use boxed::BoxTransport;
+pub use either::Either;
 #[cfg(has_arc)]
 #[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
 pub use sample::SampleBatch;
 
-use crate::event::exception::Blame;
+use crate::event::exception::{Blame, Classify};
 use crate::text::{ASKS_FOR_TYPE, Reason};
 use core::fmt;
 use core::future::Future;
@@ -44,6 +51,7 @@ use alloc::vec::Vec;
     message = "`{Self}` is no transport",
     label = "not a `Transport`",
     note = "an HTTP client becomes one by `HttpTransport::new(config, client)`; for anything else implement `Transport`, whose one required method is `async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError>`",
+    note = "one that is chosen when the program runs is a `BoxTransport::new(transport)`, or one of two in `Either`",
     note = "a `Transport` and its future are `Send`; implement `LocalTransport` for one that is not, and run it with `Builder::build`"
 )]
 pub trait Transport: Send + 'static {
@@ -83,6 +91,15 @@ pub trait Transport: Send + 'static {
         let _ = error;
         None
     }
+
+    /// The function that classifies errors for this value: for a transport that is one of any type (`BoxTransport`), and
+    /// so knows its client only when it is there. Default: [`blame`](Self::blame).
+    fn classifier(&self) -> Classify
+    where
+        Self: Sized,
+    {
+        Self::blame
+    }
 }
 
 /// [`Transport`] without `Send`: for bare metal, wasm and transports that hold an `Rc`.
@@ -121,6 +138,14 @@ pub trait LocalTransport {
         let _ = error;
         None
     }
+
+    /// See [`Transport::classifier`].
+    fn classifier(&self) -> Classify
+    where
+        Self: Sized,
+    {
+        Self::blame
+    }
 }
 
 impl<T: Transport> LocalTransport for T {
@@ -142,6 +167,10 @@ impl<T: Transport> LocalTransport for T {
 
     fn blame<'a>(error: &'a (dyn core::error::Error + 'static)) -> Option<Blame<'a>> {
         <T as Transport>::blame(error)
+    }
+
+    fn classifier(&self) -> Classify {
+        Transport::classifier(self)
     }
 }
 

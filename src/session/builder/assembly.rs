@@ -45,7 +45,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
     #[cfg(feature = "std")]
     fn is_enabled(&self) -> bool {
         let switch = self.options.switch();
-        if matches!(switch, Switch::Unknown(_)) {
+        if matches!(switch, Switch::Unknown(..)) {
             let session_id = self.identity.id.given().unwrap_or_default();
             report_setting(&self.observer, session_id, &switch);
         }
@@ -95,7 +95,7 @@ impl<T: LocalTransport, C: Clock, S> Builder<T, C, S> {
             identity: session,
             observer: self.observer,
             errors: ErrorRules {
-                known: Some(T::blame),
+                known: Some(self.transport.classifier()),
                 #[cfg(feature = "std")]
                 names: TypeNames::new(error_types::name),
                 ..self.errors

@@ -7,7 +7,8 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
 use std::sync::LazyLock;
-use tinkex_telemetry::http::{HttpClient, HttpError, MAX_RESPONSE_BYTES, Surf};
+use tinkex_telemetry::http::{BoxHttpClient, HttpClient, HttpError, MAX_RESPONSE_BYTES, Surf};
+use tinkex_telemetry::transport::Either;
 use tinkex_telemetry::{Reqwest, Ureq};
 use tokio::runtime::Runtime;
 
@@ -33,6 +34,11 @@ pub(crate) fn surf() -> Surf {
         let config = ::surf::Config::new().set_timeout(Some(NEVER));
         config.try_into().expect("a client")
     })
+}
+
+/// Chosen when the program runs.
+pub(crate) fn boxed() -> BoxHttpClient {
+    BoxHttpClient::new(Either::<Surf, Ureq>::Right(ureq()))
 }
 
 /// A custom client: hyper over smol's sockets, one connection per request.

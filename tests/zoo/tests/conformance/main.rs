@@ -10,7 +10,7 @@ mod clients;
 mod session;
 mod table;
 
-use clients::{hyper, reqwest, reqwest_elsewhere, surf, ureq};
+use clients::{boxed, hyper, reqwest, reqwest_elsewhere, surf, ureq};
 
 /// The tests of a pair: all cases.
 macro_rules! pair {
@@ -72,6 +72,7 @@ macro_rules! conformance {
 
 conformance! {
     thread_ureq: OnThreads, ureq, "`Thread`", "`Ureq`";
+    thread_boxed: OnThreads, boxed, "`Thread`", "`BoxHttpClient` of a `Ureq`";
     thread_reqwest: OnThreads, reqwest_elsewhere, "`Thread`", "`Reqwest`, on tokio's handle";
     tokio_multi_thread_reqwest: TokioMultiThread, reqwest, "`Tokio`, multi-thread", "`Reqwest`";
     tokio_multi_thread_surf: TokioMultiThread, surf, "`Tokio`, multi-thread", "`Surf`";

@@ -26,11 +26,12 @@ pub(crate) struct Session<W> {
 
 /// No flush interval, almost no backoff, and a timeout that even a busy machine does not reach.
 pub(crate) fn options() -> Options {
-    let mut options = Options::default();
-    options.flush_interval = Duration::ZERO;
-    options.retry_base_delay = Duration::from_millis(1);
-    options.http_timeout = BOUND;
-    options
+    Options {
+        flush_interval: Duration::ZERO,
+        retry_base_delay: Duration::from_millis(1),
+        http_timeout: BOUND,
+        ..Default::default()
+    }
 }
 
 /// Opens a session on a new runtime, with a new collector.
