@@ -4,17 +4,17 @@ use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
 use crate::features::http::{Config, ConfigError, HttpTransport};
 use crate::features::thread::Thread;
 use crate::features::ureq::Ureq;
-use crate::session::{BuildError, Builder, Reporter, SessionId, Telemetry};
+use crate::session::switch::Switch;
+use crate::session::{BuildError, Builder, Options, Reporter, SessionId, Telemetry, VariableError};
 use crate::transport::Transport;
 use core::error::Error;
 use core::fmt;
 
 #[cfg(feature = "spool")]
 use crate::features::spool::SpoolError;
-#[cfg(feature = "spool")]
-use crate::session::switch::Switch;
 
-/// Opens a session with default options and its [`Config`] from the environment.
+/// Opens a session with its [`Config`] and its [`Options`] from the environment: each option `x_y` that a variable
+/// `TINKER_TELEMETRY_X_Y` sets (see [`Options::with_env`]), and the defaults of all others.
 ///
 /// It works with any executor or none. Where `TINKER_TELEMETRY` or `DO_NOT_TRACK` switches telemetry off, no other
 /// variable is required and every call on the guard is a no-op.
@@ -35,7 +35,14 @@ use crate::session::switch::Switch;
 /// A missing or invalid variable, or a session that cannot be opened; see [`InitError`].
 pub fn init(session: impl Into<SessionId>) -> Result<Telemetry, InitError> {
     let config = Config::from_env().map_err(InitError::Config)?;
-    let builder = Reporter::builder(session);
+    let options = match Options::from_env() {
+        // Where telemetry is off, nothing that is wrong with it matters.
+        Err(error) if Switch::in_environment() == Switch::On => {
+            return Err(InitError::Options(error));
+        }
+        read => read.unwrap_or_default(),
+    };
+    let builder = Reporter::builder(session).options(options);
     let directory = std::env::var_os(SPOOL).filter(|it| !it.is_empty());
     #[cfg(feature = "spool")]
     if let Some(directory) = directory
@@ -177,6 +184,8 @@ mod spooled {
 pub enum InitError {
     /// An environment variable is missing or invalid.
     Config(ConfigError),
+    /// A variable has a value that its option cannot have.
+    Options(VariableError),
     /// The session could not be started.
     Build(BuildError),
     /// The directory in `TINKER_TELEMETRY_SPOOL` cannot be a spool.
@@ -189,6 +198,7 @@ impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
+            Self::Options(error) => error.fmt(f),
             Self::Build(_) => f.write_str("telemetry cannot be started"),
             #[cfg(feature = "spool")]
             Self::Spool(error) => write!(f, "{SPOOL}: {error}"),
@@ -203,6 +213,7 @@ impl Error for InitError {
         match self {
             // `Display` shows this error itself, so the chain continues with its source.
             Self::Config(error) => error.source(),
+            Self::Options(error) => error.source(),
             Self::Build(error) => Some(error),
             #[cfg(feature = "spool")]
             Self::Spool(error) => error.source(),

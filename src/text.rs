@@ -1,5 +1,7 @@
 //! Text: strings passed by the program, and reasons of bounded length for diagnostics.
 
+pub(crate) mod near;
+
 use core::error::Error;
 use core::fmt::{self, Write};
 use core::ops::Deref;

@@ -12,7 +12,7 @@
 use std::process::Command;
 use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::session::BuildError;
-use tinkex_telemetry::{Config, HttpTransport, InitError, Reporter, Thread, Ureq, init};
+use tinkex_telemetry::{Config, HttpTransport, InitError, Options, Reporter, Thread, Ureq, init};
 
 const KEY: &str = "sk-sentinel-0123456789";
 const IS_CHILD: &str = "TINKEX_TEST_CHILD";
@@ -31,6 +31,12 @@ fn run(child: &str, variables: &[(&str, &str)]) -> String {
     ] {
         command.env_remove(read);
     }
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let is_option =
+        |name: &std::ffi::OsString| name.to_string_lossy().starts_with("TINKER_TELEMETRY_");
+    names.filter(is_option).for_each(|name| {
+        command.env_remove(name);
+    });
     let output = command
         .envs(variables.iter().copied())
         .output()
@@ -114,6 +120,119 @@ fn child_is_refused() {
         let error = init("s").expect_err("refused");
         assert!(matches!(error, InitError::Config(_)), "{error:?}");
         println!("refused: {error}");
+    }
+}
+
+#[test]
+fn a_variable_sets_an_option() {
+    let collector = Collector::builder().api_key(KEY).start();
+    let collector = collector.expect("a collector");
+    let url = collector.url();
+    let variables = [
+        ("TINKER_API_KEY", KEY),
+        ("TINKER_BASE_URL", &*url),
+        ("TINKER_TELEMETRY_FLUSH_INTERVAL", "0"),
+        ("TINKER_TELEMETRY_MAX_EVENT_BYTES", "1 KiB"),
+    ];
+    run("child_logs_a_large_event", &variables);
+    let session = collector.session("one-line").expect("it was kept");
+    assert_eq!((session.len(), session.has_ended()), (3, true));
+}
+
+#[test]
+fn child_logs_a_large_event() {
+    if is_child() {
+        let telemetry = init("one-line").expect("it starts");
+        assert!(!telemetry.log("large", "x".repeat(1_000)));
+        assert!(telemetry.log("small", "x".repeat(100)));
+    }
+}
+
+#[test]
+fn a_wrong_variable_of_an_option_is_named_where_telemetry_is_on() {
+    let wrong = ("TINKER_TELEMETRY_FLUSH_INTERVAL", "10");
+    let printed = run(
+        "child_is_refused_for_an_option",
+        &[("TINKER_API_KEY", KEY), wrong],
+    );
+    let expected = "refused: TINKER_TELEMETRY_FLUSH_INTERVAL is \"10\", which has no unit; it must be a duration,";
+    assert!(printed.contains(expected), "{printed}");
+    run("child_is_off", &[("TINKER_TELEMETRY", "off"), wrong]);
+    run(
+        "child_is_off",
+        &[("TINKER_TELEMETRY_ENABLED", "off"), wrong],
+    );
+}
+
+#[test]
+fn child_is_refused_for_an_option() {
+    if is_child() {
+        let error = init("s").expect_err("refused");
+        assert!(matches!(error, InitError::Options(_)), "{error:?}");
+        assert_eq!(format!("{error:?}"), error.to_string());
+        println!("refused: {error}");
+    }
+}
+
+#[test]
+fn a_variable_of_no_option_is_reported_once_with_the_nearest() {
+    let printed = run(
+        "child_reports",
+        &[
+            ("TINKER_TELEMETRY", "off"),
+            ("TINKER_TELEMETRY_FLUSH_INTERVALL", "10s"),
+        ],
+    );
+    let expected = "WARN TINKER_TELEMETRY_FLUSH_INTERVALL belongs to no option: the nearest is TINKER_TELEMETRY_FLUSH_INTERVAL\n";
+    assert_eq!(printed.matches(expected).count(), 1, "{printed}");
+}
+
+#[test]
+fn a_file_is_completed_by_the_environment() {
+    run(
+        "child_reads_files",
+        &[
+            ("TINKER_API_KEY", KEY),
+            ("TINKER_BASE_URL", "http://127.0.0.1:9"),
+            ("TINKER_TELEMETRY_MAX_RETRIES", "9"),
+        ],
+    );
+    // Without a key it is refused, unless telemetry is off.
+    let printed = run("child_reads_a_file_without_key", &[]);
+    let expected = "refused: TINKER_API_KEY is not set";
+    assert!(printed.contains(expected), "{printed}");
+    let off = [("TINKER_TELEMETRY", "off")];
+    let printed = run("child_reads_a_file_without_key", &off);
+    assert!(printed.contains("accepted"), "{printed}");
+}
+
+#[test]
+fn child_reads_files() {
+    if !is_child() {
+        return;
+    }
+    let shown = |file: &str| {
+        let config = serde_json::from_str::<Config>(file).expect("a config");
+        format!("{config:?}")
+    };
+    assert!(shown("{}").contains("http://127.0.0.1:9/"));
+    assert!(shown(r#"{"base_url": "http://127.0.0.1:7"}"#).contains("http://127.0.0.1:7/"));
+    let file = r#"{"max_retries": 2, "max_batch_size": 20}"#;
+    let options = serde_json::from_str::<Options>(file).expect("options");
+    assert_eq!(options.max_retries, 2);
+    let options = options.with_env().expect("the variables are valid");
+    assert_eq!((options.max_retries, options.max_batch_size), (9, 20));
+    let options = Options::from_env().expect("the variables are valid");
+    assert_eq!((options.max_retries, options.max_batch_size), (9, 100));
+}
+
+#[test]
+fn child_reads_a_file_without_key() {
+    if is_child() {
+        match serde_json::from_str::<Config>(r#"{"base_url": "http://127.0.0.1:7"}"#) {
+            Ok(_) => println!("accepted"),
+            Err(error) => println!("refused: {error}"),
+        }
     }
 }
 

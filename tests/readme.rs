@@ -222,7 +222,16 @@ fn the_tables_of_variables_have_every_variable_that_is_read() {
                     .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
         };
         let code = read(file);
-        read_here.extend(code.split('"').filter(is_name).map(str::to_owned));
+        // The variables of options are read by one rule, and documented as one.
+        let is_option = |name: &str| {
+            let option = name.strip_prefix("TINKER_TELEMETRY_");
+            option.is_some_and(|option| option != "SPOOL")
+        };
+        let documented = |name: &str| match is_option(name) {
+            true => "TINKER_TELEMETRY_<OPTION>".to_owned(),
+            false => name.to_owned(),
+        };
+        read_here.extend(code.split('"').filter(is_name).map(documented));
     }
     let documented = table("README.md", "variable");
     assert_eq!(
@@ -232,6 +241,32 @@ fn the_tables_of_variables_have_every_variable_that_is_read() {
     assert_eq!(table("docs/options.md", "variable"), documented);
     let default_url = &documented["TINKER_BASE_URL"][0];
     assert!(read("features/http/config.rs").contains(&format!("\"{default_url}\"")));
+}
+
+#[test]
+fn the_table_of_files_and_variables_has_every_option_and_its_values_are_accepted() {
+    let mut written = BTreeSet::new();
+    for row in rows("docs/options.md", "kind") {
+        let [_, options, in_files, in_variables] = &row[..] else {
+            panic!("{row:?}");
+        };
+        for option in codes(options) {
+            written.insert(option.to_owned());
+            for value in codes(in_files) {
+                let file = format!("{{ \"{option}\": {value} }}");
+                let read = serde_json::from_str::<Options>(&file);
+                assert!(read.is_ok(), "{file}: {read:?}");
+            }
+            // The same texts are read from variables, where `enabled` is a switch.
+            for value in codes(in_variables) {
+                let file = serde_json::json!({ option: value });
+                let read = serde_json::from_value::<Options>(file);
+                assert!(read.is_ok(), "{option}={value}: {read:?}");
+            }
+        }
+    }
+    let all = fields_of(&Options::default());
+    assert_eq!(written, all.into_keys().collect());
 }
 
 #[test]

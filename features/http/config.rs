@@ -48,7 +48,9 @@ const RESERVED: [&str; 17] = [
 const RESERVED_PREFIX: &str = "proxy-";
 
 /// Headers whose values are ordinary words, which may stand in any message.
-const NOT_SECRET: [HeaderName; 3] = [ACCEPT, ACCEPT_LANGUAGE, USER_AGENT];
+pub(super) const NOT_SECRET: [HeaderName; 3] = [ACCEPT, ACCEPT_LANGUAGE, USER_AGENT];
+
+pub(super) const AGENT: &str = concat!("tinkex-telemetry/", env!("CARGO_PKG_VERSION"));
 
 /// Shorter values are hardly secrets, and redacting them would hit ordinary text.
 const MIN_SECRET_BYTES: usize = 6;
@@ -61,7 +63,9 @@ const MAX_HEADERS: usize = 256;
 
 /// Where telemetry is sent, and with what: base URL, API key, additional headers.
 ///
-/// `Debug` shows neither the API key nor any header's value.
+/// `Debug` shows neither the API key nor any header's value, and `Serialize` writes neither the key nor any header whose
+/// value may be a secret. `Deserialize` reads `base_url`, `api_key` and `headers`, and takes what a file leaves out from
+/// the environment, as [`from_env`](Self::from_env) does: the key belongs there rather than in a file.
 ///
 /// ```
 /// use tinkex_telemetry::Config;
@@ -125,8 +129,24 @@ impl Config {
         is_enabled: bool,
         get: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ConfigError> {
-        match ResolvedConfig::from_variables(get) {
-            Err(error) if is_enabled => Err(error),
+        Self::completed(is_enabled, None, None, get)
+    }
+
+    /// What a file has, completed by the environment where it leaves something out.
+    pub(super) fn of_file(url: Option<&str>, key: Option<&str>) -> Result<Self, ConfigError> {
+        let is_enabled = Switch::in_environment() == Switch::On;
+        Self::completed(is_enabled, url, key, |name| std::env::var_os(name))
+    }
+
+    fn completed(
+        is_enabled: bool,
+        url: Option<&str>,
+        key: Option<&str>,
+        get: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
+        let is_of_file = |error: &ConfigError| ["base_url", "api_key"].contains(&error.setting());
+        match ResolvedConfig::with_variables(url, key, get) {
+            Err(error) if is_enabled || is_of_file(&error) => Err(error),
             resolved => Ok(Self { resolved }),
         }
     }
@@ -170,7 +190,12 @@ impl Config {
 }
 
 impl ResolvedConfig {
-    fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+    /// What is not given comes from the variables.
+    fn with_variables(
+        url: Option<&str>,
+        key: Option<&str>,
+        get: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
         let read = |name| match get(name).map(OsString::into_string) {
             None => Ok(None),
             Some(Ok(value)) if value.trim().is_empty() => Ok(None),
@@ -180,13 +205,27 @@ impl ResolvedConfig {
                 Err(ConfigError::new(name, ConfigProblem::NotUnicode, message))
             }
         };
-        let key = read(KEY_VARIABLE)?.ok_or_else(|| {
-            let message =
-                "is not set: set it, or TINKER_TELEMETRY=off where only telemetry needs it";
-            ConfigError::new(KEY_VARIABLE, ConfigProblem::Missing, message)
-        })?;
-        let url = read(URL_VARIABLE)?.unwrap_or_else(|| DEFAULT_URL.to_owned());
-        Self::new((URL_VARIABLE, &url), (KEY_VARIABLE, &key))
+        let key_read = match key {
+            Some(_) => None,
+            None => Some(read(KEY_VARIABLE)?.ok_or_else(|| {
+                let message =
+                    "is not set: set it, or TINKER_TELEMETRY=off where only telemetry needs it";
+                ConfigError::new(KEY_VARIABLE, ConfigProblem::Missing, message)
+            })?),
+        };
+        let url_read = match url {
+            Some(_) => None,
+            None => read(URL_VARIABLE)?,
+        };
+        let url = match (url, &url_read) {
+            (Some(url), _) => ("base_url", url),
+            (None, read) => (URL_VARIABLE, read.as_deref().unwrap_or(DEFAULT_URL)),
+        };
+        let key = match (key, &key_read) {
+            (Some(key), _) => ("api_key", key),
+            (None, read) => (KEY_VARIABLE, read.as_deref().unwrap_or_default()),
+        };
+        Self::new(url, key)
     }
 
     /// Each value with the name that errors give it.
@@ -210,10 +249,9 @@ impl ResolvedConfig {
         })?;
         let mut headers = HeaderMap::with_capacity(8);
         let json = HeaderValue::from_static("application/json");
-        let agent = concat!("tinkex-telemetry/", env!("CARGO_PKG_VERSION"));
         headers.insert(CONTENT_TYPE, json.clone());
         headers.insert(ACCEPT, json);
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(X_API_KEY, header_value(secret).map_err(key_error)?);
         Ok(Self {
             endpoint: endpoint.uri,

@@ -6,6 +6,7 @@ mod boxed;
 mod client;
 mod config;
 mod config_error;
+mod config_file;
 mod either;
 pub(crate) mod events;
 pub(crate) mod failure;

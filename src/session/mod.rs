@@ -43,6 +43,9 @@ pub use crate::engine::{AlreadyDriven, GiveUp};
 pub use crate::sys::entropy::Entropy;
 pub use crate::text::Str;
 pub use as_handle::AsHandle;
+#[cfg(feature = "std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
+pub use builder::VariableError;
 pub use builder::{BuildError, Builder, Memory};
 pub use context::ContextBuffer;
 #[cfg(feature = "std")]

@@ -1,6 +1,10 @@
 //! The options of a session, their defaults and their validation.
 
+mod file;
+mod kinds;
 mod list;
+#[cfg(feature = "std")]
+mod text;
 
 use crate::engine::ring::HEADER;
 use crate::engine::{EngineOptions, GiveUp, reserve};
@@ -32,6 +36,9 @@ use crate::{bus::EventNames, text::Str};
 ///     ..Default::default()
 /// };
 /// ```
+/// Options can be read from a file: the struct implements `Deserialize` and `Serialize`. Durations are texts such as
+/// `"10s"`, `"250ms"` or `"1m30s"`, sizes are numbers of bytes or texts such as `"8MiB"`, and what is left out has its
+/// default. `from_env` and `with_env` read them from variables. The [page on options](crate::docs::options) has examples.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// The queue is sent at most this long after its oldest event: the timer runs from the last batch on, or from the
@@ -241,8 +248,8 @@ impl Options {
         }
     }
 
-    /// Validates the options, for request bodies that take `overhead` bytes besides their events.
-    pub(crate) fn check(&self, overhead: usize) -> Result<(), OptionError> {
+    /// Validates each option by itself.
+    fn check_each(&self) -> Result<(), OptionError> {
         let above_zero = [
             ("flush_threshold", self.flush_threshold > 0),
             ("http_timeout", !self.http_timeout.is_zero()),
@@ -293,6 +300,12 @@ impl Options {
                 Problem::UnknownEvent(name.clone()),
             ));
         }
+        Ok(())
+    }
+
+    /// Validates the options, for request bodies that take `overhead` bytes besides their events.
+    pub(crate) fn check(&self, overhead: usize) -> Result<(), OptionError> {
+        self.check_each()?;
         if self.flush_threshold > self.max_queue_size {
             let too_high = Problem::Above(self.max_queue_size, "max_queue_size");
             return Err(OptionError::new("flush_threshold", too_high));

@@ -4,7 +4,9 @@ use crate::text::Text;
 use core::fmt;
 use std::ffi::OsString;
 
-const SWITCH: &str = "TINKER_TELEMETRY";
+pub(crate) const SWITCH: &str = "TINKER_TELEMETRY";
+/// The same by the name that the option's variable would have.
+pub(crate) const ENABLED: &str = "TINKER_TELEMETRY_ENABLED";
 /// What programs of any kind agreed on: <https://consoledonottrack.com>.
 const DO_NOT_TRACK: &str = "DO_NOT_TRACK";
 
@@ -17,7 +19,7 @@ pub(crate) enum Switch {
     On,
     Off,
     /// Off as well: who sets a switch for privacy to a word that is not known wants something switched off.
-    Unknown(Text<40>),
+    Unknown(&'static str, Text<40>),
 }
 
 impl Switch {
@@ -30,14 +32,15 @@ impl Switch {
             let mut words = words.iter();
             words.any(|word| value.eq_ignore_ascii_case(word))
         };
-        if let Some(value) = get(SWITCH) {
+        for name in [SWITCH, ENABLED] {
+            let Some(value) = get(name) else { continue };
             match value.to_str().map(str::trim) {
                 Some("") => {}
                 Some(word) if is_one(ON, word) => return Self::On,
                 Some(word) if is_one(OFF, word) => return Self::Off,
                 _ => {
                     let shown = value.to_string_lossy();
-                    return Self::Unknown(Text::new(shown.trim().escape_debug()));
+                    return Self::Unknown(name, Text::new(shown.trim().escape_debug()));
                 }
             }
         }
@@ -54,9 +57,9 @@ impl fmt::Display for Switch {
         match self {
             Self::On => f.write_str("telemetry is on"),
             Self::Off => f.write_str("telemetry is off"),
-            Self::Unknown(value) => write!(
+            Self::Unknown(name, value) => write!(
                 f,
-                "{SWITCH}=\"{value}\" is not known, so telemetry is off: use 1, true, yes or on; 0, false, no or off"
+                "{name}=\"{value}\" is not known, so telemetry is off: use 1, true, yes or on; 0, false, no or off"
             ),
         }
     }
@@ -91,7 +94,7 @@ mod tests {
             "disabled", "none", "never", "n", "f", "null", "nope", "enabled", "2", "-1", "\"off\"",
         ] {
             let switch = read(Some(word), None);
-            assert!(matches!(switch, Switch::Unknown(_)), "{word}");
+            assert!(matches!(switch, Switch::Unknown(..)), "{word}");
             let shown = switch.to_string();
             let begin = alloc::format!("TINKER_TELEMETRY=\"{}\" is not", word.escape_debug());
             assert!(shown.starts_with(&begin), "{shown}");
@@ -104,13 +107,33 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_name_of_the_option_is_a_second_name_of_the_switch() {
+        let read = |switch: &str, enabled: &str| {
+            Switch::read(|name| match name {
+                SWITCH => Some(switch.into()),
+                ENABLED => Some(enabled.into()),
+                _ => Some("1".into()),
+            })
+        };
+        assert_eq!(read("", "off"), Switch::Off);
+        assert_eq!(read("", "on"), Switch::On);
+        assert_eq!(read("off", "on"), Switch::Off);
+        assert_eq!(read("on", "off"), Switch::On);
+        let unknown = read("", "never").to_string();
+        assert!(
+            unknown.starts_with("TINKER_TELEMETRY_ENABLED=\"never\" is not known"),
+            "{unknown}"
+        );
+    }
+
     #[cfg(unix)]
     #[test]
     fn what_is_not_unicode_switches_telemetry_off() {
         use std::os::unix::ffi::OsStringExt;
         let odd = || OsString::from_vec(b"on\xff".to_vec());
         let switch = Switch::read(|name| (name == SWITCH).then(odd));
-        assert!(matches!(switch, Switch::Unknown(_)));
+        assert!(matches!(switch, Switch::Unknown(..)));
         let switch = Switch::read(|name| (name == DO_NOT_TRACK).then(odd));
         assert_eq!(switch, Switch::Off);
     }

@@ -39,9 +39,13 @@ mod error;
 mod error_types;
 mod fields;
 mod memory;
+#[cfg(feature = "std")]
+mod variables;
 
 pub use error::BuildError;
 pub use memory::Memory;
+#[cfg(feature = "std")]
+pub use variables::VariableError;
 
 use memory::Places;
 
