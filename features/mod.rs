@@ -29,6 +29,8 @@ pub(crate) mod http;
 #[cfg(all(feature = "thread", feature = "ureq"))]
 pub(crate) mod init;
 pub(crate) mod origins;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 #[cfg(feature = "reqwest")]
 pub(crate) mod reqwest;
 #[cfg(feature = "reqwest-middleware")]

@@ -294,8 +294,16 @@ pub(crate) async fn yield_now() {
 
 fn outcome<S: Driven>(session: &S, result: Result<Receipt, SendError>) -> SendOutcome {
     match result {
-        Ok(Receipt { handed_over: false }) => SendOutcome::Delivered,
-        Ok(Receipt { handed_over: true }) => SendOutcome::HandedOver,
+        #[cfg(has_arc)]
+        Ok(Receipt {
+            handed_over,
+            rejected: rejected @ 1..,
+        }) => SendOutcome::Partly {
+            handed_over,
+            rejected,
+        },
+        Ok(receipt) if receipt.handed_over => SendOutcome::HandedOver,
+        Ok(_) => SendOutcome::Delivered,
         Err(SendError { kind, reason }) => match kind {
             SendErrorKind::Retryable(after) => {
                 SendOutcome::Retryable(after.map(|it| it.delay(session.clock().utc())), reason)

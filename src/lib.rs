@@ -113,18 +113,20 @@
 //! | `thread` | the runtime `Thread`: a dedicated thread per session, no executor needed |
 //! | `tokio` | the runtime `Tokio`, both flavours and `LocalSet` |
 //! | `smol` | the runtime `Smol`: its global executor, an `Executor` or a `LocalExecutor` |
-//! | `async-std` | the runtime `AsyncStd`, for programs that still use it: async-std is discontinued |
-//! | `embassy` | the runtime `Embassy`, over `embassy-time`; the program chooses time driver and tick rate |
+//! | `async-std` | the runtime `AsyncStd`: async-std is discontinued |
+//! | `embassy` | the runtime `Embassy`, over `embassy-time` |
 //! | `http` | `HttpTransport`, the trait `HttpClient` for your own clients, `Config` |
 //! | `ureq` | the HTTP client `Ureq`, for any executor or none; with `thread` also `init` |
 //! | `reqwest` | the HTTP client `Reqwest`, over a tokio runtime |
-//! | `surf` | the HTTP client `Surf`, over the program's own `surf::Client` (`https://` needs one of surf's TLS features): unmaintained |
+//! | `surf` | the HTTP client `Surf`, over the program's own `surf::Client`: surf is unmaintained |
+//! | `otlp` | `otlp`, a transport that sends events as log records to an OpenTelemetry collector |
+//! | `gzip` | compression of what `otlp` sends |
 //! | `tracing` | `TelemetryLayer` for `tracing-subscriber`: events, span closings and `log` records become events |
 //! | `anyhow` | capture of `anyhow::Error` |
 //! | `eyre` | capture of `eyre::Report` |
 //! | `reqwest-middleware` | HTTP events for a reqwest client: `HttpEvents` as a middleware |
 //! | `tower` | HTTP events for services, client or server: `HttpEvents` as a layer |
-//! | `client` | `client`, clients of the backend's own API (`ServiceClient`, `SamplingClient`, `TrainingClient`) with built-in telemetry |
+//! | `client` | `client`, clients of the backend's own API with built-in telemetry |
 //! | `signal` | `signal`: stop before a signal ends the program |
 //! | `spool` | `spool`, events on disk until they are sent, for outages and kills |
 //! | `sim` | `sim`, a deterministic simulation of clock, executor, network, server and host, for tests |
@@ -244,6 +246,9 @@ pub use features::client;
 #[cfg(feature = "collector")]
 #[cfg_attr(docsrs, doc(cfg(feature = "collector")))]
 pub use features::collector;
+#[cfg(feature = "otlp")]
+#[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
+pub use features::otlp;
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub use features::signal;

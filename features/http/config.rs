@@ -24,7 +24,7 @@ pub(crate) const DEFAULT_URL: &str = "https://tinker.thinkingmachines.dev/servic
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Headers that the transport or the HTTP client sets, and those that concern a single connection.
-const RESERVED: [&str; 17] = [
+pub(crate) const RESERVED: [&str; 17] = [
     "accept-encoding",
     "connection",
     "content-encoding",
@@ -289,7 +289,7 @@ impl ResolvedConfig {
 }
 
 /// Errors do not show the name: a value may stand in its place.
-fn header_name(name: &str) -> Result<HeaderName, ConfigError> {
+pub(crate) fn header_name(name: &str) -> Result<HeaderName, ConfigError> {
     let error =
         |message: String| ConfigError::new("header name", ConfigProblem::HeaderName, message);
     if name.is_empty() {
@@ -307,7 +307,7 @@ fn header_name(name: &str) -> Result<HeaderName, ConfigError> {
     })
 }
 
-fn header_value(value: &str) -> Result<HeaderValue, (ConfigProblem, String)> {
+pub(crate) fn header_value(value: &str) -> Result<HeaderValue, (ConfigProblem, String)> {
     let value = value.trim_matches([' ', '\t']);
     if value.contains(['\r', '\n', '\0']) {
         return Err((ConfigProblem::LineEnd, "contains CR, LF or NUL".into()));

@@ -53,11 +53,15 @@ pub enum ConfigProblem {
     TooLong,
     /// The API key is a URL: perhaps the two were exchanged.
     Exchanged,
+    /// A list that is not of the form `name=value,name=value`.
+    List,
+    /// A word that is none of those that the setting takes, or that needs a feature of this crate.
+    Word,
 }
 
 impl ConfigError {
     /// The message continues "the setting …".
-    pub(super) fn new(setting: &str, problem: ConfigProblem, message: impl Into<String>) -> Self {
+    pub(crate) fn new(setting: &str, problem: ConfigProblem, message: impl Into<String>) -> Self {
         Self {
             setting: setting.into(),
             problem,

@@ -4,7 +4,7 @@
 mod api;
 mod boxed;
 mod client;
-mod config;
+pub(crate) mod config;
 mod config_error;
 mod config_file;
 mod either;
@@ -12,11 +12,11 @@ pub(crate) mod events;
 pub(crate) mod failure;
 #[cfg(any(feature = "reqwest", feature = "ureq"))]
 pub(crate) mod proxy;
-mod redact;
+pub(crate) mod redact;
 #[cfg(any(feature = "reqwest", feature = "ureq"))]
 pub(crate) mod tls;
-mod transport;
-mod url;
+pub(crate) mod transport;
+pub(crate) mod url;
 
 pub use boxed::BoxHttpClient;
 pub use client::{HttpClient, HttpError, MAX_RESPONSE_BYTES, ResponseBounds};
@@ -27,5 +27,9 @@ pub use config_error::{ConfigError, ConfigProblem};
 pub use events::{HttpCall, HttpEvents, Observed, RetryCount};
 pub use transport::HttpTransport;
 
+#[cfg(any(feature = "client", feature = "otlp"))]
+pub(crate) use transport::printable;
+#[cfg(feature = "otlp")]
+pub(crate) use transport::{after, no_response};
 #[cfg(feature = "client")]
-pub(crate) use {api::Api, failure::Failure, transport::printable};
+pub(crate) use {api::Api, failure::Failure};

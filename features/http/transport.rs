@@ -23,7 +23,7 @@ const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key
 
 /// How long the body of a response may take once its head is there, at most. Only the reason that a refusal gives and
 /// the reuse of the connection depend on it.
-const BODY_TIMEOUT: Duration = Duration::from_millis(500);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Sends batches over HTTP, through any [`HttpClient`].
 ///
@@ -150,7 +150,7 @@ impl ResolvedConfig {
     }
 }
 
-fn no_response(error: &HttpError, secrets: &Secrets) -> SendError {
+pub(crate) fn no_response(error: &HttpError, secrets: &Secrets) -> SendError {
     let reason = printable::<160>(error.message().as_bytes(), secrets);
     if error.has_broken_while_sending() {
         SendError::broke_while_sending(reason)
@@ -188,7 +188,8 @@ fn outcome(response: &Response<Bytes>, secrets: &Secrets) -> Result<Receipt, Sen
     })
 }
 
-fn after(response: &Response<Bytes>, error: SendError) -> SendError {
+/// The error with what the response's `Retry-After` says.
+pub(crate) fn after(response: &Response<Bytes>, error: SendError) -> SendError {
     match retry_after(response.headers()) {
         Some(after) => error.retry_after(after),
         None => error,

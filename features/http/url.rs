@@ -17,17 +17,17 @@ pub(super) const PATH: &str = "/api/v1/telemetry";
 const MAX_BYTES: usize = 2048;
 
 /// A base URL that was read.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// Where events go.
-    pub(super) uri: Uri,
+    pub(crate) uri: Uri,
     /// The same for every spelling of it.
-    pub(super) canonical: Box<str>,
+    pub(crate) canonical: Box<str>,
     /// The host, where it is another machine and the connection is not encrypted.
-    pub(super) cleartext_host: Option<Box<str>>,
+    pub(crate) cleartext_host: Option<Box<str>>,
 }
 
 /// What is wrong with a URL: its kind, and in words that continue "the setting …".
-pub(super) type Fault = (ConfigProblem, String);
+pub(crate) type Fault = (ConfigProblem, String);
 
 type Parsed<T> = Result<T, Fault>;
 
@@ -35,7 +35,13 @@ fn fault<T>(problem: ConfigProblem, message: impl Into<String>) -> Parsed<T> {
     Err((problem, message.into()))
 }
 
+/// Reads the base URL of a backend.
 pub(super) fn parse(base: &str) -> Parsed<Endpoint> {
+    parse_to(base, PATH, &[PATH, "/api/v1"])
+}
+
+/// Reads a base URL to which `suffix` is added. It ends in none of `own`, which people add to it by mistake.
+pub(crate) fn parse_to(base: &str, suffix: &str, own: &[&str]) -> Parsed<Endpoint> {
     if base.is_empty() {
         return fault(ConfigProblem::Empty, "is empty");
     }
@@ -64,10 +70,10 @@ pub(super) fn parse(base: &str) -> Parsed<Endpoint> {
     let host_kind = check_host(host)?;
     let port = port.map(check_port).transpose()?;
     let path = rest.trim_end_matches('/');
-    check_path(path)?;
+    check_path(path, own)?;
 
     let scheme = if is_encrypted { "https" } else { "http" };
-    let uri = format!("{scheme}://{authority}{path}{PATH}");
+    let uri = format!("{scheme}://{authority}{path}{suffix}");
     let Ok(uri) = uri.parse() else {
         return fault(ConfigProblem::Url, "is not an absolute URL");
     };
@@ -102,7 +108,7 @@ fn check_characters(base: &str) -> Parsed<()> {
 }
 
 /// One character as messages show it, whatever it does to a terminal.
-pub(super) fn show(character: char) -> String {
+pub(crate) fn show(character: char) -> String {
     if character.is_ascii_graphic() {
         format!("\"{character}\"")
     } else {
@@ -284,9 +290,9 @@ fn is_number(label: &str) -> bool {
         || hex.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-fn check_path(path: &str) -> Parsed<()> {
+fn check_path(path: &str, own: &[&str]) -> Parsed<()> {
     let lower = path.to_ascii_lowercase();
-    for own in [PATH, "/api/v1"] {
+    for own in own {
         if lower.ends_with(own) {
             let message = format!("ends in {own}, which is added to it: leave that out");
             return fault(ConfigProblem::Path, message);

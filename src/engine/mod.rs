@@ -113,6 +113,12 @@ impl Priority<'_> {
 pub(crate) enum SendOutcome {
     Delivered,
     HandedOver,
+    /// All but these, of which it is not known which they are.
+    #[cfg(has_arc)]
+    Partly {
+        handed_over: bool,
+        rejected: usize,
+    },
     /// Worth another attempt, after the server's `Retry-After` if it sent one.
     Retryable(Option<Duration>, Reason),
     /// Worth another attempt: the connection broke while the request was being sent.
@@ -357,6 +363,11 @@ impl Engine {
                 self.ledger.handed_over += in_flight.extent.events();
                 return self.settle_delivered(&in_flight.extent);
             }
+            #[cfg(has_arc)]
+            SendOutcome::Partly {
+                handed_over,
+                rejected,
+            } => return self.settle_partly(&in_flight.extent, handed_over, rejected),
             SendOutcome::Rejected(reason) => {
                 // Smaller pieces would fare no better.
                 self.halving = None;
@@ -399,6 +410,28 @@ impl Engine {
         self.note_delivered();
         self.release(extent);
         Wakers::All(None)
+    }
+
+    #[cfg(has_arc)]
+    fn settle_partly(
+        &mut self,
+        extent: &BatchExtent,
+        handed_over: bool,
+        rejected: usize,
+    ) -> Wakers {
+        let events = extent.events();
+        let rejected = events.min(rejected as u64);
+        let taken = events - rejected;
+        if handed_over {
+            self.ledger.handed_over += taken;
+        } else {
+            self.ledger.delivered += taken;
+        }
+        self.ledger.dropped.add(DropReason::Rejected, rejected);
+        let reason = Reason::new(format_args!("{rejected} of {events} events were not taken"));
+        let kind = DiagnosticKind::of(DropReason::Rejected);
+        self.notices.add_with_reason(kind, rejected, reason);
+        self.settle_delivered(extent)
     }
 
     fn settle_dropped(

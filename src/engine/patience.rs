@@ -142,7 +142,7 @@ impl Engine {
         now: Instant,
     ) -> Wakers {
         let (retry_after, reason) = match outcome {
-            SendOutcome::Delivered | SendOutcome::HandedOver => {
+            SendOutcome::Delivered | SendOutcome::HandedOver | SendOutcome::Partly { .. } => {
                 in_flight.doubt.has_proof = true;
                 in_flight.phase = Phase::Retry {
                     until: now,

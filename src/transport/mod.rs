@@ -178,20 +178,40 @@ impl<T: Transport> LocalTransport for T {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     pub(crate) handed_over: bool,
+    #[cfg(has_arc)]
+    pub(crate) rejected: usize,
 }
 
 impl Receipt {
     /// The backend has the events.
     #[must_use]
     pub const fn delivered() -> Self {
-        Self { handed_over: false }
+        Self {
+            handed_over: false,
+            #[cfg(has_arc)]
+            rejected: 0,
+        }
     }
 
     /// Another system (a spool, a message broker) has taken over the events, and the backend does not have them yet.
     /// The ledger counts them separately.
     #[must_use]
     pub const fn handed_over() -> Self {
-        Self { handed_over: true }
+        Self {
+            handed_over: true,
+            #[cfg(has_arc)]
+            rejected: 0,
+        }
+    }
+
+    /// Some of the batch's events were not taken, for good, and it is not known which: this many count as dropped, with
+    /// reason `rejected`. At most all of them.
+    #[cfg(has_arc)]
+    #[cfg_attr(docsrs, doc(cfg(feature = "alloc")))]
+    #[must_use]
+    pub const fn rejected(mut self, events: usize) -> Self {
+        self.rejected = events;
+        self
     }
 }
 
