@@ -72,7 +72,8 @@ fn main() {
         event_name: black_box("sampling.done"),
         event_data: black_box(DATA),
     };
-    let mut rows: [Vec<Duration>; 3] = Default::default();
+    let part = handle.with(fields! { request_id: 42, user: "ada", shard: 7 });
+    let mut rows: [Vec<Duration>; 4] = Default::default();
     for _ in 0..ROUNDS {
         let buffer = core::cell::RefCell::new(&mut buffer);
         rows[0].push(time(|| {
@@ -93,8 +94,16 @@ fn main() {
             ));
         }));
         drain(&handle);
+        rows[3].push(time(|| {
+            let data = black_box(DATA);
+            assert!(part.log(
+                black_box("sampling.done"),
+                fields! { tokens: data.tokens, cached: data.cached, model: data.model },
+            ));
+        }));
+        drain(&handle);
     }
-    let [json, structs, fields] = rows.map(median);
+    let [json, structs, fields, context] = rows.map(median);
     println!("events in total: {}", handle.stats().accepted);
     println!(
         "{:<40} {json:>7.0} ns   1.00",
@@ -103,6 +112,7 @@ fn main() {
     for (name, nanos) in [
         ("log(name, struct)", structs),
         ("log(name, fields!)", fields),
+        ("the same with a context of three fields", context),
     ] {
         println!("{name:<40} {nanos:>7.0} ns   {:.2}", nanos / json);
     }

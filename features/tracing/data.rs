@@ -3,9 +3,11 @@
 use super::filter::LOG_TARGET;
 use crate::event::encode::WriteJson;
 use crate::event::exception::chain;
+use crate::event::raw;
 use crate::event::writer::{EventWriter, Failed};
 use crate::time;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use core::error::Error;
 use core::fmt;
 use serde::ser::{Error as _, Serialize, SerializeMap, Serializer};
@@ -13,16 +15,54 @@ use serde_json::{Map, Value};
 use tracing_core::field::{Field, FieldSet, Visit};
 use tracing_core::{Event, span};
 
-/// The maximum number of span names in an event: the innermost ones.
+/// The maximum number of spans in an event: the innermost ones.
 pub(super) const MAX_SPANS: usize = 32;
 
-/// Names of spans, innermost first.
-pub(super) type SpanNames = heapless::Vec<&'static str, MAX_SPANS>;
+/// Spans, innermost first.
+pub(super) type Spans = heapless::Vec<InSpan, MAX_SPANS>;
+
+/// A span that something happened in.
+pub(super) struct InSpan {
+    pub(super) name: &'static str,
+    /// Its name and its fields, as the JSON of an object.
+    pub(super) json: Option<Arc<str>>,
+}
+
+impl Serialize for InSpan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.json {
+            Some(json) => raw::Checked(json).serialize(serializer),
+            None => SpanFields(self.name, &Map::new()).serialize(serializer),
+        }
+    }
+}
+
+/// A span's name and its fields as one object: a field called `name` becomes `name_`.
+pub(super) struct SpanFields<'a>(pub(super) &'static str, pub(super) &'a Map<String, Value>);
+
+impl Serialize for SpanFields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", self.0)?;
+        for (key, value) in self.1 {
+            if key.strip_prefix("name").is_some_and(is_underscores) {
+                map.serialize_entry(&format_args!("{key}_"), value)?;
+            } else {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+fn is_underscores(text: &str) -> bool {
+    text.bytes().all(|byte| byte == b'_')
+}
 
 /// `event_data` of an event.
 pub(super) struct EventData<'a> {
     pub(super) target: &'a str,
-    pub(super) spans: &'a SpanNames,
+    pub(super) spans: &'a Spans,
     pub(super) event: &'a Event<'a>,
     pub(super) is_log: bool,
 }
@@ -39,7 +79,7 @@ impl Serialize for EventData<'_> {
 /// `event_data` of a span that has closed.
 pub(super) struct SpanData<'a> {
     pub(super) target: &'a str,
-    pub(super) spans: &'a SpanNames,
+    pub(super) spans: &'a Spans,
     pub(super) fields: &'a Map<String, Value>,
     pub(super) busy_us: u64,
     pub(super) idle_us: u64,
@@ -61,11 +101,7 @@ impl Serialize for SpanData<'_> {
     }
 }
 
-fn write_origin<M: SerializeMap>(
-    map: &mut M,
-    target: &str,
-    spans: &SpanNames,
-) -> Result<(), M::Error> {
+fn write_origin<M: SerializeMap>(map: &mut M, target: &str, spans: &Spans) -> Result<(), M::Error> {
     map.serialize_entry("target", target)?;
     if !spans.is_empty() {
         map.serialize_entry("spans", &OutermostFirst(spans))?;
@@ -73,7 +109,7 @@ fn write_origin<M: SerializeMap>(
     Ok(())
 }
 
-struct OutermostFirst<'a>(&'a SpanNames);
+struct OutermostFirst<'a>(&'a Spans);
 
 impl Serialize for OutermostFirst<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -97,9 +133,15 @@ impl WriteJson for EventData<'_> {
         out.raw(b"{\"target\":");
         out.text(self.target)?;
         let mut before: &[u8] = b",\"spans\":[";
-        for name in self.spans.iter().rev() {
+        for span in self.spans.iter().rev() {
             out.raw(before);
-            out.text(name)?;
+            if let Some(json) = &span.json {
+                out.raw(json.as_bytes());
+            } else {
+                out.raw(b"{\"name\":");
+                out.text(span.name)?;
+                out.raw(b"}");
+            }
             before = b",";
         }
         out.raw(if self.spans.is_empty() {

@@ -10,10 +10,11 @@ use crate::session::Handle;
 use crate::sys::origin::{self, OwnWork};
 use crate::sys::panics;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use data::{EventData, SpanData, SpanNames, SpanValues, SpanVisitor};
+use data::{EventData, InSpan, SpanData, SpanFields, SpanValues, SpanVisitor, Spans};
 pub use filter::TelemetryFilter;
 use serde_json::{Map, Value};
 use tracing_core::{Event, Level, LevelFilter, Metadata, Subscriber, span};
@@ -43,12 +44,19 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 /// Its name is the one given to the macro (`info!(name: "cache.miss", …)`), else its target. Its data is
 ///
 /// ```json
-/// {"target": "my_app::cache", "spans": ["request", "lookup"], "fields": {"message": "not there", "key": 7}}
+/// {"target": "my_app::cache", "spans": [{"name": "request", "request_id": 42}], "fields": {"message": "not there", "key": 7}}
 /// ```
 ///
 /// with the spans it happened in, outermost first (the innermost 32; omitted if there are none), and its fields with
 /// their types: numbers and booleans as such, errors as text with their sources, values recorded with `?` or `%` as
-/// text. In the steady state, an event allocates nothing. `TRACE` and `DEBUG` become [`Severity::Debug`], the other
+/// text. In the steady state, an event allocates nothing. If the layer's handle has a [context](Handle::with), the data
+/// have it as their member `context`.
+///
+/// A span's fields are encoded once, when it is created or a field is recorded later, which allocates. They travel with
+/// each event in the span if the layer's level and targets select the span itself; a field called `name` becomes
+/// `name_`. The spans of an event take at most a quarter of `max_event_bytes`: the fields of one span are cut to that, as
+/// a handle's context is, and where several take more together the outer ones are without their fields, and the event
+/// counts as [`truncated`](crate::Stats::truncated). `TRACE` and `DEBUG` become [`Severity::Debug`], the other
 /// levels the severity of the same name. An event whose field panics is refused; the panic goes no further.
 ///
 /// With [`span_closings`](Self::span_closings), a span that closes becomes an event with the span's name, whose data
@@ -140,9 +148,9 @@ impl TelemetryLayer {
         self.handle.is_enabled() && !origin::is_own()
     }
 
-    /// Whether a new span will be logged when it closes.
+    /// Whether a new span will be logged when it closes, or has fields that events in it carry.
     fn tracks(&self, metadata: &Metadata<'_>) -> bool {
-        self.has_span_closings
+        (self.has_span_closings || !metadata.fields().is_empty())
             && self.is_listening()
             && self.filter.admits(*metadata.level(), metadata.target())
     }
@@ -171,6 +179,65 @@ impl TelemetryLayer {
             span.has_panicked = true;
         }
     }
+
+    /// Encodes a span's fields for the events in it. Returns whether they were cut.
+    fn encode(&self, name: &'static str, span: &mut TrackedSpan) -> bool {
+        span.json = None;
+        let Some(session) = self.handle.session().filter(|_| !span.fields.is_empty()) else {
+            return false;
+        };
+        let shared = session.shared();
+        let encoded = shared.encode_span(&SpanFields(name, &span.fields));
+        let is_cut = encoded.as_ref().is_none_or(|(_, is_cut)| *is_cut);
+        span.json = encoded.map(|(json, _)| json);
+        is_cut
+    }
+
+    fn report_cut(&self, name: &str) {
+        if let Some(session) = self.handle.session() {
+            let shared = session.shared();
+            shared.report_context(format_args!("the fields of the span {name:?} are cut"));
+        }
+    }
+
+    /// Collects a span and its ancestors. Returns whether fields were left out. Returning the spans would cost more in
+    /// copying than finding them does.
+    fn collect<'a, R: LookupSpan<'a>>(
+        &self,
+        innermost: Option<SpanRef<'a, R>>,
+        spans: &mut Spans,
+    ) -> bool {
+        let session = self.handle.session();
+        let mut room = session.map_or(0, |session| session.shared().max_context_bytes());
+        let mut is_cut = false;
+        let mut next = innermost;
+        while let Some(span) = next {
+            let mut json = None;
+            if !span.metadata().fields().is_empty() {
+                let extensions = span.extensions();
+                let tracked = extensions.get().and_then(|TrackedSpans(all)| {
+                    all.iter().find(|tracked| tracked.layer == self.id)
+                });
+                json = tracked.and_then(|tracked| tracked.json.clone());
+            }
+            if let Some(text) = &json {
+                match room.checked_sub(text.len()) {
+                    Some(rest) => room = rest,
+                    None => {
+                        is_cut = true;
+                        room = 0;
+                        json = None;
+                    }
+                }
+            }
+            let name = span.name();
+            if spans.push(InSpan { name, json }).is_err() {
+                break;
+            }
+            next = span.parent();
+        }
+        is_cut
+    }
 }
 
 impl<S> Layer<S> for TelemetryLayer
@@ -195,8 +262,8 @@ where
         if (!self.is_filtered || is_log) && !self.filter.admits(level, target) {
             return;
         }
-        let mut spans = SpanNames::new();
-        collect_names(context.event_span(event), &mut spans);
+        let mut spans = Spans::new();
+        let is_cut = self.collect(context.event_span(event), &mut spans);
         let data = EventData {
             target,
             spans: &spans,
@@ -218,7 +285,10 @@ where
                 context,
             };
             let (at, encode) = (|| session.utc(), encode::generic_written);
-            let _ = shared.log_with(at, heading, data, Priority::Ordinary, encode);
+            let logged = shared.log_with(at, heading, data, Priority::Ordinary, encode);
+            if is_cut && logged.is_ok() {
+                let _ = shared.with(|engine| engine.note_truncated());
+            }
         }
     }
 
@@ -236,6 +306,9 @@ where
         };
         let mut tracked = TrackedSpan::new(self.id, self.now());
         self.record(&mut tracked, &SpanValues::New(attributes));
+        if self.encode(span.name(), &mut tracked) {
+            self.report_cut(span.name());
+        }
         let mut extensions = span.extensions_mut();
         if let Some(TrackedSpans(all)) = extensions.get_mut() {
             all.push(tracked);
@@ -245,9 +318,6 @@ where
     }
 
     fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
-        if !self.has_span_closings {
-            return;
-        }
         let Some(span) = context.span(id) else {
             return;
         };
@@ -259,10 +329,15 @@ where
         // Outside the extensions' lock: a `Debug` may access the same span.
         let mut more = TrackedSpan::new(self.id, 0);
         self.record(&mut more, &SpanValues::More(values));
+        let mut is_cut = false;
         with_tracked(&span, self.id, |tracked| {
             tracked.fields.append(&mut more.fields);
             tracked.has_panicked |= more.has_panicked;
+            is_cut = self.encode(span.name(), tracked);
         });
+        if is_cut {
+            self.report_cut(span.name());
+        }
     }
 
     fn on_enter(&self, id: &span::Id, context: Context<'_, S>) {
@@ -296,8 +371,8 @@ where
         let Some(tracked) = taken else {
             return;
         };
-        let mut spans = SpanNames::new();
-        collect_names(span.parent(), &mut spans);
+        let mut spans = Spans::new();
+        let is_cut = self.collect(span.parent(), &mut spans);
         let metadata = span.metadata();
         let data = SpanData {
             target: metadata.target(),
@@ -309,7 +384,10 @@ where
         };
         let _own = OwnWork::enter();
         let level = severity(*metadata.level());
-        self.handle.log_automatic(metadata.name(), &data, level);
+        let is_logged = self.handle.log_automatic(metadata.name(), &data, level);
+        if let Some(session) = self.handle.session().filter(|_| is_cut && is_logged) {
+            let _ = session.shared().with(|engine| engine.note_truncated());
+        }
     }
 }
 
@@ -332,16 +410,6 @@ const fn severity(level: Level) -> Severity {
     }
 }
 
-/// Appends the names of a span and its ancestors. Returning them would cost more in copying than finding them does.
-fn collect_names<'a, R: LookupSpan<'a>>(innermost: Option<SpanRef<'a, R>>, names: &mut SpanNames) {
-    let mut next = innermost;
-    while let Some(span) = next
-        && names.push(span.name()).is_ok()
-    {
-        next = span.parent();
-    }
-}
-
 /// The span extension: one entry for each telemetry layer of the subscriber.
 struct TrackedSpans(Vec<TrackedSpan>);
 
@@ -349,6 +417,8 @@ struct TrackedSpans(Vec<TrackedSpan>);
 struct TrackedSpan {
     layer: u64,
     fields: Map<String, Value>,
+    /// Its name and its fields, for the events in it.
+    json: Option<Arc<str>>,
     has_panicked: bool,
     busy_us: u64,
     idle_us: u64,
@@ -363,6 +433,7 @@ impl TrackedSpan {
         Self {
             layer,
             fields: Map::new(),
+            json: None,
             has_panicked: false,
             busy_us: 0,
             idle_us: 0,

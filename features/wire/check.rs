@@ -172,6 +172,7 @@ fn event(raw: &RawValue, place: Place, mode: Mode) -> Result<CheckedEvent<'_>, V
     fields.check_timestamp()?;
     fields.check_own_keys(kind)?;
     fields.check_start(&event)?;
+    fields.check_context(&event)?;
     Ok(event)
 }
 
@@ -334,6 +335,20 @@ impl<'a> Fields<'a> {
         }
         Ok(())
     }
+
+    /// What is true of a whole session is said right behind its start, and so at most once.
+    fn check_context(&self, event: &CheckedEvent<'_>) -> Result<(), Violation> {
+        let is_strict_event =
+            self.mode == Mode::Strict && event.kind == EventKind::GenericEvent && event.index != 1;
+        if is_strict_event && self.text("event_name")? == "session.context" {
+            return Err(self.wrong(
+                "event_session_index",
+                "1 in a session.context",
+                &event.index.to_string(),
+            ));
+        }
+        Ok(())
+    }
 }
 
 fn is_object(raw: &RawValue) -> bool {
@@ -391,6 +406,17 @@ mod tests {
         );
         let twice = body.replace(r#""severity""#, r#""severity":"INFO","severity""#);
         assert_eq!(field(&twice), "events[0].severity");
+    }
+
+    #[test]
+    fn a_sessions_context_has_index_one_except_in_lenient_mode() {
+        let late = batch()
+            .to_string()
+            .replace("app.started", "session.context");
+        assert_eq!(field(&late), "events[0].event_session_index");
+        assert!(check(late.as_bytes(), Mode::Lenient).is_ok());
+        let second = late.replace(r#""event_session_index":7"#, r#""event_session_index":1"#);
+        assert!(check(second.as_bytes(), Mode::Strict).is_ok());
     }
 
     #[test]

@@ -272,8 +272,20 @@ impl Shared {
         context::encode_within(out, fields, &limits, room).map(Some)
     }
 
+    /// Encodes what the events in a span carry, in as many bytes as a context may take. Returns whether it was cut; `None`
+    /// if it cannot be encoded at all.
+    #[cfg(feature = "std")]
+    pub(crate) fn encode_span<D: Serialize>(&self, fields: &D) -> Option<(Arc<str>, bool)> {
+        let (limits, room) = (self.context_limits(), self.max_context_bytes());
+        writer::with(self.max_event_bytes, |out| {
+            let is_cut = context::encode_within(out, fields, &limits, room).ok()?;
+            let json = core::str::from_utf8(out.bytes()).ok()?;
+            Some((json.into(), is_cut))
+        })
+    }
+
     #[cold]
-    fn report_context(&self, what: fmt::Arguments<'_>) {
+    pub(crate) fn report_context(&self, what: fmt::Arguments<'_>) {
         let reason = Reason::new(what);
         let _ = self.update(|engine| ((), engine.note_context(reason)));
     }

@@ -230,6 +230,7 @@ fn limits_and_hooks_leave_the_data_unchanged() {
         tracing::subscriber::with_default(Registry::default().with(layer), || {
             info!(a = 1, b = -2, c = true, d = "text \"quoted\"", e = ?Some(1), f = 1.5);
             info_span!("span \"quoted\"").in_scope(|| info!("nothing else"));
+            info_span!("span", a = "b\n", n = 1.5).in_scope(|| info!("with fields"));
             info!(nothing = tracing::field::Empty);
             info!(a = 1, b = 2, a = 3);
         });
@@ -242,7 +243,7 @@ fn limits_and_hooks_leave_the_data_unchanged() {
             .map(|event| event["event_data"].clone())
             .collect::<Vec<_>>()
     });
-    assert_eq!(sent[0].len(), 4);
+    assert_eq!(sent[0].len(), 5);
     assert!(sent.iter().all(|other| *other == sent[0]), "{sent:?}");
 }
 
@@ -275,7 +276,7 @@ fn a_field_named_twice_is_one_key() {
 }
 
 #[test]
-fn spans_are_named_outermost_first() {
+fn spans_come_outermost_first_with_their_fields() {
     let events = sent(everything, |_, _| {
         info!("none");
         let outer = info_span!("outer", a = 1);
@@ -287,8 +288,79 @@ fn spans_are_named_outermost_first() {
         info!(parent: &outer, "one by hand");
     });
     let spans: Vec<_> = data(&events).iter().map(|data| data.get("spans")).collect();
-    let (one, two) = (json!(["outer"]), json!(["outer", "inner"]));
+    let outer = json!({"name": "outer", "a": 1});
+    let (one, two) = (json!([outer]), json!([outer, {"name": "inner"}]));
     assert_eq!(spans, [None, Some(&one), Some(&two), None, Some(&one)]);
+}
+
+#[test]
+fn a_spans_fields_travel_with_each_event_in_it_as_they_are_then() {
+    let events = sent(everything, |_, _| {
+        let later = tracing::field::Empty;
+        let span = info_span!("request", request_id = 42, user = %"ada", later, name = "n");
+        span.in_scope(|| info!("one"));
+        span.record("later", true);
+        span.record("request_id", 43);
+        span.in_scope(|| {
+            info_span!("lookup", key = ?[1]).in_scope(|| error!("two"));
+        });
+    });
+    let expected = [
+        json!([{"name": "request", "request_id": 42, "user": "ada", "name_": "n"}]),
+        json!([
+            {"name": "request", "request_id": 43, "user": "ada", "later": true, "name_": "n"},
+            {"name": "lookup", "key": "[1]"},
+        ]),
+    ];
+    let spans: Vec<_> = data(&events).iter().map(|data| &data["spans"]).collect();
+    assert_eq!(spans, expected.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_context_of_the_layers_handle_travels_with_its_events() {
+    let layer = |handle: &Handle, _: &Time| {
+        let part = handle.with(tinkex_telemetry::fields! { job: 7 });
+        TelemetryLayer::new(part).span_closings(true)
+    };
+    let events = sent(layer, |_, _| {
+        info_span!("request", id = 1).in_scope(|| info!(context = "own", "one"));
+    });
+    assert_eq!(events[0]["event_data"]["context"], json!({"job": 7}));
+    assert_eq!(events[0]["event_data"]["fields"]["context"], "own");
+    assert_eq!(events[1]["event_name"], "request");
+    assert_eq!(events[1]["event_data"]["context"], json!({"job": 7}));
+}
+
+#[test]
+fn fields_of_spans_that_the_layer_does_not_select_do_not_travel() {
+    let layer = |handle: &Handle, _: &Time| TelemetryLayer::new(handle.clone()).exclude("secret");
+    let events = sent(layer, |_, _| {
+        let outer = tracing::debug_span!("mild", a = 1);
+        let inner = info_span!(target: "secret", parent: &outer, "hidden", b = 2);
+        info!(parent: &inner, "one");
+    });
+    let expected = json!([{"name": "mild"}, {"name": "hidden"}]);
+    assert_eq!(events[0]["event_data"]["spans"], expected);
+}
+
+#[test]
+fn fields_of_spans_cost_no_event_however_large_they_are() {
+    let large = "x".repeat(200_000);
+    let half = "y".repeat(9_000);
+    let events = sent(everything, |handle, _| {
+        let outer = info_span!("outer", id = 1, half);
+        let inner = info_span!(parent: &outer, "inner", half);
+        info!(parent: &inner, "two");
+        assert_eq!(handle.stats().truncated, 1);
+        info_span!("large", large, id = 2).in_scope(|| info!("one"));
+    });
+    let spans = |at: usize| &events[at]["event_data"]["spans"];
+    assert_eq!(spans(0)[0], json!({"name": "outer"}));
+    assert_eq!(spans(0)[1]["half"], half);
+    assert_eq!(spans(1)[0]["id"], 2);
+    let text = spans(1)[0]["large"].as_str().expect("a text");
+    assert!(text.starts_with("xxx") && text.ends_with("… (cut)"));
+    assert!(spans(1).to_string().len() < 17_000);
 }
 
 #[test]
@@ -305,7 +377,7 @@ fn only_the_innermost_of_many_spans_are_named() {
     });
     let spans = events[0]["event_data"]["spans"].as_array().expect("spans");
     assert_eq!(spans.len(), 32);
-    assert!(spans.iter().all(|span| span == "deeper"));
+    assert!(spans.iter().all(|span| *span == json!({"name": "deeper"})));
 }
 
 #[test]
@@ -337,7 +409,7 @@ fn a_closed_span_is_an_event_if_enabled() {
     assert_eq!(names, ["inner", "outer"]);
     let expected = json!({
         "target": "app",
-        "spans": ["outer"],
+        "spans": [{"name": "outer"}],
         "fields": {"n": 3, "text": "x", "error": "bad", "later": 2.5},
         "busy_us": 40_200,
         "idle_us": 3_010,
@@ -526,7 +598,7 @@ fn in_the_steady_state_an_event_allocates_nothing() {
     tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
         let outer = info_span!("outer");
         let _outer = outer.enter();
-        let inner = info_span!("inner");
+        let inner = info_span!("inner", request_id = 42, user = "ada");
         let _inner = inner.enter();
         let work = || {
             for step in 0..50_u64 {
