@@ -86,7 +86,13 @@ fn main() -> io::Result<ExitCode> {
 
 impl Pace {
     /// Calls at this pace, and returns the number of calls.
-    fn run(self, time: Duration, into: &mut Latencies, mut call: impl FnMut()) -> u64 {
+    fn run(
+        self,
+        time: Duration,
+        into: &mut Latencies,
+        firsts: &mut Latencies,
+        mut call: impl FnMut(),
+    ) -> u64 {
         let mut next = Instant::now();
         let end = next + time;
         let mut count = 0;
@@ -98,10 +104,14 @@ impl Pace {
             } else {
                 thread::sleep(next.saturating_duration_since(Instant::now()));
             }
-            for _ in 0..self.calls {
+            for at in 0..self.calls {
                 let start = Instant::now();
                 call();
-                into.push(start.elapsed());
+                let took = start.elapsed();
+                into.push(took);
+                if at == 0 {
+                    firsts.push(took);
+                }
             }
             count += self.calls as u64;
             // What was missed is not made up for.
@@ -118,6 +128,8 @@ impl Pace {
 /// What a row has measured.
 struct Row {
     calls: Latencies,
+    /// The first call of each burst again, by itself: it finds its code and data out of the caches.
+    firsts: Latencies,
     events: u64,
     sleeps: u64,
 }
@@ -126,16 +138,17 @@ impl Row {
     fn new(pace: Pace, time: Duration) -> Self {
         Self {
             calls: Latencies::with_capacity(pace.calls_in(time) + 2 * pace.calls),
+            firsts: Latencies::with_capacity(pace.calls_in(time) / pace.calls + 2),
             events: 0,
             sleeps: 0,
         }
     }
 
     fn turn(&mut self, pace: Pace, time: Duration, mut call: impl FnMut(), drain: impl FnOnce()) {
-        let mut ignored = Latencies::with_capacity(pace.calls_in(LEAD_IN));
-        pace.run(LEAD_IN, &mut ignored, &mut call);
+        let mut ignored = Latencies::with_capacity(2 * pace.calls_in(LEAD_IN));
+        pace.run(LEAD_IN, &mut ignored, &mut Latencies::default(), &mut call);
         let before = cpu::sleeps_of_other_threads();
-        self.events += pace.run(time, &mut self.calls, call);
+        self.events += pace.run(time, &mut self.calls, &mut self.firsts, call);
         self.sleeps += cpu::sleeps_of_other_threads() - before;
         drain();
     }
@@ -165,7 +178,7 @@ fn part(title: &str, pace: Pace, time: Duration) -> io::Result<bool> {
     };
     let log_by_hand = || by_hand.log(event::usual());
     let mut ignored = Latencies::with_capacity(pace.calls_in(WARM_UP));
-    pace.run(WARM_UP, &mut ignored, log);
+    pace.run(WARM_UP, &mut ignored, &mut Latencies::default(), log);
     let mut discard = Discard::new(BATCH);
     let mut rows = [(); 4].map(|()| Row::new(pace, time));
     let [empty, null, hand, ours] = &mut rows;
@@ -188,7 +201,8 @@ fn part(title: &str, pace: Pace, time: Duration) -> io::Result<bool> {
     empty.print("empty: two clock reads");
     let floor = null.print("null sink: encode, throw away");
     let hand = hand.print("by hand, a buffer");
-    let ours = ours.print("log, Thread and Ureq");
+    let logged = ours;
+    let ours = logged.print("log, Thread and Ureq");
     for (name, row, base) in [
         ("by hand / null sink", hand, floor),
         ("log / null sink", ours, floor),
@@ -199,6 +213,16 @@ fn part(title: &str, pace: Pace, time: Duration) -> io::Result<bool> {
             print!("{ratio:>10.2}");
         }
         println!();
+    }
+    if pace.calls > 1 {
+        println!(
+            "the first call of each burst: null sink {}",
+            null.firsts.percentiles()
+        );
+        println!(
+            "                              log       {}",
+            logged.firsts.percentiles()
+        );
     }
     println!("* of the sending thread per 1 000 events, one or more for each request's response");
     check(&session, &mut sink)

@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::fs;
 use std::process;
+use std::thread;
 
 /// The unit of `/proc` on every Linux.
 const TICK: Duration = Duration::from_millis(10);
@@ -20,6 +21,19 @@ pub fn time() -> Duration {
         .filter_map(|field| field.parse::<u32>().ok())
         .sum();
     TICK * ticks
+}
+
+/// The time that the calling thread has run so far; zero where there is no `/proc`.
+#[must_use]
+pub fn time_of_this_thread() -> Duration {
+    // The count is brought up to date when the scheduler is called.
+    thread::yield_now();
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat
+        .split_whitespace()
+        .next()
+        .and_then(|it| it.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
 }
 
 /// How often the threads other than the main one have gone to sleep so far, which is how often something woke them;
