@@ -3,9 +3,11 @@
 //!
 //! `cargo run --example spool --features thread,ureq,collector,spool`
 
+extern crate alloc;
+
+use alloc::collections::BTreeMap;
 use core::error::Error;
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,12 +1,13 @@
 //! The current session: the innermost that a thread has entered, else the global one.
 #![cfg(feature = "std")]
 
+use core::cell::RefCell;
 use core::future::{Future, pending, poll_fn};
+use core::panic::AssertUnwindSafe;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use tinkex_telemetry::capture::Capture;

@@ -9,10 +9,12 @@
     unix
 ))]
 
+extern crate alloc;
+
+use alloc::collections::BTreeMap;
 use core::hash::BuildHasher as _;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};

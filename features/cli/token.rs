@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn only_the_whole_token_is_the_token() {
         let token = Token::new().unwrap();
-        assert!(token.is(&token.as_str().to_owned()));
+        assert!(token.is(token.as_str()));
         assert!(!token.is("") && !token.is(&token.as_str()[1..]));
         assert!(!token.is(Token::new().unwrap().as_str()));
     }
