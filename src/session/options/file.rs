@@ -127,8 +127,10 @@ impl<'de, K: Kind> Visitor<'de> for Seed<K> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<K::Value, E> {
-        let quoted = format_args!("\"{}\"", Text::<60>::new(text.escape_debug()));
-        K::of_text(text.trim()).map_err(|wrong| self.wrong(quoted, &wrong))
+        K::of_text(text.trim()).map_err(|wrong| {
+            let shown = Text::<60>::new(text.escape_debug());
+            self.wrong(format_args!("\"{shown}\""), &wrong)
+        })
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<K::Value, E> {
