@@ -43,7 +43,7 @@ pub enum Protocol {
 ///     .protocol(Protocol::HttpJson)
 ///     .service_name("trainer")
 ///     .resource_attribute("deployment.environment.name", "staging")
-///     .header("authorization", "Bearer …")?;
+///     .header("authorization", "Bearer a-token")?;
 /// # drop(config);
 /// # Ok::<_, tinkex_telemetry::http::ConfigError>(())
 /// ```
