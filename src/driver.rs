@@ -192,8 +192,15 @@ fn prospects<S: Driven>(session: &S) -> Option<(Duration, bool)> {
 
 /// Whether the attempt that has begun has become pointless: its batch was dropped, or this is the child of a fork, and
 /// the connection belongs to the parent.
+#[cfg(feature = "alloc")]
 fn is_abandoned<S: Driven>(session: &S) -> bool {
     !matches!(session.with(|engine| engine.send_deadline()), Ok(Some(_)))
+}
+
+/// Without an allocator nothing forks. A batch that was discarded is found when its deadline is looked at.
+#[cfg(not(feature = "alloc"))]
+fn is_abandoned<S: Driven>(_: &S) -> bool {
+    false
 }
 
 fn settle<S: Driven>(session: &S, id: AttemptId, outcome: SendOutcome) {

@@ -4,9 +4,10 @@ mod data;
 mod filter;
 
 use crate::engine::Priority;
-use crate::event::Severity;
 use crate::event::encode::{self, Heading};
+use crate::event::{Severity, context, writer};
 use crate::session::Handle;
+use crate::session::shared::Shared;
 use crate::sys::origin::{self, OwnWork};
 use crate::sys::panics;
 use alloc::string::String;
@@ -187,7 +188,7 @@ impl TelemetryLayer {
             return false;
         };
         let shared = session.shared();
-        let encoded = shared.encode_span(&SpanFields(name, &span.fields));
+        let encoded = encode_span(shared, &SpanFields(name, &span.fields));
         let is_cut = encoded.as_ref().is_none_or(|(_, is_cut)| *is_cut);
         span.json = encoded.map(|(json, _)| json);
         is_cut
@@ -474,4 +475,15 @@ fn with_tracked<'a, R: LookupSpan<'a>>(
     {
         work(tracked);
     }
+}
+
+/// Encodes what the events in a span carry, in as many bytes as a context may take. Returns whether it was cut; `None`
+/// if it cannot be encoded at all.
+fn encode_span(shared: &Shared, fields: &SpanFields<'_>) -> Option<(Arc<str>, bool)> {
+    let (limits, room) = (shared.context_limits(), shared.max_context_bytes());
+    writer::with(shared.max_event_bytes, |out| {
+        let is_cut = context::encode_within(out, fields, &limits, room).ok()?;
+        let json = core::str::from_utf8(out.bytes()).ok()?;
+        Some((json.into(), is_cut))
+    })
 }

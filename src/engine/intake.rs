@@ -209,7 +209,7 @@ impl Engine {
 
     /// Counts a refused event. Returns whether to wake the driver, to report it.
     fn note_refused(&mut self, refusal: Refusal, reason: Option<Reason>) -> bool {
-        *self.ledger.refused.of(refusal) += 1;
+        self.ledger.refused.add(refusal);
         match (refusal, reason) {
             (Refusal::QueueFull, _) => self.notices.add(DiagnosticKind::QueueFull, 1),
             (Refusal::EventTooLarge, _) => self.notices.add(DiagnosticKind::EventTooLarge, 1),

@@ -18,25 +18,36 @@ impl Ledger {
     }
 }
 
+/// A firmware that refuses four thousand million events for one reason counts no further.
+#[cfg(feature = "std")]
+type Count = u64;
+#[cfg(not(feature = "std"))]
+type Count = u32;
+
 /// Counts of the refusals that reach the engine; the others are counted elsewhere.
 #[derive(Default)]
 pub(super) struct Counted {
-    queue_full: u64,
-    event_too_large: u64,
-    unencodable: u64,
-    session_ended: u64,
-    disabled: u64,
-    below_min_severity: u64,
+    queue_full: Count,
+    event_too_large: Count,
+    unencodable: Count,
+    session_ended: Count,
+    disabled: Count,
+    below_min_severity: Count,
     #[cfg(feature = "std")]
-    scrubbed: u64,
+    scrubbed: Count,
     #[cfg(feature = "std")]
-    scrub_panicked: u64,
+    scrub_panicked: Count,
     #[cfg(feature = "std")]
-    own_work: u64,
+    own_work: Count,
 }
 
 impl Counted {
-    pub(super) fn of(&mut self, refusal: Refusal) -> &mut u64 {
+    pub(super) fn add(&mut self, refusal: Refusal) {
+        let count = self.of(refusal);
+        *count = count.saturating_add(1);
+    }
+
+    fn of(&mut self, refusal: Refusal) -> &mut Count {
         match refusal {
             Refusal::QueueFull => &mut self.queue_full,
             Refusal::EventTooLarge => &mut self.event_too_large,
@@ -53,14 +64,22 @@ impl Counted {
         }
     }
 
+    #[cfg_attr(
+        feature = "std",
+        expect(clippy::useless_conversion, reason = "no conversion where it is wide")
+    )]
+    fn wide(count: Count) -> u64 {
+        u64::from(count)
+    }
+
     pub(super) fn all(&self) -> Refused {
         Refused {
-            queue_full: self.queue_full,
-            event_too_large: self.event_too_large,
-            unencodable: self.unencodable,
-            session_ended: self.session_ended,
-            disabled: self.disabled,
-            below_min_severity: self.below_min_severity,
+            queue_full: Self::wide(self.queue_full),
+            event_too_large: Self::wide(self.event_too_large),
+            unencodable: Self::wide(self.unencodable),
+            session_ended: Self::wide(self.session_ended),
+            disabled: Self::wide(self.disabled),
+            below_min_severity: Self::wide(self.below_min_severity),
             #[cfg(feature = "std")]
             scrubbed: self.scrubbed,
             #[cfg(feature = "std")]

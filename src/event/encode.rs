@@ -100,11 +100,30 @@ fn generic_with(
     heading: Heading<'_>,
     data: impl FnOnce(&mut EventWriter<'_>) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
+    let start = begin_generic(out, heading)?;
+    data(out)?;
+    end_generic(out, at, heading, start)
+}
+
+/// Writes what stands before the data, and returns where those start. Without `std`, flash is scarcer than time.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
+fn begin_generic(out: &mut EventWriter<'_>, heading: Heading<'_>) -> Result<usize, Failed> {
     out.raw(head(heading.severity).as_bytes());
     out.text(heading.name)?;
     out.raw(b",\"event_data\":");
-    let start = out.len();
-    data(out)?;
+    Ok(out.len())
+}
+
+/// Writes what stands after the data, which start at `start`.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
+fn end_generic(
+    out: &mut EventWriter<'_>,
+    at: impl FnOnce() -> Timestamp,
+    heading: Heading<'_>,
+    start: usize,
+) -> Result<(), Failed> {
     if let Some(context) = heading.context {
         context.add_to(out, start)?;
     }

@@ -210,7 +210,7 @@ impl Shared {
     }
 
     /// The limits on a context, which is a member of an event's data.
-    fn context_limits(&self) -> DataLimits {
+    pub(crate) fn context_limits(&self) -> DataLimits {
         DataLimits {
             depth: self.data_limits.depth.saturating_sub(1).max(1),
             ..self.data_limits
@@ -270,18 +270,6 @@ impl Shared {
             return self.scrub_context(scrub, out, fields, &limits, room);
         }
         context::encode_within(out, fields, &limits, room).map(Some)
-    }
-
-    /// Encodes what the events in a span carry, in as many bytes as a context may take. Returns whether it was cut; `None`
-    /// if it cannot be encoded at all.
-    #[cfg(feature = "std")]
-    pub(crate) fn encode_span<D: Serialize>(&self, fields: &D) -> Option<(Arc<str>, bool)> {
-        let (limits, room) = (self.context_limits(), self.max_context_bytes());
-        writer::with(self.max_event_bytes, |out| {
-            let is_cut = context::encode_within(out, fields, &limits, room).ok()?;
-            let json = core::str::from_utf8(out.bytes()).ok()?;
-            Some((json.into(), is_cut))
-        })
     }
 
     #[cold]

@@ -97,9 +97,20 @@ impl Shared {
         let data = Limited::new(data, &self.data_limits, &is_cut);
         let encoded = encode::generic_limited(out, at, heading, &data);
         out.note_truncated(is_cut.get());
+        self.push_encoded(out, encoded, heading.name, priority)
+    }
+
+    #[cfg_attr(not(feature = "std"), inline(never))]
+    fn push_encoded(
+        &self,
+        out: &mut EventWriter<'_>,
+        encoded: Result<(), Failed>,
+        name: &str,
+        priority: Priority<'_>,
+    ) -> Result<(), Refusal> {
         match encoded {
             Ok(()) => self.push_counting_truncation(out, priority),
-            Err(Failed) => self.refuse(out.error(), heading.name),
+            Err(Failed) => self.refuse(out.error(), name),
         }
     }
 

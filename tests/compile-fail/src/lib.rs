@@ -6,8 +6,10 @@
 //! is installed (`ci/compile-fail` sees to that), else with the one that runs the test.
 #![cfg(test)]
 
+extern crate alloc;
+
+use alloc::collections::BTreeMap;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
