@@ -66,7 +66,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     for inner in list(folder)? {
         if inner.is_dir() {
             let segments = list(&inner)?.into_iter();
-            // Not a pipe or a link that somebody put there.
+            // Not a pipe or a link in its place.
             let is_segment = |path: &PathBuf| {
                 path.extension().is_some_and(|end| end == "ndjson")
                     && fs::symlink_metadata(path).is_ok_and(|data| data.is_file())

@@ -1,4 +1,4 @@
-//! Standard output that a slow reader cannot block, and standard error that nobody needs to read.
+//! Standard output that a slow reader cannot block, and standard error that may stay unread.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;

@@ -1,4 +1,4 @@
-//! Why a command ends before its work is done: signals, and output that nobody reads.
+//! Why a command ends before its work is done: signals, and output without a reader.
 
 use std::io;
 

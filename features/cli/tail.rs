@@ -81,7 +81,7 @@ fn follow(remote: &Remote, filter: &Filter, once: bool) -> Outcome {
             let Some(line) = filter.line(&message) else {
                 continue;
             };
-            // Nobody reads any more.
+            // The reader has gone.
             if writeln!(stdout, "{line}")
                 .and_then(|()| stdout.flush())
                 .is_err()

@@ -242,7 +242,7 @@ impl Collector {
         self.state.ledger().clear_script();
     }
 
-    /// Keeps a request's body as if it had been received, and answers nobody. Returns the violation that prevents it.
+    /// Keeps a request's body as if it had been received, without an answer. Returns the violation that prevents it.
     #[cfg(feature = "cli")]
     pub(crate) fn restore(&self, body: &[u8]) -> Result<(), Violation> {
         self.state.restore(body)

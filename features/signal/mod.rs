@@ -16,7 +16,7 @@
 //!
 //! | a signal that the program | then |
 //! |---|---|
-//! | leaves at its default | sessions stop, within their grace; then it ends the process as if it had not been caught, also for whoever waits for its status. A second signal meanwhile does so at once |
+//! | leaves at its default | sessions stop, within their grace; then it ends the process as if it had not been caught, also to a parent that waits for its status. A second signal meanwhile does so at once |
 //! | handles itself | its handler runs as ever, and decides whether the program ends. Sessions stop meanwhile |
 //! | ignores, as below `nohup` or in the background of a shell | it is left ignored |
 //!

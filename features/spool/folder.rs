@@ -145,7 +145,7 @@ impl Folder {
         let _ = self.lock.touch();
     }
 
-    /// Gives the folder back, with what is in it: whoever claims it next need not wait for this process.
+    /// Gives the folder back, with what is in it: the next claimant need not wait for this process.
     pub(super) fn release(&self, disk: &dyn Disk) {
         if let Some((_, salt)) = self
             .path
