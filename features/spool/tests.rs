@@ -97,15 +97,14 @@ impl Transport for Backend {
             }
         }
     }
-
-    fn destination(&self) -> Option<&str> {
-        Some("https://backend:443/")
-    }
 }
 
 fn builder(place: &Place, backend: &Backend) -> SpoolBuilder<Backend, Thread> {
+    // A session's id may be live once per process and destination, and tests run side by side.
+    let destination = place.path().to_string_lossy();
     Spool::builder(place.path().join("spool"))
         .transport(backend.clone())
+        .destination(destination)
         .runtime(Thread)
         .retry_base_delay(Duration::from_millis(2))
         .retry_max_delay(Duration::from_millis(20))
