@@ -3,7 +3,8 @@
 //! `cargo bench -p benches --bench stream` prints nanoseconds per event: of a thread's time, of its CPU time, and of all
 //! threads' time together. A thread's time includes its waits for a core, which driver and sink need as well, its CPU time
 //! does not. The rounds interleave all rows. The driver discards its batches, or sends them over a socket to a process
-//! that responds at once. Where each thread has a session of its own, the threads share no lock, no queue and no driver.
+//! that responds at once. Where each thread has a session of its own, the threads share no lock, no queue and no driver:
+//! no queue with a part for each thread could cost less.
 
 mod nowhere;
 
@@ -25,6 +26,8 @@ const BURSTS: usize = 100;
 const BURST: usize = 100;
 const EVENTS: usize = 10_000;
 const THREADS: [usize; 3] = [1, 2, 8];
+/// Those with a session for each.
+const SEVERAL: [usize; 2] = [2, 8];
 const MOST: usize = 8;
 
 fn main() -> io::Result<()> {
@@ -39,11 +42,11 @@ fn main() -> io::Result<()> {
     let sink = Sink::start(Mode::Responds)?;
     let discards = start(ours::to_nowhere());
     let sends = start(ours::over_ureq(&sink.url).0);
-    let apart = [(); 2].map(|()| start(ours::to_nowhere()));
+    let apart = [(); MOST].map(|()| start(ours::to_nowhere()));
 
     let mut bursts = Vec::new();
     let mut rows: [[Row; 3]; 2] = Default::default();
-    let mut own = Row::default();
+    let mut own: [Row; 2] = Default::default();
     for round in 0..=ROUNDS {
         for _ in 0..BURSTS {
             bursts.push(time(&burst, BURST));
@@ -54,12 +57,14 @@ fn main() -> io::Result<()> {
             discarded[at].round(&vec![&discards; threads]);
             sent[at].round(&vec![&sends; threads]);
         }
-        own.round(&apart.each_ref());
+        for (row, threads) in own.iter_mut().zip(SEVERAL) {
+            row.round(&apart.each_ref()[..threads]);
+        }
         if round == 0 {
             // It only warms up.
             bursts.clear();
             rows = Default::default();
-            own = Row::default();
+            own = Default::default();
         }
     }
     let burst = median(bursts);
@@ -78,7 +83,10 @@ fn main() -> io::Result<()> {
             }
         }
     }
-    own.print("2 threads, a session that discards each", one[0]);
+    for (row, threads) in own.into_iter().zip(SEVERAL) {
+        let title = format!("{threads} threads, a session that discards each");
+        row.print(&title, one[0]);
+    }
     println!("ratio: to a burst, or to one thread");
     apart.iter().for_each(check);
     check(&discards);
