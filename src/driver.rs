@@ -98,6 +98,9 @@ pub(crate) fn drive<T: LocalTransport, S: Driven>(
                     }
                 }
                 Step::Again => {}
+                // Made in `next_step` already.
+                #[cfg(has_arc)]
+                Step::Report => {}
                 Step::Wait(until) => {
                     if until.is_none() {
                         body.trim(IDLE_BODY);
@@ -124,6 +127,12 @@ pub(crate) fn next_step<S: Driven>(session: &S) -> Step {
         let Ok(step) = step else {
             return Step::Done;
         };
+        #[cfg(has_arc)]
+        if step == Step::Report {
+            let at = session.clock().utc();
+            let _ = session.with(|engine| engine.make_report(at));
+            continue;
+        }
         if step != Step::Again {
             return step;
         }

@@ -15,7 +15,7 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events that entered the queue, `SESSION_START` and `SESSION_END` included.
+    /// Events that entered the queue, `SESSION_START`, `SESSION_END` and `reports` included.
     pub accepted: u64,
     /// Events that the backend has confirmed.
     pub delivered: u64,
@@ -28,6 +28,9 @@ pub struct Stats {
     pub refused: Refused,
     /// Accepted events that were truncated: by the limits on their data or, in an exception, to fit `max_event_bytes`.
     pub truncated: u64,
+    /// Loss reports, of which each counts in `accepted` as well; see
+    /// [`Options::loss_report`](crate::Options::loss_report).
+    pub reports: u64,
     /// Events in the queue, those in flight included.
     pub queued: u64,
     /// The memory of the queued events in bytes: for each its JSON plus 12.

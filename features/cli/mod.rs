@@ -9,7 +9,6 @@ mod item;
 mod keep;
 mod kept;
 mod line;
-mod ls;
 mod output;
 mod page;
 mod prelude;
@@ -18,7 +17,6 @@ mod run;
 mod script;
 mod send;
 mod send_body;
-mod send_spool;
 mod serve;
 mod signals;
 mod table;
@@ -55,8 +53,6 @@ pub fn main() -> ExitCode {
         Command::Serve(options) => serve::serve(options),
         Command::Run(options) => run::run(options),
         Command::Tail(options) => tail::tail(&options),
-        Command::Ls(options) => ls::ls(&options),
-        Command::Cat(options) => ls::cat(&options),
         Command::Send(options) => send::send(&options),
         Command::Record(options) => serve::record(options),
         Command::Replay(options) => replay::replay(options),

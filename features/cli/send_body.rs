@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use serde_json::{Value, json, value::RawValue};
 
 use crate::features::collector::{EventKind, Mode, check};
-use crate::features::spool::look::{Found, Lines, Whose};
 use crate::features::wire::json::{self, Object};
 
 use super::item::rfc3339;
+use super::kept;
 use super::prelude::*;
 use super::token;
 
@@ -21,8 +21,8 @@ pub(super) struct Reader {
     /// Of a session that begins here: the next index.
     next: u64,
     started: Option<SystemTime>,
-    /// Lines of a spool's file, and its head.
-    lines: Lines,
+    /// The segment and the head of lines as `serve --keep` writes them.
+    segment: String,
     head: Option<Head>,
 }
 
@@ -53,21 +53,6 @@ impl Head {
         }
     }
 
-    /// Of events in a spool's file.
-    pub(super) fn of(whose: &Whose) -> Self {
-        Self {
-            session: whose.session.clone(),
-            text: whose.fields.clone(),
-        }
-    }
-
-    /// Whether a request with this event alone has the form that servers expect.
-    pub(super) fn fits(&self, event: &str) -> Result<(), String> {
-        let body = self.body(&[event.to_owned()]);
-        let checked = check(body.as_bytes(), Mode::Lenient);
-        checked.map(drop).map_err(|violation| violation.to_string())
-    }
-
     /// The body of a request with these events.
     pub(super) fn body(&self, events: &[String]) -> String {
         let head = self.text.trim_end_matches('}');
@@ -84,7 +69,7 @@ impl Reader {
             is_given: session.is_some(),
             next: 0,
             started: None,
-            lines: Lines::default(),
+            segment: String::new(),
             head: None,
         })
     }
@@ -132,21 +117,34 @@ impl Reader {
         Ok(Read::Events(head, events))
     }
 
-    /// A line of a spool's file.
+    /// A line that `serve --keep` wrote.
     fn kept(&mut self, line: &[u8]) -> Result<Read, String> {
-        match self.lines.parse(line.trim_ascii_end()) {
-            Found::Head(whose) => {
+        match kept::parse(line, &self.segment) {
+            Some(kept::Line::Head {
+                segment,
+                session,
+                head,
+            }) => {
+                self.segment = segment;
+                let session = if self.is_given {
+                    self.session.clone()
+                } else {
+                    session
+                };
                 self.head = Some(match self.is_given {
-                    true => Head::new(&self.session),
-                    false => Head::of(&whose),
+                    true => Head::new(&session),
+                    false => Head {
+                        session,
+                        text: head,
+                    },
                 });
                 Ok(Read::Nothing)
             }
-            Found::Event { json, .. } => match self.head.clone() {
-                Some(head) => self.check(head, Vec::from([json.to_owned()])),
+            Some(kept::Line::Event(event)) => match self.head.clone() {
+                Some(head) => self.check(head, Vec::from([event])),
                 None => Err("comes before the head of its file".into()),
             },
-            Found::Damaged => Err("is damaged, by its checksum".into()),
+            None => Err("is damaged, by its checksum".into()),
         }
     }
 

@@ -13,7 +13,8 @@ use super::super::wire::check::Mode;
 use super::super::wire::checked::EventKind;
 use super::super::wire::violation::Violation;
 use super::notice::Notice;
-use super::record::{EventRecord, RequestRecord, SessionRecord};
+use super::record::{EventRecord, SessionRecord};
+use super::request::RequestRecord;
 use super::script::Reply;
 use super::state::{Batch, Rules};
 

@@ -1,4 +1,4 @@
-//! The records that a collector keeps: the events of each session, with duplicates and gaps, and the requests.
+//! The records that a collector keeps: the events of each session, with duplicates and gaps.
 
 use alloc::{
     borrow::{Cow, ToOwned},
@@ -8,9 +8,8 @@ use alloc::{
     vec::Vec,
 };
 use core::ops::RangeInclusive;
-use std::{collections::HashMap, time::Instant};
+use std::collections::HashMap;
 
-use http::HeaderMap;
 use serde_json::{Value, value::RawValue};
 
 use super::super::wire::calls::{CallEvent, Calls};
@@ -18,8 +17,8 @@ use super::super::wire::calls::{CallEvent, Calls};
 use super::super::wire::check::severity as severity_of;
 use super::super::wire::checked::{Checked, CheckedEvent, EventKind};
 use super::super::wire::json::{self, Object};
+use super::super::wire::losses::{self, Losses};
 use super::super::wire::violation::{Place, Violation};
-use super::script::ReplyKind;
 
 /// A kept event. Cloning it copies no text.
 #[derive(Clone, Debug, PartialEq)]
@@ -219,6 +218,8 @@ pub struct SessionRecord {
     /// It has ended, and not by a fatal exception.
     is_over: bool,
     calls: Calls,
+    /// The latest loss report, and its index.
+    report: Option<(u64, Losses)>,
     run: u32,
     /// Its estimated memory, if that is bounded, and when it was changed last.
     pub(super) cost: usize,
@@ -239,6 +240,8 @@ pub(super) struct OrderRules {
     pub(super) increases: bool,
     /// A call has one start and, after it, one end.
     pub(super) pairs_calls: bool,
+    /// Loss reports agree with the events.
+    pub(super) checks_losses: bool,
 }
 
 impl SessionRecord {
@@ -301,15 +304,7 @@ impl SessionRecord {
 
     /// The missing indices, from 0 to the last one kept: those of lost events.
     pub fn gaps(&self) -> Vec<RangeInclusive<u64>> {
-        let mut expected = 0;
-        let mut gaps = Vec::new();
-        for event in &self.events {
-            if event.index > expected {
-                gaps.push(expected..=event.index - 1);
-            }
-            expected = event.index.saturating_add(1);
-        }
-        gaps
+        gaps_of(self.events.iter())
     }
 
     /// Whether its `SESSION_END` was kept.
@@ -343,6 +338,9 @@ impl SessionRecord {
                 // Known to be in order, or not expected to be.
                 let _ = self.calls.note(call);
             }
+            if let Some(Ok(losses)) = Losses::read(&event.json) {
+                self.report = Some((event.index, losses));
+            }
             self.indices.insert(event.id.clone(), event.index);
         }
         let last = self.events.last().map(|event| event.index);
@@ -355,13 +353,76 @@ impl SessionRecord {
     }
 
     /// Whether the event directly before this index is known, kept or among `new`: a missing one may have been the
-    /// exception that ended the session.
+    /// exception that ended the session. A loss report may come between that and the end.
     fn has_predecessor(&self, new: &[EventRecord], index: u64) -> bool {
-        let Some(before) = index.checked_sub(1) else {
-            return false;
+        match self.before(new, index) {
+            Some(event) if losses::is_report(&event.json) => {
+                self.before(new, event.index).is_some()
+            }
+            event => event.is_some(),
+        }
+    }
+
+    /// The event directly before this index, kept or among `new`.
+    fn before<'a>(&'a self, new: &'a [EventRecord], index: u64) -> Option<&'a EventRecord> {
+        let before = index.checked_sub(1)?;
+        let at = new.binary_search_by_key(&before, |event| event.index);
+        match at {
+            Ok(at) => new.get(at),
+            Err(_) => self.at(before),
+        }
+    }
+
+    /// Checks a loss report against the events, kept or among `new`.
+    fn check_report(
+        &self,
+        new: &[EventRecord],
+        report: &EventRecord,
+        losses: &Losses,
+        place: Place,
+    ) -> Result<(), Violation> {
+        for (indices, is_refused) in losses.runs() {
+            let first_of = |events: &'_ [EventRecord]| {
+                let at = events.partition_point(|event| event.index < *indices.start());
+                let index = events.get(at).map(|event| event.index);
+                index.filter(|index| indices.contains(index))
+            };
+            // An event that was dropped may be here all the same, where a response was lost.
+            let received = first_of(&self.events).or_else(|| first_of(new));
+            let own = Some(report.index).filter(|index| losses.lists(*index));
+            if let Some(index) = own.or(received.filter(|_| is_refused)) {
+                let problem = format!("says that event {index} was never sent, which is here");
+                return Err(place.violation("event_data.lost", problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that what is missing before a `SESSION_END` is told of, if the session has made reports at all.
+    fn check_missing(
+        &self,
+        new: &[EventRecord],
+        end: u64,
+        report: Option<&(u64, Losses)>,
+        has_failed: bool,
+        place: Place,
+    ) -> Result<(), Violation> {
+        let Some((at, losses)) = report else {
+            return Ok(());
         };
-        let is_new = new.binary_search_by_key(&before, |event| event.index);
-        is_new.is_ok() || self.has_index(before)
+        if at.checked_add(1) == Some(end) {
+            let gaps = gaps_of(self.events.iter().chain(new));
+            if losses.leaves_unexplained(&gaps) {
+                let problem = format!(
+                    "is {end}, and the loss report before it does not tell of all that is missing"
+                );
+                return Err(place.violation("event_session_index", problem));
+            }
+        } else if !has_failed && self.before(new, end).is_some() {
+            let problem = "is the end of a session with losses, without a report of them before it";
+            return Err(place.violation("event", problem));
+        }
+        Ok(())
     }
 
     /// Returns the new ones of `events`, which are increasing in index and distinct in id.
@@ -374,6 +435,7 @@ impl SessionRecord {
         let (mut has_ended, mut is_over) = (self.has_ended, self.is_over);
         let mut has_failed = self.has_failed;
         let mut calls = Calls::default();
+        let mut report = None;
         for (at, event) in events.iter().enumerate() {
             let place = Place::Event(at);
             if self.check_duplicate(event, place)? {
@@ -394,6 +456,18 @@ impl SessionRecord {
                 return Err(place.violation("event_data.metadata.call", problem));
             }
             let is_end = event.kind == EventKind::SessionEnd;
+            if rules.checks_losses {
+                if let Some(losses) = Losses::read(&event.json) {
+                    let losses =
+                        losses.map_err(|problem| place.violation("event_data", problem))?;
+                    self.check_report(&new, event, &losses, place)?;
+                    report = Some((event.index, losses));
+                }
+                if is_end {
+                    let report = report.as_ref().or(self.report.as_ref());
+                    self.check_missing(&new, event.index, report, has_failed, place)?;
+                }
+            }
             has_failed |= event.is_failure();
             is_over |= is_end && !has_failed && self.has_predecessor(&new, event.index);
             has_ended |= is_end;
@@ -458,6 +532,19 @@ impl SessionRecord {
     }
 }
 
+/// The missing indices, from 0 to the last of these events, which increase in index.
+fn gaps_of<'a>(events: impl Iterator<Item = &'a EventRecord>) -> Vec<RangeInclusive<u64>> {
+    let mut expected = 0;
+    let mut gaps = Vec::new();
+    for event in events {
+        if event.index > expected {
+            gaps.push(expected..=event.index - 1);
+        }
+        expected = event.index.saturating_add(1);
+    }
+    gaps
+}
+
 fn check_start(event: &EventRecord, place: Place) -> Result<(), Violation> {
     match event.kind {
         EventKind::SessionStart => Ok(()),
@@ -465,85 +552,5 @@ fn check_start(event: &EventRecord, place: Place) -> Result<(), Violation> {
             let problem = format!("is {other} before the session's SESSION_START");
             Err(place.violation("event", problem))
         }
-    }
-}
-
-/// One request to the telemetry endpoint.
-#[derive(Clone, Debug)]
-pub struct RequestRecord {
-    pub(super) arrived: Instant,
-    pub(super) headers: HeaderMap,
-    pub(super) session: Option<String>,
-    /// The id and index of each event; empty unless the body passed the check.
-    pub(super) events: Vec<(Arc<str>, u64)>,
-    pub(super) response: ReplyKind,
-    pub(super) is_kept: bool,
-    pub(super) violation: Option<Violation>,
-}
-
-impl RequestRecord {
-    /// Its estimated memory, in bytes. The events' ids are shared with the session, unless that is forgotten.
-    pub(super) fn cost(&self) -> usize {
-        let headers = self.headers.iter();
-        let headers: usize = headers
-            .map(|(name, value)| 128 + name.as_str().len() + value.len())
-            .sum();
-        let events: usize = self.events.iter().map(|(id, _)| 48 + id.len()).sum();
-        512 + headers + events + self.session.as_ref().map_or(0, String::len)
-    }
-
-    /// When its headers were read.
-    pub fn arrived(&self) -> Instant {
-        self.arrived
-    }
-
-    /// Its headers. The API key is marked sensitive, so `Debug` does not print it.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    /// Its `x-idempotency-key`, if it has one that is text.
-    pub fn idempotency_key(&self) -> Option<&str> {
-        self.headers.get("x-idempotency-key")?.to_str().ok()
-    }
-
-    /// The session that it names, if the body could be read that far.
-    pub fn session(&self) -> Option<&str> {
-        self.session.as_deref()
-    }
-
-    /// The ids of its events, in order; none unless the body passed the check.
-    pub fn event_ids(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.events.iter().map(|(id, _)| &**id)
-    }
-
-    /// The number of its events; 0 unless the body passed the check.
-    pub fn event_count(&self) -> usize {
-        self.events.len()
-    }
-
-    /// The index of its first event.
-    pub fn first_index(&self) -> Option<u64> {
-        self.events.first().map(|(_, index)| *index)
-    }
-
-    /// The index of its last event.
-    pub fn last_index(&self) -> Option<u64> {
-        self.events.last().map(|(_, index)| *index)
-    }
-
-    /// The kind of response it received.
-    pub fn reply(&self) -> ReplyKind {
-        self.response
-    }
-
-    /// Whether its events were kept.
-    pub fn is_kept(&self) -> bool {
-        self.is_kept
-    }
-
-    /// Its violation of the wire format, if any.
-    pub fn violation(&self) -> Option<&Violation> {
-        self.violation.as_ref()
     }
 }

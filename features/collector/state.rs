@@ -24,7 +24,8 @@ use super::backend::Backend;
 use super::bodies::Bodies;
 use super::ledger::{Kept, Ledger};
 use super::notice::Notice;
-use super::record::{EventRecord, OrderRules, RequestRecord, Sender};
+use super::record::{EventRecord, OrderRules, Sender};
+use super::request::RequestRecord;
 use super::script::{Reply, ReplyKind};
 
 pub(super) type OnEvent = Box<dyn FnMut(&str, &EventRecord) + Send>;
@@ -102,6 +103,7 @@ impl Rules {
             ends_once: is_strict,
             increases: is_strict && !self.late_events,
             pairs_calls: is_strict && !self.late_events,
+            checks_losses: is_strict && !self.late_events && !may_lack_start,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Fault;
 use super::env::{Env, Life, SimReporter};
+use super::losses::LossLog;
 use super::op::Op;
 use super::settling::settling_bound;
 use crate::event::Severity;
@@ -287,7 +288,11 @@ impl AppSession {
         let after = self.handle.stats();
         assert!(after.session_ended);
         let end = u64::from(!before.session_ended && self.is_enabled);
-        assert_eq!(after.accepted, before.accepted + end, "{after:?}");
+        let logged = |stats: &Stats| stats.accepted - stats.reports;
+        assert_eq!(logged(&after), logged(&before) + end, "{after:?}");
+        if end == 1 {
+            self.assert_reported(&after);
+        }
         assert!(!self.handle.log("late", ()));
         if end == 1
             && let Some(index) = self.index_of_the_end()
@@ -321,6 +326,40 @@ impl AppSession {
             "a stop gives up early"
         );
         drain
+    }
+
+    /// A report that the client knows to be at the server right before the end tells of exactly what is lost.
+    fn assert_reported(&self, stats: &Stats) {
+        let state = self.env.0.world.state();
+        let id = self.handle.session_id().unwrap_or_default();
+        let Some(record) = state.server.sessions.get(id) else {
+            return;
+        };
+        let report = state.server.losses.get(id).and_then(LossLog::latest);
+        let Some((index, losses)) = report else {
+            return;
+        };
+        let are_confirmed = record.stored(*index..=index + 1).filter(|it| *it).count() == 2;
+        if record.ended_at() != Some(index + 1) || !are_confirmed {
+            return;
+        }
+        let (refused, dropped) = (&stats.refused, &stats.dropped);
+        for (reason, count) in [
+            ("queue_full", refused.queue_full),
+            ("event_too_large", refused.event_too_large),
+            ("unencodable", refused.unencodable),
+            ("retries_exhausted", dropped.retries_exhausted),
+            ("rejected", dropped.rejected),
+            ("too_large", dropped.too_large),
+        ] {
+            assert_eq!(
+                losses.count(reason),
+                count,
+                "{reason}: {losses:?} {stats:?}"
+            );
+        }
+        sometimes!(losses.is_complete(), "a report lists all losses");
+        sometimes!(!losses.is_complete(), "a report counts what it cannot list");
     }
 
     /// The index of `SESSION_END`, if the server has it.

@@ -1,5 +1,6 @@
 //! The environment of a scenario: its sessions, time, server and host.
 
+use super::losses::LossLog;
 use super::net::SimHttp;
 use super::reply::Reply;
 use super::rng::Rng;
@@ -187,6 +188,8 @@ impl Env {
             .server
             .retry_caps
             .insert(id.clone(), cap);
+        let log = LossLog::new(options.loss_report);
+        self.0.world.state().server.losses.insert(id.clone(), log);
         self.0.sessions.borrow_mut().push(OpenedSession {
             handle: reporter.handle(),
             id,

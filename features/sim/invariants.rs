@@ -3,6 +3,7 @@
 use super::env::{Inner, Life, OpenedSession};
 use crate::clock::Clock;
 use crate::engine::END_BYTES;
+use crate::engine::loss_report::REPORT_BYTES;
 use crate::stats::Stats;
 use crate::time::{Instant, Timestamp};
 use alloc::boxed::Box;
@@ -33,6 +34,8 @@ impl Invariants {
     /// * only `SESSION_START` has index 0; it and `SESSION_END` occur at most once;
     /// * no queue exceeds its bounds;
     /// * no idempotency key has two bodies;
+    /// * a loss report says of no event that it is lost if the server has it, unless its confirmation was lost; what is
+    ///   missing before a `SESSION_END` is told of;
     /// * once faults are healed, every session settles within the bound that its options imply.
     #[must_use]
     pub const fn all() -> Self {
@@ -190,13 +193,13 @@ fn ledger_violation(session: &OpenedSession, stats: &Stats) -> Option<&'static s
     if confirmed - stats.delivered > stats.dropped.shutdown && stats.driver_alive {
         return Some("more events were confirmed than are counted as delivered");
     }
-    // Errors have a reserve, and one fatal exception and the session's end a place each.
-    let max_queued = options.max_queue_size + options.reserved(options.max_queue_size) + 2;
+    // Errors have a reserve, and one fatal exception, the session's end and two loss reports a place each.
+    let max_queued = options.max_queue_size + options.reserved(options.max_queue_size) + 4;
     if stats.queued > max_queued as u64 {
         return Some("the queue exceeds its limit of events");
     }
     let max_bytes = options.max_queue_bytes + options.reserved_bytes();
-    if stats.queued_bytes > max_bytes + END_BYTES {
+    if stats.queued_bytes > max_bytes + END_BYTES + REPORT_BYTES {
         return Some("the queue exceeds its limit of bytes");
     }
     if stats.driver_alive && session.life == Life::RuntimeGone {

@@ -147,6 +147,7 @@ impl HttpClient for SimHttp {
         let key = parts.headers.get("x-idempotency-key");
         let key = key.and_then(|key| key.to_str().ok()).unwrap_or_default();
         let plan = self.plan();
+        self.0.state().server.begin(&body);
         self.delay(plan.request_delay).await;
         match plan.fault {
             Some(Fault::Refused) => return Err(HttpError::new("connection refused")),

@@ -4,6 +4,7 @@ mod calls;
 mod consent;
 mod ends;
 mod looks;
+mod losses;
 mod outages;
 mod queue;
 mod refusals;
@@ -25,6 +26,12 @@ use core::time::Duration;
 const HOURS: Duration = Duration::from_secs(10 * 3_600);
 
 pub(super) async fn check(env: &Env, options: &Options) {
+    losses::check(env, options).await;
+    // The other promises count each event and each request.
+    let options = &Options {
+        loss_report: false,
+        ..options.clone()
+    };
     let open = || AppSession::open(env, options);
 
     // A fatal error right after the start does not wait for a timer.

@@ -1,15 +1,19 @@
 //! The simulated server: what it stores, and what is wrong with the requests that it receives.
 
 use super::hash::{hash, mix};
+use super::losses::LossLog;
 use super::reply::Reply;
 use super::scan::{ScannedEvent, check_strictly, scan, session_id};
+use crate::engine::END_BYTES;
 use crate::time::Instant;
 use crate::wire::calls::{CallEvent, Calls};
+use crate::wire::losses::Losses;
 use crate::wire::{self, Mode};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 /// An event that the server has.
@@ -17,6 +21,8 @@ use core::time::Duration;
 struct StoredEvent {
     id: u64,
     is_failure: bool,
+    /// It is a loss report.
+    is_report: bool,
     /// The client has received a 2xx for it.
     is_confirmed: bool,
 }
@@ -68,6 +74,8 @@ pub(super) struct Server {
     large_requests: u64,
     /// `retry_max_delay` of each session.
     pub(super) retry_caps: BTreeMap<String, Duration>,
+    /// What is known of each session's losses.
+    pub(super) losses: BTreeMap<String, LossLog>,
     /// Events that the scenario has declared invalid, by session and index.
     pub(super) invalid: BTreeSet<(String, u64)>,
 }
@@ -150,6 +158,22 @@ impl Server {
         })
     }
 
+    /// Records that the client begins to send a request, which may not arrive.
+    pub(super) fn begin(&mut self, body: &[u8]) {
+        const END: &[u8] = br#","event":"SESSION_END","#;
+        let tail = body.len().saturating_sub(END_BYTES + 64);
+        let has_end = body
+            .get(tail..)
+            .is_some_and(|tail| memchr::memmem::find(tail, END).is_some());
+        if has_end
+            && let Some(session) = session_id(body)
+            && let Some(first) = scan(body).first()
+        {
+            let losses = self.losses.entry(session.to_string()).or_default();
+            losses.begin_end(first.index);
+        }
+    }
+
     /// Records that the client finds the connection broken while it sends: after its last attempt it sends pieces.
     pub(super) fn break_while_sending(&mut self, request: &Inspected) {
         if let Some(record) = self.sessions.get_mut(&request.session) {
@@ -191,11 +215,16 @@ impl Server {
         let has_marks = memchr::memmem::find(body, MARK).is_some();
         let checked = has_marks.then(|| wire::check(body, Mode::Strict).ok());
         let mut texts = checked.flatten().into_iter().flat_map(|body| body.events);
+        let losses = self.losses.entry(request.session.clone()).or_default();
         for event in &request.events {
             let text = texts.next();
             let stored = record.store(*event, is_replay).and_then(|is_new| {
                 let text = text.filter(|_| is_new);
-                text.map_or(Ok(()), |event| record.read(event.json()))
+                text.map_or(Ok(()), |text| record.read(text.json(), losses))?;
+                match event.kind {
+                    b'E' if is_new => losses.check_end(event.index, record),
+                    _ => Ok(()),
+                }
             });
             if let Err(violation) = stored {
                 let session = &request.session;
@@ -225,7 +254,13 @@ impl Server {
         if let Some(record) = self.sessions.get_mut(&request.session) {
             match status {
                 // Its pieces are new batches.
-                400 | 413 | 422 => record.last = None,
+                400 | 413 | 422 => {
+                    record.last = None;
+                    if request.events.iter().any(|event| event.kind == b'E') {
+                        let losses = self.losses.entry(request.session.clone()).or_default();
+                        losses.refuse_end();
+                    }
+                }
                 408 | 425 | 429 | 503 => {}
                 500.. => record.fail(request),
                 _ => record.rejected_to = Some(request.last_index()),
@@ -253,9 +288,51 @@ impl Record {
         }
     }
 
-    /// Reads a new event that this crate has made.
-    fn read(&mut self, json: &str) -> Result<(), &'static str> {
+    /// Reads a new event that this crate has made, the latest.
+    fn read(&mut self, json: &str, losses: &mut LossLog) -> Result<(), &'static str> {
+        if let Some(report) = Losses::read(json) {
+            let index = self.next_index().saturating_sub(1);
+            losses.note(index, report, self)?;
+            if let Some(Some(stored)) = self.events.last_mut() {
+                stored.is_report = true;
+            }
+        }
         CallEvent::read(json).map_or(Ok(()), |call| self.calls.note(call))
+    }
+
+    /// Of each event that the server has of these, whether it is confirmed.
+    pub(super) fn stored(&self, indices: RangeInclusive<u64>) -> impl Iterator<Item = bool> {
+        let (first, last) = (*indices.start() as usize, *indices.end() as usize);
+        let events = self.events.iter().take(last.saturating_add(1)).skip(first);
+        events.flatten().map(|event| event.is_confirmed)
+    }
+
+    /// The missing indices up to this one.
+    pub(super) fn gaps_before(&self, index: u64) -> Vec<RangeInclusive<u64>> {
+        let mut gaps: Vec<RangeInclusive<u64>> = Vec::new();
+        for (at, event) in (0..index).zip(&self.events) {
+            match gaps.last_mut() {
+                _ if event.is_some() => {}
+                Some(gap) if *gap.end() + 1 == at => *gap = *gap.start()..=at,
+                _ => gaps.push(at..=at),
+            }
+        }
+        gaps
+    }
+
+    /// Whether the event before this index is a failure, or missing and may have been one. A loss report does not count.
+    pub(super) fn may_have_failed_before(&self, index: u64) -> bool {
+        let before = self.events.iter().take(index as usize).rev();
+        let event = before.flat_map(|event| match event {
+            Some(event) if event.is_report => None,
+            event => Some(event),
+        });
+        let mut event = event.take(1);
+        match event.next() {
+            Some(Some(event)) => event.is_failure,
+            Some(None) => true,
+            None => false,
+        }
     }
 
     /// Returns whether the event is new.
@@ -294,13 +371,15 @@ impl Record {
         // A gap may have been the exception.
         self.is_over = event.kind == b'E'
             && index == self.events.len()
-            && matches!(self.events.last(), Some(Some(last)) if !last.is_failure);
+            && index > 0
+            && !self.may_have_failed_before(index as u64);
         if index > self.events.len() {
             self.events.resize(index, None);
         }
         self.events.push(Some(StoredEvent {
             id: event.id,
             is_failure: event.is_failure,
+            is_report: false,
             is_confirmed: false,
         }));
         self.distinct += 1;

@@ -48,6 +48,7 @@ impl Workload {
             options.give_up = GiveUp::WhenFull;
             options.max_retries = Options::default().max_retries;
         }
+        options.loss_report = Rng::stream(seed, 22).below(8) > 0;
         let count = 1 + pick(&[4, 15, 60]);
         let mut ops: Vec<_> = (0..count).map(|_| Op::draw(&mut rng)).collect();
         // Likewise for what a session takes.

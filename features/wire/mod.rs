@@ -15,6 +15,7 @@ pub(crate) mod check;
 pub(crate) mod checked;
 pub(crate) mod form;
 pub(crate) mod json;
+pub(crate) mod losses;
 #[cfg(all(test, feature = "collector"))]
 mod properties;
 pub(crate) mod violation;

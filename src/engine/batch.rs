@@ -18,15 +18,21 @@ pub(super) struct BatchExtent {
     pub(super) json_bytes: usize,
     /// Whether `SESSION_END` is its last event.
     pub(super) with_end: bool,
+    /// Whether a loss report is its first event. Then it has no records.
+    #[cfg(has_arc)]
+    pub(super) with_report: bool,
 }
 
 impl BatchExtent {
     pub(super) const fn events(&self) -> u64 {
-        self.records as u64 + self.with_end as u64
+        let events = self.records as u64 + self.with_end as u64;
+        #[cfg(has_arc)]
+        let events = events + self.with_report as u64;
+        events
     }
 
     /// `json_bytes` with one more event.
-    const fn with_event(&self, len: usize) -> usize {
+    pub(super) const fn with_event(&self, len: usize) -> usize {
         let comma = if self.events() > 0 { 1 } else { 0 };
         self.json_bytes + comma + len
     }
@@ -68,6 +74,13 @@ impl InFlight {
         matches!(self.phase, Phase::Sending { id, .. } if id == attempt)
     }
 
+    /// The loss report, if the attempt sends it.
+    #[cfg(has_arc)]
+    fn report<'a>(&self, json: &'a [u8]) -> &'a [u8] {
+        let is_sent = self.extent.with_report && self.doubt.probe_at().is_none();
+        if is_sent { json } else { &[] }
+    }
+
     /// What the attempt sends: from where in the ring, how many records, and whether `SESSION_END` as well.
     fn sends(&self) -> (usize, usize, bool) {
         #[cfg(has_arc)]
@@ -100,6 +113,8 @@ impl Attempt {
             records: 0,
             ring_at: 0,
             left: 0,
+            #[cfg(has_arc)]
+            report_at: 0,
             end_at: 0,
         }
     }
@@ -115,6 +130,9 @@ pub(crate) struct Cursor {
     ring_at: usize,
     /// Bytes left of the current record.
     left: usize,
+    /// The offset in the loss report.
+    #[cfg(has_arc)]
+    report_at: usize,
     /// The offset in `SESSION_END`, its comma included.
     end_at: usize,
 }
@@ -126,11 +144,20 @@ impl Engine {
 
     /// Continues forming the next batch, and begins its first attempt once it is complete.
     pub(super) fn form(&mut self, now: Instant) -> Step {
+        #[cfg(has_arc)]
+        if let Some(step) = self.form_report(now) {
+            return step;
+        }
         let cap = self.batch_cap();
         let before_end = self.records_before_end();
+        #[cfg(has_arc)]
+        let before_report = self.records_before_report();
+        #[cfg(not(has_arc))]
+        let before_report = None;
         let mut extent = self.forming;
         for _ in 0..Self::FORM_STEP {
-            let event = if extent.events() >= cap || extent.with_end {
+            let is_last = extent.with_end || before_report == Some(extent.records as u64);
+            let event = if extent.events() >= cap || is_last {
                 None
             } else if before_end == Some(extent.records as u64) {
                 Some(self.end_json().len())
@@ -164,7 +191,7 @@ impl Engine {
         Step::Wait(earliest([self.stop_deadline(), self.notices.due()]))
     }
 
-    fn send_formed(&mut self, extent: BatchExtent, now: Instant) -> Step {
+    pub(super) fn send_formed(&mut self, extent: BatchExtent, now: Instant) -> Step {
         self.forming = BatchExtent::default();
         #[cfg(has_arc)]
         {
@@ -187,9 +214,9 @@ impl Engine {
     }
 
     /// The maximum number of events in the next batch.
-    fn batch_cap(&self) -> u64 {
+    pub(super) fn batch_cap(&self) -> u64 {
         match self.halving {
-            Some(halving) => halving.cap(self.ledger.settled()),
+            Some(halving) => halving.cap(self.settled().0),
             None => self.options.max_batch_size as u64,
         }
     }
@@ -197,7 +224,7 @@ impl Engine {
     /// The number of records in the queue before `SESSION_END`, if it is queued.
     pub(super) fn records_before_end(&self) -> Option<u64> {
         match &self.end {
-            End::Queued { position, .. } => Some(position - self.ledger.settled()),
+            End::Queued { position, .. } => Some(position - self.settled().0),
             End::Open | End::Settled => None,
         }
     }
@@ -218,6 +245,9 @@ impl Engine {
         let attempt = Attempt {
             id,
             key: in_flight.key,
+            #[cfg(has_arc)]
+            first_index: self.first_index(&in_flight.extent),
+            #[cfg(not(has_arc))]
             first_index: match self.ring.record(0) {
                 Some(record) if in_flight.extent.records > 0 => record.tag,
                 _ => self.end.index(),
@@ -228,8 +258,26 @@ impl Engine {
             broke_while_sending: in_flight.breaks > 0
                 || self.halving.is_some_and(|halving| halving.broke()),
         };
+        #[cfg(has_arc)]
+        if attempt.attempt > 0 {
+            self.report.note_retry();
+        }
         self.in_flight = Some(in_flight);
         Step::Send(attempt)
+    }
+
+    /// The index of the first event of a batch.
+    #[cfg(has_arc)]
+    pub(super) fn first_index(&self, extent: &BatchExtent) -> u64 {
+        if extent.with_report
+            && let Some(index) = self.report_index()
+        {
+            return index;
+        }
+        match self.ring.record(0) {
+            Some(record) if extent.records > 0 => record.tag,
+            _ => self.end.index(),
+        }
     }
 
     /// When the current attempt must end: at its timeout, or at the deadline of a stop, which may begin meanwhile.
@@ -257,15 +305,28 @@ impl Engine {
         if at.records == 0 {
             at.ring_at = ring_at;
         }
+        #[cfg(has_arc)]
+        let report = in_flight.report(self.report.json());
+        #[cfg(not(has_arc))]
+        let report: &[u8] = &[];
         let mut written = 0;
         while written < out.len() {
             let out = &mut out[written..];
+            #[cfg(has_arc)]
+            if let Some(left) = report.get(at.report_at..).filter(|left| !left.is_empty()) {
+                let len = left.len().min(out.len());
+                out[..len].copy_from_slice(&left[..len]);
+                at.report_at += len;
+                written += len;
+                continue;
+            }
+            let is_first = at.records == 0 && report.is_empty();
             let step = if at.left > 0 {
                 self.copy_record(at, out)
             } else if at.records < records {
                 self.begin_record(at, out)
             } else if with_end {
-                self.copy_end(at, out)
+                self.copy_end(at, is_first, out)
             } else {
                 0
             };
@@ -296,13 +357,13 @@ impl Engine {
         comma + self.copy_record(at, &mut out[comma..])
     }
 
-    fn copy_end(&self, at: &mut Cursor, out: &mut [u8]) -> usize {
+    fn copy_end(&self, at: &mut Cursor, is_first: bool, out: &mut [u8]) -> usize {
         let json = self.end_json();
-        if at.end_at == 0 && at.records > 0 {
+        if at.end_at == 0 && !is_first {
             at.end_at = 1;
             return comma(true, out);
         }
-        let from = at.end_at - usize::from(at.records > 0);
+        let from = at.end_at - usize::from(!is_first);
         let len = (json.len() - from).min(out.len());
         out[..len].copy_from_slice(&json[from..from + len]);
         at.end_at += len;

@@ -12,6 +12,8 @@ impl Engine {
     /// Drops everything that is queued, an attempt under way included. Returns how many events these were.
     pub(crate) fn discard(&mut self) -> (u64, Wakers) {
         let discarded = self.queued();
+        #[cfg(has_arc)]
+        self.note_discarded();
         self.ledger.dropped.add(DropReason::Discarded, discarded);
         self.empty_queue();
         self.bytes_since_flush = 0;
@@ -23,6 +25,8 @@ impl Engine {
     pub(super) fn empty_queue(&mut self) {
         self.ring.clear();
         self.settle_end();
+        #[cfg(has_arc)]
+        self.report.drop_all();
         self.in_flight = None;
         self.forming = BatchExtent::default();
         self.halving = None;

@@ -111,6 +111,12 @@ impl Halving {
         self.broke
     }
 
+    /// `SESSION_END`, the event at this position, is sent by itself.
+    #[cfg(has_arc)]
+    pub(super) fn leave_end(&mut self, position: u64) {
+        self.end = self.end.min(position);
+    }
+
     /// Whether the server has failed on these events again and again.
     #[cfg(has_arc)]
     pub(super) const fn failed(&self) -> bool {
@@ -127,7 +133,7 @@ impl Engine {
         reason: Reason,
     ) -> Wakers {
         let extent = &in_flight.extent;
-        let (events, settled) = (extent.events(), self.ledger.settled());
+        let (events, settled) = (extent.events(), self.settled().0);
         // A size limit says nothing about the request itself.
         let is_whole = self.acceptance == Acceptance::Doubtful && why != Refused::TooLarge;
         if self.halving.is_none() && events > 1 && !is_whole {
@@ -155,16 +161,23 @@ impl Engine {
     }
 
     fn begin_halving(&mut self, settled: u64, events: u64, why: Refused) {
-        self.halving = Some(Halving::new(settled, events, why));
+        let halving = Halving::new(settled, events, why);
+        // A loss report has no position.
+        #[cfg(has_arc)]
+        let halving = Halving {
+            end: halving.end - u64::from(self.is_turn_of_report()),
+            ..halving
+        };
         // Forming the batch consumed what made it due; its pieces are still due for the same reason.
-        self.flush_watermark.0 = self.flush_watermark.0.max(settled + events);
+        self.flush_watermark.0 = self.flush_watermark.0.max(halving.end);
+        self.halving = Some(halving);
     }
 
     /// Halves a batch or a piece that the session goes on trying: no allowance limits its pieces.
     #[cfg(has_arc)]
     pub(super) fn cut(&mut self, events: u64, broke: bool) {
         if self.halving.is_none() {
-            self.begin_halving(self.ledger.settled(), events, Refused::Broke);
+            self.begin_halving(self.settled().0, events, Refused::Broke);
         }
         if let Some(halving) = &mut self.halving {
             halving.broke |= broke;
@@ -188,7 +201,7 @@ impl Engine {
 
     /// Ends the halving once all pieces are settled.
     pub(super) fn end_halving(&mut self) {
-        let settled = self.ledger.settled();
+        let settled = self.settled().0;
         if let Some(halving) = self.halving.take_if(|halving| halving.end <= settled)
             && halving.allowance == 0
             && halving.why != Refused::TooLarge
@@ -209,7 +222,7 @@ impl Engine {
             return Wakers::default();
         };
         let before_end = self.records_before_end();
-        let left = end - self.ledger.settled();
+        let left = end - self.settled().0;
         let mut extent = BatchExtent::default();
         while extent.events() < left.min(Self::FORM_STEP as u64) {
             if before_end == Some(extent.records as u64) {
@@ -222,6 +235,8 @@ impl Engine {
             }
         }
         let (reason, kind) = (why.drop_reason(), DiagnosticKind::of(why.drop_reason()));
+        #[cfg(has_arc)]
+        self.note_dropped(&extent, reason);
         self.ledger.dropped.add(reason, extent.events());
         // With the reason of the event dropped before.
         self.notices.add(kind, extent.events());

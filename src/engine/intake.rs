@@ -1,13 +1,53 @@
 //! Intake: events are queued, or refused and counted.
 
-use super::{Engine, EngineOptions, Priority, QueueLimit, Wakers, Watermark};
+use super::notices::QueueLimit;
+use super::options::Place;
+use super::{Engine, EngineOptions, Wakers, Watermark};
 use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::{HEADER, NoRoom, Ring};
 use crate::event::encode::EventPrefix;
-#[cfg(feature = "std")]
 use crate::event::encode::SessionEnd;
+use crate::event::severity::Severity;
 use crate::stats::Refusal;
 use crate::text::Reason;
+
+/// What happens when an event is pushed, besides queueing it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Priority<'a> {
+    /// Nothing: the event waits for the next flush.
+    Ordinary,
+    /// Nothing, but the event may use the reserve for errors.
+    Important,
+    /// Everything queued becomes due.
+    Urgent { is_important: bool },
+    /// Everything queued becomes due and the session ends, with this tail for `SESSION_END`. May use the reserve for
+    /// errors, and the place of a fatal exception beyond it.
+    Fatal(&'a SessionEnd),
+}
+
+impl Priority<'_> {
+    /// The priority of an event whose severity turns out to be this one: only errors use the reserve for errors. The
+    /// place of a fatal exception belongs to what ends the session, whatever its severity.
+    #[must_use]
+    pub(crate) const fn of_severity(self, severity: Severity) -> Self {
+        match self {
+            _ if severity.is_error() => self,
+            Self::Important => Self::Ordinary,
+            Self::Urgent { .. } => Self::Urgent {
+                is_important: false,
+            },
+            Self::Ordinary | Self::Fatal(_) => self,
+        }
+    }
+
+    const fn place(self) -> Place {
+        match self {
+            Self::Fatal(_) => Place::Fatal,
+            Self::Important | Self::Urgent { is_important: true } => Place::Reserved,
+            Self::Ordinary | Self::Urgent { .. } => Place::Ordinary,
+        }
+    }
+}
 
 impl Engine {
     /// Takes an event; `body` is its JSON after id and index.
@@ -40,7 +80,11 @@ impl Engine {
         self.next_index += 1;
         let needs_wake = match result {
             Ok(_) => self.note_accepted(),
-            Err(refusal) => self.note_refused(refusal, None),
+            Err(refusal) => {
+                #[cfg(has_arc)]
+                self.note_gap(index, refusal);
+                self.note_refused(refusal, None)
+            }
         };
         if let Priority::Fatal(tail) = priority {
             self.notices.add(DiagnosticKind::ExceptionLogged, 1);
@@ -72,6 +116,8 @@ impl Engine {
                 | Refusal::Scrubbed
                 | Refusal::OwnWork
         ) {
+            #[cfg(has_arc)]
+            self.note_gap(self.next_index, refusal);
             self.next_index += 1;
         }
         let needs_wake = self.note_refused(refusal, reason);
@@ -96,6 +142,10 @@ impl Engine {
         let (result, wakers) = self.refuse_with_reason(refusal, reason);
         if !self.is_stopping && !self.is_disabled {
             if self.end.is_open() {
+                #[cfg(has_arc)]
+                if self.next_index == index {
+                    self.note_gap(index, refusal);
+                }
                 self.next_index = index + 1;
             }
             self.queue_end(tail);

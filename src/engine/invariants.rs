@@ -22,13 +22,19 @@ impl Engine {
 
     /// Every accepted event is settled or queued and has its own index; only accepted events are due.
     fn check_ledger(&self) {
-        let (accepted, settled) = (self.ledger.accepted, self.ledger.settled());
+        let stats = self.stats();
+        debug_assert!(
+            stats.is_balanced(),
+            "the ledger does not balance: {stats:?}"
+        );
+        let queued = self.ring.records() as u64 + u64::from(self.end.is_queued());
+        let accepted = self.ledger.accepted;
         debug_assert_eq!(
             accepted,
-            settled + self.queued(),
-            "the ledger does not balance"
+            self.settled().0 + queued,
+            "positions do not balance"
         );
-        debug_assert!(self.next_index >= accepted, "an index was used twice");
+        debug_assert!(self.next_index >= stats.accepted, "an index was used twice");
         debug_assert!(
             self.flush_watermark.0 <= accepted,
             "more events are due than exist"
@@ -41,7 +47,7 @@ impl Engine {
     /// A queued `SESSION_END` has a position among the unsettled events, and JSON.
     fn check_end(&self) {
         if let End::Queued { position, index } = self.end {
-            debug_assert!(self.ledger.settled() <= position && position < self.ledger.accepted);
+            debug_assert!(self.settled().0 <= position && position < self.ledger.accepted);
             debug_assert!(index < self.next_index);
             debug_assert!(
                 !self.end_json().is_empty(),

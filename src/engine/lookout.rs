@@ -23,7 +23,7 @@ impl Engine {
 
     /// The accepted events since the last flush that count towards the threshold.
     pub(super) fn since_flush(&self) -> u64 {
-        let last = self.flush_watermark.0.max(self.ledger.settled());
+        let last = self.flush_watermark.0.max(self.settled().0);
         let with_context = self.has_context && last < 2;
         (self.ledger.accepted - last).saturating_sub(u64::from(with_context))
     }

@@ -16,6 +16,10 @@ mod ledger;
 mod lookout;
 #[cfg(all(test, feature = "std"))]
 mod lookout_tests;
+#[cfg(has_arc)]
+pub(crate) mod loss_report;
+#[cfg(all(test, feature = "std"))]
+mod loss_report_tests;
 mod notices;
 mod options;
 #[cfg(has_arc)]
@@ -24,10 +28,13 @@ mod patience;
 mod patience_tests;
 mod pieces;
 mod prediction;
+mod progress;
 #[cfg(all(test, feature = "std"))]
 mod properties;
 pub(crate) mod retry;
 pub(crate) mod ring;
+#[cfg(has_arc)]
+mod runs;
 mod stopping;
 mod storage;
 #[cfg(all(test, feature = "std"))]
@@ -37,18 +44,16 @@ mod tests;
 mod wakers;
 
 pub(crate) use batch::Attempt;
+pub(crate) use intake::Priority;
 pub(crate) use notices::Notice;
-use notices::{Notices, QueueLimit, Unsent};
+use notices::{Notices, Unsent};
 pub use options::GiveUp;
-use options::Place;
 pub(crate) use options::{EngineOptions, reserve};
 pub(crate) use wakers::{WaiterId, Wakers, WithWakers};
 
 use crate::diagnostic::DiagnosticKind;
 use crate::engine::ring::Ring;
-use crate::event::encode::SessionEnd;
-use crate::event::severity::Severity;
-use crate::stats::{DropReason, Stats};
+use crate::stats::DropReason;
 use crate::sys::entropy::Random;
 use crate::text::Reason;
 use crate::time::{self, Instant};
@@ -57,7 +62,10 @@ use core::task::Waker;
 use core::time::Duration;
 use halving::{Acceptance, Halving, Refused};
 use ledger::Ledger;
+#[cfg(has_arc)]
+use loss_report::LossReport;
 use prediction::Prediction;
+pub(crate) use progress::Goal;
 use stopping::End;
 pub(crate) use stopping::{END_BYTES, EndSlot};
 use wakers::{DriverSlot, Waiters};
@@ -69,44 +77,6 @@ pub(crate) struct Watermark(pub(crate) u64);
 /// Identifies one attempt. A result with an outdated id is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptId(u32);
-
-/// What happens when an event is pushed, besides queueing it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Priority<'a> {
-    /// Nothing: the event waits for the next flush.
-    Ordinary,
-    /// Nothing, but the event may use the reserve for errors.
-    Important,
-    /// Everything queued becomes due.
-    Urgent { is_important: bool },
-    /// Everything queued becomes due and the session ends, with this tail for `SESSION_END`. May use the reserve for
-    /// errors, and the place of a fatal exception beyond it.
-    Fatal(&'a SessionEnd),
-}
-
-impl Priority<'_> {
-    /// The priority of an event whose severity turns out to be this one: only errors use the reserve for errors. The
-    /// place of a fatal exception belongs to what ends the session, whatever its severity.
-    #[must_use]
-    pub(crate) const fn of_severity(self, severity: Severity) -> Self {
-        match self {
-            _ if severity.is_error() => self,
-            Self::Important => Self::Ordinary,
-            Self::Urgent { .. } => Self::Urgent {
-                is_important: false,
-            },
-            Self::Ordinary | Self::Fatal(_) => self,
-        }
-    }
-
-    const fn place(self) -> Place {
-        match self {
-            Self::Fatal(_) => Place::Fatal,
-            Self::Important | Self::Urgent { is_important: true } => Place::Reserved,
-            Self::Ordinary | Self::Urgent { .. } => Place::Ordinary,
-        }
-    }
-}
 
 /// How an attempt ended.
 #[derive(Clone, Debug)]
@@ -139,6 +109,9 @@ pub(crate) enum Step {
     Send(Attempt),
     /// Poll again at once: a large batch is formed in steps, so that no step holds the lock for long.
     Again,
+    /// Poll again once a loss report is [made](Engine::make_report), for which the engine does not know the time.
+    #[cfg(has_arc)]
+    Report,
     /// Poll again at this time, or when woken.
     Wait(Option<Instant>),
     /// The session has ended.
@@ -180,6 +153,8 @@ pub(crate) struct Engine {
     /// The batch that was refused and is now sent in pieces.
     halving: Option<Halving>,
     acceptance: Acceptance,
+    #[cfg(has_arc)]
+    report: LossReport,
     /// How many attempts have failed in a row, counted with [`GiveUp::WhenFull`] alone.
     #[cfg(has_arc)]
     failures: u32,
@@ -215,6 +190,8 @@ impl Engine {
         end_slot: EndSlot,
         random: Random,
     ) -> Self {
+        #[cfg(has_arc)]
+        let report = LossReport::new(options.loss_report, options.max_event_bytes);
         Self {
             options,
             ring,
@@ -231,6 +208,8 @@ impl Engine {
             forming: BatchExtent::default(),
             halving: None,
             acceptance: Acceptance::default(),
+            #[cfg(has_arc)]
+            report,
             #[cfg(has_arc)]
             failures: 0,
             flush_watermark: Watermark(0),
@@ -262,6 +241,11 @@ impl Engine {
             }
             return self.begin_attempt(in_flight, now);
         }
+        #[cfg(has_arc)]
+        let report_at = match &self.in_flight {
+            None => self.reserve_report(now),
+            Some(_) => None,
+        };
         let mut look = None;
         let until = match &self.in_flight {
             Some(in_flight) => match in_flight.phase {
@@ -277,11 +261,17 @@ impl Engine {
                 until
             }
         };
-        let due = [until, look, self.stop_deadline(), self.notices.due()];
-        Step::Wait(earliest(due))
+        let due = earliest([until, look, self.stop_deadline(), self.notices.due()]);
+        #[cfg(has_arc)]
+        let due = earliest([due, report_at]);
+        Step::Wait(due)
     }
 
     fn is_due(&self, now: Instant) -> bool {
+        #[cfg(has_arc)]
+        if self.report.is_queued() {
+            return true;
+        }
         self.queued() > 0
             && (self.settled() < self.flush_watermark
                 || self.is_stopping
@@ -388,6 +378,8 @@ impl Engine {
             }
             SendOutcome::Broke(reason) => {
                 in_flight.breaks += 1;
+                #[cfg(has_arc)]
+                self.note_end_sent(&in_flight.extent);
                 // A piece of a batch that broke in all its attempts has one attempt.
                 let is_piece = self.halving.is_some_and(|halving| halving.broke());
                 if in_flight.breaks > self.options.max_retries || is_piece {
@@ -422,6 +414,7 @@ impl Engine {
         let events = extent.events();
         let rejected = events.min(rejected as u64);
         let taken = events - rejected;
+        self.note_rejected(extent, rejected);
         if handed_over {
             self.ledger.handed_over += taken;
         } else {
@@ -469,6 +462,8 @@ impl Engine {
         let until = after(backoff).max(not_before);
         in_flight.attempt += 1;
         in_flight.phase = Phase::Retry { until, not_before };
+        #[cfg(has_arc)]
+        self.note_end_sent(&in_flight.extent);
         self.in_flight = Some(in_flight);
         if self.stop_ends_before(until) {
             // There will be no retry to speak of.
@@ -482,6 +477,8 @@ impl Engine {
 
     fn drop_batch(&mut self, extent: &BatchExtent, drop_reason: DropReason, reason: Reason) {
         let kind = DiagnosticKind::of(drop_reason);
+        #[cfg(has_arc)]
+        self.note_dropped(extent, drop_reason);
         self.ledger.dropped.add(drop_reason, extent.events());
         self.notices.add_with_reason(kind, extent.events(), reason);
     }
@@ -492,26 +489,19 @@ impl Engine {
         if extent.with_end {
             self.end = End::Settled;
         }
+        #[cfg(has_arc)]
+        if extent.with_report {
+            self.release_report();
+        }
         self.end_halving();
+        #[cfg(has_arc)]
+        self.queue_last_report();
     }
 
     /// Makes everything accepted so far due.
-    pub(crate) fn request_flush(&mut self) -> (Watermark, Wakers) {
+    pub(crate) fn request_flush(&mut self) -> (Goal, Wakers) {
         self.make_all_due();
-        (self.flush_watermark, self.driver.wake())
-    }
-
-    /// Whether a wait for `watermark` is over: its events are settled, or there is no driver to settle them.
-    pub(crate) fn is_reached(&self, watermark: Watermark) -> bool {
-        self.settled() >= watermark || !self.driver.is_attached
-    }
-
-    fn settled(&self) -> Watermark {
-        Watermark(self.ledger.settled())
-    }
-
-    fn queued(&self) -> u64 {
-        self.ring.records() as u64 + u64::from(self.end.is_queued())
+        (self.accepted_goal(), self.driver.wake())
     }
 
     /// Attaches a driver.
@@ -528,6 +518,10 @@ impl Engine {
         if let Some(in_flight) = &mut self.in_flight
             && let Phase::Sending { .. } = in_flight.phase
         {
+            #[cfg(has_arc)]
+            if in_flight.extent.with_end {
+                self.report.expose_end();
+            }
             in_flight.attempt = in_flight.attempt.saturating_add(1);
             #[cfg(has_arc)]
             in_flight.doubt.end_probe();
@@ -562,29 +556,6 @@ impl Engine {
         self.waiters.unregister(waiter)
     }
 
-    /// The next diagnostic to report, with the limit that was reached; `all` ignores the rate limit.
-    pub(crate) fn next_notice(&mut self, now: Instant, all: bool) -> Option<Notice> {
-        let mut notice = self.notices.next(now, all)?;
-        let options = &self.options;
-        (notice.limit, notice.limit_name) = match notice.kind {
-            DiagnosticKind::QueueFull => match self.notices.queue_limit() {
-                QueueLimit::Events => (Some(options.max_queue_size), Some("max_queue_size")),
-                // Memory of a fixed size has no other limit in bytes.
-                _ if self.ring.is_fixed() => (Some(options.max_queue_bytes), Some("static memory")),
-                QueueLimit::Bytes => (Some(options.max_queue_bytes), Some("max_queue_bytes")),
-                QueueLimit::Memory => (Some(self.ring.used()), None),
-            },
-            DiagnosticKind::EventTooLarge => {
-                (Some(options.max_event_bytes), Some("max_event_bytes"))
-            }
-            DiagnosticKind::RetriesExhausted => {
-                (Some(options.max_retries as usize), Some("max_retries"))
-            }
-            _ => (None, None),
-        };
-        Some(notice)
-    }
-
     /// Whether there is no driver, to report or to send.
     pub(crate) const fn is_unattended(&self) -> bool {
         !self.driver.is_attached
@@ -594,22 +565,6 @@ impl Engine {
     #[cfg(feature = "std")]
     pub(crate) fn unattended_notice(&self) -> Option<Instant> {
         self.notices.due().filter(|_| self.is_unattended())
-    }
-
-    /// The ledger, and the state of the session.
-    pub(crate) fn stats(&self) -> Stats {
-        Stats {
-            accepted: self.ledger.accepted,
-            delivered: self.ledger.delivered,
-            handed_over: self.ledger.handed_over,
-            dropped: self.ledger.dropped,
-            refused: self.ledger.refused.all(),
-            truncated: self.ledger.truncated,
-            queued: self.queued(),
-            queued_bytes: self.ring.used() + self.end_json().len(),
-            session_ended: !self.end.is_open(),
-            driver_alive: self.driver.is_attached,
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Notices: what has happened and has not been reported yet, at a limited rate.
 
+use super::Engine;
 use crate::diagnostic::DiagnosticKind;
 use crate::text::Reason;
 use crate::time::Instant;
@@ -22,6 +23,31 @@ impl Notice {
             "" => self.fixed_reason,
             reason => reason,
         }
+    }
+}
+
+impl Engine {
+    /// The next diagnostic to report, with the limit that was reached; `all` ignores the rate limit.
+    pub(crate) fn next_notice(&mut self, now: Instant, all: bool) -> Option<Notice> {
+        let mut notice = self.notices.next(now, all)?;
+        let options = &self.options;
+        (notice.limit, notice.limit_name) = match notice.kind {
+            DiagnosticKind::QueueFull => match self.notices.queue_limit() {
+                QueueLimit::Events => (Some(options.max_queue_size), Some("max_queue_size")),
+                // Memory of a fixed size has no other limit in bytes.
+                _ if self.ring.is_fixed() => (Some(options.max_queue_bytes), Some("static memory")),
+                QueueLimit::Bytes => (Some(options.max_queue_bytes), Some("max_queue_bytes")),
+                QueueLimit::Memory => (Some(self.ring.used()), None),
+            },
+            DiagnosticKind::EventTooLarge => {
+                (Some(options.max_event_bytes), Some("max_event_bytes"))
+            }
+            DiagnosticKind::RetriesExhausted => {
+                (Some(options.max_retries as usize), Some("max_retries"))
+            }
+            _ => (None, None),
+        };
+        Some(notice)
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct EngineOptions {
     pub(crate) max_retries: u32,
     /// Whether a batch is tried until it is settled.
     pub(crate) is_patient: bool,
+    #[cfg(has_arc)]
+    pub(crate) loss_report: bool,
     /// The reserve for errors is one part in this many of each limit of the queue; 0 is none.
     pub(crate) reserve: u32,
 }

@@ -1,6 +1,6 @@
 //! The end of a session: `SESSION_END`, stops and their deadline.
 
-use super::{Engine, Phase, Unsent, Wakers, Watermark};
+use super::{Engine, Goal, Phase, Unsent, Wakers};
 use crate::diagnostic::DiagnosticKind;
 use crate::event::encode::{EventPrefix, SessionEnd};
 use crate::stats::DropReason;
@@ -85,6 +85,21 @@ impl EndSlot {
             debug_assert!(false, "SESSION_END has {len} bytes, more than its slot");
         }
     }
+
+    /// Replaces the beginning of the event, which is `old` bytes long.
+    #[cfg(has_arc)]
+    pub(super) fn replace_prefix(&mut self, old: usize, prefix: EventPrefix) {
+        let (new, tail) = (prefix.len(), self.len.saturating_sub(old));
+        if new + tail > self.bytes.len() || old + tail > self.bytes.len() {
+            debug_assert!(false, "SESSION_END is longer than its slot");
+            return;
+        }
+        self.bytes.copy_within(old..old + tail, new);
+        if let Some(space) = self.bytes.get_mut(..new) {
+            prefix.write(space);
+        }
+        self.len = new + tail;
+    }
 }
 
 impl Engine {
@@ -93,6 +108,8 @@ impl Engine {
         if !self.end.is_open() {
             return;
         }
+        #[cfg(has_arc)]
+        self.reserve_report_before_end();
         let index = self.next_index;
         self.next_index += 1;
         self.end_slot
@@ -142,21 +159,27 @@ impl Engine {
         &mut self,
         deadline: Option<Instant>,
         tail: &SessionEnd,
-    ) -> (Watermark, Wakers) {
+    ) -> (Goal, Wakers) {
         let mut wakers = Wakers::default();
         if !self.is_stopping {
             if self.is_disabled {
                 self.withhold_end();
             } else {
+                #[cfg(has_arc)]
+                if !self.end.is_open() {
+                    self.report.owe_last();
+                }
                 self.queue_end(tail);
             }
             self.is_stopping = true;
             self.stop_deadline = deadline;
             self.make_all_due();
             wakers = self.cut_backoff_short();
+            #[cfg(has_arc)]
+            self.queue_last_report();
         }
         let wakers = wakers.and_driver(&mut self.driver);
-        (Watermark(self.ledger.accepted), wakers)
+        (self.accepted_goal(), wakers)
     }
 
     /// Whether a stop has begun.

@@ -56,7 +56,11 @@ impl Harness {
 
     /// Where no more than `memory` bytes can be allocated for the queue.
     pub(super) fn with_memory(memory: usize, change: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options::default();
+        // Most tests are about other things, and expect no requests but their own.
+        let mut options = Options {
+            loss_report: false,
+            ..Options::default()
+        };
         change(&mut options);
         assert_eq!(options.check(OVERHEAD), Ok(()));
         let limit = options.max_queue_bytes + options.reserved_bytes();
@@ -127,6 +131,7 @@ impl Harness {
             self.engine.check();
             match self.engine.poll(self.now) {
                 Step::Again => {}
+                Step::Report => self.engine.make_report(Timestamp::from_unix_micros(0)),
                 step => return step,
             }
         }

@@ -1,7 +1,7 @@
 //! What the engine promises, one test each, with manual time.
 
 use super::testing::{Harness, retryable};
-use super::{AlreadyDriven, Priority, SendOutcome, Step, Wakers, Watermark};
+use super::{AlreadyDriven, Goal, Priority, SendOutcome, Step, Wakers};
 use crate::diagnostic::DiagnosticKind;
 use crate::stats::Refusal;
 use crate::text::Reason;
@@ -350,7 +350,7 @@ fn a_watermark_is_reached_when_everything_before_it_is_settled() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(150);
     let (watermark, _) = harness.engine.request_flush();
-    assert_eq!(watermark, Watermark(150));
+    assert_eq!(watermark, Goal::events(150));
     harness.log("later");
     harness.deliver();
     assert!(!harness.engine.is_reached(watermark));

@@ -3,7 +3,7 @@
 use super::off::Off;
 use super::session_ref::{AnySession, Session, SessionRef};
 use super::shared::Shared;
-use super::wait::Wait;
+use super::wait::{Baseline, Wait};
 use crate::clock::Clock;
 use crate::engine::{Engine, Priority};
 use crate::event::encode::Heading;
@@ -222,7 +222,7 @@ impl Handle {
             return None;
         };
         let ((shared, heading), at) = (failure(session, severity), session.utc());
-        let before = shared.with(|engine| engine.stats());
+        let before = shared.with(|engine| Baseline::of(engine));
         let tail = shared.session_end(session.now(), at);
         // Refused only after a stop or when the reserve is used up, and then counted.
         let _ = shared.log_error(at, error, heading, Priority::Fatal(&tail));
@@ -236,7 +236,7 @@ impl Handle {
         let shared = session.shared();
         let tail = shared.session_end(session.now(), session.utc());
         let before = shared
-            .update(|engine| (engine.stats(), engine.end(&tail)))
+            .update(|engine| (Baseline::of(engine), engine.end(&tail)))
             .ok()?;
         Some(Wait::for_flush(session, shared.flush_timeout()).since(before))
     }

@@ -111,6 +111,12 @@ pub struct Options {
     /// `max_string_bytes` or `max_fields`, or a `max_data_depth` below 4, makes `log` about three quarters more
     /// expensive.
     pub max_fields: usize,
+    /// Whether the session tells the backend what it has lost, and why. Once something is lost, an event named
+    /// `tinkex.telemetry.report` says which indices are missing, right before `SESSION_END` and at most every five
+    /// minutes before that. Where nothing is lost nothing is sent. Default true. The session then has 2 KiB for it, so
+    /// no limit of the queue refuses it. Without an allocator or atomics there is no such report.
+    #[cfg(has_arc)]
+    pub loss_report: bool,
     /// Whether the session takes [`events`](Self::events) from its [bus](crate::session::Builder::bus), from start to
     /// stop: those with its own id as `session_id` in their metadata. Default true.
     #[cfg(has_arc)]
@@ -164,6 +170,8 @@ impl Default for Options {
             max_data_depth: 100,
             max_string_bytes: usize::MAX,
             max_fields: usize::MAX,
+            #[cfg(has_arc)]
+            loss_report: true,
             #[cfg(has_arc)]
             attach_events: true,
             #[cfg(has_arc)]
@@ -219,6 +227,8 @@ impl Options {
                 self.max_retries
             },
             is_patient,
+            #[cfg(has_arc)]
+            loss_report: self.loss_report,
             reserve: self.reserve_part(),
         }
     }

@@ -1,6 +1,6 @@
 //! Waiting until everything accepted so far is settled, or until the waiter's own deadline.
 
-use crate::engine::{WaiterId, Wakers, Watermark};
+use crate::engine::{Engine, Goal, WaiterId, Wakers};
 use crate::session::session_ref::AnySession;
 use crate::session::shared::Shared;
 use crate::stats::{Drain, Stats};
@@ -16,7 +16,7 @@ use core::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wait {
     id: WaiterId,
-    watermark: Watermark,
+    goal: Goal,
     before: Baseline,
     #[cfg(feature = "std")]
     timeout: Duration,
@@ -27,26 +27,32 @@ pub(crate) struct Wait {
 
 /// The counts of the ledger from which a wait computes its result, as of when it began.
 #[derive(Clone, Copy, Debug)]
-struct Baseline {
+pub(crate) struct Baseline {
     delivered: u64,
     handed_over: u64,
     dropped: u64,
     shut_down: u64,
+    settled: Goal,
 }
 
 impl Baseline {
-    const fn new(stats: &Stats) -> Self {
+    pub(crate) fn of(engine: &Engine) -> Self {
+        Self::new(&engine.stats(), engine.settled_goal())
+    }
+
+    const fn in_child(stats: &Stats) -> Self {
+        Self::new(stats, Goal::events(stats.settled()))
+    }
+
+    const fn new(stats: &Stats, settled: Goal) -> Self {
         let shut_down = stats.dropped.shutdown;
         Self {
             delivered: stats.delivered,
             handed_over: stats.handed_over,
             dropped: stats.dropped.total() - shut_down,
             shut_down,
+            settled,
         }
-    }
-
-    const fn settled(&self) -> u64 {
-        self.delivered + self.handed_over + self.dropped + self.shut_down
     }
 }
 
@@ -56,17 +62,17 @@ impl Wait {
         let deadline = session.now().checked_add(timeout);
         let shared = session.shared();
         let requested = shared.update(|engine| {
-            let (id, before) = (engine.new_waiter(), engine.stats());
-            let (watermark, wakers) = engine.request_flush();
-            ((id, before, watermark), wakers)
+            let (id, before) = (engine.new_waiter(), Baseline::of(engine));
+            let (goal, wakers) = engine.request_flush();
+            ((id, before, goal), wakers)
         });
-        let Ok((id, before, watermark)) = requested else {
+        let Ok((id, before, goal)) = requested else {
             return Self::in_child(shared);
         };
         Self {
             id,
-            watermark,
-            before: Baseline::new(&before),
+            goal,
+            before,
             #[cfg(feature = "std")]
             timeout,
             deadline,
@@ -75,11 +81,8 @@ impl Wait {
     }
 
     /// The same wait, counting from an earlier state of the ledger.
-    pub(crate) fn since(self, before: Stats) -> Self {
-        Self {
-            before: Baseline::new(&before),
-            ..self
-        }
+    pub(crate) fn since(self, before: Baseline) -> Self {
+        Self { before, ..self }
     }
 
     /// Begins a stop, and returns the wait for it.
@@ -89,11 +92,11 @@ impl Wait {
         let shared = session.shared();
         let tail = shared.session_end(now, session.utc());
         let requested = shared.update(|engine| {
-            let (id, before) = (engine.new_waiter(), engine.stats());
-            let (watermark, wakers) = engine.begin_stop(own_deadline, &tail);
-            ((id, before, watermark, engine.stop_deadline()), wakers)
+            let (id, before) = (engine.new_waiter(), Baseline::of(engine));
+            let (goal, wakers) = engine.begin_stop(own_deadline, &tail);
+            ((id, before, goal, engine.stop_deadline()), wakers)
         });
-        let Ok((id, before, watermark, stop_deadline)) = requested else {
+        let Ok((id, before, goal, stop_deadline)) = requested else {
             return Self::in_child(shared);
         };
         shared.leave_bus();
@@ -103,8 +106,8 @@ impl Wait {
         let timeout = deadline.map_or(timeout, |at| at.saturating_duration_since(now));
         Self {
             id,
-            watermark,
-            before: Baseline::new(&before),
+            goal,
+            before,
             #[cfg(feature = "std")]
             timeout,
             deadline,
@@ -118,8 +121,8 @@ impl Wait {
         let before = shared.ledger_at_fork().unwrap_or_default();
         Self {
             id: WaiterId::default(),
-            watermark: Watermark(before.accepted),
-            before: Baseline::new(&before),
+            goal: Goal::events(before.accepted),
+            before: Baseline::in_child(&before),
             #[cfg(feature = "std")]
             timeout: Duration::ZERO,
             deadline: None,
@@ -131,7 +134,7 @@ impl Wait {
     fn poll(&self, session: &dyn AnySession, context: &Context<'_>) -> Poll<Drain> {
         let waker = context.waker().clone();
         let is_reached = session.shared().update(|engine| {
-            if engine.is_reached(self.watermark) && !session.shared().is_being_reported() {
+            if engine.is_reached(self.goal) && !session.shared().is_being_reported() {
                 (true, Wakers::Retired(waker))
             } else {
                 (false, engine.register(self.id, waker))
@@ -148,18 +151,18 @@ impl Wait {
         let shared = session.shared();
         let now = session.now();
         let concluded = shared.update(|engine| {
-            let wakers = if engine.is_reached(self.watermark) {
+            let wakers = if engine.is_reached(self.goal) {
                 engine.expire(now)
             } else {
                 // The deadline has passed, even if a paused clock has not reached it.
                 engine.expire(now.max(self.deadline.unwrap_or(now)))
             };
-            (engine.stats(), wakers)
+            (Baseline::of(engine), wakers)
         });
         let Ok(after) = concluded else {
             return self.conclude_in_child(shared);
         };
-        let drain = self.drain(Baseline::new(&after));
+        let drain = self.drain(after);
         // Before the program ends, perhaps, and the reason of a loss with it. But in a panic hook, which only waits for
         // flushes, a panic of the observer would abort the process.
         if self.is_stop || !panics::is_panicking() {
@@ -172,7 +175,7 @@ impl Wait {
     #[cold]
     fn conclude_in_child(&self, shared: &Shared) -> Drain {
         let after = shared.ledger_at_fork();
-        let drain = self.drain(after.as_ref().map_or(self.before, Baseline::new));
+        let drain = self.drain(after.as_ref().map_or(self.before, Baseline::in_child));
         Drain {
             remaining: drain.remaining.max(1),
             ..drain
@@ -181,13 +184,13 @@ impl Wait {
 
     fn drain(&self, after: Baseline) -> Drain {
         let before = &self.before;
-        let open = self.watermark.0.saturating_sub(after.settled());
+        let open = self.goal.left(&after.settled);
         let shut_down = after.shut_down - before.shut_down;
         Drain {
             delivered: after.delivered - before.delivered,
             handed_over: after.handed_over - before.handed_over,
             dropped: after.dropped - before.dropped,
-            remaining: (open + shut_down).min(self.watermark.0.saturating_sub(before.settled())),
+            remaining: (open + shut_down).min(self.goal.left(&before.settled)),
         }
     }
 
@@ -241,16 +244,14 @@ impl Wait {
     pub(crate) fn result_now(&self, session: &dyn AnySession) -> Option<Drain> {
         let shared = session.shared();
         let is_over =
-            shared.with(|engine| engine.is_reached(self.watermark) && !shared.is_being_reported());
+            shared.with(|engine| engine.is_reached(self.goal) && !shared.is_being_reported());
         is_over.unwrap_or(true).then(|| self.conclude(session))
     }
 
     /// The result on a thread that must not wait, not even for a report of what was lost.
     #[cfg(feature = "std")]
     pub(crate) fn result_unreported(&self, session: &dyn AnySession) -> Option<Drain> {
-        let is_reached = session
-            .shared()
-            .with(|engine| engine.is_reached(self.watermark));
+        let is_reached = session.shared().with(|engine| engine.is_reached(self.goal));
         is_reached.unwrap_or(true).then(|| self.conclude(session))
     }
 }

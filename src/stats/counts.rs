@@ -89,6 +89,7 @@ serialize_fields! {
         dropped,
         refused,
         truncated,
+        reports,
         queued,
         queued_bytes,
         session_ended,

@@ -103,6 +103,7 @@ fn run(observes: bool) {
         .transport(HttpTransport::new(config, Ureq::new()))
         .runtime(Thread)
         .enabled(true)
+        .loss_report(false)
         .max_event_bytes(1_000)
         .max_retries(1)
         .retry_base_delay(Duration::from_millis(1));

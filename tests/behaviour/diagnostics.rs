@@ -88,6 +88,7 @@ fn pending_diagnostics_are_reported_at_the_end() {
     let clock = ManualClock::default();
     let reports = Reports::default();
     let (reporter, driver) = session(&clock, Wire::new([], Reply::Refuse))
+        .loss_report(false)
         .on_diagnostic(observer(&reports))
         .build()
         .expect("a valid configuration");
@@ -174,6 +175,7 @@ fn a_panicking_observer_does_no_harm() {
     let was_called = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&was_called);
     let (reporter, driver) = session(&clock, wire.clone())
+        .loss_report(false)
         .on_diagnostic(move |_| {
             flag.store(true, Ordering::SeqCst);
             quiet_panic();

@@ -202,6 +202,7 @@ fn a_transport_that_always_panics_does_not_end_the_session() {
     let clock = ManualClock::default();
     let wire = Wire::new([], Reply::PanicInPoll);
     let (reporter, driver) = session(&clock, wire.clone())
+        .loss_report(false)
         .build()
         .expect("a valid configuration");
     let mut driver = Task::new(driver.run());

@@ -64,13 +64,19 @@ fn dropped_events_are_never_counted_as_delivered() {
     session.log("kept", ());
     assert!(stopped(&session).all_delivered());
     let stats = session.stats();
-    assert_eq!((stats.accepted, stats.delivered), (7, 3));
+    // With a report of these losses.
+    assert_eq!((stats.accepted, stats.delivered), (8, 4));
     assert_eq!(stats.dropped.rejected, 2);
     assert_eq!(stats.dropped.retries_exhausted, 2);
     assert!(stats.is_balanced());
     assert_eq!(
         names(&collector),
-        ["SESSION_START", "kept", "SESSION_END"],
+        [
+            "SESSION_START",
+            "kept",
+            "tinkex.telemetry.report",
+            "SESSION_END"
+        ],
         "and the collector agrees"
     );
 }
@@ -155,9 +161,13 @@ fn a_full_queue_has_room_for_the_fatal_error_and_the_end() {
         collector.always(Reply::accept());
         assert!(stopped(&session).all_delivered());
         let expected: &[_] = if is_fatal {
-            &["UNHANDLED_EXCEPTION", "SESSION_END"]
+            &[
+                "UNHANDLED_EXCEPTION",
+                "tinkex.telemetry.report",
+                "SESSION_END",
+            ]
         } else {
-            &["SESSION_END"]
+            &["tinkex.telemetry.report", "SESSION_END"]
         };
         assert_eq!(names(&collector)[10..], *expected);
         assert_eq!(collector.violations(), []);

@@ -230,7 +230,8 @@ fn a_fatal_exception_ends_the_session_even_if_a_hook_drops_it_or_panics() {
             let refused = (stats.refused.scrubbed, stats.refused.scrub_panicked);
             assert_eq!(refused, if panics { (0, 1) } else { (1, 0) });
         });
-        assert_eq!(names(&collector), ["SESSION_START", "SESSION_END"]);
+        let expected = ["SESSION_START", "tinkex.telemetry.report", "SESSION_END"];
+        assert_eq!(names(&collector), expected);
     }
 }
 
@@ -255,7 +256,14 @@ fn a_session_whose_fatal_exception_a_hook_drops_goes_on_after_a_gap() {
         });
         assert_eq!(
             names(&collector),
-            ["SESSION_START", "before", "SESSION_END", "after", "last"]
+            [
+                "SESSION_START",
+                "before",
+                "tinkex.telemetry.report",
+                "SESSION_END",
+                "after",
+                "last"
+            ]
         );
         let session = collector.session("s").expect("it arrived");
         assert_eq!(session.gaps(), [2..=2], "the exception's place");
@@ -303,7 +311,9 @@ fn data_that_cannot_be_encoded_never_reaches_a_hook() {
             assert_eq!(stats.refused.event_too_large, 1);
         },
     );
-    assert_eq!(events.len(), 2);
+    // A report of the two, and no more.
+    assert_eq!(events.len(), 3);
+    assert_eq!(events[1]["event_name"], "tinkex.telemetry.report");
 }
 
 #[test]

@@ -4,5 +4,4 @@
 mod process;
 mod receiving;
 mod sending;
-mod spooling;
 mod wrapping;

@@ -6,6 +6,7 @@ extern crate alloc;
 mod calls;
 mod client;
 mod guests;
+mod losses;
 mod replies;
 mod storage;
 mod violations;

@@ -99,7 +99,7 @@ async fn scenario(env: Env, total: Arc<Mutex<BTreeSet<String>>>) {
     // `SESSION_START`, and a start and an end for each request.
     let stats = session.stats();
     assert_eq!(
-        stats.accepted + stats.refused.total(),
+        stats.accepted - stats.reports + stats.refused.total(),
         1 + 2 * tally.started
     );
     let mut total = total.lock().expect("not poisoned");

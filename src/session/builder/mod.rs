@@ -150,6 +150,14 @@ impl<T, C, S> Builder<T, C, S> {
     }
 }
 
+/// # What is lost
+#[cfg(has_arc)]
+impl<T, C, S> Builder<T, C, S> {
+    option_setters! {
+        loss_report: bool,
+    }
+}
+
 /// # The event bus
 #[cfg(has_arc)]
 impl<T, C, S> Builder<T, C, S> {

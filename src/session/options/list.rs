@@ -95,6 +95,8 @@ options! {
     max_string_bytes: Size,
     max_fields: Count,
     #[cfg(has_arc)]
+    loss_report: Flag,
+    #[cfg(has_arc)]
     attach_events: Flag,
     #[cfg(has_arc)]
     events: Names,
