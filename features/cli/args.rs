@@ -43,9 +43,24 @@ pub(super) enum Command {
     #[command(after_help = "Example: the errors of one session, as JSON:\n  \
         tinkex-telemetry tail --session run-7 --min-severity ERROR --json")]
     Tail(TailArgs),
-    /// Send events from a file, or from standard input
+    /// Show what the directory of a spool holds, and what of it is damaged
     #[command(
-        after_help = "Each line is a JSON object. A whole event of the wire format is sent as it is, and needs \
+        after_help = "Prints a line for each process and session. The exit code is 1 if something is damaged, or is none \
+        of a spool's. Example:\n  tinkex-telemetry ls telemetry"
+    )]
+    Ls(LsArgs),
+    /// Print the events in the directory of a spool
+    #[command(after_help = "Example: the losses of one session:\n  \
+        tinkex-telemetry cat telemetry --session run-7 --json | jq '.event.event_data.loss'")]
+    Cat(CatArgs),
+    /// Send events from a file, from standard input, or from the directory of a spool
+    #[command(
+        after_help = "Of a directory it sends what ended processes have left, and removes it. Living processes send theirs \
+        themselves, unless they have no network: then --follow sends it as it is written, until they end. What a server has \
+        refused before is sent by naming its folder:\n  \
+        tinkex-telemetry send telemetry\n  \
+        tinkex-telemetry send telemetry/rejected --to http://127.0.0.1:8787\n\n\
+        Each line is a JSON object. A whole event of the wire format is sent as it is, and needs \
         --session. Any other line is an event of a new session:\n  \
         echo '{\"name\":\"step\",\"data\":{\"loss\":0.25}}' | tinkex-telemetry send - --to http://127.0.0.1:8787"
     )]
@@ -158,12 +173,39 @@ pub(super) struct TailArgs {
 }
 
 #[derive(Args)]
+pub(super) struct LsArgs {
+    /// The directory of a spool, or one of the folders in it
+    pub(super) directory: PathBuf,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct CatArgs {
+    /// The directory of a spool, or one of the folders in it
+    pub(super) directory: PathBuf,
+    /// Only this session
+    #[arg(long)]
+    pub(super) session: Option<String>,
+    #[command(flatten)]
+    pub(super) print: PrintArgs,
+}
+
+#[derive(Args)]
 pub(super) struct SendArgs {
-    /// A file of lines of JSON; - is standard input
+    /// A file of lines of JSON, the directory of a spool, or - for standard input
     pub(super) source: PathBuf,
-    /// The server, without /api/v1/telemetry. The key comes from TINKER_API_KEY
+    /// The server, without /api/v1/telemetry. The key comes from TINKER_API_KEY. For a directory by default the one that
+    /// the library sends to
     #[arg(long, value_name = "URL", env = "TINKER_BASE_URL")]
-    pub(super) to: String,
+    pub(super) to: Option<String>,
+    /// Also send what living processes write to the directory, as they write it, until they have ended
+    #[arg(long)]
+    pub(super) follow: bool,
+    /// Also send files that belong to another user, or that others can have written
+    #[arg(long)]
+    pub(super) trust: bool,
     /// The session's id: by default a new one
     #[arg(long, value_name = "ID")]
     pub(super) session: Option<String>,

@@ -1,20 +1,11 @@
 //! Reads what `--keep` has written, whatever has become of it since.
 
-use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader, Read},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use serde_json::Value;
+use crate::features::spool::look::{Found, Look, Reader, State};
 
-use crate::features::wire::json::{self, Object};
-
-use super::keep;
 use super::prelude::*;
 
-/// A longer line is none of ours.
-const MAX_LINE: u64 = 80 << 20;
 /// Of events that are given at once.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 const MAX_BATCH: usize = 1_000;
@@ -47,138 +38,55 @@ impl Portion {
     }
 }
 
-/// Reads all files, in the order in which they were begun.
+/// Reads all files, in the order in which they were begun. A folder that is not there has none.
 pub(super) fn read(folder: &Path, mut each: impl FnMut(&Portion)) -> Result<Tally, String> {
     let mut tally = Tally::default();
-    for file in files(folder)? {
-        read_file(&file, &mut tally, &mut each)
-            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    if !folder.exists() {
+        return Ok(tally);
+    }
+    let cannot = |path: &Path, error| format!("cannot read {}: {error}", path.display());
+    let look = Look::new(folder).map_err(|error| cannot(folder, error))?;
+    let kept = look
+        .folders
+        .iter()
+        .filter(|folder| folder.state != State::Rejected);
+    for segment in kept.flat_map(|folder| &folder.segments) {
+        let mut reader = Reader::open(segment).map_err(|error| cannot(&segment.path, error))?;
+        let mut portion = reader.whose.as_ref().map(|whose| Portion {
+            session: whose.session.clone(),
+            head: whose.fields.clone(),
+            events: Vec::new(),
+            bytes: 0,
+        });
+        let read = reader.read(|found| {
+            match (found, &mut portion) {
+                (Found::Event { json, .. }, Some(portion)) => {
+                    tally.events += 1;
+                    portion.bytes += json.len();
+                    portion.events.push(json.to_owned());
+                    if portion.bytes > MAX_BATCH_BYTES || portion.events.len() >= MAX_BATCH {
+                        give(portion, &mut each);
+                    }
+                }
+                (Found::Head(_), _) => {}
+                (Found::Event { .. }, None) | (Found::Damaged, _) => tally.damaged += 1,
+            }
+            true
+        });
+        if let Some(portion) = &mut portion {
+            give(portion, &mut each);
+        }
+        let is_whole = read.map_err(|error| cannot(&segment.path, error))?;
+        tally.damaged += u64::from(!is_whole);
     }
     Ok(tally)
 }
 
-/// The segments. A folder that is not there has none.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
-    let mut files = Vec::new();
-    for inner in list(folder)? {
-        if inner.is_dir() {
-            let segments = list(&inner)?.into_iter();
-            // Not a pipe or a link in its place.
-            let is_segment = |path: &PathBuf| {
-                path.extension().is_some_and(|end| end == "ndjson")
-                    && fs::symlink_metadata(path).is_ok_and(|data| data.is_file())
-            };
-            files.extend(segments.filter(is_segment));
-        }
-    }
-    Ok(files)
-}
-
-fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let cannot = |error| format!("cannot read {}: {error}", folder.display());
-    let entries = fs::read_dir(folder).map_err(cannot)?;
-    let mut paths = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(cannot)?;
-    paths.sort();
-    Ok(paths)
-}
-
-fn read_file(
-    path: &Path,
-    tally: &mut Tally,
-    each: &mut impl FnMut(&Portion),
-) -> std::io::Result<()> {
-    let mut reader = BufReader::new(File::open(path)?);
-    let (mut id, mut portion) = (String::new(), None::<Portion>);
-    loop {
-        let mut line = Vec::new();
-        let length = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
-        if length == 0 {
-            break;
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        match parse(&line, &id) {
-            Some(Line::Head {
-                segment,
-                session,
-                head,
-            }) => {
-                give(&mut portion, each);
-                id = segment;
-                portion = Some(Portion {
-                    session,
-                    head,
-                    events: Vec::new(),
-                    bytes: 0,
-                });
-            }
-            Some(Line::Event(json)) => match &mut portion {
-                Some(current) => {
-                    tally.events += 1;
-                    current.bytes += json.len();
-                    current.events.push(json);
-                    if current.bytes > MAX_BATCH_BYTES || current.events.len() >= MAX_BATCH {
-                        give(&mut portion, each);
-                    }
-                }
-                None => tally.damaged += 1,
-            },
-            None => tally.damaged += 1,
-        }
-    }
-    give(&mut portion, each);
-    Ok(())
-}
-
 /// Gives the events of a portion away, and keeps its head.
-fn give(portion: &mut Option<Portion>, each: &mut impl FnMut(&Portion)) {
-    if let Some(portion) = portion
-        && !portion.events.is_empty()
-    {
+fn give(portion: &mut Portion, each: &mut impl FnMut(&Portion)) {
+    if !portion.events.is_empty() {
         each(portion);
         portion.events.clear();
         portion.bytes = 0;
     }
-}
-
-pub(super) enum Line {
-    Head {
-        segment: String,
-        session: String,
-        head: String,
-    },
-    Event(String),
-}
-
-/// A line that is whole, by its checksum.
-pub(super) fn parse(line: &[u8], id: &str) -> Option<Line> {
-    let object = Object::read(core::str::from_utf8(line).ok()?).ok()?;
-    let crc = u32::from_str_radix(&json::string(object.get("c")?)?, 16).ok()?;
-    if object.get("tinkex").is_some() {
-        let segment = json::string(object.get("segment")?)?.into_owned();
-        let head = object.get("head")?.get();
-        if keep::crc(&segment, 0, 0, head.as_bytes()) != crc {
-            return None;
-        }
-        let session = serde_json::from_str::<Value>(head).ok()?["session_id"]
-            .as_str()?
-            .to_owned();
-        let head = head.to_owned();
-        return Some(Line::Head {
-            segment,
-            session,
-            head,
-        });
-    }
-    let number = |key| object.get(key)?.get().parse::<u64>().ok();
-    let event = object.get("e")?.get();
-    let found = keep::crc(id, number("n")?, number("i")?, event.as_bytes());
-    (found == crc).then(|| Line::Event(event.to_owned()))
 }

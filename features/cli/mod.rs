@@ -9,6 +9,7 @@ mod item;
 mod keep;
 mod kept;
 mod line;
+mod ls;
 mod output;
 mod page;
 mod prelude;
@@ -17,6 +18,7 @@ mod run;
 mod script;
 mod send;
 mod send_body;
+mod send_spool;
 mod serve;
 mod signals;
 mod table;
@@ -53,6 +55,8 @@ pub fn main() -> ExitCode {
         Command::Serve(options) => serve::serve(options),
         Command::Run(options) => run::run(options),
         Command::Tail(options) => tail::tail(&options),
+        Command::Ls(options) => ls::ls(&options),
+        Command::Cat(options) => ls::cat(&options),
         Command::Send(options) => send::send(&options),
         Command::Record(options) => serve::record(options),
         Command::Replay(options) => replay::replay(options),

@@ -22,19 +22,19 @@ use super::args::SendArgs;
 use super::output;
 use super::prelude::*;
 use super::send_body::{Head, Read, Reader, uuid};
-use super::{Failure, Outcome, signals, text};
+use super::{Failure, Outcome, send_spool, signals, text};
 
 /// A request has at most this many events, and bytes of events.
-const MAX_EVENTS: usize = 100;
-const MAX_BYTES: usize = 1 << 20;
+pub(super) const MAX_EVENTS: usize = 100;
+pub(super) const MAX_BYTES: usize = 1 << 20;
 /// Events from a slow source are not held back longer.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A longer line is not an event.
 const MAX_LINE: u64 = 64 << 20;
 /// For one request, and between two attempts.
-const TIMEOUT: Duration = Duration::from_secs(30);
-const FIRST_DELAY: Duration = Duration::from_millis(500);
-const MAX_DELAY: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const FIRST_DELAY: Duration = Duration::from_millis(500);
+pub(super) const MAX_DELAY: Duration = Duration::from_secs(30);
 /// Lines that are named, of those that cannot be sent.
 const MAX_NAMED: u64 = 20;
 
@@ -47,15 +47,19 @@ pub(super) fn send(options: &SendArgs) -> Outcome {
         let file = File::open(&options.source).map_err(cannot)?;
         let data = file.metadata().map_err(cannot)?;
         if data.is_dir() {
-            let problem = format!(
-                "{} is a directory, not a file of lines",
-                options.source.display()
-            );
-            return Err(Failure::Usage(problem));
+            return send_spool::send(options);
         }
         (Box::new(file), data.is_file().then_some(data.len()))
     };
-    let mut sender = Sender::new(options, length)?;
+    if options.follow || options.trust {
+        let problem = "--follow and --trust are for the directory of a spool";
+        return Err(Failure::Usage(problem.to_owned()));
+    }
+    let Some(to) = &options.to else {
+        let problem = "--to URL, or TINKER_BASE_URL, must say where to send it";
+        return Err(Failure::Usage(problem.to_owned()));
+    };
+    let mut sender = Sender::to(options, to, length)?;
     let mut reader = Reader::new(options.session.as_deref())?;
     let (lines, waiting) = sync_channel(1_000);
     thread::spawn(move || read_lines(input, &lines));
@@ -130,7 +134,7 @@ fn read_lines(input: impl std::io::Read, lines: &SyncSender<Line>) {
 }
 
 /// Collects events into requests.
-struct Sender<'a> {
+pub(super) struct Sender<'a> {
     options: &'a SendArgs,
     client: Ureq,
     runtime: Runtime,
@@ -138,18 +142,18 @@ struct Sender<'a> {
     key: Option<HeaderValue>,
     batch: Option<(Head, Vec<String>)>,
     bytes: usize,
-    counts: Counts,
-    bar: ProgressBar,
+    pub(super) counts: Counts,
+    pub(super) bar: ProgressBar,
 }
 
 #[derive(Default)]
-struct Counts {
-    sent: u64,
-    requests: u64,
+pub(super) struct Counts {
+    pub(super) sent: u64,
+    pub(super) requests: u64,
     /// Lines that are no events.
-    unread: u64,
+    pub(super) unread: u64,
     /// Events that the server did not take.
-    rejected: u64,
+    pub(super) rejected: u64,
 }
 
 /// What to do after a response.
@@ -162,8 +166,12 @@ enum Verdict {
 }
 
 impl<'a> Sender<'a> {
-    fn new(options: &'a SendArgs, length: Option<u64>) -> Result<Self, Failure> {
-        let base = options.to.trim().trim_end_matches('/');
+    pub(super) fn to(
+        options: &'a SendArgs,
+        to: &str,
+        length: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let base = to.trim().trim_end_matches('/');
         let url: Uri = format!("{base}/api/v1/telemetry")
             .parse()
             .map_err(|error| Failure::Usage(format!("--to {base:?} is not a URL: {error}")))?;
@@ -222,54 +230,64 @@ impl<'a> Sender<'a> {
     }
 
     fn refuse(&mut self, number: u64, problem: &str) {
+        self.refuse_text(&format!("line {number} {problem}"));
+    }
+
+    /// Counts what is no event, and says so unless it was said often.
+    pub(super) fn refuse_text(&mut self, problem: &str) {
         self.counts.unread += 1;
         if self.counts.unread <= MAX_NAMED {
-            let problem = text::visible(&text::cut(problem, 500));
-            self.say(&format!("line {number} {problem}"));
+            self.say(&text::visible(&text::cut(problem, 500)));
         }
     }
 
-    fn say(&self, line: &str) {
+    pub(super) fn say(&self, line: &str) {
         self.bar.suspend(|| output::say(line));
     }
 
     /// Sends what is there.
     fn flush(&mut self) -> Result<(), Failure> {
         self.bytes = 0;
-        let Some((head, events)) = self.batch.take() else {
-            return Ok(());
-        };
+        match self.batch.take() {
+            Some((head, events)) => self.settle(&head, events).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends events in order. Returns how many were taken before the first that was not.
+    pub(super) fn settle(&mut self, head: &Head, events: Vec<String>) -> Result<usize, Failure> {
+        let (mut taken, mut is_first_part) = (0, true);
+        if events.is_empty() {
+            return Ok(0);
+        }
         // Pieces that a server finds too large are halved.
         let mut pieces = Vec::from([events]);
         while let Some(mut events) = pieces.pop() {
-            let count = events.len() as u64;
-            match self.deliver(&head, &events)? {
-                Verdict::TooLarge if events.len() > 1 => {
-                    let rest = events.split_off(events.len() / 2);
+            let count = events.len();
+            let reason = match self.deliver(head, &events)? {
+                Verdict::TooLarge | Verdict::Rejected(_) if count > 1 => {
+                    let rest = events.split_off(count / 2);
                     pieces.extend([rest, events]);
+                    continue;
                 }
-                Verdict::Taken => self.counts.sent += count,
-                Verdict::Rejected(reason) if events.len() > 1 => {
-                    let rest = events.split_off(events.len() / 2);
-                    pieces.extend([rest, events]);
-                    drop(reason);
+                Verdict::Taken => {
+                    self.counts.sent += count as u64;
+                    taken += if is_first_part { count } else { 0 };
+                    continue;
                 }
                 Verdict::Rejected(reason)
                 | Verdict::Hopeless(reason)
-                | Verdict::Later(reason, _) => {
-                    self.counts.rejected += count;
-                    self.say(&text::visible(&reason));
-                }
-                Verdict::TooLarge => {
-                    self.counts.rejected += count;
-                    self.say("an event is too large for the server");
-                }
-            }
+                | Verdict::Later(reason, _) => reason,
+                Verdict::TooLarge => "an event is too large for the server".to_owned(),
+            };
+            is_first_part = false;
+            self.counts.rejected += count as u64;
+            self.say(&text::visible(&reason));
         }
         let Counts { sent, requests, .. } = self.counts;
         self.bar
             .set_message(format!("{sent} events in {requests} requests"));
-        Ok(())
+        Ok(taken)
     }
 
     /// Sends a request until it is settled. All attempts have the same key.
@@ -306,7 +324,9 @@ impl<'a> Sender<'a> {
             };
             match verdict {
                 Verdict::Hopeless(reason) => return Err(self.lost(events.len(), &reason)),
-                Verdict::Later(reason, _) if attempt >= self.options.attempts => {
+                Verdict::Later(reason, _)
+                    if attempt >= self.options.attempts && !self.options.follow =>
+                {
                     return Err(self.lost(events.len(), &reason));
                 }
                 Verdict::Later(reason, after) => {
@@ -333,7 +353,7 @@ impl<'a> Sender<'a> {
         ))
     }
 
-    fn finish(self, problem: Option<String>) -> Outcome {
+    pub(super) fn finish(self, problem: Option<String>) -> Outcome {
         self.bar.finish_and_clear();
         let Counts {
             sent,

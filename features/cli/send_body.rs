@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use serde_json::{Value, json, value::RawValue};
 
 use crate::features::collector::{EventKind, Mode, check};
+use crate::features::spool::look::{Found, Lines, Whose};
 use crate::features::wire::json::{self, Object};
 
 use super::item::rfc3339;
-use super::kept;
 use super::prelude::*;
 use super::token;
 
@@ -21,8 +21,8 @@ pub(super) struct Reader {
     /// Of a session that begins here: the next index.
     next: u64,
     started: Option<SystemTime>,
-    /// The segment and the head of lines as `serve --keep` writes them.
-    segment: String,
+    /// Lines of a spool's file, and its head.
+    lines: Lines,
     head: Option<Head>,
 }
 
@@ -53,6 +53,21 @@ impl Head {
         }
     }
 
+    /// Of events in a spool's file.
+    pub(super) fn of(whose: &Whose) -> Self {
+        Self {
+            session: whose.session.clone(),
+            text: whose.fields.clone(),
+        }
+    }
+
+    /// Whether a request with this event alone has the form that servers expect.
+    pub(super) fn fits(&self, event: &str) -> Result<(), String> {
+        let body = self.body(&[event.to_owned()]);
+        let checked = check(body.as_bytes(), Mode::Lenient);
+        checked.map(drop).map_err(|violation| violation.to_string())
+    }
+
     /// The body of a request with these events.
     pub(super) fn body(&self, events: &[String]) -> String {
         let head = self.text.trim_end_matches('}');
@@ -69,7 +84,7 @@ impl Reader {
             is_given: session.is_some(),
             next: 0,
             started: None,
-            segment: String::new(),
+            lines: Lines::default(),
             head: None,
         })
     }
@@ -117,34 +132,21 @@ impl Reader {
         Ok(Read::Events(head, events))
     }
 
-    /// A line that `serve --keep` wrote.
+    /// A line of a spool's file.
     fn kept(&mut self, line: &[u8]) -> Result<Read, String> {
-        match kept::parse(line, &self.segment) {
-            Some(kept::Line::Head {
-                segment,
-                session,
-                head,
-            }) => {
-                self.segment = segment;
-                let session = if self.is_given {
-                    self.session.clone()
-                } else {
-                    session
-                };
+        match self.lines.parse(line.trim_ascii_end()) {
+            Found::Head(whose) => {
                 self.head = Some(match self.is_given {
-                    true => Head::new(&session),
-                    false => Head {
-                        session,
-                        text: head,
-                    },
+                    true => Head::new(&self.session),
+                    false => Head::of(&whose),
                 });
                 Ok(Read::Nothing)
             }
-            Some(kept::Line::Event(event)) => match self.head.clone() {
-                Some(head) => self.check(head, Vec::from([event])),
+            Found::Event { json, .. } => match self.head.clone() {
+                Some(head) => self.check(head, Vec::from([json.to_owned()])),
                 None => Err("comes before the head of its file".into()),
             },
-            None => Err("is damaged, by its checksum".into()),
+            Found::Damaged => Err("is damaged, by its checksum".into()),
         }
     }
 

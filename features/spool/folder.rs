@@ -21,7 +21,7 @@ const STALE: Duration = Duration::from_secs(120);
 
 /// What `README` in the directory says.
 const README: &str = "Telemetry events of tinkex-telemetry that are still to be sent. The next program that opens this \
-directory as its spool sends them: TINKER_TELEMETRY_SPOOL=<this directory> <the program>\n";
+directory as its spool sends them, and so does: tinkex-telemetry send <this directory>\n";
 
 /// The name of the folder for events that the backend has refused.
 pub(super) const REJECTED: &str = "rejected";
@@ -396,6 +396,28 @@ impl Owner {
         } else {
             Life::Ended
         }
+    }
+}
+
+/// Whether a folder has a name that a spool gives.
+#[cfg(feature = "cli")]
+pub(super) fn is_name(name: &str) -> bool {
+    parse_name(name).is_some()
+}
+
+/// The last part of a folder's name, which its claimant's lock has, too.
+#[cfg(feature = "cli")]
+pub(super) fn salt(path: &Path) -> Option<&str> {
+    Some(path.file_name()?.to_str()?.split_once('-')?.1)
+}
+
+/// Whether the process of a folder lives, or may, as far as its lock tells, which was touched at this time.
+#[cfg(feature = "cli")]
+pub(super) fn is_alive(lock: &[u8], touched: Timestamp, now: Timestamp) -> bool {
+    match Owner::parse(lock).map_or(Life::Unknown, |owner| owner.life()) {
+        Life::Alive => true,
+        Life::Ended => false,
+        Life::Unknown => now.saturating_duration_since(touched) < STALE,
     }
 }
 

@@ -34,9 +34,20 @@ impl fmt::Display for SegmentId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Destination(u64);
 
+#[cfg(feature = "cli")]
+impl Destination {
+    /// Of events that were received rather than logged: no spool sends them by itself.
+    pub(crate) const ANYWHERE: Self = Self(0);
+
+    /// The hash.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
 impl Destination {
     /// FNV-1a of the destination's name.
-    pub(super) fn of(name: &str) -> Self {
+    pub(crate) fn of(name: &str) -> Self {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for byte in name.bytes() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -171,6 +182,13 @@ fn parse_head(segment: SegmentId, line: &[u8]) -> Option<Line<'_>> {
     let fields = after.strip_prefix(br#"","head":"#)?;
     let head = Head { run, to, fields };
     Some(Line::Head { n, head })
+}
+
+/// The id in a line that may be a head.
+#[cfg(feature = "cli")]
+pub(super) fn segment_of_head(line: &[u8]) -> Option<SegmentId> {
+    let rest = line.strip_prefix(br#"{"tinkex":1,"segment":""#)?;
+    hex(rest.get(..16)?, 16).map(SegmentId)
 }
 
 /// Whether a damaged line was a head rather than an event, as far as that can be seen.

@@ -12,6 +12,8 @@ mod forwarder;
 mod inner;
 mod job;
 mod keeper;
+#[cfg(feature = "cli")]
+pub(crate) mod look;
 mod notes;
 mod parcel;
 mod queue;
@@ -20,6 +22,8 @@ mod segment;
 mod state;
 mod stats;
 mod std_disk;
+#[cfg(feature = "cli")]
+pub(crate) mod store;
 #[cfg(test)]
 mod testing;
 #[cfg(all(test, feature = "thread"))]

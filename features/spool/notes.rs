@@ -2,6 +2,8 @@
 
 use crate::sys::console;
 use crate::sys::own_work::{self, OwnWork, Sessions};
+use alloc::format;
+use alloc::string::String;
 use core::fmt;
 use std::io;
 use std::path::Path;
@@ -36,15 +38,30 @@ pub(super) fn disk_failed(path: &Path, error: &io::Error) {
 pub(super) fn left(pending: u64, path: &Path) {
     let is_silent = log::max_level() == log::LevelFilter::Off;
     let noun = if pending == 1 { "event" } else { "events" };
+    let word = shell_word(path);
     let what = format_args!(
-        "{pending} {noun} not sent yet, kept in {path:?}; the next program with \
-         TINKER_TELEMETRY_SPOOL={path:?} sends them"
+        "{pending} {noun} not sent yet, kept in {path:?}; the next program with this spool sends them, or, with the same \
+         TINKER_BASE_URL and TINKER_API_KEY: tinkex-telemetry send {word}"
     );
     if is_silent && console::wanted() == console::Wanted::Losses {
         console::write_line(what);
     } else {
         say(log::Level::Warn, format_args!("Telemetry spool: {what}"));
     }
+}
+
+/// A path as a shell takes it.
+fn shell_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char);
+    if text.chars().all(is_plain) {
+        return text.into_owned();
+    }
+    if text.contains(char::is_control) {
+        // No name that a person has typed: as a program would show it.
+        return format!("{path:?}");
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The set of every session, for work that is done for all of them.
@@ -59,4 +76,20 @@ pub(super) fn every_session() -> Sessions {
     }
     // A set that would be larger than 8 contains every session.
     enter(9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_to_a_shell() {
+        for (path, word) in [
+            ("/tmp/telemetry-1.2", "/tmp/telemetry-1.2"),
+            ("/tmp/a b$HOME", "'/tmp/a b$HOME'"),
+            ("/tmp/it's", r"'/tmp/it'\''s'"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
 }

@@ -368,14 +368,19 @@ pub(super) fn survey(
 
 /// The indices in a `.done` file whose lines are intact. None of them is believed unless the segment has such a line.
 fn settled_indices(disk: &dyn Disk, path: &Path, id: SegmentId) -> BTreeSet<u64> {
+    match disk.open(path, false) {
+        Ok(mut file) => settled_in(&mut *file, id),
+        Err(_) => BTreeSet::new(),
+    }
+}
+
+/// The same, of an open file.
+pub(super) fn settled_in(file: &mut dyn DiskFile, id: SegmentId) -> BTreeSet<u64> {
     /// More are never needed: the last ones count.
     const MOST: usize = 8 << 10;
     let mut indices = BTreeSet::new();
-    let Ok(mut file) = disk.open(path, false) else {
-        return indices;
-    };
     let end = file.stat().map_or(0, |meta| meta.len);
-    let mut reader = LineReader::new(&mut *file, end.saturating_sub(1 << 20), end);
+    let mut reader = LineReader::new(file, end.saturating_sub(1 << 20), end);
     while let Ok(Some(line)) = reader.next() {
         if line.is_complete {
             indices.extend(format::parse_settled(id, line.bytes));

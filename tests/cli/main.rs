@@ -4,4 +4,5 @@
 mod process;
 mod receiving;
 mod sending;
+mod spooling;
 mod wrapping;

@@ -93,12 +93,7 @@ fn what_was_kept_can_be_sent_as_it_was() {
     assert_eq!(deliver(addr, &batch("s", &[start(), generic(1)])), 200);
     running.signal("-TERM");
     running.ended();
-    let run_folder = std::fs::read_dir(&kept)
-        .expect("it")
-        .next()
-        .expect("one")
-        .expect("one");
-    let file = run_folder.path().join("0000000000.ndjson");
+    let file = crate::spooling::segment(&kept);
     let collector = Collector::builder().lenient().start().expect("starts");
     let url = collector.url();
     let file = file.to_str().expect("text");
