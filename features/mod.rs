@@ -28,6 +28,8 @@ mod eyre;
 pub(crate) mod http;
 #[cfg(all(feature = "thread", feature = "ureq"))]
 pub(crate) mod init;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub(crate) mod origins;
 #[cfg(feature = "otlp")]
 pub mod otlp;

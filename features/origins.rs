@@ -11,6 +11,7 @@ pub const ORIGINS: &[&str] = &[
     "async_h1",
     "async_io",
     "async_native_tls",
+    "async_nats",
     "async_net",
     "async_std",
     "async_tls",

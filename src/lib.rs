@@ -121,6 +121,7 @@
 //! | `surf` | the HTTP client `Surf`, over the program's own `surf::Client`: surf is unmaintained |
 //! | `otlp` | `otlp`, a transport that sends events as log records to an OpenTelemetry collector |
 //! | `gzip` | compression of what `otlp` sends |
+//! | `nats` | `nats`, a transport that stores events in a stream of NATS JetStream, on tokio |
 //! | `tracing` | `TelemetryLayer` for `tracing-subscriber`: events, span closings and `log` records become events |
 //! | `anyhow` | capture of `anyhow::Error` |
 //! | `eyre` | capture of `eyre::Report` |
@@ -246,6 +247,9 @@ pub use features::client;
 #[cfg(feature = "collector")]
 #[cfg_attr(docsrs, doc(cfg(feature = "collector")))]
 pub use features::collector;
+#[cfg(feature = "nats")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
+pub use features::nats;
 #[cfg(feature = "otlp")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
 pub use features::otlp;

@@ -3,6 +3,7 @@
 #[cfg(feature = "alloc")]
 mod boxed;
 mod either;
+pub(crate) mod member;
 #[cfg(has_arc)]
 mod sample;
 
@@ -402,7 +403,7 @@ impl Batch<'_> {
         self.head.session
     }
 
-    /// `event_session_index` of the first event.
+    /// `event_session_index` of the first event; [`indices`](Self::indices) has those of all.
     #[must_use]
     pub fn first_index(&self) -> u64 {
         self.head.first_index
