@@ -128,11 +128,9 @@ fn serve(shared: &Shared, connection: usize, stream: &TcpStream) -> std::io::Res
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["PING"] => out.write_all(b"PONG\r\n")?,
-            ["SUB", subject, id] => {
-                // The client's own subscription for requests has the id 0.
-                if subject.ends_with('*') && id != "0" {
-                    id.clone_into(&mut sid);
-                }
+            // The client's own subscription for requests has the id 0.
+            ["SUB", subject, id] if subject.ends_with('*') && id != "0" => {
+                id.clone_into(&mut sid);
             }
             ["PUB", subject, reply, len] if subject.starts_with("$JS.API.STREAM.INFO.") => {
                 read_payload(&mut reader, len)?;
