@@ -170,7 +170,7 @@
 //! * A `Serialize`, `Debug` or `Display` that recurses without writing anything, or that ignores errors and goes on, is
 //!   not stopped. `Some` and newtype structs are counted, although they write nothing; a type that passes the serializer
 //!   on by itself is not seen. Without `std` the stack that a text takes is not bounded.
-//! * `log` takes a lock, under which the queue may grow. In a signal handler it can hang for ever, as anything that takes
+//! * `log` takes a lock, under which the queue may grow. In a signal handler it can hang forever, as anything that takes
 //!   a lock or allocates; so it can in a global allocator that logs its own calls.
 //! * Where a program has set `SIGPIPE` to its default action, as some do for pipes, writing to a TLS connection that the
 //!   server has closed ends the process: Rust's own default, to ignore it, is needed.

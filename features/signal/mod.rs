@@ -16,7 +16,7 @@
 //!
 //! | a signal that the program | then |
 //! |---|---|
-//! | leaves at its default | sessions stop, within their grace; then it ends the process as if it had not been caught, also to a parent that waits for its status. A second signal meanwhile does so at once |
+//! | leaves at its default | sessions stop, within their grace; then it ends the process as if it had not been caught, also to a parent that waits for its status; as PID 1 of a container it exits with 128 and the signal's number. A second signal meanwhile does so at once |
 //! | handles itself | its handler runs as ever, and decides whether the program ends. Sessions stop meanwhile |
 //! | ignores, as below `nohup` or in the background of a shell | it is left ignored |
 //!
@@ -46,6 +46,7 @@ use crate::sys::lock::Lock;
 use crate::sys::panics;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::io;
 use std::thread;
@@ -55,6 +56,7 @@ use std::thread;
 /// The session logs a `session.interrupted`, with the name of the signal as `signal`, and stops, for at most `grace`.
 /// Several sessions of a process stop at the same time, each within its own grace. The guard does not keep the session
 /// alive. A backend's session has a method of its own with the feature `client`, `ServiceClient::stop_on_signals`.
+/// Without a session, where telemetry is switched off, nothing is installed.
 ///
 /// # Errors
 /// When the handlers or their thread cannot be installed.
@@ -63,6 +65,9 @@ pub fn stop_on_signals(
     grace: Duration,
 ) -> io::Result<SignalGuard> {
     let handle = session.as_handle().cloned().unwrap_or_default();
+    if !handle.has_session() {
+        return Ok(SignalGuard { id: 0 });
+    }
     on_signals(move |signal| {
         interrupt(&handle, signal);
         // Nothing runs on this thread that the wait could block.
@@ -81,20 +86,19 @@ pub(crate) fn interrupt(handle: &Handle, signal: &str) {
 
 /// Runs `stop` on a thread of its own when a signal arrives, before the signal takes effect.
 pub(crate) fn on_signals(stop: impl Fn(&str) + Send + Sync + 'static) -> io::Result<SignalGuard> {
+    /// A forked child goes on counting, so that its guards are never taken for its parent's.
+    static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let stop: Stop = Arc::new(stop);
-    let watch = watch();
-    let id = watch.with(|watch| {
-        watch.last_id += 1;
-        watch.stops.push((watch.last_id, stop));
-        watch.last_id
-    });
+    watch().with(|stops| stops.push((id, stop)));
     let guard = SignalGuard { id };
     system::install()?;
     Ok(guard)
 }
 
-/// While it lives, a session stops on signals. Once the last one is dropped, signals have their usual effect again, at
-/// once.
+/// While it lives, a session stops on signals. Once the last one is dropped, signals have the effect again, at once, that
+/// they had when the first one was made: a handler that the program has installed since then runs, but a signal that was
+/// at its default then ends the process all the same.
 #[derive(Debug)]
 #[must_use = "signals are no longer waited for once the guard is dropped"]
 pub struct SignalGuard {
@@ -103,9 +107,9 @@ pub struct SignalGuard {
 
 impl Drop for SignalGuard {
     fn drop(&mut self) {
-        let removed = watch().with(|watch| {
-            let at = watch.stops.iter().position(|(id, _)| *id == self.id)?;
-            Some(watch.stops.remove(at))
+        let removed = watch().with(|stops| {
+            let at = stops.iter().position(|(id, _)| *id == self.id)?;
+            Some(stops.remove(at))
         });
         // Outside the lock: it may hold the last handle.
         drop(removed);
@@ -114,25 +118,15 @@ impl Drop for SignalGuard {
 
 type Stop = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// What is to be stopped. The child of a fork has nothing of its parent's.
-struct Watch {
-    stops: Vec<(u64, Stop)>,
-    last_id: u64,
-}
-
-fn watch() -> &'static Lock<Watch> {
-    static WATCH: PerProcess<Lock<Watch>> = PerProcess::new();
-    WATCH.get_or_init(|| {
-        Lock::new(Watch {
-            stops: Vec::new(),
-            last_id: 0,
-        })
-    })
+/// What is to be stopped, each with the id of its guard. The child of a fork has nothing of its parent's.
+fn watch() -> &'static Lock<Vec<(u64, Stop)>> {
+    static WATCH: PerProcess<Lock<Vec<(u64, Stop)>>> = PerProcess::new();
+    WATCH.get_or_init(|| Lock::new(Vec::new()))
 }
 
 /// Stops everything at once, and returns when all of it is done.
 fn stop_all(signal: &'static str) {
-    let stops = watch().with(|watch| watch.stops.clone());
+    let stops = watch().with(|stops| stops.clone());
     let begin = |(_, stop): (u64, Stop)| {
         let work = {
             let stop = Arc::clone(&stop);

@@ -30,14 +30,14 @@ struct Watched {
 pub(super) fn install() -> io::Result<()> {
     static IS_INSTALLED: PerProcess<Lock<bool>> = PerProcess::new();
     let is_installed = IS_INSTALLED.get_or_init(|| Lock::new(false));
-    if is_installed.with(|is_installed| core::mem::replace(is_installed, true)) {
-        return Ok(());
-    }
-    let installed = start();
-    if installed.is_err() {
-        is_installed.with(|is_installed| *is_installed = false);
-    }
-    installed
+    // Under the lock, so that a second call does not return before the handlers are there.
+    is_installed.with(|is_installed| {
+        if !*is_installed {
+            start()?;
+            *is_installed = true;
+        }
+        Ok(())
+    })
 }
 
 fn start() -> io::Result<()> {
@@ -77,7 +77,12 @@ fn start() -> io::Result<()> {
     for (number, has_arrived, is_default) in handlers {
         if is_default {
             // In this order, so that the first signal does not find its own mark.
-            flag::register_conditional_default(number, Arc::clone(&is_ending))?;
+            let second = Arc::clone(&is_ending);
+            if is_init() {
+                flag::register_conditional_shutdown(number, status_of(number), second)?;
+            } else {
+                flag::register_conditional_default(number, second)?;
+            }
             flag::register(number, Arc::clone(&is_ending))?;
         }
         flag::register(number, has_arrived)?;
@@ -93,11 +98,29 @@ fn handle(watched: &[Watched]) {
         if signal.has_arrived.swap(false, Ordering::SeqCst) {
             stop_all(signal.name);
             if signal.is_default {
-                // Ends the process.
-                let _ = low_level::emulate_default_handler(signal.number);
+                end_process(signal.number);
             }
         }
     }
+}
+
+/// Ends the process as the signal does by default.
+fn end_process(signal: c_int) {
+    if is_init() {
+        low_level::exit(status_of(signal));
+    }
+    let _ = low_level::emulate_default_handler(signal);
+}
+
+/// Whether this is the first process of its PID namespace, as in a container without an init. The kernel does not apply
+/// a signal's default action to it.
+fn is_init() -> bool {
+    std::process::id() == 1
+}
+
+/// The status that a shell reports for a process that a signal has ended.
+const fn status_of(signal: c_int) -> c_int {
+    128 + signal
 }
 
 /// What the process does with each signal, as sets of bits.

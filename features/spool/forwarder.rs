@@ -97,7 +97,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
     }
 
     /// Sends until the spool and its transports are dropped. What this logs reaches no session: a spool that stored what
-    /// its own sending logs would have something to send for ever.
+    /// its own sending logs would have something to send forever.
     pub(super) async fn run(mut self) {
         let every = notes::every_session();
         let mut work = pin!(self.work());

@@ -89,9 +89,12 @@ impl Spool {
         &self.inner.path
     }
 
-    /// A snapshot of the spool's ledger.
+    /// A snapshot of the spool's ledger. In the child of a `fork()`, where the spool is the parent's, all is zero.
     #[must_use]
     pub fn stats(&self) -> SpoolStats {
+        if self.inner.fork.is_forked() {
+            return SpoolStats::default();
+        }
         self.inner.shared.stats()
     }
 
@@ -121,6 +124,10 @@ impl Spool {
     /// program may be about to end.
     #[cfg(all(feature = "thread", feature = "ureq"))]
     pub(crate) fn close(self) {
+        // In a forked child the threads are the parent's.
+        if self.inner.fork.is_forked() {
+            return;
+        }
         const MOMENT: Duration = Duration::from_millis(500);
         let inner = Arc::clone(&self.inner);
         drop(self);

@@ -72,7 +72,7 @@ impl Bus {
     }
 
     fn sequence(&self, session_id: &str, is_new: bool) -> Calls {
-        // In the child of a fork the lock may be held for ever, and no handler is called.
+        // In the child of a fork the lock may be held forever, and no handler is called.
         if self.0.fork.is_forked() {
             return Calls::default();
         }

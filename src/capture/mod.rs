@@ -55,8 +55,8 @@ pub use task::{LocalTask, Task};
 /// Captures nest, also through [`Task`]s: of several captures for the same session, the innermost logs the failure
 /// (with `std`; an error is recognized by its message, even as the source of another one).
 ///
-/// Without a failure, capturing a block costs some twenty instructions and no allocation; without a session, nothing. A
-/// failure costs what logging it costs, and with [`fatal`](Self::fatal) the wait.
+/// Without a failure, capturing a block costs some twenty instructions and no allocation; with a `reporter` that has no
+/// session, nothing. A failure costs what logging it costs, and with [`fatal`](Self::fatal) the wait.
 ///
 /// ```
 /// # fn example(telemetry: &tinkex_telemetry::Handle) -> Result<(), std::num::ParseIntError> {
@@ -231,39 +231,16 @@ impl Capture<'_> {
     where
         L: FnOnce(&F::Output, OnError<'_>),
     {
-        let completion = self.run_to_completion(future, inspect);
-        async { completion.await.resume() }
-    }
-
-    /// Runs a future until it returns or panics.
-    fn run_to_completion<F: Future, L>(
-        self,
-        future: F,
-        inspect: L,
-    ) -> impl Future<Output = Completion<F::Output>> + use<F, L>
-    where
-        L: FnOnce(&F::Output, OnError<'_>),
-    {
-        let (severity, is_fatal) = (self.severity, self.is_fatal);
+        let how = (self.severity, self.is_fatal);
         let (handle, scope) = self.resolve();
         async move {
+            // Without a session there is nothing to catch a panic for.
             if !handle.has_session() && scope.is_none() {
-                return Completion::value(future.await);
+                return future.await;
             }
-            let mut wait = None;
-            let report = |failure: &Failure<'_>, is_logged| match (is_fatal, is_logged) {
-                (false, false) => {
-                    let _ = handle.log_exception(failure, severity);
-                }
-                (false, true) => {}
-                (true, false) => wait = handle.begin_fatal(failure, severity),
-                (true, true) => wait = handle.begin_end(),
-            };
-            let completion = run::run_future(&handle, &scope, future, inspect, report).await;
-            if wait.is_some() {
-                let _ = handle.clone().finish(wait).await;
-            }
-            completion
+            run_to_completion(how, handle, scope, future, inspect)
+                .await
+                .resume()
         }
     }
 
@@ -280,6 +257,32 @@ impl Capture<'_> {
             None => (current(), None),
         }
     }
+}
+
+/// Runs a future until it returns or panics, and catches the panic with or without a session: a task passes it on to
+/// whatever awaits it. Failures are logged with this severity, and may be fatal.
+#[cfg(feature = "alloc")]
+async fn run_to_completion<F: Future>(
+    (severity, is_fatal): (Severity, bool),
+    handle: Handle,
+    scope: run::Scope,
+    future: F,
+    inspect: impl FnOnce(&F::Output, OnError<'_>),
+) -> Completion<F::Output> {
+    let mut wait = None;
+    let report = |failure: &Failure<'_>, is_logged| match (is_fatal, is_logged) {
+        (false, false) => {
+            let _ = handle.log_exception(failure, severity);
+        }
+        (false, true) => {}
+        (true, false) => wait = handle.begin_fatal(failure, severity),
+        (true, true) => wait = handle.begin_end(),
+    };
+    let completion = run::run_future(&handle, &scope, future, inspect, report).await;
+    if wait.is_some() {
+        let _ = handle.clone().finish(wait).await;
+    }
+    completion
 }
 
 /// # Tasks
@@ -315,10 +318,10 @@ impl Capture<'_> {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let (handle, _) = self.resolve();
-        Task::start(Box::pin(self.run_to_completion(future, inspect)), |task| {
-            handle.spawn_boxed(task)
-        })
+        let (handle, scope) = self.resolve();
+        let how = (self.severity, self.is_fatal);
+        let completion = run_to_completion(how, handle.clone(), scope, future, inspect);
+        Task::start(Box::pin(completion), |task| handle.spawn_boxed(task))
     }
 
     /// [`spawn`](Self::spawn) on an executor of the current thread, for a future that is not `Send`.
@@ -342,9 +345,10 @@ impl Capture<'_> {
         F: Future + 'static,
         F::Output: 'static,
     {
-        LocalTask::start(Box::pin(self.run_to_completion(future, inspect)), |task| {
-            spawner.spawn_local(task)
-        })
+        let (handle, scope) = self.resolve();
+        let how = (self.severity, self.is_fatal);
+        let completion = run_to_completion(how, handle, scope, future, inspect);
+        LocalTask::start(Box::pin(completion), |task| spawner.spawn_local(task))
     }
 }
 

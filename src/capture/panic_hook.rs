@@ -13,6 +13,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::panic::PanicHookInfo;
 use std::sync::mpsc;
@@ -97,9 +98,11 @@ static INSTALLED: PerProcess<Lock<Installed>> = PerProcess::new();
 
 #[derive(Default)]
 struct Installed {
-    next_id: u64,
     entries: Vec<Entry>,
 }
+
+/// A forked child goes on counting, so that removing its parent's hook does not remove its own.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 fn with_installed<R>(work: impl FnOnce(&mut Installed) -> R) -> R {
     INSTALLED
@@ -150,8 +153,7 @@ impl PanicHook {
                 entries.retain(|entry| {
                     !entry.handle.has_ended() && !entry.handle.is_same_session(&self.0.handle)
                 });
-                self.0.id = Some(installed.next_id);
-                installed.next_id += 1;
+                self.0.id = Some(NEXT_ID.fetch_add(1, Ordering::Relaxed));
                 installed.entries.push(self.0.clone());
             });
         }

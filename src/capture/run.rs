@@ -39,13 +39,6 @@ mod with_panics {
     }
 
     impl<R> Completion<R> {
-        pub(in crate::capture) const fn value(value: R) -> Self {
-            Self {
-                result: Ok(value),
-                fingerprint: None,
-            }
-        }
-
         /// Returns the value, or resumes the panic.
         #[inline]
         pub(in crate::capture) fn resume(self) -> R {
@@ -177,10 +170,6 @@ mod without_panics {
 
     #[cfg(feature = "alloc")]
     impl<R> Completion<R> {
-        pub(in crate::capture) const fn value(value: R) -> Self {
-            Self(value)
-        }
-
         pub(in crate::capture) fn resume(self) -> R {
             self.0
         }

@@ -200,7 +200,9 @@ pub(crate) fn merge(outer: &str, inner: &str, max_fields: usize, into: &mut [u8]
         let all = members(outer).chain(members(inner)).enumerate();
         all.filter_map(|(at, member)| is_last(at, &member).then_some(member))
     };
-    for mark in kept().filter(|member| member.key == MARK) {
+    // Each says what its own object lacks.
+    let marks = members(outer).chain(members(inner));
+    for mark in marks.filter(|member| member.key == MARK) {
         omitted = omitted.saturating_add(mark.value().parse().unwrap_or(1));
     }
     let marked = omitted;
@@ -237,7 +239,7 @@ pub(crate) fn merge(outer: &str, inner: &str, max_fields: usize, into: &mut [u8]
     (out.len, omitted > marked)
 }
 
-/// Tells of a member, by its place in both objects, whether no later one has its key.
+/// Returns whether a member, given with its place in both objects, is the last of its key.
 #[cfg(feature = "alloc")]
 fn last_of_each_key<'a>(
     outer: &'a str,

@@ -311,6 +311,8 @@ impl Shared {
                 let _ = self.with(|engine| engine.set_has_context(false));
                 match refusal {
                     Refusal::QueueFull => Err(OptionError::no_room_for_context()),
+                    // The hook has enlarged it.
+                    Refusal::EventTooLarge => Err(self.context_too_large()),
                     // The hook has dropped it, or panicked.
                     _ => Ok(()),
                 }

@@ -37,7 +37,7 @@ impl Handle {
     /// that is [off](Self::off).
     ///
     /// The child of a `fork()` begins without a current session: those that its parent entered or made global do not
-    /// count in it.
+    /// count in it, but a handle that is off stays entered.
     ///
     /// Never panics, not even while a thread's local values are destroyed; the sessions that the thread has entered do
     /// not count then. Costs a clone of a handle and, for the global session, a lock.

@@ -26,7 +26,7 @@ impl Handle {
     /// fn on_consent_changed(telemetry: &tinkex_telemetry::Handle, consents: bool) {
     ///     telemetry.set_enabled(consents);
     ///     if !consents {
-    ///         telemetry.discard(); // nothing leaves any more
+    ///         telemetry.discard(); // what is queued is dropped
     ///     }
     /// }
     /// # on_consent_changed(telemetry, false);
@@ -52,6 +52,11 @@ impl Handle {
     /// finishes the call that it has begun. Its events count as discarded in any case. Waits and stops end at once. The
     /// session goes on: call [`set_enabled(false)`](Self::set_enabled) before, or it accepts the next event.
     ///
+    /// What the transport has taken over is no longer the session's: a spool still sends what is on its disk, unless its
+    /// directory is removed.
+    ///
+    /// Without an allocator a transport may begin, or go on with, the attempt under way until it is polled a second time.
+    ///
     /// In the child of a `fork()` it does nothing: the queue is the parent's.
     pub fn discard(&self) -> u64 {
         let discarded = self.session().map(|session| {
@@ -63,7 +68,8 @@ impl Handle {
 
     /// Sets the lowest severity that the session takes, from now on; [`Options::min_severity`](crate::Options) is the
     /// one that it begins with. A milder event is refused as
-    /// [`BelowMinSeverity`](crate::stats::Refusal::BelowMinSeverity), at once and without an index.
+    /// [`BelowMinSeverity`](crate::stats::Refusal::BelowMinSeverity), without an index, and at once unless it is an
+    /// exception, whose severity is known only when its causes are.
     ///
     /// It holds for all events, automatic ones, those of the bus and of the tracing layer, and exceptions included, but
     /// not for `SESSION_START`, `SESSION_END` and a fatal exception, which ends the session whatever its severity. For

@@ -337,7 +337,6 @@ impl<C: Clock> SessionRef<C> {
 
 #[cfg(has_arc)]
 impl WeakSession {
-    /// Returns a handle, if the session still exists.
     /// Whether it can still be upgraded.
     #[cfg(feature = "std")]
     pub(crate) fn exists(&self) -> bool {
@@ -347,6 +346,7 @@ impl WeakSession {
         }
     }
 
+    /// Returns a handle, if the session still exists.
     pub(crate) fn upgrade(&self) -> Option<Handle> {
         match self {
             Self::Static(session) => Some(Handle::fixed(*session)),

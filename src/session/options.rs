@@ -134,8 +134,8 @@ pub struct Options {
     /// [reported](crate::diagnostic::DiagnosticKind::Setting). If it is not set, `DO_NOT_TRACK` switches telemetry off,
     /// unless it is `0`. Without `std`, `None` means on.
     pub enabled: Option<bool>,
-    /// In place of `non_exhaustive`, which forbids a struct update outside the crate. Cannot be made there, so that every
-    /// value ends in `..`.
+    /// In place of `non_exhaustive`, which forbids a struct update outside the crate. It has no constructor there, so a
+    /// value ends in `..Options::default()`.
     #[doc(hidden)]
     pub _later: Later,
 }

@@ -29,6 +29,7 @@ use core::{pin::pin, time::Duration};
 /// waits until everything is settled, at most `drop_timeout`. Elsewhere it only begins the stop, which the driver
 /// completes within `drop_timeout` if the executor keeps running: await [`stop`](Handle::stop) first where that matters.
 /// In the child of a `fork()` the drop does nothing.
+#[must_use = "dropping it stops the session"]
 pub struct Reporter<T, C: 'static, S> {
     owner: Owner,
     /// For waits where no timer can be boxed, and for new drivers.

@@ -20,7 +20,7 @@ impl Shared {
     /// Whether dropping the reporter here waits for the driver.
     #[cfg(feature = "std")]
     pub(crate) fn waits_on_drop(&self) -> bool {
-        // In the child of a fork the executor is the parent's, and so is its lock, perhaps held for ever.
+        // In the child of a fork the executor is the parent's, and so is its lock, perhaps held forever.
         !self.is_forked()
             && self
                 .spawner

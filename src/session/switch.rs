@@ -49,6 +49,13 @@ impl Switch {
             _ => Self::On,
         }
     }
+
+    /// Whether the environment decides at all: without a switch in it, telemetry is on by default only.
+    pub(crate) fn is_set(get: impl Fn(&str) -> Option<OsString>) -> bool {
+        let is_set =
+            |name| get(name).is_some_and(|value| value.to_str().map(str::trim) != Some(""));
+        is_set(SWITCH) || is_set(ENABLED) || Self::read(get) == Self::Off
+    }
 }
 
 /// What is wrong with the switch, for a diagnostic.
@@ -125,6 +132,19 @@ mod tests {
             unknown.starts_with("TINKER_TELEMETRY_ENABLED=\"never\" is not known"),
             "{unknown}"
         );
+    }
+
+    #[test]
+    fn a_switch_is_set_if_it_is_not_blank_and_do_not_track_if_it_says_so() {
+        let is_set =
+            |name: &str, value: &str| Switch::is_set(|other| (other == name).then(|| value.into()));
+        for name in [SWITCH, ENABLED] {
+            assert!(is_set(name, "off") && is_set(name, "on") && is_set(name, "never"));
+            assert!(!is_set(name, " "));
+        }
+        assert!(is_set(DO_NOT_TRACK, "1"));
+        assert!(!is_set(DO_NOT_TRACK, "0") && !is_set(DO_NOT_TRACK, ""));
+        assert!(!is_set("OTHER", "off"));
     }
 
     #[cfg(unix)]

@@ -56,6 +56,7 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 /// # }
 /// # Ok::<_, Box<dyn core::error::Error>>(())
 /// ```
+#[must_use = "dropping it stops the session"]
 pub struct Telemetry {
     owner: Owner,
     /// Dropped once the session has ended: the fields are dropped in their order.
@@ -63,7 +64,7 @@ pub struct Telemetry {
     kept: Kept,
 }
 
-/// What a session hands over to, say.
+/// For example what the session's transport hands over to.
 #[cfg(feature = "std")]
 type Kept = Option<alloc::boxed::Box<dyn core::any::Any + Send + Sync>>;
 

@@ -167,6 +167,10 @@ fn what_has_no_room_is_left_out_and_counted() {
     );
     let expected = r#"{"a":"0123456789","b":"0123456789","… (cut)":2}"#;
     assert_eq!(merged(outer, inner, 2, 1_000), (expected.into(), true));
+    // Two marks add up.
+    let expected = r#"{"a":1,"b":2,"… (cut)":5}"#;
+    let twice = merged(r#"{"a":1,"… (cut)":3}"#, r#"{"b":2,"… (cut)":2}"#, 9, 64);
+    assert_eq!(twice, (expected.into(), false));
     // A mark stays, and is told once.
     let marked = r#"{"a":1,"… (cut)":2}"#;
     let expected = r#"{"a":1,"b":2,"… (cut)":2}"#;

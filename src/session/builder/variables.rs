@@ -3,7 +3,7 @@
 use super::assembly::report_setting;
 use crate::diagnostic::Observer;
 use crate::session::options::Options;
-use crate::session::switch;
+use crate::session::switch::{self, Switch};
 use crate::text::Text;
 use crate::text::near::Nearest;
 use alloc::borrow::ToOwned;
@@ -52,8 +52,8 @@ impl Options {
     /// environment.
     ///
     /// Durations are written `10s`, `250ms` or `1m30s`, sizes `65536` or `64KiB`, lists `a,b`. An empty variable counts
-    /// as not set. The option `enabled` is left to the switches in the environment, which a session reads when it is
-    /// built. A variable that begins with `TINKER_TELEMETRY_` and belongs to no option is
+    /// as not set. The option [`enabled`](Self::enabled) has switches of its own in the environment: if one is set, the
+    /// option becomes `None`, and a session reads them when it is built. A variable that begins with `TINKER_TELEMETRY_` and belongs to no option is
     /// [reported](crate::diagnostic::DiagnosticKind::Setting) through the `log` facade, once per process, with the
     /// nearest that does.
     ///
@@ -62,7 +62,10 @@ impl Options {
     /// have. Whether the options fit together is checked when a session is built.
     pub fn with_env(self) -> Result<Self, VariableError> {
         static ARE_TOLD: AtomicBool = AtomicBool::new(false);
-        let (options, unknown) = read(self, std::env::vars_os())?;
+        let (mut options, unknown) = read(self, std::env::vars_os())?;
+        if Switch::is_set(|name| std::env::var_os(name)) {
+            options.enabled = None;
+        }
         if !unknown.is_empty() && !ARE_TOLD.swap(true, Ordering::Relaxed) {
             for unknown in unknown {
                 report_setting(&Observer::Log, "", &unknown);

@@ -116,6 +116,16 @@ fn tasks_also_run_when_telemetry_is_disabled() {
 }
 
 #[test]
+fn a_task_passes_its_panic_on_when_telemetry_is_disabled() {
+    let (builder, kept) = builder(Thread);
+    let session = builder.enabled(false).start().expect("the session starts");
+    let task = async_capture!(reporter = session, { panic!("unheard") });
+    let text = payload(|| ::smol::block_on::<Result<(), _>>(task));
+    assert_eq!(text.downcast_ref(), Some(&"unheard"));
+    assert_eq!(kept.events(), [] as [serde_json::Value; 0]);
+}
+
+#[test]
 fn a_task_without_an_executor_runs_where_it_is_awaited() {
     let task = async_capture!({ std::thread::current().id() });
     assert!(!task.is_finished());
