@@ -1,8 +1,9 @@
-//! What the tests with third-party runtimes, clients and tools share: the runtimes, and the documentation tests of the
+//! What the tests with third-party runtimes, clients and tools share: the runtimes, the HTTP clients, and the documentation tests of the
 //! pages whose snippets need those crates.
 
 extern crate alloc;
 
+pub mod clients;
 mod local;
 pub mod runtimes;
 

@@ -3,7 +3,7 @@
 
 use crate::local::{LocalThread, NotSend, run_jobs};
 use alloc::rc::Rc;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::any::Any;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
@@ -14,8 +14,11 @@ use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::local::LocalSpawner;
-use tinkex_telemetry::runtime::{AsyncStd, Clock, Embassy, EmbassyPool, Runtime, Smol, Spawner};
+use tinkex_telemetry::runtime::{
+    AsyncStd, Clock, Embassy, EmbassyPool, Runtime, Smol, SpawnError, Spawner,
+};
 use tinkex_telemetry::session::Builder;
+use tinkex_telemetry::time::{Instant, Timestamp};
 use tinkex_telemetry::{Handle as Session, HttpTransport, Reporter, Thread, Tokio, Transport};
 use tokio::runtime::{Builder as TokioBuilder, Handle, Runtime as TokioRuntime};
 use tokio::task::LocalSet;
@@ -65,6 +68,67 @@ pub trait RuntimeUnderTest: Sized + 'static {
         false
     }
 }
+
+/// A runtime on which the backend's clients run, too: they start tasks from any thread.
+pub trait ClientRuntime: RuntimeUnderTest {
+    /// The value that a client is built with.
+    type Runtime: Runtime;
+
+    /// The value for this runtime. Called in one of its tasks.
+    fn value(&self) -> Self::Runtime;
+}
+
+/// Implements [`ClientRuntime`].
+macro_rules! runs_clients {
+    ($($under_test:ty: $runtime:ty, |$this:ident| $value:expr;)*) => {
+        $(
+            impl ClientRuntime for $under_test {
+                type Runtime = $runtime;
+
+                fn value(&self) -> $runtime {
+                    let $this = self;
+                    $value
+                }
+            }
+        )*
+    };
+}
+
+runs_clients! {
+    OnThreads: Thread, |_this| Thread;
+    SmolGlobal: Smol, |_this| Smol;
+    AsyncStdGlobal: AsyncStd, |_this| AsyncStd;
+    TokioMultiThread: Tokio, |this| Tokio::on(this.0.as_ref().expect("not shut down").handle().clone());
+    TokioCurrentThread: Tokio, |this| Tokio::on(this.handle.clone());
+    SmolExecutor: OnExecutor, |this| OnExecutor(Arc::downgrade(this.executor.as_ref().expect("not shut down")));
+    OnEmbassy: Embassy, |this| Embassy::on(this.pool);
+}
+
+/// An `Executor` of smol with smol's timers: a runtime of the application's own.
+#[derive(Clone)]
+pub struct OnExecutor(Weak<Executor<'static>>);
+
+impl Clock for OnExecutor {
+    fn now(&self) -> Instant {
+        Smol.now()
+    }
+
+    fn utc(&self) -> Timestamp {
+        Smol.utc()
+    }
+
+    async fn sleep_until(&self, at: Instant) {
+        Smol.sleep_until(at).await;
+    }
+}
+
+impl Spawner for OnExecutor {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), SpawnError> {
+        self.0.spawn(task)
+    }
+}
+
+impl Runtime for OnExecutor {}
 
 fn open_on(start: Builder<impl Transport, (), ()>, runtime: impl Runtime) -> Opened {
     Opened::new(start.runtime(runtime).start().expect("the session starts"))

@@ -10,6 +10,8 @@ mod connect;
 mod ends;
 #[cfg(unix)]
 mod forks;
+mod heartbeats;
+mod matrix;
 mod memory;
 mod order;
 mod outages;
@@ -18,6 +20,8 @@ mod reports;
 mod runtimes;
 mod sim_harness;
 mod stalls;
+mod storms;
+mod sweep;
 mod table;
 mod usage;
 

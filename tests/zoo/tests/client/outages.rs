@@ -5,7 +5,6 @@ use crate::sim_harness::{PING, SimHarness, run_simulated};
 use futures::future::{Either, join, join_all, select};
 use serde_json::{Value, json};
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tinkex_telemetry::bus::QueueState;
 use tinkex_telemetry::client::{
@@ -270,60 +269,6 @@ fn what_the_http_client_calls_final_is_not_retried() {
 }
 
 #[test]
-fn heartbeats_come_every_ten_seconds_whatever_the_response() {
-    run_simulated(5, |sim, spawner| async move {
-        let name = "session_heartbeat";
-        let service = sim.connect(&spawner).await.unwrap();
-        sim.sleep(secs(35)).await;
-        assert_eq!(sim.attempts(name), [10, 20, 30]);
-        // A heartbeat without a response is abandoned when the next is due.
-        sim.backend.script(name, [Reply::stall()]);
-        sim.sleep(secs(30)).await;
-        assert_eq!(sim.attempts(name), [10, 20, 30, 40, 50, 60]);
-        assert!(sim.diagnostics(DiagnosticKind::HeartbeatLost).is_empty());
-        let _ = service.close().await;
-        sim.sleep(secs(100)).await;
-        assert_eq!(
-            sim.attempts(name).len(),
-            6,
-            "a closed session sends no heartbeats"
-        );
-    });
-}
-
-#[test]
-fn each_silence_of_two_minutes_is_reported_once() {
-    run_simulated(6, |sim, spawner| async move {
-        let service = sim.connect(&spawner).await.unwrap();
-        sim.sleep(secs(15)).await;
-        sim.outage(secs(400));
-        sim.sleep(secs(500)).await;
-        let reported = sim.diagnostics(DiagnosticKind::HeartbeatLost);
-        let silence = "the backend has not heard from the session for 120 s";
-        assert_eq!(reported, [(130, silence.to_owned())]);
-        sim.outage(secs(200));
-        sim.sleep(secs(250)).await;
-        assert_eq!(sim.diagnostics(DiagnosticKind::HeartbeatLost).len(), 2);
-        assert!(service.close().await.all_delivered());
-    });
-}
-
-#[test]
-fn heartbeats_stop_once_the_backend_has_given_up_the_session() {
-    run_simulated(7, |sim, spawner| async move {
-        let name = "session_heartbeat";
-        let service = sim.connect(&spawner).await.unwrap();
-        sim.backend.script(name, [Reply::status(410)]);
-        sim.sleep(secs(100)).await;
-        assert_eq!(sim.attempts(name), [10]);
-        assert_eq!(sim.diagnostics(DiagnosticKind::HeartbeatLost).len(), 1);
-        // Everything else continues.
-        assert!(service.get_server_capabilities().await.is_ok());
-        assert!(service.close().await.all_delivered());
-    });
-}
-
-#[test]
 fn a_busy_backend_holds_back_all_samples_of_a_client() {
     run_simulated(8, |sim, spawner| async move {
         let (service, sampler) = sampler(&sim, &spawner).await;
@@ -537,70 +482,4 @@ fn a_nested_call_ended_by_the_close_is_not_a_failure() {
                 .any(|event| event["event"] == "UNHANDLED_EXCEPTION")
         );
     });
-}
-
-#[test]
-fn heartbeats_survive_a_panicking_http_client() {
-    run_simulated(16, |sim, spawner| async move {
-        let service = sim.connect(&spawner).await.unwrap();
-        sim.panic_in("session_heartbeat");
-        sim.sleep(secs(145)).await;
-        assert_eq!(sim.attempts("session_heartbeat").len(), 14);
-        assert_eq!(sim.diagnostics(DiagnosticKind::HeartbeatLost).len(), 1);
-        sim.panic_in("finish");
-        assert!(service.close().await.all_delivered());
-    });
-}
-
-/// Uses all clients at once in a storm, with the task order of the seed.
-async fn use_all_clients(sim: SimHarness, spawner: SimSpawner, seed: u64) {
-    let service = sim.connect(&spawner).await.unwrap();
-    let sampler = service.create_sampling_client("small").await.unwrap();
-    let training = service.create_training_client("small", LoraConfig::default());
-    let training = training.await.unwrap();
-    sim.storm(250, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let samples = (0..4).map(|n| sampler.sample(vec![n], 1, one()));
-    let steps = (0..4).map(|n| training.save_weights(&n.to_string()));
-    let (samples, steps) = join(join_all(samples), join_all(steps)).await;
-    sim.storm(0, 1);
-    assert!(samples.iter().all(Result::is_ok), "{samples:?}");
-    for (n, step) in steps.into_iter().enumerate() {
-        assert!(step.unwrap().path.ends_with(&n.to_string()));
-    }
-    // The backend first sees each number after its predecessor.
-    let mut last = 0;
-    for call in sim.backend.calls_of("save_weights") {
-        let seq_id = call.body()["seq_id"].as_u64().unwrap();
-        assert!(seq_id == last || seq_id == last + 1);
-        assert_eq!(call.status(), Some(200));
-        last = seq_id;
-    }
-    let telemetry = service.telemetry().unwrap();
-    assert!(service.close().await.all_delivered());
-    let stats = telemetry.stats();
-    assert!(stats.is_balanced() && stats.refused.total() == 0);
-    assert_eq!(sim.events().len() as u64, stats.accepted);
-}
-
-#[test]
-fn a_storm_is_reproducible_from_its_seed() {
-    for seed in 0..20 {
-        let run = || {
-            let log = Arc::new(Mutex::new(None));
-            let note = Arc::clone(&log);
-            run_simulated(seed, |sim, spawner| async move {
-                use_all_clients(sim.clone(), spawner, seed + 1).await;
-                *note.lock().unwrap() = Some(sim.log());
-            });
-            log.lock().unwrap().take().expect("the run has ended")
-        };
-        assert_eq!(run(), run());
-    }
-}
-
-#[test]
-fn every_call_survives_a_storm_in_order_and_nothing_is_reported_twice() {
-    for seed in 0..200 {
-        run_simulated(seed, |sim, spawner| use_all_clients(sim, spawner, seed + 1));
-    }
 }

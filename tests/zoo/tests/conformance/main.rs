@@ -6,11 +6,10 @@
 extern crate alloc;
 
 mod cases;
-mod clients;
 mod session;
 mod table;
 
-use clients::{boxed, hyper, reqwest, reqwest_elsewhere, surf, ureq};
+use zoo::clients::{boxed, hyper, reqwest, reqwest_elsewhere, surf, ureq};
 
 /// The tests of a pair: all cases.
 macro_rules! pair {

@@ -1,4 +1,4 @@
-//! The HTTP clients.
+//! The HTTP clients under test, without timeouts of their own.
 
 use bytes::Bytes;
 use core::time::Duration;
@@ -15,34 +15,37 @@ use tokio::runtime::Runtime;
 /// Longer than any test takes: only the session's own timeout bounds an attempt.
 const NEVER: Duration = Duration::from_secs(600);
 
-pub(crate) fn ureq() -> Ureq {
+/// `Ureq`.
+pub fn ureq() -> Ureq {
     Ureq::with_timeout(NEVER)
 }
 
-pub(crate) fn reqwest() -> Reqwest {
+/// `Reqwest`, on the runtime of tokio that the caller is on.
+pub fn reqwest() -> Reqwest {
     Reqwest::new().expect("a client")
 }
 
-/// On a runtime of tokio that the session does not run on.
-pub(crate) fn reqwest_elsewhere() -> Reqwest {
+/// `Reqwest`, on a runtime of tokio that the session does not run on.
+pub fn reqwest_elsewhere() -> Reqwest {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
     Reqwest::on(RUNTIME.handle().clone()).expect("a client")
 }
 
-pub(crate) fn surf() -> Surf {
+/// `Surf`.
+pub fn surf() -> Surf {
     Surf::new(|| {
         let config = ::surf::Config::new().set_timeout(Some(NEVER));
         config.try_into().expect("a client")
     })
 }
 
-/// Chosen when the program runs.
-pub(crate) fn boxed() -> BoxHttpClient {
+/// A client that is chosen when the program runs.
+pub fn boxed() -> BoxHttpClient {
     BoxHttpClient::new(Either::<Surf, Ureq>::Right(ureq()))
 }
 
 /// A custom client: hyper over smol's sockets, one connection per request.
-pub(crate) fn hyper() -> impl HttpClient {
+pub fn hyper() -> impl HttpClient + Clone {
     async |request: Request<Bytes>| exchange(request).await
 }
 
