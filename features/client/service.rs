@@ -46,6 +46,7 @@ pub struct ServiceBuilder<H, R> {
     tags: Vec<String>,
     user_metadata: BTreeMap<String, String>,
     project: Option<String>,
+    display_name: Option<String>,
     sdk_version: String,
     observer: Option<Arc<dyn QueueStateObserver>>,
     close_timeout: Duration,
@@ -65,6 +66,7 @@ impl ServiceBuilder<(), ()> {
             tags: Vec::new(),
             user_metadata: BTreeMap::new(),
             project: None,
+            display_name: None,
             sdk_version: env!("CARGO_PKG_VERSION").into(),
             observer: None,
             close_timeout: Duration::from_secs(10),
@@ -95,6 +97,13 @@ impl<H, R> ServiceBuilder<H, R> {
     /// Sets the id of the project that the session belongs to. Default: none.
     pub fn project(mut self, id: impl Into<String>) -> Self {
         self.project = Some(id.into());
+        self
+    }
+
+    /// Sets the name under which the backend shows the session; it need not be unique. Backends of 2025 refuse it.
+    /// Default: none.
+    pub fn display_name(mut self, name: impl Into<String>) -> Self {
+        self.display_name = Some(name.into());
         self
     }
 
@@ -179,6 +188,7 @@ impl<H, R> ServiceBuilder<H, R> {
             tags: self.tags,
             user_metadata: self.user_metadata,
             project: self.project,
+            display_name: self.display_name,
             sdk_version: self.sdk_version,
             observer: self.observer,
             close_timeout: self.close_timeout,
@@ -287,6 +297,7 @@ impl<H: HttpClient + Clone, R: Runtime> ServiceBuilder<H, R> {
             user_metadata: &self.user_metadata,
             sdk_version: &self.sdk_version,
             project_id: self.project.as_deref(),
+            display_name: self.display_name.as_deref(),
             r#type: "create_session",
         };
         let name = "create_session";

@@ -55,6 +55,8 @@ pub(super) struct NewSession<'a> {
     pub(super) sdk_version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) project_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) display_name: Option<&'a str>,
     pub(super) r#type: &'static str,
 }
 

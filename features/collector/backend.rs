@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use serde_json::{Value, json};
 
+use super::protobuf;
 use super::results::{self, Input};
 use super::script::Reply;
 
@@ -81,7 +82,8 @@ impl CallRecord {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Its body; null if that is not JSON.
+    /// Its body; null if that is not JSON. The pass of a model that was sent in protobuf has the same keys as in JSON, and
+    /// `forward_only` where it is set; of chunks that are no text only the type is left, and of images the format.
     pub fn body(&self) -> &Value {
         let decode = || serde_json::from_slice(&self.body.bytes).unwrap_or_default();
         self.body.value.get_or_init(decode)
@@ -118,6 +120,8 @@ struct State {
     sessions: u64,
     samplers: u64,
     models: u64,
+    /// The clients that have joined a sampling session.
+    joined: u64,
     /// The accepted requests: call and body. With a bound, only the newest.
     requests: VecDeque<(String, Arc<CallBody>)>,
     /// The number of requests that were forgotten.
@@ -168,7 +172,8 @@ impl Backend {
     }
 
     /// Appends to the results of a kind of request, named by its `X-Tinker-Request-Type` (`Sample`, `OptimStep`): each
-    /// request of the kind takes one when it completes.
+    /// request of the kind takes one when it completes. Where the client asks for protobuf, a result that it has a form for
+    /// is sent in it.
     pub fn result(&self, kind: &str, result: Value) {
         let mut state = self.state();
         state
@@ -222,8 +227,12 @@ impl Backend {
         let path = request.uri().path().strip_prefix(PREFIX);
         let path = path.unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let (bytes, problem) = match read_body(request, &name) {
+            Ok(bytes) => (bytes, None),
+            Err(refused) => (request.body().clone(), Some(refused)),
+        };
         let body = Arc::new(CallBody {
-            bytes: request.body().clone(),
+            bytes,
             value: OnceLock::new(),
         });
         // Read outside the lock.
@@ -233,11 +242,16 @@ impl Backend {
             key.set_sensitive(true);
         }
         let mut state = self.state();
-        let kind = headers.get("x-tinker-request-type").cloned();
-        let kind = kind.as_ref().and_then(|kind| kind.to_str().ok());
-        let reply = match state.scripted(&name).or(answer) {
+        let asked = Asked {
+            method: request.method(),
+            path,
+            name: &name,
+            kind: text_of(request, "x-tinker-request-type"),
+            wants_protobuf: protobuf::is_accepted(request.headers()),
+        };
+        let reply = match state.scripted(&name).or(answer).or(problem) {
             Some(reply) => reply,
-            None => state.default_reply(request.method(), path, &name, kind, (&input, &body)),
+            None => state.default_reply(&asked, (&input, &body)),
         };
         drop(input);
         state.add_call(CallRecord {
@@ -293,17 +307,17 @@ impl State {
 
     fn default_reply(
         &mut self,
-        method: &Method,
-        path: &str,
-        name: &str,
-        kind: Option<&str>,
+        asked: &Asked<'_>,
         (input, body): (&Input<'_>, &Arc<CallBody>),
     ) -> Reply {
-        let Some(required) = required_keys(path, name) else {
+        let (method, name) = (asked.method, asked.name);
+        let Some(required) = required_keys(asked.path, name, input) else {
             return refusal(404, "no such path");
         };
+        let sampler = sampler_of(asked.path);
         let allowed = match name {
             "get_server_capabilities" | "healthz" => Method::GET,
+            _ if sampler.is_some() => Method::GET,
             _ => Method::POST,
         };
         if *method != allowed {
@@ -313,6 +327,9 @@ impl State {
         match required.iter().find(missing) {
             Some(key) if !self.is_lenient => return refusal(422, &format!("{key} is missing")),
             _ => {}
+        }
+        if let Some(id) = sampler {
+            return Reply::json(&json!({ "sampler_id": id, "base_model": "small" }));
         }
         match name {
             "get_server_capabilities" => Reply::json(&results::capabilities()),
@@ -327,8 +344,14 @@ impl State {
                 Reply::json(&json!({ "sampling_session_id": id }))
             }
             "get_info" => Reply::json(&results::info(input)),
-            "retrieve_future" => self.retrieve(kind, input),
-            "session_heartbeat" | "finish" => Reply::json(&json!({})),
+            "weights_info" => Reply::json(&results::weights_info()),
+            "retrieve_future" => self.retrieve(asked, input),
+            "retrieve_futures" => self.retrieve_many(input),
+            "join_sampling_session" => {
+                self.joined += 1;
+                Reply::json(&json!({ "client_counter": self.joined }))
+            }
+            "session_heartbeat" | "finish" | "cancel_future" => Reply::json(&json!({})),
             // Without keys: the client's own defaults.
             "config" | "dynamic_config" => Reply::json(&json!({})),
             "healthz" => Reply::json(&json!({ "status": "ok" })),
@@ -348,11 +371,11 @@ impl State {
         }
         // A repeated request, whose first response may have been lost, gets a new id.
         self.requests.push_back((name.to_owned(), Arc::clone(body)));
-        let number = self.forgotten + self.requests.len();
-        Reply::json(&json!({ "request_id": format!("request-{number}") }))
+        let id = format!("request-{}", self.forgotten + self.requests.len());
+        Reply::json(&results::accepted(name, input, &id))
     }
 
-    fn retrieve(&mut self, kind: Option<&str>, input: &Input<'_>) -> Reply {
+    fn retrieve(&mut self, asked: &Asked<'_>, input: &Input<'_>) -> Reply {
         let id = input.text("request_id").unwrap_or_default();
         let number = id.strip_prefix("request-");
         let at = number.and_then(|number| number.parse::<usize>().ok()?.checked_sub(1));
@@ -360,29 +383,96 @@ impl State {
         let Some((name, request)) = at.and_then(|at| self.requests.get(at)) else {
             return refusal(410, "no such request");
         };
+        let kind = asked.kind;
         let scripted = kind.and_then(|kind| self.results.get_mut(kind)?.pop_front());
-        if let Some(result) = scripted {
-            return Reply::json(&result);
+        let result = scripted.unwrap_or_else(|| {
+            let request = Input::read(&request.bytes);
+            // A load may create its model.
+            let is_load = name == "load_weights" && request.get("session_id").is_some();
+            self.models += u64::from(name == "create_model" || is_load);
+            results::result(name, &request, self.models, &mut self.samplers)
+        });
+        let encoded = asked
+            .wants_protobuf
+            .then(|| protobuf::from_json(name, &result));
+        match encoded.flatten() {
+            Some(bytes) => Reply::status(200)
+                .header("content-type", protobuf::CONTENT_TYPE)
+                .body(bytes),
+            None => Reply::json(&result),
         }
-        if name == "create_model" {
-            self.models += 1;
-        }
-        let result = results::result(
-            name,
-            &Input::read(&request.bytes),
-            self.models,
-            &mut self.samplers,
-        );
-        Reply::json(&result)
+    }
+
+    /// Which requests of a sampling session are done: all, as soon as they are accepted.
+    fn retrieve_many(&self, input: &Input<'_>) -> Reply {
+        let sampler = input.object("target").text("sampling_session_id");
+        let cursor = input.number("prev_cursor").unwrap_or_default();
+        let skipped = usize::try_from(cursor).unwrap_or(usize::MAX);
+        let skipped = skipped.saturating_sub(self.forgotten);
+        let new = self.requests.iter().enumerate().skip(skipped);
+        let completions: Vec<_> = new
+            .filter(|(_, (name, _))| name == "asample")
+            .filter(|(_, (_, body))| {
+                Input::read(&body.bytes).text("sampling_session_id") == sampler
+            })
+            .map(|(at, _)| {
+                let id = format!("request-{}", self.forgotten + at + 1);
+                json!({ "state": "finished", "request_id": id })
+            })
+            .collect();
+        let cursor = self.forgotten + self.requests.len();
+        Reply::json(&json!({ "completions": completions, "cursor": cursor }))
     }
 }
 
-/// The keys that a call requires; `None` if there is no such call.
-fn required_keys(path: &str, name: &str) -> Option<&'static [&'static str]> {
+/// What a request asks for.
+struct Asked<'a> {
+    method: &'a Method,
+    path: &'a str,
+    name: &'a str,
+    /// The kind of the request that is polled for.
+    kind: Option<&'a str>,
+    wants_protobuf: bool,
+}
+
+fn text_of<'a>(request: &'a Request<Bytes>, header: &str) -> Option<&'a str> {
+    request.headers().get(header)?.to_str().ok()
+}
+
+/// The body in JSON, or the refusal of one that cannot be read.
+fn read_body(request: &Request<Bytes>, name: &str) -> Result<Bytes, Reply> {
+    if let Some(encoding) = text_of(request, "content-encoding")
+        && !encoding.eq_ignore_ascii_case("identity")
+    {
+        let problem = format!("content-encoding {encoding} is not spoken here");
+        return Err(refusal(415, &problem));
+    }
+    if !protobuf::is_sent(request.headers()) {
+        return Ok(request.body().clone());
+    }
+    if name != "forward_backward" {
+        return Err(refusal(415, &format!("{name} is not spoken in protobuf")));
+    }
+    let read = protobuf::to_json(request.body());
+    read.map(Bytes::from)
+        .map_err(|problem: protobuf::Malformed| {
+            refusal(400, &format!("the body is not valid: {problem}"))
+        })
+}
+
+/// The id of the sampler that is asked about.
+fn sampler_of(path: &str) -> Option<&str> {
+    let id = path.strip_prefix("samplers/")?;
+    (!id.is_empty() && !id.contains('/')).then_some(id)
+}
+
+/// The keys that every version of a call's clients sends; `None` if there is no such call. Some versions leave out keys
+/// that have a default.
+fn required_keys(path: &str, name: &str, input: &Input<'_>) -> Option<&'static [&'static str]> {
     if path.starts_with("sessions/") && name == "finish" {
         return Some(&["reason"]);
     }
-    if matches!(path, "client/config" | "client/dynamic_config") {
+    if matches!(path, "client/config" | "client/dynamic_config") || sampler_of(path).is_some() {
         return Some(&[]);
     }
     if path != name {
@@ -391,34 +481,27 @@ fn required_keys(path: &str, name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "get_server_capabilities" => &[],
         "healthz" => &[],
-        "create_session" => &["tags", "user_metadata", "sdk_version", "type"],
-        "session_heartbeat" => &["session_id", "type"],
-        "create_sampling_session" => &["session_id", "sampling_session_seq_id", "type"],
-        "asample" => &[
-            "sampling_session_id",
-            "seq_id",
-            "num_samples",
-            "prompt",
-            "sampling_params",
-            "prompt_logprobs",
-            "topk_prompt_logprobs",
-            "type",
-        ],
-        "create_model" => &[
-            "session_id",
-            "model_seq_id",
-            "base_model",
-            "lora_config",
-            "type",
-        ],
-        "get_info" => &["model_id", "type"],
+        "create_session" => &["tags", "user_metadata", "sdk_version"],
+        "session_heartbeat" => &["session_id"],
+        "create_sampling_session" => &["session_id", "sampling_session_seq_id"],
+        "join_sampling_session" => &["sampling_session_id"],
+        // Where there is no session, one of these names the model.
+        "asample" if input.has_any(["base_model", "model_path"]) => &["prompt", "sampling_params"],
+        "asample" => &["sampling_session_id", "seq_id", "prompt", "sampling_params"],
+        "create_model" => &["session_id", "model_seq_id", "base_model"],
+        "unload_model" => &["model_id"],
+        "get_info" => &["model_id"],
+        "weights_info" => &["tinker_path"],
         "forward" => &["forward_input", "model_id", "seq_id"],
         "forward_backward" => &["forward_backward_input", "model_id", "seq_id"],
+        "optim_step" if input.has_any(["optimizer_params"]) => &["model_id", "seq_id"],
         "optim_step" => &["adam_params", "model_id", "seq_id"],
-        "save_weights" => &["model_id", "path", "seq_id"],
-        "save_weights_for_sampler" => &["model_id", "seq_id"],
+        "save_weights" | "save_weights_for_sampler" => &["model_id", "seq_id"],
+        // A load may create its model.
+        "load_weights" if input.has_any(["session_id"]) => &["model_seq_id", "path", "optimizer"],
         "load_weights" => &["model_id", "path", "optimizer", "seq_id"],
-        "retrieve_future" => &["request_id"],
+        "retrieve_future" | "cancel_future" => &["request_id"],
+        "retrieve_futures" => &["target"],
         _ => return None,
     })
 }

@@ -55,7 +55,8 @@
 //! # The rest of the backend
 //!
 //! A collector also serves the other calls of clients: sessions, sampling, training. Its [`Backend`] returns valid
-//! results, or scripted ones.
+//! results, or scripted ones. It speaks both the JSON of older clients and the protobuf of newer ones, which send the passes
+//! of training in it and ask for the results of passes and samples in it. It does not speak compressed bodies.
 //!
 //! # Limits
 //!
@@ -73,6 +74,7 @@ mod connection;
 mod guard;
 mod ledger;
 mod notice;
+mod protobuf;
 mod record;
 mod request;
 mod results;

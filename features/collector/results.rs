@@ -32,7 +32,11 @@ impl<'a> Input<'a> {
         self.get(key).is_some_and(|raw| raw.get() == "true")
     }
 
-    fn object(&self, key: &str) -> Self {
+    pub(super) fn has_any<const N: usize>(&self, keys: [&str; N]) -> bool {
+        keys.iter().any(|key| self.get(key).is_some())
+    }
+
+    pub(super) fn object(&self, key: &str) -> Self {
         let object = self.get(key).and_then(|raw| Object::read(raw.get()).ok());
         Self(object)
     }
@@ -68,6 +72,27 @@ pub(super) fn info(body: &Input<'_>) -> Value {
     })
 }
 
+pub(super) fn weights_info() -> Value {
+    json!({ "base_model": "small", "is_lora": true, "lora_rank": 32 })
+}
+
+/// The response to a request whose result is then polled for.
+pub(super) fn accepted(name: &str, request: &Input<'_>, id: &str) -> Value {
+    let mut accepted = json!({ "request_id": id });
+    if name == "asample" {
+        let ids: Vec<_> = (0..samples(request))
+            .map(|at| format!("{id}-{at}"))
+            .collect();
+        accepted["sample_sequence_ids"] = ids.into();
+    }
+    accepted
+}
+
+/// The number of sequences in the result of a sample.
+fn samples(request: &Input<'_>) -> u64 {
+    request.number("num_samples").unwrap_or(1).min(64)
+}
+
 /// The result of a request; `models` and `samplers` number the models and samplers that it creates.
 pub(super) fn result(name: &str, request: &Input<'_>, models: u64, samplers: &mut u64) -> Value {
     let path = |folder: &str| {
@@ -87,7 +112,11 @@ pub(super) fn result(name: &str, request: &Input<'_>, models: u64, samplers: &mu
             *samplers += 1;
             json!({ "sampling_session_id": format!("sampler-{samplers}") })
         }
+        "load_weights" if request.get("session_id").is_some() => {
+            json!({ "path": request.text("path"), "model_id": format!("model-{models}") })
+        }
         "load_weights" => json!({ "path": request.text("path") }),
+        "unload_model" => json!({ "model_id": request.text("model_id") }),
         _ => json!({}),
     }
 }
@@ -98,8 +127,7 @@ fn sample_result(request: &Input<'_>) -> Value {
     let tokens: Vec<_> = (1..=max_tokens.min(64)).collect();
     let logprobs: Vec<_> = tokens.iter().map(|_| -0.5).collect();
     let sequence = json!({ "tokens": tokens, "logprobs": logprobs, "stop_reason": "length" });
-    let count = request.number("num_samples").unwrap_or(1).min(64);
-    let sequences: Vec<_> = (0..count).map(|_| sequence.clone()).collect();
+    let sequences: Vec<_> = (0..samples(request)).map(|_| sequence.clone()).collect();
     let mut result = json!({ "type": "sample", "sequences": sequences });
     if request.is_true("prompt_logprobs") {
         let chunks = request.object("prompt").objects("chunks");

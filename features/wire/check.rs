@@ -61,7 +61,7 @@ pub enum Mode {
     #[default]
     Strict,
     /// Also what other clients write: timestamps with zero to nine fractional digits and `+00:00` for UTC, event ids and
-    /// process uuids of any form, any platform string, and unknown keys.
+    /// process uuids of any form, any platform string, a null in place of a traceback, and unknown keys.
     ///
     /// A lenient collector ignores headers (except the API key, if it was given one), and accepts a session from its
     /// middle, out of order, after its end, and again from its start.
@@ -208,8 +208,13 @@ impl<'a> Fields<'a> {
         json::string(raw).ok_or_else(|| self.wrong(key, "a string", raw.get()))
     }
 
+    /// In lenient mode null is no text.
     fn optional_text(&self, key: &str) -> Result<Option<Cow<'a, str>>, Violation> {
-        self.object.get(key).map(|_| self.text(key)).transpose()
+        match self.object.get(key) {
+            Some(raw) if self.mode == Mode::Lenient && raw.get() == "null" => Ok(None),
+            Some(_) => self.text(key).map(Some),
+            None => Ok(None),
+        }
     }
 
     fn non_empty(&self, key: &str) -> Result<Cow<'a, str>, Violation> {

@@ -9,4 +9,5 @@ mod guests;
 mod losses;
 mod replies;
 mod storage;
+mod versions;
 mod violations;

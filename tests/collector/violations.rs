@@ -370,7 +370,11 @@ fn the_event_limit_is_enforced() {
 
 #[test]
 fn lenient_mode_accepts_what_strict_mode_refuses() {
-    let mut request = batch("s", &[generic(5), end(6), generic(7), end(8)]);
+    let events = [generic(5), end(6), generic(7), end(8), exception(9)];
+    let mut request = batch("s", &events);
+    corrupt(&mut request, "/events/4/traceback", Some(json!(null)));
+    let null = request.to_string();
+    assert!(check(null.as_bytes(), Mode::Strict).is_err());
     corrupt(&mut request, "/platform", Some(json!("Linux")));
     corrupt(&mut request, "/process_uuid", None);
     corrupt(&mut request, "/extra", Some(json!(1)));

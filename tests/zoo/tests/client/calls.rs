@@ -12,7 +12,7 @@ use tinkex_telemetry::client::{
 use tinkex_telemetry::collector::{Collector, Reply};
 
 on_each_stack! {
-    a_session_is_created_with_tags_metadata_version_and_project,
+    a_session_is_created_with_tags_metadata_version_project_and_name,
     heartbeats_come_every_ten_seconds_and_stop_at_a_410,
     a_session_is_finished_with_its_reason,
     a_close_tolerates_an_older_server_without_finish,
@@ -35,13 +35,14 @@ fn prompt() -> ModelInput {
     ModelInput::from_tokens([5, 6])
 }
 
-fn a_session_is_created_with_tags_metadata_version_and_project<W: Stack>() {
+fn a_session_is_created_with_tags_metadata_version_project_and_name<W: Stack>() {
     let collector = Collector::start().unwrap();
     let stack = W::default();
     let service = builder::<W>(&collector)
         .tags(["a", "b"])
         .user_metadata("who", "me")
         .project("p-1")
+        .display_name("the run")
         .sdk_version("9.9.9")
         .connect();
     let service = stack.wait(service).unwrap();
@@ -50,7 +51,7 @@ fn a_session_is_created_with_tags_metadata_version_and_project<W: Stack>() {
         *call.body(),
         json!({
             "tags": ["a", "b"], "user_metadata": { "who": "me" }, "sdk_version": "9.9.9",
-            "project_id": "p-1", "type": "create_session",
+            "project_id": "p-1", "display_name": "the run", "type": "create_session",
         })
     );
     let id = service.session_id();
