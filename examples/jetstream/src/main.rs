@@ -7,7 +7,10 @@
 
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
 
+use core::future::poll_fn;
+use core::pin::Pin;
 use core::time::Duration;
+use futures_core::Stream as _;
 use nats::{BOUND, Result, Server, Settings, api, client, create_stream, stored};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,7 +150,9 @@ async fn everything() -> Result<()> {
     let begun = Instant::now();
     while read.lock().unwrap_or_else(PoisonError::into_inner).messages < in_stream {
         if begun.elapsed() > BOUND {
-            return Err("the consumers do not come to an end".into());
+            let read = read.lock().unwrap_or_else(PoisonError::into_inner);
+            let (has, by) = (read.messages, read.by_consumer);
+            return Err(format!("the group has read {has} of {in_stream} messages: {by:?}").into());
         }
         sleep(Duration::from_millis(50)).await;
     }
@@ -188,51 +193,55 @@ async fn everything() -> Result<()> {
     Err("the numbers do not agree".into())
 }
 
-/// One consumer of the group: asks for messages, counts them, acknowledges them.
+/// One consumer of the group: asks for messages a hundred at a time, counts them, acknowledges them.
 async fn consume(url: String, number: usize, read: Arc<Mutex<Read>>) -> Result<()> {
     let client = client(&url).await?;
     let next = format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.counting");
-    let asked = json!({ "batch": 1, "expires": 1_000_000_000_u64 }).to_string();
+    let asked = json!({ "batch": 100, "expires": 1_000_000_000_u64 }).to_string();
+    let inbox = client.new_inbox();
+    let mut messages = client.subscribe(inbox.clone()).await?;
     loop {
-        let reply = client.request(next.clone(), asked.clone().into());
-        let Ok(Ok(message)) = timeout(Duration::from_secs(3), reply).await else {
-            // The server is away.
-            sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        // None within the second.
-        if message.status.is_some() {
-            continue;
+        client
+            .publish_with_reply(next.clone(), inbox.clone(), asked.clone().into())
+            .await?;
+        for _ in 0..100 {
+            let message = poll_fn(|context| Pin::new(&mut messages).poll_next(context));
+            // The server is away, or there was none within the second.
+            let Ok(Some(message)) = timeout(Duration::from_secs(2), message).await else {
+                break;
+            };
+            let Some(acknowledge) = message.reply.clone().filter(|_| message.status.is_none())
+            else {
+                break;
+            };
+            let session = message.subject.split('.').nth(2).unwrap_or_default();
+            // `$JS.ACK.<stream>.<consumer>.<deliveries>.…`
+            let is_again = acknowledge.split('.').nth(4) != Some("1");
+            let event = serde_json::from_slice(&message.payload)?;
+            read.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .count(number, session, &event, is_again);
+            client.publish(acknowledge, "+ACK".into()).await?;
         }
-        let Some(acknowledge) = message.reply.clone() else {
-            continue;
-        };
-        let event: Value = serde_json::from_slice(&message.payload)?;
-        let session = message
-            .subject
-            .split('.')
-            .nth(2)
-            .unwrap_or_default()
-            .to_owned();
+    }
+}
+
+impl Read {
+    fn count(&mut self, consumer: usize, session: &str, event: &Value, is_again: bool) {
         let id = event["event_id"].as_str().unwrap_or_default().to_owned();
         let index = event["event_session_index"].as_u64().unwrap_or_default();
-        // `$JS.ACK.<stream>.<consumer>.<deliveries>.…`
-        let is_again = acknowledge.split('.').nth(4) != Some("1");
-        {
-            let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
-            read.by_consumer[number] += 1;
-            if is_again {
-                read.redelivered += 1;
-            }
-            let is_new = read.ids.insert(id);
-            read.messages += u64::from(is_new);
-            // A second delivery is no second message.
-            if !is_new && !is_again {
-                read.duplicates += 1;
-                read.messages += 1;
-            }
-            read.sessions.entry(session).or_default().insert(index);
+        self.by_consumer[consumer] += 1;
+        self.redelivered += u64::from(is_again);
+        let is_new = self.ids.insert(id);
+        self.messages += u64::from(is_new);
+        // A second delivery is no second message.
+        if !is_new && !is_again {
+            self.duplicates += 1;
+            self.messages += 1;
         }
-        client.publish(acknowledge, "+ACK".into()).await?;
+        self.sessions
+            .entry(session.to_owned())
+            .or_default()
+            .insert(index);
     }
 }
