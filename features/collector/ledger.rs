@@ -11,9 +11,10 @@ use std::collections::HashSet;
 
 use super::super::wire::check::Mode;
 use super::super::wire::checked::EventKind;
+use super::super::wire::record::EventRecord;
 use super::super::wire::violation::Violation;
 use super::notice::Notice;
-use super::record::{EventRecord, SessionRecord};
+use super::record::SessionRecord;
 use super::request::RequestRecord;
 use super::script::Reply;
 use super::state::{Batch, Rules};

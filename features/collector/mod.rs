@@ -86,10 +86,11 @@ mod state;
 pub(crate) mod tap;
 mod tapped;
 
+pub use super::wire::record::EventRecord;
 pub use super::wire::{Checked, CheckedEvent, EventKind, Mode, Violation, check};
 pub use backend::{Backend, CallRecord};
 pub use notice::Notice;
-pub use record::{EventRecord, SessionRecord};
+pub use record::SessionRecord;
 pub use request::RequestRecord;
 pub use script::{Reply, ReplyKind};
 pub use server::{Collector, CollectorBuilder};

@@ -32,11 +32,12 @@ use tokio::{
 };
 
 use super::super::wire::check::Mode;
+use super::super::wire::record::EventRecord;
 use super::super::wire::violation::Violation;
 use super::backend::Backend;
 use super::connection;
 use super::notice::Notice;
-use super::record::{EventRecord, SessionRecord};
+use super::record::SessionRecord;
 use super::request::RequestRecord;
 use super::script::Reply;
 use super::seats::{Limits, Seats};

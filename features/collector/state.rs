@@ -19,12 +19,13 @@ use http::{HeaderMap, HeaderName, Request, header};
 
 use super::super::wire::check::{Envelope, Mode};
 use super::super::wire::form;
+use super::super::wire::record::EventRecord;
 use super::super::wire::violation::Violation;
 use super::backend::Backend;
 use super::bodies::Bodies;
 use super::ledger::{Kept, Ledger};
 use super::notice::Notice;
-use super::record::{EventRecord, OrderRules, Sender};
+use super::record::{OrderRules, Sender};
 use super::request::RequestRecord;
 use super::script::{Reply, ReplyKind};
 

@@ -14,6 +14,7 @@ use crate::features::http::{Config, HttpTransport};
 use crate::local::LocalSpawner as _;
 use crate::session::{Builder, Entropy, Handle, Options, Reporter, Uuid};
 use crate::time::{Instant, Timestamp};
+use crate::wire::EventRecord;
 use alloc::format;
 use alloc::rc::{Rc, Weak};
 use alloc::string::{String, ToString};
@@ -365,6 +366,22 @@ impl SimServer {
             .sessions
             .get(session)
             .map_or(0, |record| record.distinct)
+    }
+
+    /// Keeps the events that arrive from now on, for [`records`](Self::records): the first 100 000. Without it the server
+    /// keeps only what its checks need, and is faster.
+    pub fn keep_events(&self) {
+        let mut state = self.0.state();
+        state.server.kept.get_or_insert_default();
+    }
+
+    /// The events of a session that were [kept](Self::keep_events), each once, in the order of their indices: their
+    /// names, data, severities and messages.
+    #[must_use]
+    pub fn records(&self, session: &str) -> Vec<EventRecord> {
+        let state = self.0.state();
+        let kept = state.server.kept.as_ref();
+        kept.map(|kept| kept.of(session)).unwrap_or_default()
     }
 
     /// How many events of a session arrived again.

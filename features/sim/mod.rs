@@ -14,6 +14,7 @@ mod faults;
 mod hash;
 mod host;
 mod invariants;
+mod kept;
 mod losses;
 mod manual;
 mod net;

@@ -1,6 +1,7 @@
 //! The simulated server: what it stores, and what is wrong with the requests that it receives.
 
 use super::hash::{hash, mix};
+use super::kept::Kept;
 use super::losses::LossLog;
 use super::reply::Reply;
 use super::scan::{ScannedEvent, check_strictly, scan, session_id};
@@ -71,6 +72,8 @@ pub(super) struct Server {
     pub(super) is_instant: bool,
     /// The stored bodies, concatenated, while a check collects them.
     pub(super) bodies: Option<Vec<u8>>,
+    /// The events, where a test has asked for them.
+    pub(super) kept: Option<Kept>,
     large_requests: u64,
     /// `retry_max_delay` of each session.
     pub(super) retry_caps: BTreeMap<String, Duration>,
@@ -213,14 +216,19 @@ impl Server {
             bodies.extend_from_slice(body);
         }
         let has_marks = memchr::memmem::find(body, MARK).is_some();
-        let checked = has_marks.then(|| wire::check(body, Mode::Strict).ok());
+        let checked =
+            (has_marks || self.kept.is_some()).then(|| wire::check(body, Mode::Strict).ok());
         let mut texts = checked.flatten().into_iter().flat_map(|body| body.events);
         let losses = self.losses.entry(request.session.clone()).or_default();
         for event in &request.events {
             let text = texts.next();
             let stored = record.store(*event, is_replay).and_then(|is_new| {
-                let text = text.filter(|_| is_new);
-                text.map_or(Ok(()), |text| record.read(text.json(), losses))?;
+                if let Some(event) = text.filter(|_| is_new) {
+                    if let Some(kept) = &mut self.kept {
+                        kept.add(&request.session, &event);
+                    }
+                    record.read(event.json(), losses)?;
+                }
                 match event.kind {
                     b'E' if is_new => losses.check_end(event.index, record),
                     _ => Ok(()),

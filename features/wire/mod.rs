@@ -18,8 +18,10 @@ pub(crate) mod json;
 pub(crate) mod losses;
 #[cfg(all(test, feature = "collector"))]
 mod properties;
+pub(crate) mod record;
 pub(crate) mod violation;
 
 pub use check::{Mode, check};
 pub use checked::{Checked, CheckedEvent, EventKind};
+pub use record::EventRecord;
 pub use violation::Violation;

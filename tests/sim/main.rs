@@ -6,6 +6,7 @@ extern crate alloc;
 mod capture;
 mod http_events;
 mod parts;
+mod records;
 mod runs;
 mod scrub;
 mod sweeps;
