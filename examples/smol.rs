@@ -9,8 +9,7 @@ use core::time::Duration;
 use smol::LocalExecutor;
 use std::rc::Rc;
 use tinkex_telemetry::local::LocalTransport;
-use tinkex_telemetry::runtime::Smol;
-use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, fields};
+use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Smol, fields};
 
 /// Shares what it receives with the rest of its thread.
 struct Inbox(Rc<RefCell<Vec<String>>>);

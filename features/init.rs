@@ -1,9 +1,10 @@
 //! `init`: a session in one line, with or without an executor.
 
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Observer};
+use crate::diagnostic::Observer;
 use crate::features::http::{Config, ConfigError, HttpTransport};
 use crate::features::thread::Thread;
 use crate::features::ureq::Ureq;
+use crate::session::builder::assembly::report_setting;
 use crate::session::switch::Switch;
 use crate::session::{BuildError, Builder, Options, Reporter, SessionId, Telemetry, VariableError};
 use crate::transport::Transport;
@@ -67,20 +68,17 @@ fn start<T: Transport>(builder: BareBuilder, transport: T) -> Result<Telemetry, 
         .runtime(Thread)
         .start()
         .map(Reporter::into_telemetry)
-        .map_err(InitError::Build)
+        .map_err(|error| match &error {
+            // All options come from the environment, so a person looks for what is wrong there.
+            BuildError::Option(combination) => VariableError::of_combination(combination)
+                .map_or(InitError::Build(error), InitError::Options),
+            _ => InitError::Build(error),
+        })
 }
 
 /// Says what a setting does not do.
 fn warn(what: &str) {
-    let diagnostic = Diagnostic {
-        kind: DiagnosticKind::Setting,
-        count: 1,
-        reason: what,
-        session_id: "",
-        limit: None,
-        limit_name: None,
-    };
-    Observer::Log.notify(&diagnostic);
+    report_setting(&Observer::Log, "", &what);
 }
 
 /// The variable that names the directory of the spool.
@@ -184,7 +182,7 @@ mod spooled {
 pub enum InitError {
     /// An environment variable is missing or invalid.
     Config(ConfigError),
-    /// A variable has a value that its option cannot have.
+    /// A variable has a value that its option cannot have, or that does not fit the other options.
     Options(VariableError),
     /// The session could not be started.
     Build(BuildError),

@@ -21,8 +21,7 @@ use std::thread;
 ///
 /// ```
 /// # use std::{rc::Rc, time::Duration};
-/// # use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Transport};
-/// # use tinkex_telemetry::runtime::Smol;
+/// # use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Smol, Transport};
 /// # struct Nowhere;
 /// # impl Transport for Nowhere {
 /// #     async fn send(&mut self, _: Batch<'_>) -> Result<Receipt, SendError> { Ok(Receipt::delivered()) }

@@ -219,6 +219,12 @@ pub use transport::{Batch, Receipt, SendError, Transport};
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub use capture::install_panic_hook;
 
+#[cfg(feature = "async-std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "async-std")))]
+pub use features::async_std::AsyncStd;
+#[cfg(feature = "embassy")]
+#[cfg_attr(docsrs, doc(cfg(feature = "embassy")))]
+pub use features::embassy::Embassy;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use features::http::{Config, HttpTransport};
@@ -228,6 +234,12 @@ pub use features::init::{InitError, init};
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use features::reqwest::Reqwest;
+#[cfg(feature = "smol")]
+#[cfg_attr(docsrs, doc(cfg(feature = "smol")))]
+pub use features::smol::Smol;
+#[cfg(feature = "surf")]
+#[cfg_attr(docsrs, doc(cfg(feature = "surf")))]
+pub use features::surf::Surf;
 #[cfg(feature = "thread")]
 #[cfg_attr(docsrs, doc(cfg(feature = "thread")))]
 pub use features::thread::Thread;

@@ -28,6 +28,7 @@ fn run(child: &str, variables: &[(&str, &str)]) -> String {
         "TINKER_BASE_URL",
         "TINKER_TELEMETRY",
         "DO_NOT_TRACK",
+        "TINKER_LOG",
     ] {
         command.env_remove(read);
     }
@@ -163,6 +164,20 @@ fn a_wrong_variable_of_an_option_is_named_where_telemetry_is_on() {
         "child_is_off",
         &[("TINKER_TELEMETRY_ENABLED", "off"), wrong],
     );
+}
+
+#[test]
+fn a_variable_that_does_not_fit_the_other_options_is_named() {
+    let printed = run(
+        "child_is_refused_for_an_option",
+        &[
+            ("TINKER_API_KEY", KEY),
+            ("TINKER_TELEMETRY_MAX_QUEUE_SIZE", "10"),
+        ],
+    );
+    let expected = "refused: TINKER_TELEMETRY_MAX_QUEUE_SIZE does not fit the other options: the option flush_threshold \
+                    must be at most 10 (max_queue_size); change it, or set TINKER_TELEMETRY_FLUSH_THRESHOLD as well\n";
+    assert!(printed.contains(expected), "{printed}");
 }
 
 #[test]

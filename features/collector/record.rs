@@ -1,12 +1,6 @@
 //! The records that a collector keeps: the events of each session, with duplicates and gaps.
 
-use alloc::{
-    borrow::{Cow, ToOwned},
-    format,
-    string::String,
-    sync::Arc,
-    vec::Vec,
-};
+use alloc::{borrow::ToOwned, format, string::String, sync::Arc, vec::Vec};
 use core::ops::RangeInclusive;
 use std::collections::HashMap;
 

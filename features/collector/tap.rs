@@ -9,7 +9,7 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 
-use super::record::EventRecord;
+use super::super::wire::record::EventRecord;
 pub(crate) use super::record::Sender;
 use super::script::{Reply, ReplyKind};
 

@@ -21,7 +21,9 @@
 //! | ignores, as below `nohup` or in the background of a shell | it is left ignored |
 //!
 //! What a program does with its signals is looked up when the first guard of the process is made, so install other
-//! handlers before. It is known on Linux and Android; elsewhere every signal counts as left at its default. On Windows
+//! handlers before: one that comes later runs, but the signal ends the process once the sessions have stopped, even in
+//! the middle of a graceful shutdown. tokio's `ctrl_c()` installs its handler when it is first polled. A server that
+//! handles signals itself needs no guard: it stops its session after its own shutdown. It is known on Linux and Android; elsewhere every signal counts as left at its default. On Windows
 //! handlers that were installed before do not run, and closing the console ends the process as ever.
 //!
 //! No work is done in a signal's handler: it sets flags and wakes a thread. After a `fork()` without `exec`, the first

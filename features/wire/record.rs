@@ -1,5 +1,7 @@
 //! An event that a backend has kept, and what it says.
 
+#[cfg(feature = "cli")]
+use super::check::severity as severity_of;
 use super::checked::{CheckedEvent, EventKind};
 use super::json::{self, Object};
 use alloc::borrow::Cow;
@@ -9,10 +11,10 @@ use serde_json::{Value, value::RawValue};
 /// A kept event. Cloning it copies no text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventRecord {
-    id: Arc<str>,
-    json: Arc<str>,
-    index: u64,
-    kind: EventKind,
+    pub(crate) id: Arc<str>,
+    pub(crate) json: Arc<str>,
+    pub(crate) index: u64,
+    pub(crate) kind: EventKind,
     severity: &'static str,
 }
 

@@ -395,6 +395,19 @@ impl OptionError {
         self.option
     }
 
+    /// The options that together cannot work, this one first; or this one alone.
+    #[cfg(feature = "std")]
+    pub(crate) fn options(&self) -> impl Iterator<Item = &'static str> {
+        let other = match (self.option, &self.problem) {
+            ("flush_threshold", Problem::Above(..)) => Some("max_queue_size"),
+            ("max_queue_bytes" | "max_batch_bytes", Problem::Below(..)) => Some("max_event_bytes"),
+            ("retry_base_delay", Problem::AboveMaxDelay) => Some("retry_max_delay"),
+            ("max_retries", Problem::WithoutLimit) => Some("give_up"),
+            _ => None,
+        };
+        core::iter::once(self.option).chain(other)
+    }
+
     /// The minimum, if the value was below it.
     pub(crate) const fn min(&self) -> Option<usize> {
         match self.problem {

@@ -11,8 +11,7 @@ use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
 use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::http::{HttpError, MAX_RESPONSE_BYTES};
-use tinkex_telemetry::runtime::Smol;
-use tinkex_telemetry::{Config, HttpTransport, Reporter, fields};
+use tinkex_telemetry::{Config, HttpTransport, Reporter, Smol, fields};
 
 type Error = Box<dyn core::error::Error + Send + Sync>;
 

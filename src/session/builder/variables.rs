@@ -2,7 +2,7 @@
 
 use super::assembly::report_setting;
 use crate::diagnostic::Observer;
-use crate::session::options::Options;
+use crate::session::options::{OptionError, Options};
 use crate::session::switch::{self, Switch};
 use crate::text::Text;
 use crate::text::near::Nearest;
@@ -53,9 +53,9 @@ impl Options {
     ///
     /// Durations are written `10s`, `250ms` or `1m30s`, sizes `65536` or `64KiB`, lists `a,b`. An empty variable counts
     /// as not set. The option [`enabled`](Self::enabled) has switches of its own in the environment: if one is set, the
-    /// option becomes `None`, and a session reads them when it is built. A variable that begins with `TINKER_TELEMETRY_` and belongs to no option is
-    /// [reported](crate::diagnostic::DiagnosticKind::Setting) through the `log` facade, once per process, with the
-    /// nearest that does.
+    /// option becomes `None`, and a session reads them when it is built. A variable that begins with `TINKER_TELEMETRY_`
+    /// and belongs to no option is [reported](crate::diagnostic::DiagnosticKind::Setting) through the `log` facade, once
+    /// per process, with the nearest that does.
     ///
     /// # Errors
     /// A [`VariableError`] that names the variable and says what it must be, if the value is not one that the option can
@@ -140,8 +140,8 @@ fn variable_of(option: &str) -> String {
     }
 }
 
-/// A variable whose value its option cannot have. The message names the variable, shows the value, and says what it must
-/// be.
+/// A variable whose value its option cannot have, or which does not fit the other options. The message names the variable
+/// and says what it must be.
 #[derive(Clone, PartialEq, Eq)]
 pub struct VariableError {
     variable: Box<str>,
@@ -149,6 +149,39 @@ pub struct VariableError {
 }
 
 impl VariableError {
+    /// What is wrong with options that the environment has set and that do not fit together, in terms of their variables;
+    /// `None` if no variable sets any of them. It names each variable that does.
+    ///
+    /// For a program whose options all come from [`Options::from_env`], as for `init`. A builder knows nothing of
+    /// variables: its [`BuildError::Option`](crate::session::BuildError::Option) names the options.
+    #[must_use]
+    pub fn of_combination(error: &OptionError) -> Option<Self> {
+        Self::of(error, |name| std::env::var_os(name))
+    }
+
+    fn of(error: &OptionError, value: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
+        let is_set = |name: &String| {
+            value(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
+        };
+        let all = error.options().map(variable_of);
+        let (set, unset): (Vec<_>, Vec<_>) = all.partition(is_set);
+        let first = set.first()?;
+        let verb = if set.len() == 1 { "does" } else { "do" };
+        let mut message = format!(
+            "{} {verb} not fit the other options: {error}",
+            set.join(" and ")
+        );
+        if !unset.is_empty() {
+            message.push_str("; change it, or set ");
+            message.push_str(&unset.join(" and "));
+            message.push_str(" as well");
+        }
+        Some(Self {
+            variable: first.as_str().into(),
+            message: message.into(),
+        })
+    }
+
     /// The name of the variable.
     #[must_use]
     pub const fn variable(&self) -> &str {
@@ -294,6 +327,63 @@ mod tests {
         // It fits, if the program raises the other.
         let above = read(&[("TINKER_TELEMETRY_FLUSH_THRESHOLD", "20000")]);
         assert!(above.is_ok_and(|(options, _)| options.check(0).is_err()));
+    }
+
+    #[test]
+    fn variables_of_options_that_do_not_fit_together_are_named() {
+        let message = |variables: &[(&str, &str)]| {
+            let (options, _) = read(variables).expect("each is valid by itself");
+            let error = options.check(300).expect_err("they do not fit together");
+            let value = |name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| OsString::from(value))
+            };
+            VariableError::of(&error, value).map(|error| error.to_string())
+        };
+        for (variables, expected) in [
+            (
+                &[("TINKER_TELEMETRY_MAX_QUEUE_SIZE", "10")][..],
+                "TINKER_TELEMETRY_MAX_QUEUE_SIZE does not fit the other options: the option flush_threshold must be at most 10 (max_queue_size); change it, or set TINKER_TELEMETRY_FLUSH_THRESHOLD as well",
+            ),
+            (
+                &[("TINKER_TELEMETRY_FLUSH_THRESHOLD", "20000")],
+                "TINKER_TELEMETRY_FLUSH_THRESHOLD does not fit the other options: the option flush_threshold must be at most 10000 (max_queue_size); change it, or set TINKER_TELEMETRY_MAX_QUEUE_SIZE as well",
+            ),
+            (
+                &[
+                    ("TINKER_TELEMETRY_FLUSH_THRESHOLD", "20"),
+                    ("TINKER_TELEMETRY_MAX_QUEUE_SIZE", "10"),
+                ],
+                "TINKER_TELEMETRY_FLUSH_THRESHOLD and TINKER_TELEMETRY_MAX_QUEUE_SIZE do not fit the other options: the option flush_threshold must be at most 10 (max_queue_size)",
+            ),
+            (
+                &[("TINKER_TELEMETRY_MAX_EVENT_BYTES", "2MiB")],
+                "TINKER_TELEMETRY_MAX_EVENT_BYTES does not fit the other options: the option max_batch_bytes must be at least 2097452 (max_event_bytes and the head of a request); change it, or set TINKER_TELEMETRY_MAX_BATCH_BYTES as well",
+            ),
+            (
+                &[("TINKER_TELEMETRY_MAX_QUEUE_BYTES", "1KiB")],
+                "TINKER_TELEMETRY_MAX_QUEUE_BYTES does not fit the other options: the option max_queue_bytes must be at least 65548 (max_event_bytes + 12); change it, or set TINKER_TELEMETRY_MAX_EVENT_BYTES as well",
+            ),
+            (
+                &[("TINKER_TELEMETRY_RETRY_MAX_DELAY", "10ms")],
+                "TINKER_TELEMETRY_RETRY_MAX_DELAY does not fit the other options: the option retry_base_delay must be at most retry_max_delay; change it, or set TINKER_TELEMETRY_RETRY_BASE_DELAY as well",
+            ),
+            (
+                &[
+                    ("TINKER_TELEMETRY_GIVE_UP", "when_full"),
+                    ("TINKER_TELEMETRY_MAX_RETRIES", "9"),
+                ],
+                "TINKER_TELEMETRY_MAX_RETRIES and TINKER_TELEMETRY_GIVE_UP do not fit the other options: the option max_retries must not be set with give_up WhenFull",
+            ),
+        ] {
+            assert_eq!(message(variables).as_deref(), Some(expected));
+        }
+        let options = Options {
+            max_queue_size: 10,
+            ..Options::default()
+        };
+        let error = options.check(300).expect_err("it does not fit");
+        assert_eq!(VariableError::of(&error, |_| None), None);
     }
 
     #[test]
