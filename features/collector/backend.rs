@@ -440,6 +440,7 @@ fn text_of<'a>(request: &'a Request<Bytes>, header: &str) -> Option<&'a str> {
 }
 
 /// The body in JSON, or the refusal of one that cannot be read.
+#[expect(clippy::result_large_err, reason = "a reply is what both cases end in")]
 fn read_body(request: &Request<Bytes>, name: &str) -> Result<Bytes, Reply> {
     if let Some(encoding) = text_of(request, "content-encoding")
         && !encoding.eq_ignore_ascii_case("identity")

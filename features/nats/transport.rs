@@ -13,7 +13,7 @@ use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
 
-/// Stores events in a stream of NATS JetStream, one message for each. It needs a session on [`Tokio`](crate::Tokio).
+/// Stores events in a stream of NATS JetStream, one message for each. It needs a session on [`Tokio`](struct@crate::Tokio).
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")]

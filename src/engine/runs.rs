@@ -115,6 +115,7 @@ impl Runs {
 mod tests {
     use super::*;
     use alloc::collections::BTreeMap;
+    use alloc::collections::btree_map::Entry;
     use alloc::vec::Vec;
     use arbtest::arbtest;
 
@@ -155,8 +156,8 @@ mod tests {
             for _ in 0..u.int_in_range(0..=300)? {
                 let index = u.int_in_range(0..=199)?;
                 let cause = if u.ratio(1, 3)? { REJECTED } else { FULL };
-                if !lost.contains_key(&index) {
-                    lost.insert(index, cause);
+                if let Entry::Vacant(entry) = lost.entry(index) {
+                    entry.insert(cause);
                     runs.add(index, index, cause);
                 }
             }

@@ -80,7 +80,6 @@ impl Telemetry {
     /// Keeps a value, and drops it after the session has been stopped.
     #[cfg(feature = "std")]
     #[doc(hidden)]
-    #[must_use]
     pub fn keeping(mut self, value: impl core::any::Any + Send + Sync) -> Self {
         self.kept = Some(alloc::boxed::Box::new(value));
         self
