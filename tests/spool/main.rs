@@ -11,12 +11,16 @@
 
 extern crate alloc;
 
+mod damage;
+mod large;
+
 use alloc::collections::BTreeMap;
 use core::hash::BuildHasher as _;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::hash::RandomState;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tinkex_telemetry::collector::{Collector, Reply};
@@ -81,6 +85,11 @@ fn child(test: &str, directory: &Path, session: &str) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("it runs")
+}
+
+/// The number in a variable.
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// A number below `bound`, another one each time.
@@ -175,34 +184,45 @@ fn child_logs_until_it_is_killed() {
 
 #[test]
 fn what_was_confirmed_before_kill_9_arrives_as_it_was_logged() {
-    let times = std::env::var("TINKEX_KILLS")
-        .ok()
-        .and_then(|it| it.parse().ok());
-    let (mut logged, mut confirmed, mut lost) = (0, 0, 0);
-    for round in 0..times.unwrap_or(20) {
+    let times = number("TINKEX_KILLS").unwrap_or(10);
+    let (mut logged, mut confirmed, mut here, mut twice, mut lost) = (0, 0, 0, 0, 0);
+    for round in 0..times {
         let place = Place::new();
         let session = format!("round-{round}");
-        let mut child = child(
-            "child_logs_until_it_is_killed",
-            &place.directory(),
-            &session,
-        );
-        std::thread::sleep(Duration::from_millis(20 + random(150)));
+        let backend = Collector::builder().api_key(KEY).start();
+        let backend = backend.expect("a collector");
+        backend.always(Reply::status(503));
+        let mut child = child_by_init(&place.directory(), &backend.url(), &session);
+        std::thread::sleep(Duration::from_millis(20 + random(400)));
         child.kill().expect("it runs");
         let (payloads, count) = heard(&mut child);
         child.wait().expect("it has ended");
-        let backend = Collector::start().expect("a collector");
-        let (left, stats) = recover(&place.directory(), &backend);
-        assert!(left.is_empty() && stats.is_balanced(), "{left:?} {stats:?}");
-        assert_eq!((stats.unreadable, stats.evicted, stats.rejected), (0, 0, 0));
+        backend.always(Reply::accept());
+        let ended = Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", "child_ends_through_init"])
+            .envs(by_init(&place.directory(), &backend.url(), "the-next"))
+            .output();
+        assert!(ended.is_ok_and(|output| output.status.success()));
+        let remaining = files(&place.directory());
+        assert!(
+            remaining.iter().all(|path| path.ends_with("README")),
+            "{remaining:?}"
+        );
         check(&backend, &session, &payloads, count);
-        logged += payloads.len();
+        let arrived = arrived(&backend, &session);
+        logged += payloads.len() as u64;
         confirmed += count;
-        lost += payloads
-            .len()
-            .saturating_sub(arrived(&backend, &session).len());
+        here += arrived.len() as u64;
+        twice += backend
+            .session(&session)
+            .map_or(0, |session| session.duplicates() as u64);
+        lost += (0..count)
+            .filter(|index| !arrived.contains_key(index))
+            .count();
     }
-    println!("{logged} logged, {confirmed} confirmed, {lost} of the others were not on disk yet");
+    println!(
+        "kill -9, {times} times: {logged} logged, {confirmed} confirmed, {here} arrived, {twice} duplicated, {lost} lost"
+    );
     assert!(confirmed > 0, "nothing was tested");
 }
 
@@ -246,6 +266,10 @@ fn ten_processes_share_a_directory_and_five_are_killed() {
     for (name, (payloads, confirmed)) in names.iter().zip(&heard_of) {
         check(&backend, name, payloads, *confirmed);
     }
+    let confirmed: u64 = heard_of.iter().map(|(_, confirmed)| confirmed).sum();
+    println!(
+        "ten processes in one directory, five killed, one stopped: {confirmed} confirmed, 0 lost"
+    );
 }
 
 #[test]
@@ -264,6 +288,15 @@ fn a_wrong_key_keeps_the_files_and_no_file_has_a_key() {
     for path in files(&directory) {
         let text = std::fs::read(&path).expect("a file");
         let text = String::from_utf8_lossy(&text);
+        let mode = |path: &Path| {
+            std::fs::metadata(path)
+                .expect("it is there")
+                .permissions()
+                .mode()
+                & 0o777
+        };
+        let folder = path.parent().expect("a folder");
+        assert_eq!((mode(&path), mode(folder)), (0o600, 0o700), "{path:?}");
         assert!(!text.contains(KEY) && !text.contains("127.0.0.1"), "{text}");
     }
     // The spool that was refused ends on threads of its own.
@@ -313,7 +346,30 @@ fn a_limit_on_the_size_of_files_costs_nothing() {
     assert!(confirmed > 100, "{confirmed}");
 }
 
-/// Logs through `init` until it is killed.
+/// What makes `init` use a spool.
+fn by_init(directory: &Path, url: &str, session: &str) -> [(&'static str, String); 6] {
+    let directory = directory.to_str().expect("text");
+    [
+        (SESSION, session),
+        ("TINKER_TELEMETRY_SPOOL", directory),
+        ("TINKER_TELEMETRY", "1"),
+        ("TINKER_TELEMETRY_FLUSH_INTERVAL", "20ms"),
+        ("TINKER_BASE_URL", url),
+        ("TINKER_API_KEY", KEY),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+}
+
+fn child_by_init(directory: &Path, url: &str, session: &str) -> Child {
+    Command::new(std::env::current_exe().expect("a path"))
+        .args(["--exact", "child_logs_through_init", "--nocapture"])
+        .envs(by_init(directory, url, session))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs")
+}
+
+/// Logs through `init` until it is killed, and says so before each event.
 #[test]
 fn child_logs_through_init() {
     let Some(session) = std::env::var_os(SESSION) else {
@@ -327,7 +383,7 @@ fn child_logs_through_init() {
     assert!(telemetry.spool().is_some());
     let mut out = std::io::stdout();
     for n in 0_u64.. {
-        let payload = format!("{n}");
+        let payload = format!("{n} \u{1f980} \\\"{}", "x".repeat(random(300) as usize));
         let confirmed = telemetry.stats().handed_over;
         let line = format!("\nlog {payload}\nconfirmed {confirmed}\n");
         if out
@@ -338,7 +394,7 @@ fn child_logs_through_init() {
             return;
         }
         telemetry.log("step", fields! { payload });
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_micros(random(2_000)));
     }
 }
 
@@ -359,11 +415,8 @@ fn the_variable_alone_keeps_what_was_confirmed_through_kill_9_and_an_outage() {
     let run = |test: &str| {
         Command::new(std::env::current_exe().expect("a path"))
             .args(["--exact", test, "--nocapture"])
-            .env(SESSION, "by-init")
-            .env("TINKER_TELEMETRY_SPOOL", place.directory())
-            .env("TINKER_TELEMETRY", "1")
-            .env("TINKER_BASE_URL", backend.url())
-            .env("TINKER_API_KEY", KEY)
+            .envs(by_init(&place.directory(), &backend.url(), "by-init"))
+            .env_remove("TINKER_TELEMETRY_FLUSH_INTERVAL")
             .stdout(Stdio::piped())
             .spawn()
             .expect("it runs")
