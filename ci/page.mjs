@@ -37,7 +37,8 @@ function serve(...more) {
 
 const stop = server => new Promise(resolve => {
   server.child.on("exit", resolve);
-  server.child.kill("SIGKILL");
+  // One that is killed draws a new token when it starts again.
+  server.child.kill("SIGTERM");
 });
 
 const agent = new http.Agent({ keepAlive: true });

@@ -114,6 +114,13 @@ pub(super) struct ServeArgs {
     pub(super) print: PrintArgs,
 }
 
+impl ServeArgs {
+    /// Whether it only shows what comes.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.strict && self.keep.is_none() && self.forward.is_none() && self.fail.is_none()
+    }
+}
+
 #[derive(Args, Clone, Copy)]
 pub(super) struct PrintArgs {
     /// Print one JSON object a line

@@ -37,6 +37,14 @@ impl Remote {
         };
         let token = uri.query().and_then(|query| query.strip_prefix("t="));
         let port = uri.port_u16().unwrap_or(80);
+        // What listens on another address may be another user's.
+        let host = uri.host().unwrap_or_default();
+        let is_local = matches!(host, "127.0.0.1" | "localhost");
+        let authority = match is_local {
+            true => format!("127.0.0.1:{port}"),
+            false => authority.to_owned(),
+        };
+        let own = || is_local.then(|| token::of_port(port)).flatten();
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
@@ -48,7 +56,7 @@ impl Remote {
         Ok(Self {
             agent: config.into(),
             base: format!("http://{authority}"),
-            token: token.map(str::to_owned).or_else(|| token::of_port(port)),
+            token: token.map(str::to_owned).or_else(own),
         })
     }
 

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use axum::{body::Body, response::Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http::Request;
 
@@ -24,6 +24,7 @@ use super::line::{self, Style};
 use super::output::Printer;
 use super::page;
 use super::prelude::*;
+use super::text;
 use super::token::Token;
 use super::upstream::Upstream;
 
@@ -35,7 +36,7 @@ pub(super) struct Hub {
     /// The collector, once it has started.
     collector: OnceLock<Weak<Collector>>,
     pub(super) parts: Parts,
-    senders: Mutex<HashMap<(Arc<str>, u32), Sender>>,
+    senders: Mutex<Senders>,
     /// Not while events are read that were kept before.
     is_live: AtomicBool,
 }
@@ -61,14 +62,22 @@ impl Format {
     pub(super) fn text(self, item: &Item) -> Option<String> {
         match self {
             Self::Json { .. } if matches!(item, Item::Clear) => None,
-            Self::Json { full } => Some(item.json(full)),
+            Self::Json { full } => Some(text::visible_json(&item.json(full))),
             Self::Lines(style) => line::lines(item, style),
         }
     }
 }
 
-/// More senders are told again.
-const MAX_SENDERS: usize = 100_000;
+/// Who sends each run, as it was told.
+#[derive(Default)]
+struct Senders {
+    of: HashMap<(Arc<str>, u32), Sender>,
+    /// Of all texts, about.
+    bytes: usize,
+}
+
+/// Bytes of senders; if there are more, they are told again.
+const MAX_SENDERS: usize = 8 << 20;
 
 impl Hub {
     pub(super) fn new(feed: Feed, token: Token, parts: Parts) -> Arc<Self> {
@@ -112,9 +121,9 @@ impl Hub {
     pub(super) fn add(&self, item: Item) {
         if self.is_live.load(Ordering::Relaxed)
             && let Some((printer, format)) = &self.parts.printer
-            && let Some(text) = format.text(&item)
+            && let Some(line) = format.text(&item)
         {
-            printer.print(text);
+            printer.print(line);
         }
         self.feed.push(item);
     }
@@ -123,13 +132,20 @@ impl Hub {
     fn add_sender(&self, session: &Arc<str>, kept: &KeptEvents) {
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (Arc::clone(session), kept.run);
-        if senders.get(&key) == Some(&kept.sender) {
+        let Sender {
+            platform,
+            sdk_version,
+            process_uuid,
+        } = &kept.sender;
+        if senders.of.get(&key) == Some(&kept.sender) {
             return;
         }
-        if senders.len() >= MAX_SENDERS {
-            senders.clear();
+        if senders.bytes >= MAX_SENDERS {
+            *senders = Senders::default();
         }
-        senders.insert(key, kept.sender.clone());
+        let uuid = process_uuid.as_ref().map_or(0, String::len);
+        senders.bytes += 128 + session.len() + platform.len() + sdk_version.len() + uuid;
+        senders.of.insert(key, kept.sender.clone());
         drop(senders);
         self.add(Item::Session {
             session: Arc::clone(session),
@@ -146,11 +162,17 @@ impl Tap for Hub {
         Box::pin(async move {
             let path = request.uri().path();
             if let Some(answers) = &self.parts.answers {
-                return answers.next(request.method(), path);
+                let whole = request.uri().path_and_query();
+                let whole = whole.map_or(path, |whole| whole.as_str());
+                return answers.next(request.method(), whole);
             }
             let upstream = self.parts.upstream.as_ref()?;
             if path == "/api/v1/telemetry" && !upstream.takes_telemetry {
                 return None;
+            }
+            if !upstream.takes(path) {
+                let body = r#"{"error":"this is no call that is passed on"}"#;
+                return Some(Reply::status(404).body(body));
             }
             Some(upstream.pass(request).await)
         })
@@ -207,7 +229,7 @@ impl Tap for Hub {
             took: exchange.took,
             delay: exchange.delay,
             method: exchange.method.to_string(),
-            path: super::text::cut(&exchange.path, 1_000).into_owned(),
+            path: text::cut(&exchange.path, 1_000).into_owned(),
             key,
             bytes: exchange.body.len(),
             reply: exchange.reply,
@@ -221,11 +243,11 @@ impl Tap for Hub {
         })));
     }
 
-    fn serve(&self, request: Request<Body>) -> Later<'static, Option<Response>> {
+    fn serve(&self, request: Request<Bytes>) -> Later<'static, Option<Response>> {
         let me = self.me.upgrade();
         Box::pin(async move {
             let hub = me?;
-            page::respond(&hub, request).await
+            Some(page::respond(&hub, request).await)
         })
     }
 }

@@ -68,14 +68,26 @@ const MAX_OWN_DATA: usize = 4_096;
 impl Item {
     /// Its estimated memory, in bytes.
     pub(super) fn cost(&self) -> usize {
+        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         match self {
-            Self::Session { platform, .. } => 256 + platform.len(),
-            Self::Event { event, .. } => 128 + event.json().len() + event.id().len(),
-            Self::Request(request) => {
-                let reason = request.reason.as_ref().map_or(0, String::len);
-                384 + reason + request.path.len()
+            Self::Session {
+                session,
+                platform,
+                sdk_version,
+                process_uuid,
+                ..
+            } => 256 + session.len() + platform.len() + sdk_version.len() + of(process_uuid),
+            Self::Event { session, event, .. } => {
+                128 + session.len() + event.json().len() + event.id().len()
             }
-            Self::Notice { text, .. } => 128 + text.len(),
+            Self::Request(request) => {
+                let RequestItem {
+                    method, path, key, ..
+                } = &**request;
+                let more = of(&request.reason) + of(&request.retry_after) + of(&request.session);
+                384 + method.len() + path.len() + of(key) + more
+            }
+            Self::Notice { session, text, .. } => 128 + text.len() + of(session),
             Self::Clear => 64,
         }
     }

@@ -38,27 +38,14 @@ const FILES: [(&str, &str, &str); 8] = [
 ];
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Responds to what the collector itself does not serve; `None` if it is not the page's either.
-pub(super) async fn respond(hub: &Arc<Hub>, request: Request<Body>) -> Option<Response> {
+/// Responds to a request for `/ui` or below.
+pub(super) async fn respond(hub: &Arc<Hub>, request: Request<Bytes>) -> Response {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
-    let body = axum::body::to_bytes(body, usize::MAX).await.ok()?;
-    let Some(rest) = path
-        .strip_prefix("/ui")
-        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
-    else {
-        // What is passed on is passed on whole.
-        let upstream = hub.parts.upstream.as_ref()?;
-        let request = Request::from_parts(head, body);
-        return upstream
-            .pass(&request)
-            .await
-            .response()
-            .map(|response| response.map(Body::from));
-    };
+    let rest = path.strip_prefix("/ui").unwrap_or_default();
     let mut response = own(hub, &head, rest.trim_start_matches('/'), body).await;
     secure(response.headers_mut());
-    Some(response)
+    response
 }
 
 async fn own(hub: &Arc<Hub>, head: &Parts, path: &str, body: Bytes) -> Response {

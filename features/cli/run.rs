@@ -18,7 +18,7 @@ use super::prelude::*;
 use super::serve::{Running, Settings};
 use super::signals::{self, End};
 use super::upstream::Upstream;
-use super::{Failure, Outcome, token};
+use super::{Failure, Outcome, serve, token};
 
 const KEY: &str = "TINKER_API_KEY";
 const URL: &str = "TINKER_BASE_URL";
@@ -42,6 +42,9 @@ pub(super) fn run(options: RunArgs) -> Outcome {
         full: false,
         colours: output::has_colours(&io::stderr()),
     });
+    // First: what cannot listen makes no folder.
+    let listener =
+        serve::bind(options.port).map_err(|error| serve::unbound(options.port, &error))?;
     let keep = options.keep.as_deref().map(Keep::open).transpose()?;
     let parts = Parts {
         printer: printer.clone().map(|printer| (printer, format)),
@@ -58,8 +61,9 @@ pub(super) fn run(options: RunArgs) -> Outcome {
         memory: MEMORY,
         script: options.fail.map_or_else(Vec::new, |script| script.0),
     };
-    let running = Running::start(settings, parts)
-        .map_err(|error| format!("cannot listen on port {}: {error}", options.port))?;
+    let problem = |error| format!("cannot start the collector: {error}");
+    let running = Running::on(listener, settings, parts).map_err(problem)?;
+    running.collector.open().map_err(problem)?;
     if options.offline {
         output::say(OFFLINE);
     }
@@ -150,17 +154,25 @@ async fn wait(child: Child, ended: &mut mpsc::Receiver<End>) -> Result<ExitStatu
     }
 }
 
-/// Whether a terminal's interrupt reaches the child as well.
+/// Whether a terminal's interrupt reaches the child as well: if a terminal controls both, wherever their input comes
+/// from.
 fn is_foreground() -> bool {
-    use io::IsTerminal;
-    io::stdin().is_terminal()
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Sends a signal to the child, without unsafe code.
+/// Sends a signal to the child, without unsafe code. Every shell can; a program for it is not everywhere.
 fn pass_on(signal: &str, id: u32) {
-    let _ = std::process::Command::new("kill")
-        .args([signal, &id.to_string()])
+    let sent = std::process::Command::new("/bin/sh")
+        .args(["-c", "kill \"$0\" \"$1\"", signal, &id.to_string()])
         .status();
+    let problem = match sent {
+        Ok(status) if status.success() => return,
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    output::say(&format!(
+        "cannot pass the signal on to the program: {problem}"
+    ));
 }
 
 /// As a shell has it.

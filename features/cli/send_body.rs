@@ -102,6 +102,7 @@ impl Reader {
             return self.kept(line);
         }
         let is_whole = object.get("event_id").is_some() && object.get("event").is_some();
+        let before = (self.next, self.started);
         let (head, events) = if is_whole {
             let head = match &self.head {
                 Some(head) => head.clone(),
@@ -114,7 +115,12 @@ impl Reader {
         } else {
             (Head::new(&self.session), self.made(&object)?)
         };
-        self.check(head, events)
+        let read = self.check(head, events);
+        if read.is_err() {
+            // What is not sent takes no index, and begins no session.
+            (self.next, self.started) = before;
+        }
+        read
     }
 
     /// The end of a session that began here.
@@ -282,6 +288,22 @@ mod tests {
                 .ok(),
             Some(3)
         );
+    }
+
+    #[test]
+    fn a_line_that_is_refused_takes_no_index_and_begins_no_session() {
+        let mut reader = reader();
+        assert!(reader.read(br#"{"name":"a","severity":"loud"}"#).is_err());
+        assert!(reader.end().is_none());
+        let Ok(Read::Events(_, events)) = reader.read(br#"{"name":"a"}"#) else {
+            panic!("two events");
+        };
+        assert!(events[0].contains("SESSION_START"), "{}", events[0]);
+        assert!(reader.read(br#"{"name":"b","timestamp":"now"}"#).is_err());
+        let Ok(Read::Events(_, events)) = reader.read(br#"{"name":"c"}"#) else {
+            panic!("one event");
+        };
+        assert!(events[0].contains(r#""event_session_index":2"#));
     }
 
     #[test]

@@ -1,8 +1,14 @@
 //! `serve` and `record`: the collector, with all that surrounds it.
 
-use std::{io, path::Path};
+use core::{
+    future::{Future, poll_fn},
+    net::Ipv4Addr,
+    pin::pin,
+    task::Poll,
+};
+use std::{io, net::TcpListener, path::Path, thread};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::features::collector::{Collector, Reply};
 
@@ -33,6 +39,7 @@ pub(super) struct Running {
 
 /// What a collector needs besides its parts.
 pub(super) struct Settings {
+    /// The port that was asked for; 0: any.
     pub(super) port: u16,
     pub(super) strict: bool,
     pub(super) key: Option<String>,
@@ -42,13 +49,12 @@ pub(super) struct Settings {
 }
 
 impl Running {
-    /// Starts a collector. An error of the kind `AddrInUse` is about the port.
-    pub(super) fn start(settings: Settings, parts: Parts) -> io::Result<Self> {
+    /// A collector on this listener, which does not serve yet.
+    pub(super) fn on(listener: TcpListener, settings: Settings, parts: Parts) -> io::Result<Self> {
         let token = Token::for_port(settings.port).map_err(io::Error::other)?;
         let epoch = token::random(4).map_err(io::Error::other)?;
         let hub = Hub::new(Feed::new(epoch, settings.memory / 3), token, parts);
         let mut builder = Collector::builder()
-            .port(settings.port)
             .max_memory(settings.memory / 3 * 2)
             .max_connections(MAX_CONNECTIONS)
             .tap(Arc::clone(&hub) as _);
@@ -61,7 +67,7 @@ impl Running {
         let notices = Arc::clone(&hub);
         let collector = builder
             .on_notice(move |notice| notices.notice(notice))
-            .start()?;
+            .on(listener)?;
         collector.script(settings.script);
         let collector = Arc::new(collector);
         hub.set_collector(&collector);
@@ -73,7 +79,7 @@ impl Running {
                 }
             });
         }
-        let file = match hub.token.save(collector.addr().port()) {
+        let file = match hub.token.save(collector.addr().port(), settings.port != 0) {
             Ok(file) => Some(file),
             Err(error) => {
                 let problem = format!(
@@ -95,39 +101,15 @@ impl Running {
         format!("{}/ui?t={}", self.collector.url(), self.hub.token.as_str())
     }
 
-    /// Reads what was kept before this process.
-    fn restore(&self, folder: &Path) -> Result<(), String> {
-        let (mut refused, mut first) = (0, None);
-        let tally = self.hub.while_not_live(|| {
-            kept::read(folder, |portion| {
-                if self
-                    .collector
-                    .restore(portion.body(None).as_bytes())
-                    .is_ok()
-                {
-                    return;
-                }
-                // One that does not fit must not cost the others.
-                for at in 0..portion.events.len() {
-                    if let Err(problem) = self.collector.restore(portion.body(Some(at)).as_bytes())
-                    {
-                        refused += 1;
-                        first.get_or_insert(problem);
-                    }
-                }
-            })
-        })?;
-        if tally.events + tally.damaged > 0 {
-            let mut text = format!("read {} events from {}", tally.events, folder.display());
-            if tally.damaged > 0 {
-                text.push_str(&format!(", and {} lines that are damaged", tally.damaged));
-            }
-            if let Some(problem) = first {
-                text.push_str(&format!("; {refused} do not fit: {problem}"));
-            }
-            self.hub.say("keep", text);
-        }
-        Ok(())
+    /// Reads what was kept before this process, on a thread of its own: a signal is obeyed meanwhile.
+    fn restore(&self, folder: &Path) -> oneshot::Receiver<Result<Option<String>, String>> {
+        let (done, restored) = oneshot::channel();
+        let (collector, hub) = (Arc::clone(&self.collector), Arc::clone(&self.hub));
+        let folder = folder.to_owned();
+        let work = move || drop(done.send(restore(&collector, &hub, &folder)));
+        // Without a thread the receiver says so.
+        drop(thread::Builder::new().name("restore".into()).spawn(work));
+        restored
     }
 
     /// Stops, and returns the table and what went wrong.
@@ -144,13 +126,47 @@ impl Running {
     }
 }
 
+/// Reads what was kept, and returns what is to be said of that.
+fn restore(collector: &Collector, hub: &Hub, folder: &Path) -> Result<Option<String>, String> {
+    let (mut refused, mut first) = (0, None);
+    let tally = hub.while_not_live(|| {
+        kept::read(folder, |portion| {
+            if collector.restore(portion.body(None).as_bytes()).is_ok() {
+                return;
+            }
+            // One that does not fit must not cost the others.
+            for at in 0..portion.events.len() {
+                if let Err(problem) = collector.restore(portion.body(Some(at)).as_bytes()) {
+                    refused += 1;
+                    first.get_or_insert(problem);
+                }
+            }
+        })
+    })?;
+    if tally.events + tally.damaged == 0 {
+        return Ok(None);
+    }
+    let mut text = format!("read {} events from {}", tally.events, folder.display());
+    if tally.damaged > 0 {
+        text.push_str(&format!(", and {} lines that are damaged", tally.damaged));
+    }
+    if let Some(problem) = first {
+        text.push_str(&format!("; {refused} do not fit: {problem}"));
+    }
+    Ok(Some(text))
+}
+
+/// Listens on a port of loopback.
+pub(super) fn bind(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+}
+
 pub(super) fn serve(options: ServeArgs) -> Outcome {
     run(options, None, None)
 }
 
 pub(super) fn record(options: RecordArgs) -> Outcome {
-    let recorder = Recorder::create(&options.file)?;
-    run(options.serve, Some(recorder), None)
+    run(options.serve, Some(&options.file), None)
 }
 
 /// A collector that answers as it is recorded.
@@ -158,7 +174,16 @@ pub(super) fn answer(options: ServeArgs, answers: Answers) -> Outcome {
     run(options, None, Some(answers))
 }
 
-fn run(options: ServeArgs, recorder: Option<Recorder>, answers: Option<Answers>) -> Outcome {
+fn run(options: ServeArgs, recording: Option<&Path>, answers: Option<Answers>) -> Outcome {
+    let is_plain = recording.is_none() && answers.is_none() && options.is_plain();
+    // First: what cannot listen makes no file.
+    let listener = match bind(options.port) {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_plain => {
+            return beside(&options);
+        }
+        Err(error) => return Err(unbound(options.port, &error).into()),
+    };
     let (end, mut ended) = mpsc::channel(1);
     let printer = Printer::start(Stream::Out, end.clone())
         .map_err(|error| format!("cannot start a thread for the output: {error}"))?;
@@ -175,6 +200,7 @@ fn run(options: ServeArgs, recorder: Option<Recorder>, answers: Option<Answers>)
     let upstream = upstream
         .transpose()
         .map_err(|problem| Failure::Usage(format!("--forward {problem}")))?;
+    let recorder = recording.map(Recorder::create).transpose()?;
     let keep = options.keep.as_deref().map(Keep::open).transpose()?;
     let parts = Parts {
         printer: Some((Arc::clone(&printer), format)),
@@ -193,17 +219,29 @@ fn run(options: ServeArgs, recorder: Option<Recorder>, answers: Option<Answers>)
             .clone()
             .map_or_else(Vec::new, |script| script.0),
     };
-    let running = match Running::start(settings, parts) {
-        Ok(running) => running,
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return beside(&options),
-        Err(error) => return Err(format!("cannot listen on port {}: {error}", options.port).into()),
-    };
+    let running = Running::on(listener, settings, parts)
+        .map_err(|error| format!("cannot start the collector: {error}"))?;
     let runtime = signals::runtime()?;
     let reason = runtime.block_on(async {
         signals::watch(&end, true).map_err(|error| format!("cannot wait for signals: {error}"))?;
-        greet(&running, options.print.json, &printer);
+        let mut said = None;
         if let Some(folder) = &options.keep {
-            running.restore(folder)?;
+            let mut restored = pin!(running.restore(folder));
+            let first = poll_fn(|context| match restored.as_mut().poll(context) {
+                Poll::Ready(result) => Poll::Ready(Ok(result)),
+                Poll::Pending => ended.poll_recv(context).map(Err),
+            });
+            said = match first.await {
+                Ok(result) => result.map_err(|_| "the thread that reads what was kept died")??,
+                Err(reason) => return Ok(reason.unwrap_or(End::Unread)),
+            };
+        }
+        // What comes now follows what was kept.
+        let problem = |error| format!("cannot start the collector: {error}");
+        running.collector.open().map_err(problem)?;
+        greet(&running, options.print.json, &printer);
+        if let Some(text) = said {
+            running.hub.say("keep", text);
         }
         Ok::<_, String>(ended.recv().await.unwrap_or(End::Unread))
     })?;
@@ -235,6 +273,16 @@ fn greet(running: &Running, json: bool, printer: &Printer) {
         } else {
             printer.print(line);
         }
+    }
+}
+
+/// Why there is no listener.
+pub(super) fn unbound(port: u16, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("port {port} is in use: give another with --port, or 0 for any free one")
+        }
+        _ => format!("cannot listen on port {port}: {error}"),
     }
 }
 

@@ -14,7 +14,7 @@ use super::client::{Message, Remote};
 use super::line::{self, Style};
 use super::output;
 use super::prelude::*;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, text};
 
 /// Between attempts to reach a collector that went away.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -129,7 +129,7 @@ impl Filter {
                 return None;
             }
             if self.print.json {
-                return Some(message.data.clone());
+                return Some(text::visible_json(&message.data));
             }
             let run = object.get("run").map(RawValue::get);
             let run = run.and_then(|run| run.parse().ok()).unwrap_or(1);
@@ -142,7 +142,7 @@ impl Filter {
             return None;
         }
         if self.print.json {
-            return Some(message.data.clone());
+            return Some(text::visible_json(&message.data));
         }
         match &*kind {
             "notice" | "request" => {

@@ -23,6 +23,21 @@ pub(super) fn visible(text: &str) -> String {
     visible
 }
 
+/// JSON that says the same, with these characters escaped: a parser reads what was sent.
+pub(super) fn visible_json(json: &str) -> String {
+    let mut visible = String::with_capacity(json.len());
+    for char in json.chars() {
+        if char.is_control() || is_invisible(char) {
+            for unit in char.encode_utf16(&mut [0; 2]) {
+                visible.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            visible.push(char);
+        }
+    }
+    visible
+}
+
 /// Marks of direction, characters without a width, and others that look like a blank or like nothing.
 fn is_invisible(char: char) -> bool {
     matches!(
@@ -161,6 +176,15 @@ mod tests {
         assert_eq!(visible("é\u{1b}[2J\u{9b}\n"), "é\\u{1b}[2J\\u{9b}\\n");
         assert_eq!(visible("a\u{202e}b\u{feff}"), "a\\u{202e}b\\u{feff}");
         assert_eq!(visible("日本 👍"), "日本 👍");
+    }
+
+    #[test]
+    fn json_with_escaped_characters_says_the_same() {
+        let json = "{\"a\u{9b}\u{202e}\":\"\u{e0001}\u{7f}é👍\\n\"}";
+        let visible = visible_json(json);
+        assert_eq!(visible, r#"{"a\u009b\u202e":"\udb40\udc01\u007fé👍\n"}"#);
+        let parsed = |text| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(parsed(json), parsed(&visible));
     }
 
     #[test]

@@ -12,10 +12,12 @@ use super::prelude::*;
 pub(super) struct Token(String);
 
 /// A token in the user's runtime directory, removed when this is dropped.
-pub(super) struct TokenFile(PathBuf);
+pub(super) struct TokenFile([PathBuf; 2]);
 
 /// The end of the name of the file that stays.
 const LAST: &str = ".last";
+/// The end of the name of the file that says which process has the token.
+const OWNER: &str = ".process";
 
 /// Random letters and digits: twice as many as `bytes`.
 pub(super) fn random(bytes: usize) -> Result<String, String> {
@@ -30,9 +32,12 @@ impl Token {
         random(16).map(Self)
     }
 
-    /// The one that this port had last, so that a page that is open goes on after a restart; or a new one.
+    /// The one that this port had last, so that a page that is open goes on after a restart; or a new one. The port must
+    /// be this process's. A process that was killed left its file, and another may have taken the port since and been
+    /// given the token: that one is not used again.
     pub(super) fn for_port(port: u16) -> Result<Self, String> {
-        match read(&format!("{port}{LAST}")).filter(|_| port != 0) {
+        let was_killed = || read(&port.to_string()).is_some();
+        match read(&format!("{port}{LAST}")).filter(|_| port != 0 && !was_killed()) {
             Some(token) => Ok(Self(token)),
             None => Self::new(),
         }
@@ -50,13 +55,18 @@ impl Token {
         own.len() == other.len() && core::hint::black_box(difference) == 0
     }
 
-    /// Writes it where this user's other processes find it, and no other user's.
-    pub(super) fn save(&self, port: u16) -> io::Result<TokenFile> {
+    /// Writes it where this user's other processes find it, and no other user's. One that `stays` is there at the next
+    /// start.
+    pub(super) fn save(&self, port: u16, stays: bool) -> io::Result<TokenFile> {
         let Some(folder) = folder() else {
             return Err(io::Error::other("there is no directory of this user's"));
         };
         create(&folder)?;
-        for name in [format!("{port}{LAST}"), port.to_string()] {
+        let live = [format!("{port}{OWNER}"), port.to_string()];
+        let last = stays.then(|| (format!("{port}{LAST}"), self.0.clone()));
+        let owner = process(std::process::id()).unwrap_or_default();
+        let texts = live.clone().into_iter().zip([owner, self.0.clone()]);
+        for (name, text) in last.into_iter().chain(texts) {
             let path = folder.join(name);
             // One of an earlier process; its permissions are not to be trusted.
             let _ = fs::remove_file(&path);
@@ -64,21 +74,45 @@ impl Token {
             options.write(true).create_new(true);
             #[cfg(unix)]
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            options.open(&path)?.write_all(self.0.as_bytes())?;
+            options.open(&path)?.write_all(text.as_bytes())?;
         }
-        Ok(TokenFile(folder.join(port.to_string())))
+        Ok(TokenFile(live.map(|name| folder.join(name))))
     }
 }
 
 impl Drop for TokenFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        for path in &self.0 {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
-/// The token of the collector that runs on this port, if it is this user's.
+/// The token of the collector that runs on this port, if it is this user's. If the process that wrote it has ended,
+/// another may have the port.
 pub(super) fn of_port(port: u16) -> Option<String> {
-    read(&port.to_string())
+    let token = read(&port.to_string())?;
+    let owner = fs::read_to_string(folder()?.join(format!("{port}{OWNER}"))).ok()?;
+    let id = owner.split(' ').next()?.parse().ok()?;
+    (process(id)? == owner).then_some(token)
+}
+
+/// What no other process has: its id, and when it started.
+#[cfg(target_os = "linux")]
+fn process(id: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name before may have spaces.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let start = fields.nth(18)?;
+    (!matches!(state, "Z" | "X")).then(|| format!("{id} {start}"))
+}
+
+/// Elsewhere there is no file that says when a process started.
+#[cfg(not(target_os = "linux"))]
+fn process(id: u32) -> Option<String> {
+    Some(id.to_string())
 }
 
 fn read(name: &str) -> Option<String> {

@@ -126,9 +126,38 @@ impl Upstream {
         Reply::foreign(Response::from_parts(head, body))
     }
 
+    /// Whether a request for this path may go there. With the key of this process only the API's calls may: what a
+    /// server makes of another path is not known here.
+    pub(super) fn takes(&self, path: &str) -> bool {
+        self.key.is_none() || is_call(path)
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Ureq>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a path is below `/api/v1/` for every server, also for one that decodes it and then looks for `..`.
+fn is_call(path: &str) -> bool {
+    let Some(call) = path.strip_prefix("/api/v1/") else {
+        return false;
+    };
+    let call = call.to_ascii_lowercase();
+    let is_encoded_twice = ["%252e", "%252f", "%255c", "%2525"]
+        .iter()
+        .any(|code| call.contains(code));
+    let call = call
+        .replace("%2e", ".")
+        .replace("%2f", "/")
+        .replace("%5c", "/");
+    let mut segments = call.split(['/', '\\']).map(|segment| {
+        // Some servers cut parameters off.
+        let end = segment.find(';').or(segment.find("%3b"));
+        segment
+            .get(..end.unwrap_or(segment.len()))
+            .unwrap_or(segment)
+    });
+    !is_encoded_twice && segments.all(|segment| !matches!(segment, "" | "." | ".."))
 }
 
 /// The headers that are not about one connection, also by what `connection` says.
@@ -176,6 +205,45 @@ mod tests {
         let mut names: Vec<_> = passed.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["user-agent", "x-api-key"]);
+    }
+
+    #[test]
+    fn only_plain_calls_go_where_the_key_goes() {
+        let key = Some(HeaderValue::from_static("k"));
+        let own = Upstream::new("http://a/b", key, false).unwrap();
+        let open = Upstream::new("http://a/b", None, true).unwrap();
+        for path in [
+            "/api/v1/asample",
+            "/api/v1/sessions/a.b/finish",
+            "/api/v1/training_runs/r%3A1/checkpoints/weights%2f1",
+        ] {
+            assert!(own.takes(path) && open.takes(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/foo",
+            "/api/v1",
+            "/api/v1/",
+            "/api/v1/asample/",
+            "//api/v1/asample",
+            "/x/../api/v1/asample",
+            "/api/v1//asample",
+            "/api/v1/../../admin",
+            "/api/v1/./asample",
+            "/api/v1/%2e%2E/admin",
+            "/api/v1/x%2f..%2Fadmin",
+            "/api/v1/x%5c..%5cadmin",
+            "/api/v1/..\\admin",
+            "/api/v1/%252e%252e/admin",
+            "/api/v1/..;a/admin",
+            "/API/v1/asample",
+        ] {
+            assert!(!own.takes(path), "{path}");
+            assert!(
+                open.takes(path),
+                "{path}: with the credentials that it came with"
+            );
+        }
     }
 
     #[test]

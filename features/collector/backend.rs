@@ -20,6 +20,10 @@ use super::results::{self, Input};
 use super::script::Reply;
 
 const PREFIX: &str = "/api/v1/";
+/// Bytes of a model's id, which is kept.
+const MAX_MODEL: usize = 1_024;
+/// Of a result that is made up: a small request may ask for a very large one.
+const MAX_ENTRIES: u64 = 1 << 20;
 
 /// The backend's calls besides telemetry: sessions, sampling, training. Clones share one backend.
 ///
@@ -355,6 +359,10 @@ impl State {
             // Without keys: the client's own defaults.
             "config" | "dynamic_config" => Reply::json(&json!({})),
             "healthz" => Reply::json(&json!({ "status": "ok" })),
+            _ if results::entries(name, input) > MAX_ENTRIES => {
+                let problem = format!("its result would have more than {MAX_ENTRIES} numbers");
+                refusal(422, &problem)
+            }
             _ => self.accept(name, input, body),
         }
     }
@@ -362,6 +370,9 @@ impl State {
     /// Accepts a request, whose result is then polled for.
     fn accept(&mut self, name: &str, input: &Input<'_>, body: &Arc<CallBody>) -> Reply {
         if let (Some(model), Some(seq_id)) = (input.text("model_id"), input.number("seq_id")) {
+            if model.len() > MAX_MODEL {
+                return refusal(422, &format!("model_id must be at most {MAX_MODEL} bytes"));
+            }
             let last = self.seq_ids.get(&*model).copied().unwrap_or_default();
             if seq_id > last.saturating_add(1) && !self.is_lenient {
                 let problem = format!("seq_id must be {}, not {seq_id}", last + 1);

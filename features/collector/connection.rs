@@ -48,6 +48,8 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 const MAX_IGNORED_BYTES: usize = 1 << 20;
 /// Longer bodies are checked on another thread.
 const LONG_BODY_BYTES: usize = 64 << 10;
+/// The call that asks for a result.
+const RESULT: &str = "/retrieve_future";
 
 /// The routes of every connection to a collector.
 pub(super) fn routes(state: Arc<State>) -> Router {
@@ -55,12 +57,7 @@ pub(super) fn routes(state: Arc<State>) -> Router {
         .route(ENDPOINT, post(receive))
         .route(CALLS, any(call))
         .fallback(|| future::ready(error_response(StatusCode::NOT_FOUND, "no such path")))
-        .method_not_allowed_fallback(|| {
-            future::ready(error_response(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "only POST is allowed here",
-            ))
-        })
+        .method_not_allowed_fallback(other_method)
         .with_state(state)
 }
 
@@ -166,6 +163,7 @@ async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Respons
     if let Some(reply) = &scripted
         && reply.kind == ReplyKind::CloseBeforeBody
     {
+        Tapped::new(&state, arrived, &head, None).exchanged(&state, reply, None);
         state.record_unread(arrived, head.headers, reply.kind);
         return send_reply(reply.clone()).await;
     }
@@ -194,13 +192,27 @@ async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Respons
     send_reply(reply).await
 }
 
+/// A request to the telemetry endpoint that is none.
+async fn other_method(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    const ONLY_POST: &str = "only POST is allowed here";
+    let (arrived, (head, _)) = (Instant::now(), request.into_parts());
+    let body = serde_json::json!({ "error": ONLY_POST }).to_string();
+    let reply = Reply::refuse(405, ONLY_POST.into()).body(body);
+    Tapped::new(&state, arrived, &head, None).exchanged(&state, &reply, None);
+    send_reply(reply).await
+}
+
 /// All other calls.
 async fn call(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let arrived = Instant::now();
     let (head, body) = request.into_parts();
     match read_all(&head, body, &state).await {
         Some(Ok(body)) => {
-            let length = body.bytes.len();
+            let length = match head.uri.path().ends_with(RESULT) {
+                // A short one may ask for a long result.
+                true => LONG_BODY_BYTES,
+                false => body.bytes.len(),
+            };
             let tapped = Tapped::new(&state, arrived, &head, Some(&body.bytes));
             let answer = tapped.answer(&state).await;
             let request = http::Request::from_parts(head, body.bytes);
@@ -215,7 +227,11 @@ async fn call(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
                 None => Hangup::after(Bytes::new()),
             }
         }
-        Some(Err(violation)) => send_reply(super::state::refusal(&violation, None)).await,
+        Some(Err(violation)) => {
+            let reply = super::state::refusal(&violation, None);
+            Tapped::new(&state, arrived, &head, None).exchanged(&state, &reply, None);
+            send_reply(reply).await
+        }
         None => Hangup::after(Bytes::new()),
     }
 }
@@ -233,8 +249,8 @@ async fn on_another_thread<T: Send + 'static>(
 }
 
 /// A complete body.
-struct Received {
-    bytes: Bytes,
+pub(super) struct Received {
+    pub(super) bytes: Bytes,
     /// Held as long as the bytes.
     share: Share,
 }
@@ -254,9 +270,14 @@ async fn read_all(
 
 /// A body that another than the collector handles.
 #[cfg(feature = "cli")]
-pub(super) async fn read_body(body: Body, state: &State) -> Option<Result<Bytes, Violation>> {
-    let result = read(body, MAX_BODY_BYTES, state).await?;
-    Some(result.map(|received| received.bytes))
+pub(super) async fn read_body(body: Body, state: &State) -> Option<Result<Received, Violation>> {
+    read(body, MAX_BODY_BYTES, state).await
+}
+
+/// Closes the connection without a response.
+#[cfg(feature = "cli")]
+pub(super) fn hang_up() -> Response {
+    Hangup::after(Bytes::new())
 }
 
 /// Reads a body of at most `max` bytes.
@@ -292,7 +313,7 @@ async fn read(mut body: Body, max: usize, state: &State) -> Option<Result<Receiv
     }
 }
 
-async fn send_reply(reply: Reply) -> Response {
+pub(super) async fn send_reply(reply: Reply) -> Response {
     if !reply.delay.is_zero() {
         // Even a zero sleep would take a millisecond.
         tokio::time::sleep(reply.delay).await;

@@ -30,6 +30,10 @@ pub(super) struct Ledger {
     refused: HashSet<String>,
     /// Whether a request of an unknown session, which may be any of them, was not kept.
     has_refused_unknown: bool,
+    /// The bytes of their ids.
+    refused_bytes: usize,
+    /// Of them, those that were forgotten: what they go on with may not be their first event.
+    cut: HashSet<String>,
     budget: Budget,
     version: u64,
 }
@@ -48,6 +52,7 @@ struct Budget {
 
 /// More refused sessions are not told apart: a stranger decides how many there are.
 const MAX_REFUSED: usize = 10_000;
+const MAX_REFUSED_BYTES: usize = 1 << 20;
 
 /// What was kept of a request.
 pub(super) struct Kept {
@@ -92,7 +97,7 @@ impl Ledger {
     /// Forgets sessions and requests. Sessions that go on begin with what comes next.
     pub(super) fn clear(&mut self) {
         for session in core::mem::take(&mut self.sessions).into_keys() {
-            self.record_refused(Some(&session));
+            self.record_forgotten(&session);
         }
         self.requests.clear();
         let max_sessions = self.budget.max_sessions;
@@ -170,7 +175,11 @@ impl Ledger {
             None => {
                 let run = self.session(&session).map_or(1, |last| last.run() + 1);
                 let mut record = SessionRecord::new(&session, run);
+                if self.cut.contains(&session) {
+                    record.begins_with(&batch.events);
+                }
                 let new = record.take(batch.sender, batch.events, order)?;
+                self.cut.remove(&session);
                 if run > 1 {
                     let session = session.clone();
                     notices.push(Notice::NewRun { session, run });
@@ -201,8 +210,9 @@ impl Ledger {
         let record = Arc::make_mut(record);
         let is_new = record.cost == 0;
         let added = added
+            + record.sender_grown()
             + if is_new {
-                SessionRecord::COST + 2 * session.len()
+                SessionRecord::COST + 3 * session.len()
             } else {
                 0
             };
@@ -234,7 +244,7 @@ impl Ledger {
                 self.sessions.remove(&session);
             }
             // It may go on, from its middle.
-            self.record_refused(Some(&session));
+            self.record_forgotten(&session);
         }
     }
 
@@ -242,10 +252,21 @@ impl Ledger {
     pub(super) fn record_refused(&mut self, session: Option<&str>) {
         match session {
             Some(session) if self.refused.contains(session) => {}
-            Some(session) if self.refused.len() < MAX_REFUSED => {
+            Some(session)
+                if self.refused.len() < MAX_REFUSED
+                    && self.refused_bytes + session.len() <= MAX_REFUSED_BYTES =>
+            {
+                self.refused_bytes += session.len();
                 self.refused.insert(session.to_owned());
             }
             _ => self.has_refused_unknown = true,
+        }
+    }
+
+    fn record_forgotten(&mut self, session: &str) {
+        self.record_refused(Some(session));
+        if self.refused.contains(session) {
+            self.cut.insert(session.to_owned());
         }
     }
 }

@@ -51,6 +51,10 @@ pub struct SessionRecord {
     /// The latest loss report, and its index.
     report: Option<(u64, Losses)>,
     run: u32,
+    /// The first index that can be missing: of a session whose beginning was forgotten, the first that came after.
+    first: u64,
+    /// The bytes of its sender's texts that are accounted for.
+    sender_bytes: usize,
     /// Its estimated memory, if that is bounded, and when it was changed last.
     pub(super) cost: usize,
     pub(super) changed: u64,
@@ -132,9 +136,10 @@ impl SessionRecord {
         self.duplicates
     }
 
-    /// The missing indices, from 0 to the last one kept: those of lost events.
+    /// The missing indices, from 0 to the last one kept: those of lost events. Of a session that goes on after it was
+    /// cleared or forgotten they count from the first event after that.
     pub fn gaps(&self) -> Vec<RangeInclusive<u64>> {
-        gaps_of(self.events.iter())
+        gaps_of(self.first, self.events.iter())
     }
 
     /// Whether its `SESSION_END` was kept.
@@ -154,6 +159,25 @@ impl SessionRecord {
         self.sender = sender;
         self.insert(&new);
         Ok(new)
+    }
+
+    /// What came before these events is not lost, only not here.
+    pub(super) fn begins_with(&mut self, events: &[EventRecord]) {
+        self.first = events.first().map_or(0, EventRecord::index);
+    }
+
+    /// How many bytes the sender's texts have more than ever before.
+    pub(super) fn sender_grown(&mut self) -> usize {
+        let Sender {
+            platform,
+            sdk_version,
+            process_uuid,
+        } = &self.sender;
+        let uuid = process_uuid.as_ref().map_or(0, String::len);
+        let bytes = platform.len() + sdk_version.len() + uuid;
+        let grown = bytes.saturating_sub(self.sender_bytes);
+        self.sender_bytes += grown;
+        grown
     }
 
     /// Inserts events that increase in index. Time is linear in all events, and only in these if they are the last.
@@ -241,7 +265,7 @@ impl SessionRecord {
             return Ok(());
         };
         if at.checked_add(1) == Some(end) {
-            let gaps = gaps_of(self.events.iter().chain(new));
+            let gaps = gaps_of(self.first, self.events.iter().chain(new));
             if losses.leaves_unexplained(&gaps) {
                 let problem = format!(
                     "is {end}, and the loss report before it does not tell of all that is missing"
@@ -362,15 +386,18 @@ impl SessionRecord {
     }
 }
 
-/// The missing indices, from 0 to the last of these events, which increase in index.
-fn gaps_of<'a>(events: impl Iterator<Item = &'a EventRecord>) -> Vec<RangeInclusive<u64>> {
-    let mut expected = 0;
+/// The missing indices, from `first` to the last of these events, which increase in index.
+fn gaps_of<'a>(
+    first: u64,
+    events: impl Iterator<Item = &'a EventRecord>,
+) -> Vec<RangeInclusive<u64>> {
+    let mut expected = first;
     let mut gaps = Vec::new();
     for event in events {
         if event.index > expected {
             gaps.push(expected..=event.index - 1);
         }
-        expected = event.index.saturating_add(1);
+        expected = expected.max(event.index.saturating_add(1));
     }
     gaps
 }

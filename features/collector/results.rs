@@ -121,6 +121,23 @@ pub(super) fn result(name: &str, request: &Input<'_>, models: u64, samplers: &mu
     }
 }
 
+/// How many numbers the result of a request has, about.
+pub(super) fn entries(name: &str, request: &Input<'_>) -> u64 {
+    let len = match name {
+        "asample" if request.is_true("prompt_logprobs") => {
+            let chunks = request.object("prompt").objects("chunks");
+            let tops = request.number("topk_prompt_logprobs").unwrap_or(0).min(64);
+            let len: usize = chunks.iter().map(|chunk| chunk.len_of("tokens")).sum();
+            return (len as u64).saturating_mul(tops + 1);
+        }
+        "forward" => request.object("forward_input").len_of("data"),
+        "forward_backward" => request.object("forward_backward_input").len_of("data"),
+        _ => 0,
+    };
+    // Each has a text and a list as well.
+    (len as u64).saturating_mul(8)
+}
+
 fn sample_result(request: &Input<'_>) -> Value {
     let params = request.object("sampling_params");
     let max_tokens = params.number("max_tokens").unwrap_or(4);

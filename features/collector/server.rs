@@ -62,6 +62,8 @@ pub struct Collector {
     addr: SocketAddr,
     state: Arc<State>,
     worker: Mutex<Option<Worker>>,
+    /// Until it serves.
+    waiting: Mutex<Option<(TcpListener, Limits)>>,
 }
 
 impl Collector {
@@ -250,12 +252,26 @@ impl Collector {
         self.state.restore(body)
     }
 
+    /// Begins to serve. Until then connections wait.
+    pub(crate) fn open(&self) -> io::Result<()> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((listener, limits)) = waiting.take() {
+            let worker = Worker::start(listener, self.addr, Arc::clone(&self.state), limits)?;
+            let mut own = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+            *own = Some(worker);
+        }
+        Ok(())
+    }
+
     /// Stops serving: closes the port and all connections; requests in progress get no response. The records stay
     /// available. Idempotent.
     ///
     /// Waits for the collector's thread, at most for the check of one request. If an observer blocks that thread for
     /// five seconds, or makes this call itself, `stop` returns and the thread ends later.
     pub fn stop(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(waiting.take());
+        drop(waiting);
         let worker = self
             .worker
             .lock()
@@ -393,6 +409,13 @@ impl CollectorBuilder {
     /// If the port is in use or no thread can be started.
     pub fn start(self) -> io::Result<Collector> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))?;
+        let collector = self.on(listener)?;
+        collector.open()?;
+        Ok(collector)
+    }
+
+    /// A collector that does not serve yet; see [`open`](Collector::open).
+    pub(crate) fn on(self, listener: TcpListener) -> io::Result<Collector> {
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
         let backend = Backend::named(&addr.port().to_string());
@@ -402,11 +425,11 @@ impl CollectorBuilder {
             self.observers,
             self.max_memory,
         ));
-        let worker = Worker::start(listener, addr, Arc::clone(&state), self.limits)?;
         Ok(Collector {
             addr,
             state,
-            worker: Mutex::new(Some(worker)),
+            worker: Mutex::new(None),
+            waiting: Mutex::new(Some((listener, self.limits))),
         })
     }
 }

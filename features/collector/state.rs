@@ -345,10 +345,10 @@ impl State {
         forgotten.into_iter().for_each(|notice| self.notify(notice));
     }
 
-    /// Whether a request has the key, if there must be one.
+    /// What is wrong with a request's key, if there must be one.
     #[cfg(feature = "cli")]
-    pub(super) fn has_key(&self, headers: &HeaderMap) -> bool {
-        self.rules.check_api_key(headers).is_ok()
+    pub(super) fn check_key(&self, headers: &HeaderMap) -> Result<(), Violation> {
+        self.rules.check_api_key(headers)
     }
 
     /// What the program adds.

@@ -5,7 +5,7 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::{future::Future, pin::Pin, time::Duration};
 use std::time::SystemTime;
 
-use axum::{body::Body, response::Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 
@@ -24,11 +24,12 @@ pub(crate) trait Tap: Send + Sync {
     /// Events were kept, and their request was not answered yet.
     fn kept(&self, kept: &KeptEvents);
 
-    /// The reply to a request below `/api/v1/` is decided.
+    /// The reply to a request is decided; not to one for the page, or from a web page elsewhere.
     fn exchanged(&self, exchange: Exchange);
 
-    /// Responds to a request for a path that the collector does not serve, and that no web page sent.
-    fn serve(&self, request: Request<Body>) -> Later<'static, Option<Response>>;
+    /// Responds to a request for `/ui` or a path below it, which no web page elsewhere sent. It may be without the
+    /// collector's key.
+    fn serve(&self, request: Request<Bytes>) -> Later<'static, Option<Response>>;
 }
 
 /// The new events of one request.

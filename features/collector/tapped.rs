@@ -14,13 +14,13 @@ mod with_tap {
     use bytes::Bytes;
     use http::{Request, request::Parts};
 
-    use super::super::connection::{Server, error_response, read_body};
+    use super::super::connection::{Server, error_response, hang_up, read_body, send_reply};
     use super::super::script::Reply;
     use super::super::seats::Activity;
-    use super::super::state::{Recorded, State};
+    use super::super::state::{Recorded, State, refusal};
     use super::super::tap::{Exchange, Telemetry};
 
-    /// A request below `/api/v1/` that the tap sees.
+    /// A request that the tap sees.
     pub(in super::super) struct Tapped(Option<Seen>);
 
     struct Seen {
@@ -54,7 +54,7 @@ mod with_tap {
         /// The tap's reply. Requests without the key are answered by the collector, and go no further.
         pub(in super::super) async fn answer(&self, state: &State) -> Option<Reply> {
             let (seen, tap) = (self.0.as_ref()?, state.tap()?);
-            if !state.has_key(seen.request.headers()) {
+            if state.check_key(seen.request.headers()).is_err() {
                 return None;
             }
             tap.answer(&seen.request).await
@@ -103,35 +103,52 @@ mod with_tap {
         server: &Server,
         activity: &Arc<Activity>,
     ) -> Result<Response, Request<Body>> {
+        let (arrived, state) = (Instant::now(), &server.state);
         let path = request.uri().path();
-        let Some(tap) = server.state.tap() else {
+        let Some(tap) = state.tap() else {
             return Err(request);
         };
-        if path.starts_with("/api/v1/") {
+        let call = path.strip_prefix("/api/v1/");
+        if call.is_some_and(|call| !call.is_empty()) {
             return Err(request);
         }
+        let is_page = path == "/ui" || path.starts_with("/ui/");
         let (head, body) = request.into_parts();
-        let body = read_body(body, &server.state).await;
+        let body = read_body(body, state).await;
         activity.is_busy();
-        let bytes = match body {
-            Some(Ok(bytes)) => bytes,
-            Some(Err(violation)) => {
-                let status = http::StatusCode::from_u16(violation.status()).unwrap_or_default();
-                return Ok(error_response(status, &violation.to_string()));
-            }
-            None => Bytes::new(),
+        let received = match body {
+            Some(Ok(received)) => Ok(received),
+            Some(Err(violation)) => Err(violation),
+            // What comes of half a request is not for others to find out.
+            None => return Ok(hang_up()),
         };
-        let mut again = Request::new(Body::empty());
-        *again.method_mut() = head.method.clone();
-        *again.uri_mut() = head.uri.clone();
-        match tap
-            .serve(Request::from_parts(head, Body::from(bytes)))
-            .await
-        {
-            Some(response) => Ok(response),
-            None => Err(again),
+        if is_page {
+            let received = match received {
+                Ok(received) => received,
+                Err(violation) => {
+                    let status = http::StatusCode::from_u16(violation.status()).unwrap_or_default();
+                    return Ok(error_response(status, &violation.to_string()));
+                }
+            };
+            // Its share of the room is held until the response is there.
+            let request = Request::from_parts(head, received.bytes.clone());
+            return Ok(tap.serve(request).await.unwrap_or_else(hang_up));
         }
+        let bytes = received.as_ref().ok().map(|received| &received.bytes);
+        let tapped = Tapped::new(state, arrived, &head, bytes);
+        let refused = state.check_key(&head.headers).err();
+        let reply = match refused.as_ref().or(received.as_ref().err()) {
+            Some(violation) => refusal(violation, None),
+            None => tapped.answer(state).await.unwrap_or_else(|| {
+                let body = serde_json::json!({ "error": NO_PATH }).to_string();
+                Reply::refuse(404, NO_PATH.to_string()).body(body)
+            }),
+        };
+        tapped.exchanged(state, &reply, None);
+        Ok(send_reply(reply).await)
     }
+
+    const NO_PATH: &str = "no such path";
 }
 
 #[cfg(not(feature = "cli"))]

@@ -68,6 +68,9 @@ pub enum Mode {
     Lenient,
 }
 
+/// Bytes of a session's id, and of each text about its sender: they are kept for as long as the session.
+const MAX_TEXT: usize = 8_192;
+
 /// The outer object of a body, with unparsed members: even a body that fails the check may name its session.
 pub(crate) struct Envelope<'a>(Object<'a>);
 
@@ -85,8 +88,10 @@ impl<'a> Envelope<'a> {
         })
     }
 
+    /// `None` also of one that is too long to be kept.
     pub(crate) fn session_id(&self) -> Option<Cow<'a, str>> {
-        self.0.get("session_id").and_then(json::string)
+        let id = self.0.get("session_id").and_then(json::string);
+        id.filter(|id| id.len() <= MAX_TEXT)
     }
 
     pub(crate) fn check(self, mode: Mode) -> Result<Checked<'a>, Violation> {
@@ -228,6 +233,10 @@ impl<'a> Fields<'a> {
         is_formed: impl Fn(&str) -> bool,
     ) -> Result<Cow<'a, str>, Violation> {
         let text = self.text(key)?;
+        if text.len() > MAX_TEXT && BATCH_KEYS.contains(&key) {
+            let problem = format!("must be at most {MAX_TEXT} bytes, not {}", text.len());
+            return Err(self.place.violation(key, problem));
+        }
         if is_formed(&text) {
             Ok(text)
         } else {

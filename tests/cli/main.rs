@@ -1,6 +1,7 @@
 //! The program `tinkex-telemetry`, as a process of its own.
 #![cfg(all(feature = "cli", unix))]
 
+mod guarding;
 mod process;
 mod receiving;
 mod sending;

@@ -383,11 +383,13 @@ fn the_url_with_the_token_opens_the_page_and_nothing_else_does() {
 #[test]
 fn an_open_page_goes_on_after_a_restart_on_the_same_port() {
     let folder = Folder::new();
-    let (mut running, addr) = Running::serve(&folder, &[]);
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let port = port.expect("an address").port().to_string();
+    let mut command = folder.program(&["serve", "--port", &port]);
+    let (mut running, addr) = Running::listening(&mut command);
     let first = token(&folder, addr);
     running.signal("-TERM");
     assert_eq!(running.ended().code(), Some(0));
-    let port = addr.port().to_string();
     let live = folder.join("tinkex-telemetry").join(&port);
     assert!(!live.exists(), "`tail` finds none that has ended");
     let mut command = folder.program(&["serve", "--port", &port]);

@@ -322,3 +322,23 @@ fn a_body_with_many_keys_is_refused_in_linear_time_and_holds_no_other_client_up(
     assert_eq!(body(&response)["field"], "session_id");
     assert_eq!(send(&collector, &batch("s", &[start()])), 200);
 }
+
+#[test]
+fn a_session_that_goes_on_after_a_clear_has_no_gap_before_it() {
+    let collector = Collector::builder().lenient().start().expect("starts");
+    let events: Vec<_> = (1..5).map(generic).collect();
+    assert_eq!(send(&collector, &batch("s", &[start()])), 200);
+    assert_eq!(send(&collector, &batch("s", &events)), 200);
+    collector.clear();
+    assert_eq!(
+        send(&collector, &batch("s", &[generic(5), generic(7)])),
+        200
+    );
+    // One from before the clear that comes again.
+    assert_eq!(send(&collector, &batch("s", &[generic(2)])), 200);
+    let gaps = |id| collector.session(id).expect("it is kept").gaps();
+    assert_eq!(gaps("s"), [6..=6]);
+    // Another session has lost its beginning.
+    assert_eq!(send(&collector, &batch("other", &[generic(5)])), 200);
+    assert_eq!(gaps("other"), [0..=4]);
+}

@@ -29,7 +29,7 @@ stream.onerror = () => stream.readyState === EventSource.CLOSED
 stream.onmessage = ({ data }) => {
   const message = JSON.parse(data);
   if (message.type === "now") caughtUp = true;
-  if (message.type === "clear") current = null;
+  if (message.type === "clear" || message.type === "restart") current = null;
   const session = store.take(message, Date.now());
   if (session && (!current || (!touched && !caughtUp))) current ??= session;
   schedule();

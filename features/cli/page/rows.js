@@ -47,7 +47,7 @@ export class Rows {
     this.view = [];
     this.gaps = [];
     this.seen = 0;
-    this.expected = this.session?.trimmed ? this.session.rows[0]?.i ?? 0 : 0;
+    this.expected = Math.max(this.session?.base ?? 0, this.session?.trimmed ? this.session.rows[0]?.i ?? 0 : 0);
     this.rebuilt = this.session?.rebuilt;
     this.extend();
   }
@@ -64,7 +64,7 @@ export class Rows {
           this.gaps.push([this.expected, row.i - 1]);
           view.push(-this.gaps.length);
         }
-        this.expected = row.i + 1;
+        this.expected = Math.max(this.expected, row.i + 1);
         if (row.v < filter.severity || (filter.kind >= 0 && row.k !== filter.kind)) continue;
         if (text && !row.n.toLowerCase().includes(text) && !row.p.toLowerCase().includes(text)) continue;
         view.push(this.seen);

@@ -34,6 +34,9 @@ export class Session {
     /** Sorted by index, each index once: {i: index, k: kind, v: severity, n: name, t: ms, p: preview, z: bytes}. */
     this.rows = [];
     this.trimmed = 0;
+    /** Rows before it may be elsewhere; null: until the next row. And the number of rows before it. */
+    this.base = 0;
+    this.before = 0;
     this.errors = 0;
     this.duplicates = 0;
     this.reasons = [];
@@ -55,7 +58,7 @@ export class Session {
 
   get missing() {
     const last = this.rows.at(-1);
-    return last ? last.i + 1 - this.rows.length - this.trimmed : 0;
+    return last ? Math.max(last.i + 1 - (this.base ?? 0) - (this.rows.length + this.trimmed - this.before), 0) : 0;
   }
 
   /** The position of an index, or where it would stand, as -1 - position. */
@@ -73,6 +76,11 @@ export class Session {
   add(event) {
     const at = this.find(event.index);
     if (at >= 0) return false;
+    if (this.base === null) {
+      this.base = event.index;
+      this.before = this.rows.length + this.trimmed;
+      this.rebuilt += 1;
+    } else if (event.index < this.base) this.before += 1;
     const t = Date.parse(event.timestamp) || this.last || 0;
     const own = event.data && summary(event.name, event.data);
     const row = { i: event.index, k: KINDS.indexOf(event.kind), v: SEVERITIES.indexOf(event.severity), n: intern(event.name), t, p: own || event.preview, z: event.size };
@@ -156,6 +164,13 @@ export class Session {
 
 export class Store {
   constructor() {
+    this.restart();
+  }
+
+  /** Another collector, which knows nothing of before. */
+  restart() {
+    this.cut = false;
+    this.cleared = new Set();
     this.reset();
   }
 
@@ -169,15 +184,26 @@ export class Store {
   session(id, run) {
     const key = `${run}\u0000${id}`;
     let session = this.sessions.get(key);
-    if (!session) this.sessions.set(key, session = new Session(id, run));
+    if (!session) {
+      this.sessions.set(key, session = new Session(id, run));
+      if (this.cut || this.cleared.has(id)) session.base = null;
+    }
     return session;
   }
 
   /** Takes a message of the stream; the session that it changed, if any. */
   take(message, now) {
     switch (message.type) {
-      case "clear": this.reset(); return null;
-      case "gap": this.missed += message.rows; return null;
+      case "restart": this.restart(); return null;
+      case "clear":
+        for (const session of this.sessions.values()) this.cleared.add(session.id);
+        this.reset();
+        return null;
+      case "gap":
+        this.missed += message.rows;
+        this.cut = true;
+        for (const session of this.sessions.values()) session.base = null;
+        return null;
       case "notice":
         this.notices.push(message);
         if (this.notices.length > 200) this.notices.shift();
