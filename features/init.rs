@@ -29,20 +29,14 @@ use crate::features::spool::SpoolError;
 /// ```
 ///
 /// With the feature `spool`, and a directory in `TINKER_TELEMETRY_SPOOL`, the session stores its events there first (see
-/// `Spool`), once a second, and `Telemetry::spool` shows what becomes of them. A directory that is not safe is an error; a
-/// disk that fails is reported, and the session then does without.
+/// `Spool`), and `Telemetry::spool` shows what becomes of them. The default of its flush interval is then one second. A
+/// directory that is not safe is an error; a disk that fails is reported, and the session then does without.
 ///
 /// # Errors
 /// A missing or invalid variable, or a session that cannot be opened; see [`InitError`].
 pub fn init(session: impl Into<SessionId>) -> Result<Telemetry, InitError> {
     let config = Config::from_env().map_err(InitError::Config)?;
-    let options = match Options::from_env() {
-        // Where telemetry is off, nothing that is wrong with it matters.
-        Err(error) if Switch::in_environment() == Switch::On => {
-            return Err(InitError::Options(error));
-        }
-        read => read.unwrap_or_default(),
-    };
+    let options = options(Options::default())?;
     let builder = Reporter::builder(session).options(options);
     let directory = std::env::var_os(SPOOL).filter(|it| !it.is_empty());
     #[cfg(feature = "spool")]
@@ -58,6 +52,15 @@ pub fn init(session: impl Into<SessionId>) -> Result<Telemetry, InitError> {
         );
     }
     start(builder, HttpTransport::new(config, Ureq::new()))
+}
+
+/// These options, changed by the environment.
+fn options(defaults: Options) -> Result<Options, InitError> {
+    match defaults.with_env() {
+        // Where telemetry is off, nothing that is wrong with it matters.
+        Err(error) if Switch::in_environment() == Switch::On => Err(InitError::Options(error)),
+        read => Ok(read.unwrap_or_default()),
+    }
 }
 
 type BareBuilder = Builder<(), (), ()>;
@@ -87,7 +90,7 @@ const SPOOL: &str = "TINKER_TELEMETRY_SPOOL";
 /// The session of [`init`] with a spool.
 #[cfg(feature = "spool")]
 mod spooled {
-    use super::{BareBuilder, InitError, start as start_session, warn};
+    use super::{BareBuilder, InitError, options, start as start_session, warn};
     use crate::event::Blame;
     use crate::features::http::{Config, HttpTransport};
     use crate::features::spool::{Spool, SpoolError, SpoolTransport};
@@ -99,7 +102,7 @@ mod spooled {
     use core::time::Duration;
     use std::ffi::OsString;
 
-    /// What a kill costs is what is not yet on disk.
+    /// The default, since what a kill costs is what is not yet on disk.
     const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
     pub(super) fn start(
@@ -120,11 +123,16 @@ mod spooled {
             }
             Err(error) => return Err(InitError::Spool(error)),
         };
-        let session = start_session(
-            builder.flush_interval(FLUSH_INTERVAL),
-            Spooled(spool.transport()),
-        )?;
-        Ok(session.keeping(Kept(Some(spool))))
+        let options = options(Options {
+            flush_interval: FLUSH_INTERVAL,
+            ..Options::default()
+        })?;
+        let drop_timeout = options.drop_timeout;
+        let session = start_session(builder.options(options), Spooled(spool.transport()))?;
+        Ok(session.keeping(Kept {
+            spool: Some(spool),
+            drop_timeout,
+        }))
     }
 
     /// The spool's transport, which knows the errors of the client behind it.
@@ -153,14 +161,16 @@ mod spooled {
 
     /// The spool, until the session has been stopped. Then what is on disk has as long to be sent as the session's events
     /// would have had.
-    struct Kept(Option<Spool>);
+    struct Kept {
+        spool: Option<Spool>,
+        drop_timeout: Duration,
+    }
 
     impl Drop for Kept {
         fn drop(&mut self) {
-            let timeout = Options::default().drop_timeout;
-            if let Some(spool) = self.0.take() {
+            if let Some(spool) = self.spool.take() {
                 // Where waiting is not safe, what is on disk is sent by the next program.
-                let _ = spool.wait_until_delivered_blocking(timeout);
+                let _ = spool.wait_until_delivered_blocking(self.drop_timeout);
                 spool.close();
             }
         }
@@ -171,7 +181,7 @@ mod spooled {
         #[must_use]
         #[cfg_attr(docsrs, doc(cfg(feature = "spool")))]
         pub fn spool(&self) -> Option<&Spool> {
-            self.kept().and_then(|kept: &Kept| kept.0.as_ref())
+            self.kept().and_then(|kept: &Kept| kept.spool.as_ref())
         }
     }
 }

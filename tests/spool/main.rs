@@ -23,6 +23,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::spool::{Left, Spool, SpoolStats};
 use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq, fields};
@@ -30,6 +31,7 @@ use tinkex_telemetry::{Config, HttpTransport, Reporter, Thread, Ureq, fields};
 const KEY: &str = "sk-sentinel-0123456789";
 const DIRECTORY: &str = "TINKEX_TEST_DIRECTORY";
 const SESSION: &str = "TINKEX_TEST_SESSION";
+const PATIENCE: &str = "TINKEX_TEST_PATIENCE";
 const LONG: Duration = Duration::from_secs(60);
 
 /// A folder for one test.
@@ -434,6 +436,50 @@ fn the_variable_alone_keeps_what_was_confirmed_through_kill_9_and_an_outage() {
     check(&backend, "by-init", &payloads, confirmed);
     assert!(backend.session("the-next").is_some_and(|it| it.has_ended()));
     assert_eq!(files(&place.directory()).len(), 1, "only README is left");
+}
+
+/// Opens a session through `init`, logs one event, and prints whether it is on disk before so many seconds have passed.
+#[test]
+fn child_logs_one_through_init() {
+    let Some(patience) = std::env::var_os(PATIENCE) else {
+        return;
+    };
+    let patience = patience.to_str().and_then(|it| it.parse().ok());
+    let until = Instant::now() + Duration::from_secs(patience.expect("seconds"));
+    let telemetry = tinkex_telemetry::init("one").expect("a session");
+    telemetry.log("step", ());
+    while telemetry.stats().handed_over == 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("\nstored: {}", telemetry.stats().handed_over > 0);
+}
+
+#[test]
+fn with_a_spool_init_flushes_sooner_unless_the_variable_says_when() {
+    let backend = Collector::builder().api_key(KEY).start();
+    let backend = backend.expect("a collector");
+    let stored = |interval: &str, patience: u32| {
+        let place = Place::new();
+        let output = Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", "child_logs_one_through_init", "--nocapture"])
+            .env(PATIENCE, patience.to_string())
+            .env("TINKER_TELEMETRY_SPOOL", place.directory())
+            .env("TINKER_TELEMETRY_FLUSH_INTERVAL", interval)
+            .env("TINKER_TELEMETRY", "1")
+            .env("TINKER_BASE_URL", backend.url())
+            .env("TINKER_API_KEY", KEY)
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("\nstored: "), "{text}");
+        text.contains("\nstored: true")
+    };
+    // The default without a spool is ten seconds.
+    assert!(stored("", 9));
+    // Neither a timer that is off nor the default itself, if it was asked for, is replaced.
+    assert!(!stored("0", 2));
+    assert!(!stored("10s", 2));
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
