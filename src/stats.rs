@@ -238,8 +238,9 @@ pub struct Drain {
     pub handed_over: u64,
     /// Events dropped since the call, except those that a stop's deadline dropped.
     pub dropped: u64,
-    /// Events accepted before the call and not settled when it returned. A stop has dropped them, with reason
-    /// [`Shutdown`](DropReason::Shutdown), unless there was no driver. In the child of a `fork()`, which sends nothing,
+    /// Events accepted before the call and not settled in time. After a wait they are still queued. A stop has dropped
+    /// them: the ledger counts them with reason [`Shutdown`](DropReason::Shutdown), and this is the only field here that
+    /// does. Without a driver they stay queued after a stop, too. In the child of a `fork()`, which sends nothing,
     /// the events that were queued at the fork, which the parent sends; at least 1.
     pub remaining: u64,
 }
