@@ -27,15 +27,31 @@ pub(super) struct AppSession {
     pub(super) handle: Handle,
     /// The deadline of the first stop.
     stop_deadline: Option<Instant>,
+    has_context: bool,
     pub(super) is_enabled: bool,
     min_severity: Severity,
 }
 
 impl AppSession {
     pub(super) fn open(env: &Env, options: &Options) -> Self {
+        Self::open_in(env, options, false)
+    }
+
+    /// A session that has a context or none.
+    pub(super) fn open_in(env: &Env, options: &Options, has_context: bool) -> Self {
         let number = env.0.sessions.borrow().len();
-        let reporter = env.reporter(options.clone());
+        let reporter = env.reporter_with(options.clone(), |builder| match has_context {
+            true => builder.fields(fields! { release: "1.2.3", rank: 7 }),
+            false => builder,
+        });
+        let accepted = reporter.stats().accepted;
+        assert_eq!(
+            accepted,
+            1 + u64::from(has_context),
+            "SESSION_START, context"
+        );
         Self {
+            has_context,
             env: env.clone(),
             options: options.clone(),
             number,
@@ -51,6 +67,7 @@ impl AppSession {
     pub(super) async fn step(&mut self, op: Op) {
         match op {
             Op::Log(count) => self.log(count),
+            Op::LogInContext(count) => self.log_in_context(count),
             Op::LogText(bytes) => self.log_text(bytes),
             Op::LogUnencodable => self.expect_refusal(Unencodable),
             Op::LogPanics => self.expect_refusal(Panics),
@@ -79,7 +96,7 @@ impl AppSession {
                 let was_alive = self.handle.stats().driver_alive;
                 self.reporter = None;
                 sometimes!(was_alive, "a reporter is dropped while its driver lives");
-                *self = Self::open(&self.env, &self.options);
+                *self = Self::open_in(&self.env, &self.options, self.has_context);
             }
             Op::DropDriver => {
                 self.env.drop_driver(self.number);

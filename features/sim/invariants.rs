@@ -4,6 +4,7 @@ use super::env::{Inner, Life, OpenedSession};
 use crate::clock::Clock;
 use crate::engine::END_BYTES;
 use crate::engine::loss_report::REPORT_BYTES;
+use crate::session::GiveUp;
 use crate::stats::Stats;
 use crate::time::{Instant, Timestamp};
 use alloc::boxed::Box;
@@ -33,6 +34,7 @@ impl Invariants {
     ///   confirmed before;
     /// * only `SESSION_START` has index 0; it and `SESSION_END` occur at most once;
     /// * no queue exceeds its bounds;
+    /// * with [`GiveUp::WhenFull`] no batch is dropped because its attempts have failed;
     /// * no idempotency key has two bodies;
     /// * a loss report says of no event that it is lost if the server has it, unless its confirmation was lost; what is
     ///   missing before a `SESSION_END` is told of;
@@ -201,6 +203,9 @@ fn ledger_violation(session: &OpenedSession, stats: &Stats) -> Option<&'static s
     let max_bytes = options.max_queue_bytes + options.reserved_bytes();
     if stats.queued_bytes > max_bytes + END_BYTES + REPORT_BYTES {
         return Some("the queue exceeds its limit of bytes");
+    }
+    if options.give_up == GiveUp::WhenFull && stats.dropped.retries_exhausted > 0 {
+        return Some("a session that is to try until the queue is full has given up");
     }
     if stats.driver_alive && session.life == Life::RuntimeGone {
         return Some("a driver outlives its runtime");

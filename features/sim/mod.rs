@@ -7,6 +7,7 @@
 mod app;
 mod clock;
 mod consent;
+mod contexts;
 mod coverage;
 mod env;
 mod executor;

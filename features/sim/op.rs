@@ -9,6 +9,8 @@ use crate::event::Severity;
 pub enum Op {
     /// Logs this many events.
     Log(u32),
+    /// Logs this many events through a handle with a context, and through one within it.
+    LogInContext(u32),
     /// Logs an event with a text of this many bytes.
     LogText(u32),
     /// Logs data that cannot be encoded.

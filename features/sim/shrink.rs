@@ -30,8 +30,8 @@ pub(super) fn workload(sim: &Sim, failure: &Report) -> String {
     let mut workload = Workload::draw(sim.seed);
     let run_ops = |sim: &Sim, ops: &[Op]| {
         let workload = Workload {
-            options: Workload::draw(sim.seed).options,
             ops: ops.to_vec(),
+            ..Workload::draw(sim.seed)
         };
         sim.run(|env| workload.run(env))
     };

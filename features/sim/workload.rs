@@ -20,6 +20,8 @@ pub struct Workload {
     pub options: Options,
     /// The operations, in order.
     pub ops: Vec<Op>,
+    /// Whether each session has fields of its own, which it sends once as `session.context`.
+    pub has_context: bool,
 }
 
 impl Workload {
@@ -62,12 +64,24 @@ impl Workload {
                 options.min_severity = Severity::ALL[rng.below(3) as usize];
             }
         }
-        Self { options, ops }
+        // And for the contexts that it logs in.
+        let mut rng = Rng::stream(seed, 25);
+        if rng.below(4) == 0 {
+            for _ in 0..=rng.below(3) {
+                let at = rng.below(ops.len() as u64 + 1) as usize;
+                ops.insert(at, Op::LogInContext(1 + rng.below(5) as u32));
+            }
+        }
+        Self {
+            options,
+            ops,
+            has_context: rng.below(4) == 0,
+        }
     }
 
     /// Runs all operations, and checks what each promises.
     pub async fn run(self, env: Env) {
-        let mut session = AppSession::open(&env, &self.options);
+        let mut session = AppSession::open_in(&env, &self.options, self.has_context);
         for op in self.ops {
             if env.occurs(Fault::ShutdownInRetry) {
                 let _ = session.stop(Duration::from_secs(1)).await;
