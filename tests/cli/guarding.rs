@@ -1,9 +1,10 @@
 //! What strangers on this machine, broken requests and two processes on one port cannot do.
 
+use core::net::SocketAddr;
 use std::{
     fs,
     io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     sync::mpsc::{Receiver, channel},
     thread,
 };

@@ -1,6 +1,8 @@
 //! The program `tinkex-telemetry`, as a process of its own.
 #![cfg(all(feature = "cli", unix))]
 
+extern crate alloc;
+
 mod guarding;
 mod process;
 mod receiving;

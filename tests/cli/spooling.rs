@@ -2,8 +2,8 @@
 //!
 //! The other process is this test binary, running `child_logs`, which does nothing unless started this way.
 
+use alloc::collections::BTreeMap;
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -3,10 +3,11 @@
 
 use crate::{KEY, LONG, Place, child_by_init, files, heard, number};
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use core::ops::Range;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use tinkex_telemetry::Thread;
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::http::{Config, HttpTransport, Ureq};

@@ -217,7 +217,7 @@ fn what_was_confirmed_before_kill_9_arrives_as_it_was_logged() {
         here += arrived.len() as u64;
         twice += backend
             .session(&session)
-            .map_or(0, |session| session.duplicates() as u64);
+            .map_or(0, |session| session.duplicates());
         lost += (0..count)
             .filter(|index| !arrived.contains_key(index))
             .count();

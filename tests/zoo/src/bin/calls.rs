@@ -2,7 +2,7 @@
 //!
 //! `ci/sdk` compares what is sent and received with the types of the public Python SDK.
 
-use std::error::Error;
+use core::error::Error;
 use tinkex_telemetry::client::{
     AdamParams, Datum, EndReason, LoraConfig, Loss, LossFn, ModelInput, NewModel, SampleRequest,
     SamplingModel, SamplingParams, ServiceClient, TrainingClient,
