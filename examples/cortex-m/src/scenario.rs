@@ -167,6 +167,11 @@ pub fn session<T>(id: &'static str, seed: u8, transport: T) -> Builder<T, Embass
     options.retry_base_delay = Duration::from_millis(500);
     options.retry_max_delay = Duration::from_secs(10);
     options.max_queue_size = 40;
+    // A host has an allocator, and with it the report of losses, which would be one event more.
+    #[cfg(not(target_os = "none"))]
+    {
+        options.loss_report = false;
+    }
     options.max_batch_size = 12;
     options.max_event_bytes = 1024;
     Reporter::builder(id)
