@@ -85,6 +85,7 @@ struct Read {
     /// By session: the indices of its events.
     sessions: BTreeMap<String, BTreeSet<u64>>,
     ids: BTreeSet<String>,
+    places: BTreeSet<u64>,
     /// Events that the stream has twice.
     duplicates: u64,
     by_consumer: [u64; CONSUMERS],
@@ -215,29 +216,31 @@ async fn consume(url: String, number: usize, read: Arc<Mutex<Read>>) -> Result<(
                 break;
             };
             let session = message.subject.split('.').nth(2).unwrap_or_default();
-            // `$JS.ACK.<stream>.<consumer>.<deliveries>.…`
-            let is_again = acknowledge.split('.').nth(4) != Some("1");
+            // `$JS.ACK.<stream>.<consumer>.<deliveries>.<place in the stream>.…`
+            let place = acknowledge.split('.').nth(5).unwrap_or_default();
+            let place = place.parse()?;
             let event = serde_json::from_slice(&message.payload)?;
             read.lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .count(number, session, &event, is_again);
+                .count(number, session, &event, place);
             client.publish(acknowledge, "+ACK".into()).await?;
         }
     }
 }
 
 impl Read {
-    fn count(&mut self, consumer: usize, session: &str, event: &Value, is_again: bool) {
+    /// Counts the message that is at this place in the stream.
+    fn count(&mut self, consumer: usize, session: &str, event: &Value, place: u64) {
         let id = event["event_id"].as_str().unwrap_or_default().to_owned();
         let index = event["event_session_index"].as_u64().unwrap_or_default();
         self.by_consumer[consumer] += 1;
-        self.redelivered += u64::from(is_again);
         let is_new = self.ids.insert(id);
-        self.messages += u64::from(is_new);
-        // A second delivery is no second message.
-        if !is_new && !is_again {
-            self.duplicates += 1;
+        // A server that was killed may have forgotten which messages it has delivered.
+        if self.places.insert(place) {
             self.messages += 1;
+            self.duplicates += u64::from(!is_new);
+        } else {
+            self.redelivered += 1;
         }
         self.sessions
             .entry(session.to_owned())
