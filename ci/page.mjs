@@ -18,6 +18,18 @@ function check(isRight, what) {
   if (!isRight) failures += 1;
 }
 
+/** A port that was free a moment ago. */
+function freePort() {
+  const probe = http.createServer();
+  return new Promise((resolve, reject) => {
+    probe.on("error", reject);
+    probe.listen(0, "127.0.0.1", () => {
+      const port = String(probe.address().port);
+      probe.close(() => resolve(port));
+    });
+  });
+}
+
 /** Starts the collector; its port and the URL of its page. */
 function serve(...more) {
   const child = spawn(PROGRAM, ["serve", ...more], { stdio: ["ignore", "pipe", "inherit"] });
@@ -123,8 +135,9 @@ async function until(page, condition, argument, { timeout = 15_000 } = {}) {
 async function main() {
   mkdirSync(SHOTS, { recursive: true });
   const keep = join(work, "keep");
-  let server = await serve("--port", "0", "--keep", keep);
-  const port = new URL(server.base).port;
+  // A port that is given keeps its token over a restart.
+  const port = await freePort();
+  let server = await serve("--port", port, "--keep", keep);
   const token = new URL(server.page).searchParams.get("t");
   const browser = await chromium.launch({ executablePath: CHROMIUM.includes("/") ? CHROMIUM : `/usr/bin/${CHROMIUM}`, args: ["--no-sandbox", "--host-resolver-rules=MAP rebound.example 127.0.0.1", "--enable-precise-memory-info", "--js-flags=--expose-gc"] });
   const context = await browser.newContext({ viewport: { width: 1280, height: 720 } });
