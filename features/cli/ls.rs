@@ -151,7 +151,7 @@ fn add(sum: &mut Tally, other: Tally) {
     sum.is_torn |= other.is_torn;
 }
 
-/// What is to be sent of a row.
+/// The events of a row that are still to be sent.
 const fn pending(tally: &Tally) -> u64 {
     tally.events - tally.settled
 }

@@ -252,7 +252,7 @@ impl SessionRecord {
         Ok(())
     }
 
-    /// Checks that what is missing before a `SESSION_END` is told of, if the session has made reports at all.
+    /// Checks that what is missing before a `SESSION_END` has been reported, if the session reports losses at all.
     fn check_missing(
         &self,
         new: &[EventRecord],

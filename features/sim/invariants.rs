@@ -37,7 +37,7 @@ impl Invariants {
     /// * with [`GiveUp::WhenFull`] no batch is dropped because its attempts have failed;
     /// * no idempotency key has two bodies;
     /// * a loss report says of no event that it is lost if the server has it, unless its confirmation was lost; what is
-    ///   missing before a `SESSION_END` is told of;
+    ///   missing before a `SESSION_END` is reported;
     /// * once faults are healed, every session settles within the bound that its options imply.
     #[must_use]
     pub const fn all() -> Self {

@@ -7,7 +7,7 @@ use core::task::{Poll, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
-/// One attempt at one batch. The attempt may be given up at any time; whoever works on it looks before each step.
+/// One attempt at one batch. The attempt may be given up at any time; its worker looks before each step.
 pub(super) struct Job {
     /// The transport that it comes from.
     pub(super) transport: u64,

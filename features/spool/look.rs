@@ -202,7 +202,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Opens a segment, whoever it belongs to: a plain file only.
+    /// Opens a segment, whichever user owns it: a plain file only.
     pub(crate) fn open(segment: &Segment) -> io::Result<Self> {
         let mut reader = Self {
             file: std_disk::open_any(&segment.path)?,

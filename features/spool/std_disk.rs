@@ -83,7 +83,7 @@ impl Disk for StdDisk {
     }
 }
 
-/// Opens a plain file to read it, whoever it belongs to: nothing in it is believed.
+/// Opens a plain file to read it, whichever user owns it: nothing in it is trusted.
 #[cfg(feature = "cli")]
 pub(super) fn open_any(path: &Path) -> io::Result<Box<dyn DiskFile>> {
     let refused = || io::Error::other("not a plain file");

@@ -37,7 +37,7 @@ impl<T: Send + 'static> Worker<T> {
         let own = Arc::clone(&queue);
         thread::Builder::new().name(name.into()).spawn(move || {
             while let Some(task) = own.next() {
-                // The reply is lost with a panic, and whoever waits for it is told.
+                // The reply is lost with a panic, and its waiter learns that.
                 let _ = crate::sys::panics::catch(|| task(&mut value));
             }
         })?;

@@ -54,7 +54,7 @@ impl AppSession {
         assert!(drain.is_drained(), "a stop without faults: {drain:?}");
         let stats = self.handle.stats();
         let (count, told) = self.reported();
-        assert_eq!(told, losses, "losses that are told of: {stats:?}");
+        assert_eq!(told, losses, "reported losses: {stats:?}");
         let is_last = u64::from(losses > 0);
         assert_eq!(stats.reports, before + is_last, "{stats:?}");
         assert!(count > 0 || losses == 0);
@@ -82,7 +82,7 @@ impl AppSession {
         self.ends_with(losses).await;
     }
 
-    /// What is lost after the stop has begun is told of, as long as the end is not sent.
+    /// What is lost after the stop has begun is reported, as long as the end is not sent.
     async fn reports_losses_of_its_last_batch(self, rng: &mut Rng) {
         self.drained().await;
         let id = self.handle.session_id().unwrap_or_default();
@@ -118,7 +118,7 @@ impl AppSession {
         assert_eq!(self.reported(), (1, 2), "in time");
         self.env.advance(3 * DELAY).await;
         assert_eq!(self.reported(), (1, 2), "there is nothing new");
-        // A report that is lost is told of by the next.
+        // The next report includes one that was lost.
         self.log_text(too_large);
         self.drained().await;
         self.env.server().always(Reply::status(401));
