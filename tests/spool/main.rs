@@ -19,7 +19,7 @@ use core::hash::BuildHasher as _;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::hash::RandomState;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -167,16 +167,7 @@ fn child_logs_until_it_is_killed() {
     let mut out = std::io::stdout();
     for n in 0_u64.. {
         let payload = format!("{n} \u{1f980} \\\"{}", "x".repeat(random(300) as usize));
-        // The line goes out in one piece, and before the event.
-        let line = format!(
-            "\nlog {payload}\nconfirmed {}\n",
-            telemetry.stats().handed_over
-        );
-        if out
-            .write_all(line.as_bytes())
-            .and_then(|()| out.flush())
-            .is_err()
-        {
+        if announce(&mut out, &payload, telemetry.stats().handed_over).is_err() {
             return;
         }
         telemetry.log("step", fields! { payload });
@@ -386,13 +377,7 @@ fn child_logs_through_init() {
     let mut out = std::io::stdout();
     for n in 0_u64.. {
         let payload = format!("{n} \u{1f980} \\\"{}", "x".repeat(random(300) as usize));
-        let confirmed = telemetry.stats().handed_over;
-        let line = format!("\nlog {payload}\nconfirmed {confirmed}\n");
-        if out
-            .write_all(line.as_bytes())
-            .and_then(|()| out.flush())
-            .is_err()
-        {
+        if announce(&mut out, &payload, telemetry.stats().handed_over).is_err() {
             return;
         }
         telemetry.log("step", fields! { payload });
@@ -480,6 +465,13 @@ fn with_a_spool_init_flushes_sooner_unless_the_variable_says_when() {
     // Neither a timer that is off nor the default itself, if it was asked for, is replaced.
     assert!(!stored("0", 2));
     assert!(!stored("10s", 2));
+}
+
+/// Says what is logged next and how much has been confirmed: in one piece, and before the event.
+fn announce(out: &mut impl Write, payload: &str, confirmed: u64) -> std::io::Result<()> {
+    let line = format!("\nlog {payload}\nconfirmed {confirmed}\n");
+    out.write_all(line.as_bytes())?;
+    out.flush()
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
