@@ -160,6 +160,14 @@ impl Engine {
         Wakers::All(None)
     }
 
+    /// Whether a piece of `events` events whose connection breaks has had its only attempt: what it is a piece of broke
+    /// in all attempts. An event that stands alone while the server takes other pieces may have met an accident, such
+    /// as a kept connection that the server has closed: it has all attempts.
+    pub(super) fn is_halved_at_once(&self, events: u64) -> bool {
+        self.halving
+            .is_some_and(|halving| halving.broke && (events > 1 || !halving.has_delivered()))
+    }
+
     fn begin_halving(&mut self, settled: u64, events: u64, why: Refused) {
         let halving = Halving::new(settled, events, why);
         // A loss report has no position.

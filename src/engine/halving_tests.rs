@@ -278,6 +278,40 @@ fn pieces_of_a_batch_that_broke_still_have_one_attempt_after_one_was_too_large()
 }
 
 #[test]
+fn an_event_alone_has_all_attempts_once_the_server_takes_other_pieces() {
+    let mut harness = Harness::new(|options| options.max_retries = 0);
+    harness.log_many(3);
+    harness.flush();
+    for (size, outcome) in [(3, broke()), (2, broke()), (1, SendOutcome::Delivered)] {
+        let sent = harness.attempt();
+        assert_eq!(sent.events.len(), size);
+        harness.settle(&sent, outcome);
+    }
+    harness.engine.options.max_retries = 3;
+    // Of several events, the first break halves them.
+    let sent = harness.attempt();
+    assert_eq!(sent.events.len(), 2);
+    harness.settle(&sent, broke());
+    // Such as a request on a kept connection that the server closes at that moment.
+    let sent = harness.attempt();
+    assert_eq!(sent.events.len(), 1);
+    harness.settle(&sent, broke());
+    harness.advance(Duration::from_secs(60));
+    let again = harness.attempt();
+    assert_eq!(again.attempt.key, sent.attempt.key);
+    harness.settle(&again, SendOutcome::Delivered);
+    // An event that is at fault is dropped after all its attempts.
+    for attempt in 0..4 {
+        let sent = harness.attempt();
+        assert_eq!((sent.events.len(), sent.attempt.attempt), (1, attempt));
+        harness.settle(&sent, broke());
+        harness.advance(Duration::from_secs(60));
+    }
+    let stats = harness.engine.stats();
+    assert_eq!((stats.delivered, stats.dropped.retries_exhausted), (2, 1));
+}
+
+#[test]
 fn a_stop_whose_deadline_passes_during_halving_drops_the_rest() {
     let mut harness = Harness::new(|_| {});
     harness.log_many(8);

@@ -380,9 +380,8 @@ impl Engine {
                 in_flight.breaks += 1;
                 #[cfg(has_arc)]
                 self.note_end_sent(&in_flight.extent);
-                // A piece of a batch that broke in all its attempts has one attempt.
-                let is_piece = self.halving.is_some_and(|halving| halving.broke());
-                if in_flight.breaks > self.options.max_retries || is_piece {
+                let attempts_end = in_flight.breaks > self.options.max_retries;
+                if attempts_end || self.is_halved_at_once(in_flight.extent.events()) {
                     return self.refuse_batch(&in_flight, Refused::Broke, reason);
                 }
                 (None, reason)
