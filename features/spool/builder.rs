@@ -257,7 +257,7 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
         inner.path.clone_from(&directory.path);
         let to = Destination::of(inner.destination.as_deref().unwrap_or_default());
         let folders = Arc::default();
-        let keeper = Keeper::new(
+        let mut keeper = Keeper::new(
             Arc::clone(&disk),
             directory.clone(),
             Arc::clone(&shared),
@@ -267,6 +267,7 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
             seeded(&mut random),
             Arc::clone(&folders),
         );
+        keeper.refused.must_sync = self.sync != Sync::Never;
         let settings = Settings {
             to,
             sync: self.sync,

@@ -1,5 +1,6 @@
 //! The seam between the spool and its files: what it asks of a disk, so that another one can stand in for it.
 
+use super::owner::{self, Owner};
 use crate::time::Timestamp;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -34,6 +35,21 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
     /// Makes the entries of a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// The number of the process that uses the disk.
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    /// The same, as a lock names it.
+    fn this_process(&self) -> Owner {
+        Owner::this_process()
+    }
+
+    /// When a process of this host that lives has started.
+    fn started(&self, pid: u32) -> Option<String> {
+        owner::start_of(pid)
+    }
 }
 
 /// An open file.

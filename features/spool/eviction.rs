@@ -13,6 +13,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use std::io;
 
+/// A date before this one, the first of 2024, is that of a clock which was never set: it says nothing about age.
+const BEGINNING: Timestamp = Timestamp::from_unix_micros(1_704_067_200_000_000);
+
 /// Evicts the oldest segments until there is room for `need` more bytes, which `writing` will write.
 pub(super) fn make_room(
     disk: &dyn Disk,
@@ -44,7 +47,7 @@ pub(super) fn expire(
     max_age: Duration,
     random: &mut Random,
 ) {
-    let is_old = |at: Timestamp| now.saturating_duration_since(at) > max_age;
+    let is_old = |at: Timestamp| at > BEGINNING && now.saturating_duration_since(at) > max_age;
     let state = shared.lock();
     let at_most = state.counts.bytes / 4;
     let candidates: Vec<_> = state

@@ -1,23 +1,22 @@
 //! Folders: the directory and what is checked before it is trusted, a process's own folder in it, and how the folder of
 //! a process that has ended is claimed.
 
+#[cfg(feature = "cli")]
+use super::calendar;
 use super::disk::{Disk, DiskFile, Kind, append_all, read_full};
 use super::error::SpoolError;
+use super::owner::{Life, Owner};
+#[cfg(feature = "cli")]
+use super::std_disk::StdDisk;
 use crate::sys::entropy::Random;
 use crate::time::Timestamp;
 use alloc::borrow::ToOwned as _;
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
-use serde_json::Value;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-
-/// An owner that cannot be looked up counts as alive as long as its lock was touched within this time.
-const STALE: Duration = Duration::from_secs(120);
 
 /// What `README` in the directory says.
 const README: &str = "Telemetry events of tinkex-telemetry that are still to be sent. The next program that opens this \
@@ -123,7 +122,7 @@ impl Folder {
     ) -> io::Result<Self> {
         let (micros, salt) = (now.as_unix_micros(), random.below(1 << 32));
         let path = directory.path.join(format!("{micros:016}-{salt:08x}"));
-        let registered = Registered::new(&path);
+        let registered = Registered::new(disk, &path);
         disk.create_dir(&path)?;
         let lock_path = path.join("lock");
         let lock = lock(disk, &lock_path).inspect_err(|_| {
@@ -175,7 +174,7 @@ fn lock(disk: &dyn Disk, path: &Path) -> io::Result<Box<dyn DiskFile>> {
     let mut file = disk.create(path)?;
     // Where there are no locks, what the file says decides.
     let _ = file.try_lock();
-    append_all(&mut *file, Owner::this_process().to_line().as_bytes())?;
+    append_all(&mut *file, disk.this_process().to_line().as_bytes())?;
     Ok(file)
 }
 
@@ -193,14 +192,14 @@ pub(super) fn claim(
     disk: &dyn Disk,
     directory: &Directory,
     name: &str,
-    now: Timestamp,
+    mut is_recent: impl FnMut(&Path, Timestamp) -> bool,
     random: &mut Random,
 ) -> io::Result<Claim> {
     let Some((micros, salt)) = parse_name(name) else {
         return Ok(Claim::Foreign);
     };
     let path = directory.path.join(name);
-    if is_registered(&path) {
+    if is_registered(disk, &path) {
         return Ok(Claim::Alive);
     }
     let meta = disk.stat(&path)?;
@@ -212,7 +211,6 @@ pub(super) fn claim(
         Ok(_) => own_lock,
         Err(_) => path.join("lock"),
     };
-    let is_recent = |at: Timestamp| now.saturating_duration_since(at) < STALE;
     let mut is_final = false;
     // Held until the folder has its new name.
     let mut held = None;
@@ -220,9 +218,10 @@ pub(super) fn claim(
         Ok(mut file) => {
             let locked = file.try_lock();
             let mut text = [0; 1024];
-            let len = read_full(&mut *file, 0, &mut text)?;
+            // One that cannot be read says no more than a damaged one.
+            let len = read_full(&mut *file, 0, &mut text).unwrap_or(0);
             let state = Owner::parse(text.get(..len).unwrap_or_default())
-                .map_or(Life::Unknown, |owner| owner.life());
+                .map_or(Life::Unknown, |owner| owner.life(disk));
             let touched = file.stat()?.modified;
             match state {
                 Life::Alive => return Ok(Claim::Alive),
@@ -231,17 +230,17 @@ pub(super) fn claim(
                 Life::Unknown if cfg!(not(target_os = "linux")) => match locked {
                     Some(true) => {}
                     Some(false) => return Ok(Claim::Alive),
-                    None if is_recent(touched) => return Ok(Claim::Alive),
+                    None if is_recent(&path, touched) => return Ok(Claim::Alive),
                     None => {}
                 },
-                Life::Unknown if is_recent(touched) => return Ok(Claim::Alive),
+                Life::Unknown if is_recent(&path, touched) => return Ok(Claim::Alive),
                 Life::Unknown => {}
             }
             held = Some(file);
         }
         // Whoever makes a folder makes its lock at once.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if is_recent(meta.modified) {
+            if is_recent(&path, meta.modified) {
                 return Ok(Claim::Alive);
             }
         }
@@ -269,7 +268,7 @@ fn take(
     } else {
         directory.path.join(format!("{micros:016}-{salt:08x}"))
     };
-    let registered = Registered::new(&new);
+    let registered = Registered::new(disk, &new);
     if new != path && disk.rename(path, &new).is_err() {
         return Ok(None);
     }
@@ -299,24 +298,29 @@ fn parse_name(name: &str) -> Option<(u64, u64)> {
     Some((micros.parse().ok()?, u64::from_str_radix(salt, 16).ok()?))
 }
 
-/// The folders that this process holds, by path: its own locks do not keep it out.
-static HELD: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// The folders that this process holds, by path: its own locks do not keep it out. A forked child holds none of them.
+static HELD: Mutex<Vec<Held>> = Mutex::new(Vec::new());
+
+/// Which process holds which folder.
+type Held = (u32, PathBuf);
 
 /// An entry in [`HELD`].
-struct Registered(PathBuf);
+struct Registered(u32, PathBuf);
 
 impl Registered {
-    fn new(path: &Path) -> Self {
+    fn new(disk: &dyn Disk, path: &Path) -> Self {
+        let pid = disk.pid();
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        held.push(path.to_owned());
-        Self(path.to_owned())
+        held.push((pid, path.to_owned()));
+        Self(pid, path.to_owned())
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = held.iter().position(|path| *path == self.0) {
+        let is_this = |(pid, path): &Held| *path == self.1 && *pid == self.0;
+        if let Some(at) = held.iter().position(is_this) {
             held.swap_remove(at);
         }
     }
@@ -326,76 +330,19 @@ impl Drop for Registered {
 #[cfg(test)]
 pub(super) fn holds_any(directory: &Path) -> bool {
     let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.iter().any(|path| path.starts_with(directory))
+    held.iter().any(|(_, path)| path.starts_with(directory))
 }
 
-fn is_registered(path: &Path) -> bool {
+fn is_registered(disk: &dyn Disk, path: &Path) -> bool {
+    let this = disk.pid();
     let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.iter().any(|other| other == path)
+    held.iter()
+        .any(|(pid, other)| other == path && *pid == this)
 }
 
 impl core::fmt::Debug for Folder {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_tuple("Folder").field(&self.registered.0).finish()
-    }
-}
-
-/// The process that a lock belongs to.
-struct Owner {
-    /// Host, boot and the namespace of process ids. Empty where they are unknown.
-    place: String,
-    pid: u32,
-    /// When the process started, as the operating system counts.
-    start: String,
-}
-
-/// Whether a process lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    Alive,
-    Ended,
-    /// It belongs to another host or boot, or this system does not tell.
-    Unknown,
-}
-
-impl Owner {
-    fn this_process() -> Self {
-        let pid = std::process::id();
-        Self {
-            place: place(),
-            pid,
-            start: start_of(pid).unwrap_or_default(),
-        }
-    }
-
-    fn to_line(&self) -> String {
-        let Self { place, pid, start } = self;
-        format!(
-            "{}\n",
-            serde_json::json!({"host": place, "pid": pid, "start": start})
-        )
-    }
-
-    fn parse(line: &[u8]) -> Option<Self> {
-        let value: Value = serde_json::from_slice(line).ok()?;
-        Some(Self {
-            place: value["host"].as_str()?.to_owned(),
-            pid: value["pid"].as_u64()?.try_into().ok()?,
-            start: value["start"].as_str()?.to_owned(),
-        })
-    }
-
-    fn life(&self) -> Life {
-        let here = place();
-        if here.is_empty() || self.place != here || self.start.is_empty() {
-            return Life::Unknown;
-        }
-        // What this process itself holds has been sorted out before.
-        if self.pid != std::process::id() && start_of(self.pid).as_ref() == Some(&self.start) {
-            Life::Alive
-        } else {
-            Life::Ended
-        }
+        f.debug_tuple("Folder").field(&self.registered.1).finish()
     }
 }
 
@@ -414,67 +361,16 @@ pub(super) fn salt(path: &Path) -> Option<&str> {
 /// Whether the process of a folder lives, or may, as far as its lock tells, which was touched at this time.
 #[cfg(feature = "cli")]
 pub(super) fn is_alive(lock: &[u8], touched: Timestamp, now: Timestamp) -> bool {
-    match Owner::parse(lock).map_or(Life::Unknown, |owner| owner.life()) {
+    match Owner::parse(lock).map_or(Life::Unknown, |owner| owner.life(&StdDisk)) {
         Life::Alive => true,
         Life::Ended => false,
-        Life::Unknown => now.saturating_duration_since(touched) < STALE,
+        Life::Unknown => now.saturating_duration_since(touched) < calendar::STALE,
     }
-}
-
-/// Host, boot and the namespace of process ids; empty where one is unknown.
-fn place() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
-    let (Ok(host), Ok(boot), Ok(namespace)) = (
-        read("/proc/sys/kernel/hostname"),
-        read("/proc/sys/kernel/random/boot_id"),
-        std::fs::read_link("/proc/self/ns/pid"),
-    ) else {
-        return String::new();
-    };
-    format!("{host} {boot} {}", namespace.display())
-}
-
-/// When a process that lives has started; `None` if there is none, or no more than its remains.
-fn start_of(pid: u32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program, in parentheses, may contain anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18).map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn this_process_is_alive_to_others_and_one_that_never_was_is_not() {
-        let owner = Owner::this_process();
-        let read = Owner::parse(owner.to_line().as_bytes()).expect("it is its own form");
-        assert_eq!((read.pid, &read.start), (owner.pid, &owner.start));
-        if cfg!(target_os = "linux") {
-            assert!(!owner.start.is_empty() && !owner.place.is_empty());
-            let init = Owner {
-                pid: 1,
-                start: start_of(1).expect("there is one"),
-                place: place(),
-            };
-            assert_eq!(init.life(), Life::Alive);
-            let reused = Owner {
-                start: "1".into(),
-                ..init
-            };
-            assert_eq!(reused.life(), Life::Ended);
-            let elsewhere = Owner {
-                place: "other".into(),
-                ..reused
-            };
-            assert_eq!(elsewhere.life(), Life::Unknown);
-        }
-    }
 
     #[test]
     fn only_names_of_folders_are_names_of_folders() {

@@ -111,7 +111,6 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
     async fn work(&mut self) {
         let mut asked: Option<Answer<Next>> = None;
         let mut look_at = self.clock.now();
-        let mut wake_at = None;
         let mut has_news = false;
         while self.shared.lock().users > 0 {
             let straight = self.shared.lock().straight.pop_front();
@@ -130,15 +129,19 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
                 has_news = false;
                 asked = Some(self.keeper.ask(move |keeper| keeper.next(now)));
             }
-            let until = [Some(look_at), self.not_before.filter(|_| !is_free), wake_at];
-            let until = until.into_iter().flatten().min().unwrap_or(look_at);
+            // A time that has passed would be no wait, and this loop would not end before the answer is there.
+            let until = match self.not_before {
+                _ if asked.is_some() => Instant::END,
+                Some(at) if !is_free => at.min(look_at),
+                _ => look_at,
+            };
             match wait(&self.clock, &self.shared, &mut asked, until).await {
                 Event::Answer(Some(Next::Send(parcel))) => {
-                    (asked, wake_at) = (None, None);
+                    asked = None;
                     self.send(parcel).await;
                 }
                 Event::Answer(Some(Next::Wait(at))) => {
-                    (asked, wake_at) = (None, at);
+                    asked = None;
                     // The answer may be older than that.
                     if has_news {
                         continue;

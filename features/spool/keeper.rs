@@ -1,6 +1,7 @@
 //! The keeper: claims what others have left, reads what is to be sent next, and notes what is settled. It does the
 //! forwarder's work on the disk, on a thread of its own.
 
+use super::calendar::{Calendar, Watch};
 use super::disk::{Disk, DiskFile, append_all};
 use super::eviction;
 use super::folder::{self, Claim, Directory, Folder};
@@ -51,7 +52,9 @@ pub(super) struct Keeper {
     claimed: Vec<Folder>,
     /// The file that says how far the segment being sent is settled.
     done: Option<(SegmentId, Box<dyn DiskFile>)>,
-    refused: Refused,
+    pub(super) refused: Refused,
+    age: Calendar,
+    watch: Watch,
     last: Option<SessionName>,
     has_other_destination: bool,
     /// Folders that were looked into and have nothing for this spool.
@@ -85,6 +88,8 @@ impl Keeper {
             claimed: Vec::new(),
             done: None,
             refused: Refused::default(),
+            age: Calendar::default(),
+            watch: Watch::default(),
             last: None,
             has_other_destination: false,
             passed: BTreeSet::new(),
@@ -119,7 +124,17 @@ impl Keeper {
         let names: Vec<_> = names.into_iter().filter(|name| !held(name)).collect();
         let mut others = 0;
         for name in names {
-            match folder::claim(&*self.disk, &self.directory, &name, utc, &mut self.random) {
+            let watch = &mut self.watch;
+            let is_recent =
+                |path: &Path, touched: Timestamp| watch.is_recent(path, touched, now, utc);
+            let claim = folder::claim(
+                &*self.disk,
+                &self.directory,
+                &name,
+                is_recent,
+                &mut self.random,
+            );
+            match claim {
                 Ok(Claim::Taken(folder)) => self.survey(folder, now),
                 Ok(Claim::Alive) => others += 1,
                 Ok(Claim::Foreign) => {}
@@ -133,13 +148,10 @@ impl Keeper {
                 }
             }
         }
-        eviction::expire(
-            &*self.disk,
-            &self.shared,
-            utc,
-            self.max_age,
-            &mut self.random,
-        );
+        if let Some(today) = self.age.look(now, utc, self.max_age) {
+            let (shared, max_age) = (&self.shared, self.max_age);
+            eviction::expire(&*self.disk, shared, today, max_age, &mut self.random);
+        }
         self.tidy(now);
         self.shared.update(|state| {
             state.counts.others = others;

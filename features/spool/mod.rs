@@ -3,6 +3,7 @@
 #[cfg(all(test, feature = "thread"))]
 mod bad_disk;
 mod builder;
+mod calendar;
 mod disk;
 mod error;
 mod eviction;
@@ -15,10 +16,13 @@ mod keeper;
 #[cfg(feature = "cli")]
 pub(crate) mod look;
 mod notes;
+mod owner;
 mod parcel;
 mod queue;
 mod refused;
 mod segment;
+#[cfg(test)]
+mod sim;
 mod state;
 mod stats;
 mod std_disk;
@@ -29,6 +33,7 @@ mod testing;
 #[cfg(all(test, feature = "thread"))]
 mod tests;
 mod tidy;
+mod time;
 mod transport;
 mod worker;
 mod writer;

@@ -24,6 +24,21 @@ struct QueueState {
     is_closed: bool,
 }
 
+impl QueueState {
+    fn take(&mut self) -> Option<Task> {
+        let task = self.tasks.pop_front()?;
+        if let Task::Write(job) = &task {
+            self.current = Some(Arc::clone(job));
+        }
+        Some(task)
+    }
+
+    fn end_current(&mut self) {
+        self.current = None;
+        self.is_given_up = false;
+    }
+}
+
 pub(super) enum Task {
     Write(Arc<Job>),
     /// The transport with this number is dropped.
@@ -73,12 +88,37 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// The next task, if there is one, without waiting. The one before is done.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> Option<Task> {
+        let mut state = self.lock();
+        state.end_current();
+        state.take()
+    }
+
+    /// Whether there is nothing to do, and never will be again.
+    #[cfg(test)]
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.is_closed && state.tasks.is_empty()
+    }
+
+    /// The task that was taken is done.
+    #[cfg(test)]
+    pub(super) fn rest(&self) {
+        self.lock().end_current();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().tasks.is_empty()
+    }
+
     /// The next task; `None` when the queue is closed and empty. `idle` is called once in `period`.
     pub(super) fn next(&self, period: Option<Duration>, mut idle: impl FnMut()) -> Option<Task> {
         let mut due = period.and_then(|period| Instant::now().checked_add(period));
         let mut state = self.lock();
-        state.current = None;
-        state.is_given_up = false;
+        state.end_current();
         loop {
             if due.is_some_and(|due| due <= Instant::now()) {
                 drop(state);
@@ -86,10 +126,7 @@ impl Queue {
                 due = period.and_then(|period| Instant::now().checked_add(period));
                 state = self.lock();
             }
-            if let Some(task) = state.tasks.pop_front() {
-                if let Task::Write(job) = &task {
-                    state.current = Some(Arc::clone(job));
-                }
+            if let Some(task) = state.take() {
                 return Some(task);
             }
             if state.is_closed {

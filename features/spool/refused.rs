@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 /// Writes to the folder. The files have the form of segments.
 #[derive(Default)]
 pub(super) struct Refused {
+    /// What was durable where it was must be so here, too.
+    pub(super) must_sync: bool,
     /// The open file, and the fields before a request's events that its heads have.
     open: Option<(SegmentWriter, Vec<u8>)>,
 }
@@ -56,7 +58,13 @@ impl Refused {
         };
         let head = Head { run: 0, to, fields };
         open.add(&mut chunk, index, event, &head);
-        let written = open.write(disk, &chunk);
+        let mut written = open.write(disk, &chunk);
+        if self.must_sync && written.is_ok() {
+            written = open
+                .sync(disk)
+                .and_then(|()| disk.sync_dir(&folder))
+                .and_then(|()| disk.sync_dir(&directory.path));
+        }
         if written.is_err() {
             self.open = None;
         }

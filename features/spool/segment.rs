@@ -282,7 +282,8 @@ impl<'a> LineReader<'a> {
         let read = match read_full(self.file, self.at, space) {
             Ok(read) => read,
             Err(_) => {
-                let sector = wanted.min(SECTOR);
+                let rest = SECTOR - (self.at % SECTOR as u64) as usize;
+                let sector = wanted.min(rest);
                 let space = space.get_mut(..sector).unwrap_or_default();
                 match read_full(self.file, self.at, space) {
                     Ok(read) => read,

@@ -4,8 +4,10 @@ use super::format::SegmentId;
 use super::job::Job;
 use super::parcel::{MOST_EVENTS, Parcel};
 use super::stats::{Left, SpoolStats};
+use super::time::{StdTime, Time};
 use crate::sys::panics;
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -24,9 +26,15 @@ pub(super) struct RunKey {
 }
 
 /// The state, behind its lock. No disk is waited for under it.
-#[derive(Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    pub(super) time: Box<dyn Time>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self::new(Box::new(StdTime))
+    }
 }
 
 #[derive(Default)]
@@ -59,7 +67,7 @@ pub(super) struct DiskHealth {
     /// Writes in a row that failed.
     pub(super) failures: u32,
     /// Batches go straight until then.
-    pub(super) straight_until: Option<std::time::Instant>,
+    pub(super) straight_until: Option<Instant>,
 }
 
 impl DiskHealth {
@@ -69,10 +77,10 @@ impl DiskHealth {
     const PERIOD: Duration = Duration::from_secs(60);
 
     /// Counts a failure. Returns whether it is the one after which batches go straight.
-    pub(super) fn note_failure(&mut self) -> bool {
+    pub(super) fn note_failure(&mut self, now: Instant) -> bool {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= Self::MOST {
-            self.straight_until = std::time::Instant::now().checked_add(Self::PERIOD);
+            self.straight_until = now.checked_add(Self::PERIOD);
         }
         self.failures == Self::MOST
     }
@@ -84,9 +92,8 @@ impl DiskHealth {
         was_bad
     }
 
-    pub(super) fn is_bad(&self) -> bool {
-        self.straight_until
-            .is_some_and(|until| std::time::Instant::now() < until)
+    pub(super) fn is_bad(&self, now: Instant) -> bool {
+        self.straight_until.is_some_and(|until| now < until)
     }
 }
 
@@ -222,6 +229,13 @@ pub(super) struct Repeat {
 }
 
 impl Shared {
+    pub(super) fn new(time: Box<dyn Time>) -> Self {
+        Self {
+            state: Mutex::default(),
+            time,
+        }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -44,7 +44,7 @@ impl Transport for SpoolTransport {
         }
         let (is_straight, must_wait) = {
             let state = inner.shared.lock();
-            let is_straight = state.disk.is_bad();
+            let is_straight = state.disk.is_bad(inner.shared.time.now());
             let must_wait = is_straight
                 && batch.attempt() < PATIENT_ATTEMPTS
                 && !state.counts.is_paused
@@ -94,7 +94,10 @@ impl Transport for SpoolTransport {
 }
 
 fn note_failure(inner: &Inner, error: &SendError) {
-    let is_straight_now = inner.shared.update(|state| state.disk.note_failure());
+    let is_straight_now = {
+        let now = inner.shared.time.now();
+        inner.shared.update(|state| state.disk.note_failure(now))
+    };
     if is_straight_now {
         notes::disk_failed(&inner.path, &std::io::Error::other(error.clone()));
     }

@@ -27,13 +27,7 @@ struct State<T> {
 
 impl<T: Send + 'static> Worker<T> {
     pub(super) fn start(name: &str, mut value: T) -> io::Result<Self> {
-        let queue = Arc::new(Queue {
-            state: Mutex::new(State {
-                tasks: VecDeque::new(),
-                is_closed: false,
-            }),
-            changed: Condvar::new(),
-        });
+        let queue = Arc::new(Queue::new());
         let own = Arc::clone(&queue);
         thread::Builder::new().name(name.into()).spawn(move || {
             while let Some(task) = own.next() {
@@ -42,6 +36,17 @@ impl<T: Send + 'static> Worker<T> {
             }
         })?;
         Ok(Self(queue))
+    }
+
+    /// One without a thread: the caller does what it is told, step by step.
+    #[cfg(test)]
+    pub(super) fn by_hand(value: T) -> (Self, Steps<T>) {
+        let queue = Arc::new(Queue::new());
+        let steps = Steps {
+            queue: Arc::clone(&queue),
+            value,
+        };
+        (Self(queue), steps)
     }
 
     /// Tells the thread to do something.
@@ -65,7 +70,46 @@ impl<T: Send + 'static> Worker<T> {
     }
 }
 
+/// What a worker without a thread is told to do.
+#[cfg(test)]
+pub(super) struct Steps<T> {
+    queue: Arc<Queue<T>>,
+    value: T,
+}
+
+#[cfg(test)]
+impl<T> Steps<T> {
+    /// Does the next thing. Returns false if there is none.
+    pub(super) fn step(&mut self) -> bool {
+        let task = self.queue.lock().tasks.pop_front();
+        let is_one = task.is_some();
+        if let Some(task) = task {
+            task(&mut self.value);
+        }
+        is_one
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.queue.lock();
+        state.is_closed && state.tasks.is_empty()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.lock().tasks.is_empty()
+    }
+}
+
 impl<T> Queue<T> {
+    fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                tasks: VecDeque::new(),
+                is_closed: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

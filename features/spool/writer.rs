@@ -24,7 +24,6 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
 
 /// When what was written is made durable against the end of the operating system, too: a power cut, a crash.
 ///
@@ -138,11 +137,22 @@ impl Writer {
         loop {
             let next = queue.next(period, || self.sync_all());
             match next {
-                Some(Task::Write(job)) => self.write(&job),
-                Some(Task::End(transport)) => self.end(transport),
+                Some(task) => self.perform(&task),
                 None => break,
             }
         }
+        self.finish();
+    }
+
+    pub(super) fn perform(&mut self, task: &Task) {
+        match task {
+            Task::Write(job) => self.write(job),
+            Task::End(transport) => self.end(*transport),
+        }
+    }
+
+    /// The queue is closed and empty.
+    pub(super) fn finish(&mut self) {
         if self.settings.sync != Sync::Never {
             self.sync_all();
         }
@@ -169,11 +179,12 @@ impl Writer {
             Err(Stopped::Disk(error)) => Err(error),
         };
         let is_confirmed = result.is_ok();
+        let now = self.shared.time.now();
         let returned = self.shared.update(|state| match &result {
             Ok(()) => state.disk.note_success(),
             Err(_) => {
                 state.note_late(job.transport, written);
-                state.disk.note_failure()
+                state.disk.note_failure(now)
             }
         });
         match (&result, returned) {
@@ -329,6 +340,12 @@ impl Writer {
             }
             Err(error) => {
                 let is_gone = !open.is_in_place(&*self.disk);
+                // What is there already is the session's: no later sync comes by here.
+                if !is_gone && self.settings.sync != Sync::Never && open.sync(&*self.disk).is_err()
+                {
+                    let unsynced = open.unsynced(&*self.disk).unwrap_or_default();
+                    stream.again.extend(unsynced);
+                }
                 stream.open = None;
                 Err(if is_gone {
                     Stopped::Moved
@@ -474,14 +491,27 @@ impl Writer {
         if let Some(folder) = &self.folder {
             return Ok(Arc::clone(folder));
         }
-        let now = Timestamp::from(SystemTime::now());
-        let folder = Folder::create(&*self.disk, &self.directory, now, &mut self.random)?;
+        let now = self.shared.time.utc();
+        let folder = match self.make_folder(now) {
+            // The whole directory has been removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let path = &self.directory.path;
+                self.directory = Directory::open(&*self.disk, path, &mut self.random)
+                    .map_err(io::Error::other)?;
+                self.make_folder(now)?
+            }
+            made => made?,
+        };
         let folder = Arc::new(folder);
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         folders.push(Arc::clone(&folder));
         drop(folders);
         self.folder = Some(Arc::clone(&folder));
         Ok(folder)
+    }
+
+    fn make_folder(&mut self, now: Timestamp) -> io::Result<Folder> {
+        Folder::create(&*self.disk, &self.directory, now, &mut self.random)
     }
 
     /// Goes on in a new folder. The events in the old one are their new owner's.

@@ -39,7 +39,7 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn sync_all(&mut self) {
+    pub(in crate::features::spool) fn sync_all(&mut self) {
         let names: Vec<_> = self.streams.keys().cloned().collect();
         for name in names {
             if let Some(mut stream) = self.streams.remove(&name) {

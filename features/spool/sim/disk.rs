@@ -1,0 +1,317 @@
+//! The simulated disk of one process: the seam over [`Files`](super::files::Files), with faults.
+
+use super::faults::Fault;
+use super::session::numbers;
+use super::stage;
+use super::world::{Core, SECOND, World};
+use crate::features::spool::disk::{Disk, DiskFile, Kind, Meta};
+use crate::features::spool::owner::Owner;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use std::io;
+use std::path::Path;
+use std::sync::MutexGuard;
+
+pub(super) struct SimDisk {
+    pub(super) world: World,
+    pub(super) pid: u32,
+}
+
+struct SimFile {
+    world: World,
+    pid: u32,
+    id: u64,
+    handle: u64,
+    /// The last read has failed.
+    has_failed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Read,
+    Write,
+    /// A write that comes in pieces.
+    Append,
+}
+
+/// Begins an operation: time may pass, and others may run.
+fn begin(world: &World, pid: u32, op: Op) -> io::Result<MutexGuard<'_, Core>> {
+    let dead = || io::Error::other("the process is dead");
+    let mut core = world.lock();
+    if core.is_dead(pid) {
+        return Err(dead());
+    }
+    if core.happens(Fault::Killed) {
+        core.kill(pid);
+        return Err(dead());
+    }
+    let until = if op == Op::Append && core.happens(Fault::OwnerSleeps) {
+        let until = core.now + 3_600 * SECOND;
+        if let Some(process) = core.processes.get_mut(&pid) {
+            process.asleep_until = until;
+        }
+        until
+    } else if core.happens(Fault::Stalled) {
+        core.now + SECOND * (30 + core.rng.below(570))
+    } else if core.happens(Fault::Slow) {
+        core.now + core.rng.below(5 * SECOND)
+    } else {
+        core.now
+    };
+    let others = core.happens(Fault::Preempted);
+    if until > core.now || others {
+        let steps = 1 + core.rng.below(6);
+        drop(core);
+        stage::meanwhile(until, steps);
+        core = world.lock();
+        if core.is_dead(pid) {
+            return Err(dead());
+        }
+    }
+    if op != Op::Read && core.read_only_until > core.now {
+        return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+    }
+    Ok(core)
+}
+
+impl SimDisk {
+    fn file(&self, core: &mut Core, id: u64) -> Box<dyn DiskFile> {
+        core.handles += 1;
+        Box::new(SimFile {
+            world: self.world.clone(),
+            pid: self.pid,
+            id,
+            handle: core.handles,
+            has_failed: false,
+        })
+    }
+
+    fn begin(&self, op: Op) -> io::Result<MutexGuard<'_, Core>> {
+        begin(&self.world, self.pid, op)
+    }
+}
+
+fn fail_if_full(core: &Core) -> io::Result<()> {
+    if core.full_until > core.now {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
+}
+
+impl Disk for SimDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut core = self.begin(Op::Write)?;
+        fail_if_full(&core)?;
+        let now = core.utc();
+        let id = core.files.create(path, Kind::Folder, now)?;
+        core.files.node(id)?.holder = Some(self.pid);
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.begin(Op::Read)?.files.list(path)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Meta> {
+        let core = self.begin(Op::Read)?;
+        core.files.meta(core.files.find(path)?)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut core = self.begin(Op::Write)?;
+        fail_if_full(&core)?;
+        let now = core.utc();
+        let id = core.files.create(path, Kind::File, now)?;
+        core.note(|| format!("{} creates {path:?}, file {id}", self.pid));
+        Ok(self.file(&mut core, id))
+    }
+
+    fn open(&self, path: &Path, _append: bool) -> io::Result<Box<dyn DiskFile>> {
+        let mut core = self.begin(Op::Read)?;
+        let id = core.files.find(path)?;
+        if core.files.node(id)?.kind != Kind::File {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok(self.file(&mut core, id))
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut core = self.begin(Op::Write)?;
+        let now = core.utc();
+        core.note(|| format!("{} removes {path:?}", self.pid));
+        let name = path.file_name().and_then(|it| it.to_str());
+        if name.is_some_and(|name| name.starts_with("lock-"))
+            && let Some(folder) = path.parent().and_then(|it| core.files.find(it).ok())
+        {
+            // It gives the folder back.
+            core.files.node(folder)?.holder = None;
+        }
+        core.files.remove(path, Kind::File, now)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut core = self.begin(Op::Write)?;
+        let now = core.utc();
+        core.files.remove(path, Kind::Folder, now)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut core = self.begin(Op::Write)?;
+        let now = core.utc();
+        let id = core.files.rename(from, to, now)?;
+        core.note(|| format!("{} claims {from:?} as {to:?}", self.pid));
+        stage::check_claim(&mut core, self.pid, id, to);
+        core.files.node(id)?.holder = Some(self.pid);
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut core = self.begin(Op::Write)?;
+        if core.happens(Fault::LostSync) {
+            return Ok(());
+        }
+        core.files.sync_dir(path)
+    }
+
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn this_process(&self) -> Owner {
+        let core = self.world.lock();
+        let process = core.processes.get(&self.pid);
+        let host = process.map_or(0, |it| it.host);
+        Owner {
+            place: format!("host-{host} boot-{}", core.boots[host]),
+            pid: self.pid,
+            start: process.map(|it| it.start.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn started(&self, pid: u32) -> Option<String> {
+        let core = self.world.lock();
+        let host = core.processes.get(&self.pid)?.host;
+        let process = core.processes.get(&pid)?;
+        (process.host == host && !process.is_dead).then(|| process.start.clone())
+    }
+}
+
+impl SimFile {
+    fn begin(&self, op: Op) -> io::Result<MutexGuard<'_, Core>> {
+        begin(&self.world, self.pid, op)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut core = self.begin(Op::Append)?;
+        let now = core.utc();
+        let is_full = core.full_until > core.now;
+        let is_torn = core.happens(Fault::TornWrite);
+        // In pieces now and then, as an operating system may: what comes between them is an operation of its own.
+        let is_short = core.faults.rate(Fault::OwnerSleeps) > 0 && core.rng.below(4) == 0;
+        let len = if (is_full || is_torn || is_short) && bytes.len() > 1 {
+            core.rng.below(bytes.len() as u64) as usize
+        } else {
+            bytes.len()
+        };
+        if is_torn || is_full && len == 0 {
+            // Some of it is there all the same.
+            core.files.node(self.id)?.append(&bytes[..len], now);
+            return Err(if is_full {
+                io::ErrorKind::StorageFull.into()
+            } else {
+                io::Error::other("the write failed")
+            });
+        }
+        let len = len.max(1);
+        core.note(|| format!("{} appends {len} bytes to file {}", self.pid, self.id));
+        let node = core.files.node(self.id)?;
+        node.append(&bytes[..len], now);
+        let before = node.data.len() - len;
+        if before > 0 && node.data[before - 1] != node.written[before - 1] {
+            // Behind a line feed that is gone: it is one line with what was there.
+            core.book.excuse(numbers(bytes));
+        }
+        Ok(len)
+    }
+
+    fn read_at(&mut self, at: u64, out: &mut [u8]) -> io::Result<usize> {
+        let mut core = begin(&self.world, self.pid, Op::Read)?;
+        let is_failing = core.happens(Fault::ReadError);
+        let node = core.files.node(self.id)?;
+        let from = usize::try_from(at)
+            .unwrap_or(usize::MAX)
+            .min(node.data.len());
+        let len = out.len().min(node.data.len() - from);
+        let is_bad = node.is_bad(&(at..at + len as u64));
+        // Once: the same read works the next time.
+        let is_again = core::mem::take(&mut self.has_failed);
+        if is_bad || (is_failing && !is_again) {
+            self.has_failed = true;
+            return Err(io::Error::other("the disk cannot be read here"));
+        }
+        let node = core.files.node(self.id)?;
+        out[..len].copy_from_slice(&node.data[from..from + len]);
+        Ok(len)
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        let mut core = self.begin(Op::Write)?;
+        let now = core.utc();
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        core.files.node(self.id)?.set_len(len, now);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut core = self.begin(Op::Write)?;
+        if core.happens(Fault::LostSync) {
+            return Ok(());
+        }
+        if core.happens(Fault::FailingSync) {
+            core.files.node(self.id)?.fail_sync();
+            return Err(io::Error::other("the sync failed"));
+        }
+        core.note(|| format!("{} syncs file {}", self.pid, self.id));
+        core.files.node(self.id)?.sync();
+        Ok(())
+    }
+
+    fn stat(&self) -> io::Result<Meta> {
+        let core = self.begin(Op::Read)?;
+        core.files.meta(self.id)
+    }
+
+    fn try_lock(&self) -> Option<bool> {
+        let Ok(mut core) = self.begin(Op::Read) else {
+            return None;
+        };
+        let holder = core.files.node(self.id).ok()?.locked;
+        let is_free = holder.is_none_or(|(pid, handle)| handle == self.handle || core.is_dead(pid));
+        if is_free {
+            core.files.node(self.id).ok()?.locked = Some((self.pid, self.handle));
+        }
+        Some(is_free)
+    }
+
+    fn touch(&self) -> io::Result<()> {
+        let mut core = self.begin(Op::Write)?;
+        let now = core.utc();
+        core.files.node(self.id)?.modified = now;
+        Ok(())
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut core = self.world.lock();
+        if let Ok(node) = core.files.node(self.id)
+            && node.locked == Some((self.pid, self.handle))
+        {
+            node.locked = None;
+        }
+    }
+}

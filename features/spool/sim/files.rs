@@ -1,0 +1,388 @@
+//! The simulated file system: what processes see (the page cache) and what a power cut leaves, apart from each other.
+
+use super::rng::Rng;
+use crate::features::spool::disk::{Kind, Meta};
+use crate::time::Timestamp;
+use alloc::borrow::ToOwned as _;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(super) struct Node {
+    pub(super) kind: Kind,
+    pub(super) data: Vec<u8>,
+    /// The data as it was written, before any fault.
+    pub(super) written: Vec<u8>,
+    /// What a power cut leaves at least.
+    durable: Vec<u8>,
+    /// What a failed sync has lost: it is in the page cache and will never be on the disk.
+    lost: Vec<Range<usize>>,
+    /// What cannot be read any more.
+    pub(super) bad: Vec<Range<u64>>,
+    pub(super) modified: Timestamp,
+    /// The process and the handle that have the lock.
+    pub(super) locked: Option<(u32, u64)>,
+    entries: BTreeMap<String, u64>,
+    durable_entries: BTreeMap<String, u64>,
+    /// For a folder: the process that holds it.
+    pub(super) holder: Option<u32>,
+}
+
+/// What a power cut does to entries that were not synced, and to a torn write.
+pub(super) struct Cut<'a> {
+    pub(super) rng: &'a mut Rng,
+    pub(super) entry_lost: u16,
+    pub(super) unlink_undone: u16,
+    pub(super) torn: u16,
+    /// How often each has happened.
+    pub(super) happened: [u32; 3],
+}
+
+pub(super) struct Files {
+    nodes: BTreeMap<u64, Node>,
+    root: PathBuf,
+    last: u64,
+}
+
+const ROOT: u64 = 0;
+
+impl Files {
+    pub(super) fn new(root: PathBuf) -> Self {
+        let mut files = Self {
+            nodes: BTreeMap::new(),
+            root,
+            last: ROOT,
+        };
+        files.nodes.insert(
+            ROOT,
+            Node::new(Kind::Folder, Timestamp::from_unix_micros(0)),
+        );
+        files
+    }
+
+    pub(super) fn node(&mut self, id: u64) -> io::Result<&mut Node> {
+        self.nodes
+            .get_mut(&id)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn find(&self, path: &Path) -> io::Result<u64> {
+        let below = path.strip_prefix(&self.root);
+        let below = below.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut at = ROOT;
+        for part in below {
+            let found = self
+                .nodes
+                .get(&at)
+                .and_then(|node| node.entries.get(text(part)));
+            at = *found.ok_or(io::ErrorKind::NotFound)?;
+        }
+        Ok(at)
+    }
+
+    pub(super) fn meta(&self, id: u64) -> io::Result<Meta> {
+        let node = self.nodes.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Meta {
+            kind: node.kind,
+            len: node.data.len() as u64,
+            modified: node.modified,
+            identity: (1, id),
+            owner: Some(1000),
+            mode: Some(if node.kind == Kind::Folder {
+                0o700
+            } else {
+                0o600
+            }),
+            links: 1,
+        })
+    }
+
+    fn parent(&self, path: &Path) -> io::Result<(u64, String)> {
+        let parent = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        let name = path.file_name().map(text).unwrap_or_default();
+        Ok((self.find(parent)?, name.to_owned()))
+    }
+
+    pub(super) fn create(&mut self, path: &Path, kind: Kind, now: Timestamp) -> io::Result<u64> {
+        let (parent, name) = self.parent(path)?;
+        let id = self.last + 1;
+        let folder = self.node(parent)?;
+        if folder.entries.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        folder.entries.insert(name, id);
+        folder.modified = now;
+        self.last = id;
+        self.nodes.insert(id, Node::new(kind, now));
+        Ok(id)
+    }
+
+    pub(super) fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let id = self.find(path)?;
+        let node = self.nodes.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        if node.kind != Kind::Folder {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(node.entries.keys().cloned().collect())
+    }
+
+    pub(super) fn remove(&mut self, path: &Path, kind: Kind, now: Timestamp) -> io::Result<()> {
+        let id = self.find(path)?;
+        let node = self.node(id)?;
+        if node.kind != kind {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if !node.entries.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        let (parent, name) = self.parent(path)?;
+        let folder = self.node(parent)?;
+        folder.entries.remove(&name);
+        folder.modified = now;
+        Ok(())
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path, now: Timestamp) -> io::Result<u64> {
+        let id = self.find(from)?;
+        let (old_parent, old) = self.parent(from)?;
+        let (new_parent, new) = self.parent(to)?;
+        if self.node(new_parent)?.entries.contains_key(&new) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.node(old_parent)?.entries.remove(&old);
+        let folder = self.node(new_parent)?;
+        folder.entries.insert(new, id);
+        folder.modified = now;
+        Ok(id)
+    }
+
+    pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let id = self.find(path)?;
+        let node = self.node(id)?;
+        node.durable_entries = node.entries.clone();
+        Ok(())
+    }
+
+    /// Removes a folder and all below.
+    pub(super) fn remove_all(&mut self, path: &Path) {
+        let Ok((parent, name)) = self.parent(path) else {
+            return;
+        };
+        if let Ok(folder) = self.node(parent) {
+            folder.entries.remove(&name);
+            folder.durable_entries.remove(&name);
+        }
+    }
+
+    /// The files below a folder, by path.
+    pub(super) fn below(&self, path: &Path) -> BTreeMap<PathBuf, u64> {
+        let mut found = BTreeMap::new();
+        let mut open = Vec::new();
+        open.extend(self.find(path).map(|id| (path.to_owned(), id)));
+        while let Some((path, id)) = open.pop() {
+            let Some(node) = self.nodes.get(&id) else {
+                continue;
+            };
+            match node.kind {
+                Kind::Folder => {
+                    open.extend(node.entries.iter().map(|(name, id)| (path.join(name), *id)))
+                }
+                _ => drop(found.insert(path, id)),
+            }
+        }
+        found
+    }
+
+    /// The events whose lines are as they were written, and readable, in segments below a folder that have such a head.
+    pub(super) fn intact(&self, path: &Path) -> BTreeSet<u64> {
+        let lines = self.intact_lines(path);
+        lines.into_iter().map(|(_, number)| number).collect()
+    }
+
+    /// The same, each with its file.
+    pub(super) fn intact_lines(&self, path: &Path) -> BTreeSet<(u64, u64)> {
+        let mut found = BTreeSet::new();
+        for (path, id) in self.below(path) {
+            let is_segment = path.extension().is_some_and(|it| it == "ndjson");
+            if let Some(node) = self.nodes.get(&id).filter(|_| is_segment) {
+                found.extend(node.intact().into_iter().map(|number| (id, number)));
+            }
+        }
+        found
+    }
+
+    /// The power fails.
+    pub(super) fn power_cut(&mut self, cut: &mut Cut<'_>) {
+        let ids: Vec<_> = self.nodes.keys().copied().collect();
+        for id in ids {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.power_cut(cut);
+            }
+        }
+    }
+}
+
+impl Node {
+    fn new(kind: Kind, now: Timestamp) -> Self {
+        Self {
+            kind,
+            data: Vec::new(),
+            written: Vec::new(),
+            durable: Vec::new(),
+            lost: Vec::new(),
+            bad: Vec::new(),
+            modified: now,
+            locked: None,
+            entries: BTreeMap::new(),
+            durable_entries: BTreeMap::new(),
+            holder: None,
+        }
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8], now: Timestamp) {
+        // The last sector is written anew, elsewhere; what was in it is gone.
+        let last = (self.data.len() / 4096 * 4096) as u64;
+        for bad in self.bad.extract_if(.., |bad| bad.end > last) {
+            let range = bad.start as usize..(bad.end as usize).min(self.data.len());
+            self.data[range].fill(0);
+        }
+        self.data.extend(bytes);
+        self.written.extend(bytes);
+        self.modified = now;
+    }
+
+    pub(super) fn set_len(&mut self, len: usize, now: Timestamp) {
+        self.data.truncate(len);
+        self.written.truncate(len);
+        self.durable.truncate(len);
+        self.modified = now;
+    }
+
+    pub(super) fn sync(&mut self) {
+        let from = self.durable.len();
+        self.durable.extend(&self.data[from..]);
+        for lost in &self.lost {
+            let range = lost.start.min(self.durable.len())..lost.end.min(self.durable.len());
+            self.durable[range].fill(0);
+        }
+    }
+
+    /// A sync fails: the operating system forgets that it has something to write.
+    pub(super) fn fail_sync(&mut self) {
+        self.lost.push(self.durable.len()..self.data.len());
+    }
+
+    pub(super) fn is_bad(&self, range: &Range<u64>) -> bool {
+        self.bad
+            .iter()
+            .any(|bad| bad.start < range.end && range.start < bad.end)
+    }
+
+    fn intact(&self) -> BTreeSet<u64> {
+        let mut found = BTreeSet::new();
+        let mut has_head = false;
+        let mut start = 0;
+        for line in self.written.split_inclusive(|byte| *byte == b'\n') {
+            let end = start + line.len();
+            // A line feed that is missing before it joins it with the one before.
+            let range = start.saturating_sub(1)..end;
+            let sound = self.data.get(range.clone()) == self.written.get(range.clone())
+                && line.ends_with(b"\n")
+                && !self.is_bad(&(range.start as u64..range.end as u64));
+            if sound && line.starts_with(b"{\"tinkex\"") {
+                has_head = true;
+            } else if sound && let Some(number) = number(line) {
+                found.insert(number);
+            }
+            start = end;
+        }
+        if !has_head {
+            found.clear();
+        }
+        found
+    }
+
+    fn power_cut(&mut self, cut: &mut Cut<'_>) {
+        self.locked = None;
+        if self.kind == Kind::Folder {
+            return self.cut_entries(cut);
+        }
+        let synced = self.durable.len();
+        let more = (self.data.len() - synced) as u64;
+        let kept = synced + cut.rng.below(more + 1) as usize;
+        let mut left = self.durable.clone();
+        left.extend(&self.data[synced..kept]);
+        for lost in &self.lost {
+            let range = lost.start.min(left.len())..lost.end.min(left.len());
+            left[range].fill(0);
+        }
+        if kept > synced && cut.rng.happens(cut.torn) {
+            let from = synced + cut.rng.below((kept - synced) as u64) as usize;
+            let to = (from + 512).min(kept);
+            left[from..to].fill(0);
+            cut.happened[2] += 1;
+        }
+        // From now on this is what there is.
+        self.data.clone_from(&left);
+        self.written.clone_from(&left);
+        self.durable = left;
+        self.lost.clear();
+    }
+
+    fn cut_entries(&mut self, cut: &mut Cut<'_>) {
+        let names = |entries: &BTreeMap<String, u64>| -> BTreeMap<u64, String> {
+            entries
+                .iter()
+                .map(|(name, id)| (*id, name.clone()))
+                .collect()
+        };
+        let (now, synced) = (names(&self.entries), names(&self.durable_entries));
+        let ids: BTreeSet<_> = now.keys().chain(synced.keys()).copied().collect();
+        let mut left = BTreeMap::new();
+        for id in ids {
+            let name = match (now.get(&id), synced.get(&id)) {
+                (Some(new), Some(old)) if new != old => {
+                    Some(if cut.rng.happens(500) { new } else { old })
+                }
+                (Some(new), None) => {
+                    let is_lost = cut.rng.happens(cut.entry_lost);
+                    cut.happened[0] += u32::from(is_lost);
+                    (!is_lost).then_some(new)
+                }
+                (None, Some(old)) => {
+                    let is_undone = cut.rng.happens(cut.unlink_undone);
+                    cut.happened[1] += u32::from(is_undone);
+                    is_undone.then_some(old)
+                }
+                (new, _) => new,
+            };
+            if let Some(name) = name {
+                left.insert(name.clone(), id);
+            }
+        }
+        self.entries.clone_from(&left);
+        self.durable_entries = left;
+    }
+}
+
+/// The number of the event in a line.
+pub(super) fn number(line: &[u8]) -> Option<u64> {
+    const ID: &[u8] = br#""event_id":"01970000-0000-7000-8000-"#;
+    let at = memchr(line, ID)? + ID.len();
+    let digits = line.get(at..at + 12)?;
+    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+fn memchr(text: &[u8], needle: &[u8]) -> Option<usize> {
+    // An event's id is near the beginning of its line.
+    let text = text.get(..text.len().min(160))?;
+    text.windows(needle.len()).position(|part| part == needle)
+}
+
+fn text(part: &OsStr) -> &str {
+    part.to_str().unwrap_or_default()
+}

@@ -1,0 +1,17 @@
+//! The spool in simulation: the real writer, keeper, forwarder and transports of several processes, over a simulated
+//! disk, clock and backend. A seed decides everything.
+
+mod backend;
+mod book;
+mod disk;
+mod faults;
+mod files;
+mod plan;
+mod process;
+mod rng;
+mod run;
+mod session;
+mod stage;
+mod sweep;
+mod tests;
+mod world;

@@ -1,0 +1,233 @@
+//! The stage: runs the processes step by step, in an order that the seed decides, and checks after each step.
+
+use super::faults::Fault;
+use super::process::{Actor, Process};
+use super::world::{Core, SECOND, World};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use std::path::Path;
+
+/// More steps than this at one instant are an endless loop.
+const MOST_STEPS: u64 = 20_000;
+
+std::thread_local! {
+    /// The stage of the simulation that runs on this thread: a disk operation may let others run.
+    static STAGE: RefCell<Option<Rc<Stage>>> = const { RefCell::new(None) };
+}
+
+pub(super) struct Stage {
+    pub(super) world: World,
+    pub(super) processes: RefCell<Vec<Rc<Process>>>,
+    depth: Cell<u32>,
+    steps_now: Cell<(u64, u64)>,
+    pub(super) steps: Cell<u64>,
+}
+
+/// Sets the stage for this thread until it is dropped.
+pub(super) struct Set;
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        STAGE.with(|stage| stage.borrow_mut().take());
+    }
+}
+
+/// Runs others in the middle of an operation: until a time, or for some steps.
+pub(super) fn meanwhile(until: u64, steps: u64) {
+    let stage = STAGE.with(|stage| stage.borrow().clone());
+    let Some(stage) = stage else {
+        return;
+    };
+    // Deep enough for one to sleep while another stalls.
+    if stage.depth.get() >= 3 {
+        return;
+    }
+    stage.depth.set(stage.depth.get() + 1);
+    if until > stage.world.lock().now {
+        stage.run_until(until);
+    } else {
+        for _ in 0..steps {
+            if !stage.step() {
+                break;
+            }
+        }
+    }
+    stage.depth.set(stage.depth.get() - 1);
+}
+
+/// A process has renamed a folder. Its holder must be dead, or seem so to another host.
+pub(super) fn check_claim(core: &mut Core, pid: u32, folder: u64, path: &Path) {
+    core.count(Fault::Claimant);
+    let Ok(holder) = core.files.node(folder).map(|node| node.holder) else {
+        return;
+    };
+    let Some(holder) = holder.filter(|holder| !core.is_dead(*holder)) else {
+        return;
+    };
+    let host = |pid: u32| core.processes.get(&pid).map(|process| process.host);
+    let is_here = host(holder) == host(pid);
+    let may_seem_dead = core.book.has_happened(&[
+        Fault::BitFlip,
+        Fault::ZeroedSector,
+        Fault::BadSector,
+        Fault::TornWrite,
+        Fault::ReadError,
+        Fault::Full,
+        Fault::PowerCut,
+    ]);
+    if is_here && !may_seem_dead && holder != pid {
+        core.fail(|| format!("process {pid} claims {path:?} of process {holder}, which lives"));
+    }
+}
+
+impl Stage {
+    pub(super) fn new(world: World) -> (Rc<Self>, Set) {
+        let stage = Rc::new(Self {
+            world,
+            processes: RefCell::default(),
+            depth: Cell::new(0),
+            steps_now: Cell::new((0, 0)),
+            steps: Cell::new(0),
+        });
+        STAGE.with(|current| *current.borrow_mut() = Some(Rc::clone(&stage)));
+        (stage, Set)
+    }
+
+    /// The processes that live.
+    pub(super) fn living(&self) -> Vec<Rc<Process>> {
+        let core = self.world.lock();
+        let processes = self.processes.borrow();
+        let living = processes.iter().filter(|it| !core.is_dead(it.pid));
+        living.cloned().collect()
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.world.lock().failure.is_some()
+    }
+
+    /// Lets time pass until then, with all that happens in it.
+    pub(super) fn run_until(&self, until: u64) {
+        while !self.has_failed() {
+            if self.step() {
+                continue;
+            }
+            let next = self.next_time();
+            let mut core = self.world.lock();
+            if core.now >= until {
+                return;
+            }
+            core.now = next.unwrap_or(until).clamp(core.now, until);
+            let due = core.due();
+            drop(core);
+            due.into_iter().for_each(|waker| waker.wake());
+        }
+    }
+
+    /// Runs until a condition holds, at most until a time. Returns whether it holds.
+    pub(super) fn run_while(&self, until: u64, is_over: impl Fn(&Self) -> bool) -> bool {
+        while !self.has_failed() && !is_over(self) {
+            let now = self.world.lock().now;
+            if now >= until {
+                return false;
+            }
+            self.run_until((now + SECOND * 5).min(until));
+        }
+        is_over(self)
+    }
+
+    fn next_time(&self) -> Option<u64> {
+        let living = self.living();
+        let core = self.world.lock();
+        let now = core.now;
+        let mut next = core.next_timer();
+        for process in living {
+            let asleep = core
+                .processes
+                .get(&process.pid)
+                .map_or(0, |it| it.asleep_until);
+            let own = if asleep > now {
+                Some(asleep)
+            } else {
+                process.due()
+            };
+            next = [next, own].into_iter().flatten().min();
+        }
+        next
+    }
+
+    /// Does one step of one of those who have something to do.
+    pub(super) fn step(&self) -> bool {
+        let living = self.living();
+        let mut core = self.world.lock();
+        let now = core.now;
+        let mut runnable: Vec<(&Rc<Process>, Actor)> = Vec::new();
+        for process in &living {
+            let is_asleep = core
+                .processes
+                .get(&process.pid)
+                .is_some_and(|it| it.asleep_until > now);
+            if !is_asleep {
+                let actors = process.runnable(now);
+                runnable.extend(actors.into_iter().map(|actor| (process, actor)));
+            }
+        }
+        if runnable.is_empty() || core.failure.is_some() {
+            return false;
+        }
+        let (process, actor) = core.rng.pick(&runnable);
+        core.mix(u64::from(process.pid), actor.number());
+        let (at, steps) = self.steps_now.get();
+        let steps = if at == now { steps + 1 } else { 0 };
+        self.steps_now.set((now, steps));
+        if steps > MOST_STEPS {
+            core.fail(|| format!("work without an end: process {} {actor:?}", process.pid));
+            return false;
+        }
+        drop(core);
+        self.steps.set(self.steps.get() + 1);
+        process.step(actor);
+        self.check(process);
+        self.bury();
+        true
+    }
+
+    /// What must hold after each step.
+    fn check(&self, process: &Process) {
+        let stats = process.inner.shared.stats();
+        if !stats.is_balanced() {
+            self.world
+                .lock()
+                .fail(|| format!("the ledger of {} does not balance: {stats:?}", process.pid));
+        }
+    }
+
+    /// Removes those that have ended. Not in the middle of an operation: one of them may be in it.
+    pub(super) fn bury(&self) {
+        if self.depth.get() > 0 {
+            return;
+        }
+        let all = self.processes.borrow().clone();
+        for process in all {
+            if self.world.lock().is_dead(process.pid) || process.is_over() {
+                process.bury();
+                self.processes
+                    .borrow_mut()
+                    .retain(|other| !Rc::ptr_eq(other, &process));
+            }
+        }
+    }
+}
+
+impl Actor {
+    const fn number(self) -> u64 {
+        match self {
+            Self::Writer => 0,
+            Self::Keeper => 1,
+            Self::Forwarder => 2,
+            Self::Wait => 3,
+            Self::Session(at) => 4 + at as u64,
+        }
+    }
+}

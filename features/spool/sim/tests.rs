@@ -1,0 +1,129 @@
+//! What single faults must not do.
+
+use super::faults::Faults;
+use super::plan::Director;
+use super::process::{Process, Setup};
+use super::run;
+use super::stage::{Set, Stage};
+use super::world::{SECOND, World};
+use crate::features::spool::writer::Sync;
+use alloc::rc::Rc;
+use core::time::Duration;
+
+const DAY: u64 = 86_400 * SECOND;
+
+/// A process with a session that has logged twenty events, and a backend that does not take them.
+fn begin() -> (World, Director, Set, Rc<Process>) {
+    let world = run::world(1, Faults::none());
+    world.lock().unauthorized_until = [1_000 * DAY; 2];
+    let (stage, set) = Stage::new(world.clone());
+    let setup = Setup {
+        max_bytes: 64 << 20,
+        max_age: Duration::from_secs(14 * 86_400),
+        sync: Sync::OnStop,
+    };
+    let director = Director::new(stage, setup);
+    let process = director.start(0, 0).expect("a spool");
+    process.open(0, "session".into());
+    log(&process, 20);
+    director.stage.run_until(5 * SECOND);
+    assert!(process.inner.shared.stats().pending > 20);
+    (world, director, set, process)
+}
+
+fn log(process: &Process, count: u64) {
+    process.with_session(0, |session| {
+        for _ in 0..count {
+            session.log("GENERIC_EVENT", 50, false);
+        }
+    });
+}
+
+/// Heals, lets others send what is left, and checks.
+fn end(world: &World, director: &Director) {
+    run::finish(director);
+    let mut core = world.lock();
+    run::check_all(&mut core, director.setup);
+    assert_eq!(core.failure, None);
+    let lost = core.book.events.iter().filter(|it| it.received == 0);
+    assert_eq!(lost.count(), 0);
+}
+
+#[test]
+fn a_wall_clock_that_jumps_to_2038_evicts_nothing() {
+    let (world, director, _set, process) = begin();
+    process.stop_sessions(SECOND);
+    director.stage.run_until(DAY);
+    world.lock().wall = (12 * 365 * DAY) as i64;
+    director.stage.run_until(13 * DAY);
+    let stats = process.inner.shared.stats();
+    assert!(stats.evicted == 0 && stats.pending > 20, "{stats:?}");
+    // Time that has passed counts.
+    director.stage.run_until(16 * DAY);
+    let stats = process.inner.shared.stats();
+    assert!(stats.evicted > 20, "{stats:?}");
+    assert_eq!(stats.pending, 1, "the session's start is kept");
+}
+
+#[test]
+fn a_lock_that_cannot_be_read_does_not_keep_its_folder() {
+    let (world, director, _set, process) = begin();
+    let mut core = world.lock();
+    core.kill(process.pid);
+    let files = core.files.below(&core.directory);
+    for (path, id) in files {
+        if path.ends_with("lock") {
+            core.files.node(id).expect("a file").bad.push(0..4096);
+        }
+    }
+    drop(core);
+    director.stage.bury();
+    end(&world, &director);
+}
+
+#[test]
+fn a_lock_from_the_future_does_not_keep_its_folder() {
+    let (world, director, _set, process) = begin();
+    let mut core = world.lock();
+    core.wall = (12 * 365 * DAY) as i64;
+    drop(core);
+    director.stage.run_until(200 * SECOND);
+    let mut core = world.lock();
+    core.kill(process.pid);
+    // Another boot, and the clock is right again: nothing tells when the owner has ended.
+    core.wall = 0;
+    core.boots = [1; 2];
+    drop(core);
+    director.stage.bury();
+    end(&world, &director);
+}
+
+#[test]
+fn a_directory_that_is_removed_is_made_again() {
+    let (world, director, _set, process) = begin();
+    let mut core = world.lock();
+    let directory = core.directory.clone();
+    core.destroy(|core| core.files.remove_all(&directory));
+    drop(core);
+    log(&process, 20);
+    director.stage.run_until(60 * SECOND);
+    let stats = process.inner.shared.stats();
+    assert!(stats.straight == 0 && stats.pending >= 20, "{stats:?}");
+    let core = world.lock();
+    assert!(core.files.below(&core.directory).len() >= 3);
+}
+
+#[test]
+fn a_forwarder_that_waits_for_the_backend_lets_others_run() {
+    // A run's own time passes while the backend refuses all: a wait until then would be none, again and again.
+    let (world, director, _set, process) = begin();
+    world.lock().faults = Faults::none().with(super::faults::Fault::Failed, 1_000);
+    world.lock().unauthorized_until = [0; 2];
+    director.stage.run_until(3_600 * SECOND);
+    world.lock().unauthorized_until = [1_000 * DAY; 2];
+    world.lock().faults = Faults::none();
+    director.stage.run_until(2 * 3_600 * SECOND);
+    assert!(process.inner.shared.stats().is_paused);
+    world.lock().unauthorized_until = [0; 2];
+    end(&world, &director);
+}

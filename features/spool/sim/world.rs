@@ -1,0 +1,232 @@
+//! What everything in a simulation shares: the time, the files, the faults, and the book of all events.
+
+use super::book::Book;
+use super::faults::{Fault, Faults};
+use super::files::Files;
+use super::rng::Rng;
+use crate::clock::Clock;
+use crate::features::spool::time::Time;
+use crate::time::{Instant, Timestamp};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The wall clock at the beginning: some day in November 2025.
+const BEGINNING: u64 = 1_764_000_000_000_000;
+
+pub(super) const SECOND: u64 = 1_000_000;
+
+pub(super) struct Core {
+    pub(super) rng: Rng,
+    /// Microseconds since the beginning.
+    pub(super) now: u64,
+    /// By how much the wall clock is off, and how often it has jumped.
+    pub(super) wall: i64,
+    pub(super) jumps: u32,
+    timers: BTreeMap<(u64, u64), Waker>,
+    last_timer: u64,
+    pub(super) files: Files,
+    pub(super) directory: PathBuf,
+    pub(super) faults: Faults,
+    pub(super) book: Book,
+    pub(super) processes: BTreeMap<u32, Alive>,
+    pub(super) full_until: u64,
+    pub(super) read_only_until: u64,
+    /// The backends, by destination.
+    pub(super) unauthorized_until: [u64; 2],
+    pub(super) boots: [u32; 2],
+    pub(super) handles: u64,
+    pub(super) failure: Option<String>,
+    pub(super) trace: u64,
+    pub(super) trace_lines: Option<Vec<String>>,
+}
+
+/// A process as the operating system sees it.
+pub(super) struct Alive {
+    pub(super) host: usize,
+    pub(super) start: String,
+    pub(super) is_dead: bool,
+    pub(super) asleep_until: u64,
+}
+
+#[derive(Clone)]
+pub(super) struct World(pub(super) Arc<Mutex<Core>>);
+
+impl World {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    pub(super) fn new(seed: u64, directory: PathBuf, root: PathBuf, faults: Faults) -> Self {
+        Self {
+            rng: Rng::stream(seed, 1),
+            now: 0,
+            wall: 0,
+            jumps: 0,
+            timers: BTreeMap::new(),
+            last_timer: 0,
+            files: Files::new(root),
+            directory,
+            faults,
+            book: Book::default(),
+            processes: BTreeMap::new(),
+            full_until: 0,
+            read_only_until: 0,
+            unauthorized_until: [0; 2],
+            boots: [0; 2],
+            handles: 0,
+            failure: None,
+            trace: 0,
+            trace_lines: None,
+        }
+    }
+
+    pub(super) fn utc(&self) -> Timestamp {
+        let utc = (BEGINNING + self.now).saturating_add_signed(self.wall);
+        Timestamp::from_unix_micros(utc)
+    }
+
+    /// Whether the fault happens now. If so, it is counted.
+    pub(super) fn happens(&mut self, fault: Fault) -> bool {
+        let rate = self.faults.rate(fault);
+        let happens = rate > 0 && self.rng.happens(rate);
+        if happens {
+            self.count(fault);
+        }
+        happens
+    }
+
+    /// Counts a fault, and whether it could have cost something.
+    pub(super) fn count(&mut self, fault: Fault) {
+        self.mix(100 + fault as u64, 0);
+        self.note(|| alloc::format!("fault {fault:?}"));
+        self.book.count(fault);
+    }
+
+    pub(super) fn fail(&mut self, what: impl FnOnce() -> String) {
+        if self.failure.is_none() {
+            self.failure = Some(what());
+        }
+    }
+
+    /// Mixes a step into the trace.
+    pub(super) fn mix(&mut self, what: u64, value: u64) {
+        let mixed = self.trace ^ what.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ value ^ self.now << 20;
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        self.trace = mixed ^ (mixed >> 27);
+    }
+
+    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.trace_lines {
+            let (s, ms) = (self.now / SECOND, self.now % SECOND / 1000);
+            lines.push(alloc::format!("{s:>7}.{ms:03} {}", line()));
+        }
+    }
+
+    pub(super) fn is_dead(&self, pid: u32) -> bool {
+        self.processes.get(&pid).is_none_or(|it| it.is_dead)
+    }
+
+    pub(super) fn kill(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.is_dead = true;
+        }
+        self.note(|| alloc::format!("process {pid} dies"));
+    }
+
+    /// Does something to the files that may destroy events. The book learns which are gone.
+    pub(super) fn destroy(&mut self, work: impl FnOnce(&mut Self)) {
+        let before = self.files.intact_lines(&self.directory);
+        work(self);
+        let after = self.files.intact_lines(&self.directory);
+        // Of a line that was written twice, its process sends the first.
+        let gone = before.difference(&after).map(|(_, number)| *number);
+        let gone: Vec<_> = gone.collect();
+        self.note(|| alloc::format!("destroyed: {gone:?}"));
+        self.book.excuse(gone);
+    }
+
+    /// When the next timer is due.
+    pub(super) fn next_timer(&self) -> Option<u64> {
+        self.timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Takes the timers that are due.
+    pub(super) fn due(&mut self) -> Vec<Waker> {
+        let mut due = Vec::new();
+        while let Some(entry) = self.timers.first_entry()
+            && entry.key().0 <= self.now
+        {
+            due.push(entry.remove());
+        }
+        due
+    }
+}
+
+impl Time for World {
+    fn now(&self) -> Instant {
+        Instant::from_micros(self.lock().now)
+    }
+
+    fn utc(&self) -> Timestamp {
+        self.lock().utc()
+    }
+}
+
+impl Clock for World {
+    fn now(&self) -> Instant {
+        Time::now(self)
+    }
+
+    fn utc(&self) -> Timestamp {
+        Time::utc(self)
+    }
+
+    fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send {
+        Sleep {
+            world: self.clone(),
+            at: at.as_micros(),
+            id: None,
+        }
+    }
+}
+
+struct Sleep {
+    world: World,
+    at: u64,
+    id: Option<u64>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let mut core = this.world.lock();
+        if core.now >= this.at {
+            return Poll::Ready(());
+        }
+        let id = *this.id.get_or_insert_with(|| {
+            core.last_timer += 1;
+            core.last_timer
+        });
+        core.timers.insert((this.at, id), context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.world.lock().timers.remove(&(self.at, id));
+        }
+    }
+}
