@@ -241,11 +241,11 @@ pub(super) struct ReplayArgs {
         long,
         value_name = "URL",
         required_unless_present = "responses",
-        conflicts_with = "responses"
+        conflicts_with_all = ["responses", "port", "strict", "memory", "keep", "forward", "fail", "json", "full"]
     )]
     pub(super) to: Option<String>,
     /// How many times as fast as they came; 0: without waiting
-    #[arg(long, default_value_t = 1.0, value_parser = speed)]
+    #[arg(long, default_value_t = 1.0, value_parser = speed, conflicts_with = "responses")]
     pub(super) speed: f64,
     /// Be a collector that answers as recorded
     #[arg(long)]

@@ -21,7 +21,8 @@ pub(super) struct Tally {
 /// Some events of one run, as the body of a request to the telemetry endpoint.
 pub(super) struct Portion {
     pub(super) session: String,
-    head: String,
+    /// The rest of the body: who sent them.
+    pub(super) head: String,
     pub(super) events: Vec<String>,
     bytes: usize,
 }

@@ -107,18 +107,23 @@ fn request(item: &Value, style: Style) -> Option<String> {
     let status = reply.as_u64();
     let is_success = status.is_some_and(|status| (200..300).contains(&status));
     let reply = match reply.as_str() {
-        Some(name) => name.to_owned(),
-        None => reply.to_string(),
+        Some(name @ ("lost" | "close" | "stall")) => format!("no response ({name})"),
+        Some(name) => format!("answered {name}"),
+        None => format!("answered {reply}"),
     };
     let what = match (reason, is_success) {
         // The collector's own refusals are notices.
         (None, true) | (Some(_), false) => return None,
-        (Some(reason), true) => format!("answered {reply}, though {reason}"),
+        (Some(reason), true) => format!("{reply}, though {reason}"),
         (None, false) => {
             let after = item["retry_after"].as_str();
             let after = after.map(|after| format!(", Retry-After: {after}"));
-            let kept = if item["kept"] == true { ", kept" } else { "" };
-            format!("answered {reply}{}{kept}", after.unwrap_or_default())
+            let kept = if item["kept"] == true {
+                ", events kept"
+            } else {
+                ""
+            };
+            format!("{reply}{}{kept}", after.unwrap_or_default())
         }
     };
     let session = item["session"].as_str();

@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader, Read as _},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::runtime::Runtime;
 
-use crate::features::http::HttpClient;
+use crate::features::http::{HttpClient, transport::retry_after};
 use crate::features::ureq::Ureq;
 
 use super::args::SendArgs;
@@ -35,6 +35,8 @@ const MAX_LINE: u64 = 64 << 20;
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(500);
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(30);
+/// The longest that a server can ask for.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Lines that are named, of those that cannot be sent.
 const MAX_NAMED: u64 = 20;
 
@@ -61,7 +63,8 @@ pub(super) fn send(options: &SendArgs) -> Outcome {
     };
     let mut sender = Sender::to(options, to, length)?;
     let mut reader = Reader::new(options.session.as_deref())?;
-    let (lines, waiting) = sync_channel(1_000);
+    // Few: each may be long.
+    let (lines, waiting) = sync_channel(16);
     thread::spawn(move || read_lines(input, &lines));
     let mut problem = None;
     for line in Lines(&waiting, None) {
@@ -121,8 +124,14 @@ fn read_lines(input: impl std::io::Read, lines: &SyncSender<Line>) {
     for number in 1.. {
         let mut line = Vec::new();
         let read = (&mut input).take(MAX_LINE).read_until(b'\n', &mut line);
+        let is_cut = line.len() as u64 == MAX_LINE && !line.ends_with(b"\n");
         let line = match read {
             Ok(0) => return,
+            Ok(_) if is_cut => match input.skip_until(b'\n') {
+                // Its beginning is no event, and the rest of it no line.
+                Ok(_) => Line::Text(number, line),
+                Err(error) => Line::Broken(error),
+            },
             Ok(_) => Line::Text(number, line),
             Err(error) => Line::Broken(error),
         };
@@ -330,7 +339,7 @@ impl<'a> Sender<'a> {
                     return Err(self.lost(events.len(), &reason));
                 }
                 Verdict::Later(reason, after) => {
-                    let wait = after.unwrap_or(delay).clamp(delay, MAX_DELAY.max(delay));
+                    let wait = after.map_or(delay, |after| after.clamp(delay, MAX_WAIT));
                     self.say(&text::visible(&format!(
                         "{reason}; again in {:.1} s",
                         wait.as_secs_f64()
@@ -383,13 +392,48 @@ fn verdict(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
         status.as_u16(),
         text::cut(&body, 300)
     );
-    let after = headers.get(header::RETRY_AFTER);
-    let after = after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let after = retry_after(headers).map(|after| after.delay(SystemTime::now().into()));
     match status.as_u16() {
         200..=299 => Verdict::Taken,
         413 => Verdict::TooLarge,
         400 | 422 => Verdict::Rejected(reason),
-        408 | 425 | 429 | 500.. => Verdict::Later(reason, after.map(Duration::from_secs)),
+        408 | 425 | 429 | 500.. => Verdict::Later(reason, after),
         _ => Verdict::Hopeless(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_say_when_to_come_again_as_a_time() {
+        for (after, expected) in [
+            ("45", Some(45)),
+            ("Wed, 26 Nov 2025 10:30:45 GMT", Some(30)),
+            ("soon", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            let value = |text| HeaderValue::from_str(text).unwrap();
+            headers.insert(header::RETRY_AFTER, value(after));
+            headers.insert(header::DATE, value("Wed, 26 Nov 2025 10:30:15 GMT"));
+            let Verdict::Later(_, after) = verdict(StatusCode::TOO_MANY_REQUESTS, &headers, b"")
+            else {
+                panic!("later");
+            };
+            assert_eq!(after, expected.map(Duration::from_secs));
+        }
+    }
+
+    #[test]
+    fn of_a_line_that_is_too_long_the_rest_is_no_line() {
+        let long = std::io::repeat(b'x').take(MAX_LINE + 100);
+        let input = long.chain(&b"\n{}\n"[..]);
+        let (lines, waiting) = sync_channel(16);
+        read_lines(input, &lines);
+        drop(lines);
+        let lines: Vec<_> = waiting.iter().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(matches!(&lines[1], Line::Text(2, text) if text == b"{}\n"));
     }
 }

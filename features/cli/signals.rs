@@ -74,6 +74,20 @@ async fn reader_gone() {
     }
 }
 
+/// Ends the process when nothing reads its output any more, for a command that waits elsewhere and holds nothing back.
+#[cfg(unix)]
+pub(super) fn end_unread() {
+    std::thread::spawn(|| {
+        if let Ok(runtime) = runtime() {
+            runtime.block_on(reader_gone());
+            std::process::exit(0);
+        }
+    });
+}
+
+#[cfg(not(unix))]
+pub(super) fn end_unread() {}
+
 #[cfg(not(unix))]
 pub(super) fn watch(end: &mpsc::Sender<End>, _: bool) -> io::Result<()> {
     let end = end.clone();

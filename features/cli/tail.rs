@@ -1,7 +1,7 @@
 //! `tail`: prints what a running collector receives.
 
-use core::time::Duration;
-use std::{io::Write, thread};
+use core::{hash::BuildHasher, time::Duration};
+use std::{collections::HashSet, hash::RandomState, io::Write, thread};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -14,7 +14,7 @@ use super::client::{Message, Remote};
 use super::line::{self, Style};
 use super::output;
 use super::prelude::*;
-use super::{Failure, Outcome, text};
+use super::{Failure, Outcome, signals, text};
 
 /// Between attempts to reach a collector that went away.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -73,10 +73,20 @@ fn follow(remote: &Remote, filter: &Filter, once: bool) -> Outcome {
     let mut last = None::<String>;
     let mut stream = remote.stream(query, None)?;
     let mut stdout = std::io::stdout();
+    // Also while there is nothing to print.
+    signals::end_unread();
+    let (mut seen, mut is_again) = (Seen::default(), false);
     loop {
         for message in &mut stream {
             if !message.id.is_empty() {
                 last = Some(message.id.clone());
+            }
+            if message.data == r#"{"type":"restart"}"# {
+                output::say("the collector was started again; what was printed is left out");
+                is_again = true;
+            }
+            if seen.has(&message, is_again) {
+                continue;
             }
             let Some(line) = filter.line(&message) else {
                 continue;
@@ -101,6 +111,44 @@ fn follow(remote: &Remote, filter: &Filter, once: bool) -> Outcome {
             return Ok(());
         };
         stream = again;
+    }
+}
+
+/// Events that were received, by the hashes of their sessions and ids: a collector that was started again sends those
+/// that it kept once more.
+#[derive(Default)]
+struct Seen {
+    new: HashSet<u64>,
+    old: HashSet<u64>,
+    hasher: RandomState,
+}
+
+/// Half of the events that are remembered.
+const MAX_SEEN: usize = 500_000;
+
+impl Seen {
+    /// Remembers an event; whether it was there before. What is no event, or has no id, never was. Only a collector that
+    /// was started again, as `is_again` says, sends an event twice.
+    fn has(&mut self, message: &Message, is_again: bool) -> bool {
+        let Ok(object) = Object::read(&message.data) else {
+            return false;
+        };
+        let Some(event) = object.get("event") else {
+            return false;
+        };
+        let Ok(event) = Object::read(event.get()) else {
+            return false;
+        };
+        let Some(id) = event.get("event_id").map(RawValue::get) else {
+            return false;
+        };
+        let session = object.get("session").map(RawValue::get);
+        let hash = self.hasher.hash_one((session, id));
+        if self.new.len() >= MAX_SEEN {
+            self.old = core::mem::take(&mut self.new);
+        }
+        let is_known = self.old.contains(&hash) || !self.new.insert(hash);
+        is_again && is_known
     }
 }
 

@@ -4,11 +4,12 @@ use alloc::collections::BTreeMap;
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
+    path::PathBuf,
 };
 
 use serde_json::{Value, json};
 
-use crate::features::collector::EventRecord;
+use crate::features::collector::{EventKind, EventRecord};
 use crate::features::wire::json::{self as raw, Object};
 
 use super::args::TraceArgs;
@@ -19,17 +20,15 @@ use super::{Outcome, kept, output};
 pub(super) fn trace(options: &TraceArgs) -> Outcome {
     let sink: Box<dyn Write> = match &options.output {
         None => Box::new(io::stdout().lock()),
-        Some(path) => {
-            let file = File::create(path);
-            Box::new(file.map_err(|error| format!("cannot create {}: {error}", path.display()))?)
-        }
+        Some(path) => Box::new(Later::To(path.clone())),
     };
     let mut trace = Trace::new(BufWriter::new(sink));
     let found = match &options.keep {
         Some(folder) => from_files(&mut trace, folder, &options.session)?,
         None => from_collector(&mut trace, &options.from, &options.session)?,
     };
-    if found == 0 {
+    // A session whose requests were all refused has no event.
+    if found == 0 && trace.is_empty {
         return Err(format!("there is no session {:?}", options.session).into());
     }
     let done = trace.finish();
@@ -42,6 +41,35 @@ pub(super) fn trace(options: &TraceArgs) -> Outcome {
                 output::say(&format!("{found} events; open the file at ui.perfetto.dev"));
             }
             Ok(())
+        }
+    }
+}
+
+/// A file that is created, or emptied, when something is written to it: an older trace stays if there is no session.
+enum Later {
+    To(PathBuf),
+    File(File),
+}
+
+impl Write for Later {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Self::To(path) = self {
+            let file = File::create(&*path).map_err(|error| {
+                let problem = format!("{}: {error}", path.display());
+                io::Error::new(error.kind(), problem)
+            })?;
+            *self = Self::File(file);
+        }
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::To(_) => Ok(0),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::To(_) => Ok(()),
         }
     }
 }
@@ -80,6 +108,8 @@ fn from_collector(trace: &mut Trace, url: &str, session: &str) -> Result<u64, St
 
 fn from_files(trace: &mut Trace, folder: &std::path::Path, session: &str) -> Result<u64, String> {
     let mut found = 0;
+    // The sender of each run.
+    let mut runs = Vec::<String>::new();
     kept::read(folder, |portion| {
         if portion.session != session {
             return;
@@ -90,10 +120,22 @@ fn from_files(trace: &mut Trace, folder: &std::path::Path, session: &str) -> Res
             .filter_map(|json| EventRecord::read(json))
         {
             found += 1;
-            trace.event(session, 1, &event);
+            let known = runs.iter().rposition(|head| *head == portion.head);
+            let begins = event.kind() == EventKind::SessionStart;
+            let at = known.filter(|at| !begins || !trace.has(number(*at)));
+            let at = at.unwrap_or_else(|| {
+                runs.push(portion.head.clone());
+                runs.len() - 1
+            });
+            trace.event(session, number(at), &event);
         }
     })?;
     Ok(found)
+}
+
+/// Of the run at this place.
+fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 /// Percent-encoded, for a query.
@@ -187,6 +229,11 @@ impl Trace {
             }
         }
         self.runs.entry(run).or_default()
+    }
+
+    /// Whether a run has begun.
+    fn has(&self, run: u32) -> bool {
+        self.runs.contains_key(&run)
     }
 
     fn event(&mut self, session: &str, run: u32, event: &EventRecord) {

@@ -197,7 +197,7 @@ pub(crate) fn after(response: &Response<Bytes>, error: SendError) -> SendError {
 }
 
 /// A date counts from the server's own clock, if the response says what that shows: this machine's may be wrong.
-fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
     RetryAfter::from_seconds(text).or_else(|| {
         let at = httpdate::parse_http_date(text.trim()).ok()?;

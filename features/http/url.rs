@@ -42,6 +42,16 @@ pub(super) fn parse(base: &str) -> Parsed<Endpoint> {
 
 /// Reads a base URL to which `suffix` is added. It ends in none of `own`, which people add to it by mistake.
 pub(crate) fn parse_to(base: &str, suffix: &str, own: &[&str]) -> Parsed<Endpoint> {
+    read(base, Some(suffix), own)
+}
+
+/// Reads a URL that is used as it is: its path stays as it is written, and it may have a query.
+#[cfg(feature = "otlp")]
+pub(crate) fn parse_whole(url: &str) -> Parsed<Endpoint> {
+    read(url, None, &[])
+}
+
+fn read(base: &str, suffix: Option<&str>, own: &[&str]) -> Parsed<Endpoint> {
     if base.is_empty() {
         return fault(ConfigProblem::Empty, "is empty");
     }
@@ -57,7 +67,9 @@ pub(crate) fn parse_to(base: &str, suffix: &str, own: &[&str]) -> Parsed<Endpoin
         let message = "has a user or password (the part before \"@\"): leave it out";
         return fault(ConfigProblem::Userinfo, message);
     }
-    if let Some(at) = rest.find(['?', '#']) {
+    let is_whole = suffix.is_none();
+    let unfit: &[char] = if is_whole { &['#'] } else { &['?', '#'] };
+    if let Some(at) = rest.find(unfit) {
         let what = if rest[at..].starts_with('?') {
             "a query (the part from \"?\" on)"
         } else {
@@ -69,8 +81,12 @@ pub(crate) fn parse_to(base: &str, suffix: &str, own: &[&str]) -> Parsed<Endpoin
     let (host, port) = authority_parts(authority, rest)?;
     let host_kind = check_host(host)?;
     let port = port.map(check_port).transpose()?;
-    let path = rest.trim_end_matches('/');
-    check_path(path, own)?;
+    let path = match is_whole {
+        true => rest,
+        false => rest.trim_end_matches('/'),
+    };
+    check_path(path.split('?').next().unwrap_or_default(), own)?;
+    let suffix = suffix.unwrap_or_default();
 
     let scheme = if is_encrypted { "https" } else { "http" };
     let uri = format!("{scheme}://{authority}{path}{suffix}");

@@ -3,7 +3,7 @@
 use super::variables::{Variables, list};
 use crate::features::http::config::{RESERVED, header_name, header_value};
 use crate::features::http::redact::Secrets;
-use crate::features::http::url::{Endpoint, Fault, parse_to};
+use crate::features::http::url::{Endpoint, Fault, parse_to, parse_whole};
 use crate::features::http::{ConfigError, ConfigProblem};
 use crate::session::switch::Switch;
 use crate::transport::SendError;
@@ -190,7 +190,7 @@ impl ResolvedConfig {
         const LOGS_URL: &str = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
         const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
         let mut config = match variables.text(LOGS_URL)? {
-            Some(url) => Self::new(LOGS_URL, parse_to(&url, "", &[]))?,
+            Some(url) => Self::new(LOGS_URL, parse_whole(&url))?,
             None => {
                 let url = variables.text(URL)?;
                 let url = url.as_deref().unwrap_or(DEFAULT_ENDPOINT);
@@ -368,6 +368,12 @@ mod tests {
         assert_eq!(endpoint(&[general]), "https://otel.example/base/v1/logs");
         let logs = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://127.0.0.1:9/in");
         assert_eq!(endpoint(&[general, logs]), "http://127.0.0.1:9/in");
+        for whole in ["http://127.0.0.1:9/in/", "http://127.0.0.1:9/a?b=c/"] {
+            let logs = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", whole);
+            assert_eq!(endpoint(&[general, logs]), whole);
+        }
+        let logs = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://127.0.0.1:9/a#b");
+        assert!(error(&[logs]).contains("has a fragment"));
         assert_eq!(
             error(&[(
                 "OTEL_EXPORTER_OTLP_ENDPOINT",

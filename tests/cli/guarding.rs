@@ -136,7 +136,7 @@ fn every_request_is_recorded_and_one_with_a_query_is_answered_as_recorded() {
     command.args(["--forward", &format!("http://{upstream}")]);
     let (mut running, addr) = Running::listening(&mut command);
     assert_eq!(deliver(addr, &batch("s", &[start()])), 0);
-    running.line_with("answered close: POST /api/v1/telemetry");
+    running.line_with("no response (close): POST /api/v1/telemetry");
     assert_eq!(get(addr, "/other?a=1", "accept: */*"), 200);
     assert_eq!(get(addr, "/api/v1/telemetry", "accept: */*"), 405);
     running.signal("-TERM");

@@ -5,6 +5,7 @@ extern crate alloc;
 
 mod guarding;
 mod process;
+mod reading;
 mod receiving;
 mod sending;
 mod spooling;

@@ -7,7 +7,7 @@ use http::{StatusCode, request::Parts};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::features::collector::SessionRecord;
+use crate::features::collector::{EventRecord, SessionRecord};
 
 use super::super::hub::Hub;
 use super::super::item::Item;
@@ -17,6 +17,8 @@ use super::{plain, stream, typed};
 
 /// The longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(600);
+/// Between two looks at what came.
+const REST: Duration = Duration::from_millis(30);
 
 pub(super) fn get(hub: &Arc<Hub>, head: &Parts, call: &str) -> Response {
     let query = Query::of(head);
@@ -171,13 +173,14 @@ async fn wait(hub: &Arc<Hub>, body: &Value) -> Response {
     let timeout = Duration::from_millis(body["timeout_ms"].as_u64().unwrap_or(5_000));
     let deadline = Instant::now() + timeout.min(MAX_WAIT);
     let mut news = hub.feed.next();
+    let mut scan = Scan::default();
     loop {
         news.mark_unchanged();
         let record = hub
             .collector()
             .and_then(|collector| collector.session(session));
         let (is_met, event) = match &record {
-            Some(record) => condition(record, body),
+            Some(record) => condition(record, body, &mut scan),
             None => (false, None),
         };
         let is_late = Instant::now() >= deadline;
@@ -190,14 +193,48 @@ async fn wait(hub: &Arc<Hub>, body: &Value) -> Response {
             return json_response(StatusCode::OK, body);
         }
         drop(record);
-        if let Ok(Err(_)) = tokio::time::timeout_at(deadline, news.changed()).await {
-            return error("the collector has ended");
+        match tokio::time::timeout_at(deadline, news.changed()).await {
+            Ok(Err(_)) => return error("the collector has ended"),
+            // A thousand events a second need not be looked at one by one.
+            Ok(Ok(())) => tokio::time::sleep_until(deadline.min(Instant::now() + REST)).await,
+            Err(_) => {}
         }
     }
 }
 
+/// How far a session was searched: so many events, the last of them with this index.
+#[derive(Default)]
+struct Scan {
+    run: u32,
+    events: usize,
+    last: u64,
+    found: Option<String>,
+}
+
+impl Scan {
+    /// Looks for an event of this name among those that came since.
+    fn event(&mut self, record: &SessionRecord, name: &str) -> Option<String> {
+        let events = record.events();
+        let before = self.events.checked_sub(1).and_then(|at| events.get(at));
+        let is_same = before.is_some_and(|event| event.index() == self.last);
+        if self.run != record.run() || !is_same {
+            // Another run, or a late event stands before.
+            *self = Self::default();
+        }
+        if self.found.is_none() {
+            let mut new = events.iter().skip(self.events);
+            let found = new.find(|event| event.name() == name);
+            self.found = found.map(|event| event.json().to_owned());
+        }
+        self.run = record.run();
+        self.events = events.len();
+        self.last = events.last().map_or(0, EventRecord::index);
+        self.found.clone()
+    }
+}
+
 /// Whether everything that is asked for is there, and the event.
-fn condition(record: &SessionRecord, body: &Value) -> (bool, Option<String>) {
+fn condition(record: &SessionRecord, body: &Value, scan: &mut Scan) -> (bool, Option<String>) {
     let has_count = body["events"]
         .as_u64()
         .is_none_or(|count| record.len() as u64 >= count);
@@ -207,8 +244,7 @@ fn condition(record: &SessionRecord, body: &Value) -> (bool, Option<String>) {
     let Some(name) = body["name"].as_str() else {
         return (has_count && has_ended, None);
     };
-    let event = record.events().iter().find(|event| event.name() == name);
-    let event = event.map(|event| event.json().to_owned());
+    let event = scan.event(record, name);
     (has_count && has_ended && event.is_some(), event)
 }
 
