@@ -7,7 +7,7 @@
 
 use super::ack::{Ack, StreamInfo};
 use super::config::{Config, shown};
-use super::message::{Head, event_id};
+use super::message::{Head, event_id, is_end};
 use super::stored::Stored;
 use crate::transport::{Batch, SendError};
 use alloc::borrow::Cow;
@@ -60,7 +60,7 @@ pub(super) enum Failure {
     Broken(String),
     /// The stream did not take an event, and may later.
     Refused(String),
-    /// All is in the stream but what can never be.
+    /// An event can never be in the stream. Those before it in the batch may be, and the end of the session is not.
     TooLarge(String),
 }
 
@@ -143,7 +143,20 @@ impl Link {
         }
     }
 
+    /// Why one of these events cannot be published, if that shows before.
+    fn unpublishable(&self, batch: &Batch<'_>, head: &Head) -> Option<String> {
+        let limit = self.client.max_payload();
+        batch.events().find_map(|event| match event_id(event) {
+            None => Some("an event has no event_id".into()),
+            Some(id) => (head.message_len(event, &id) > limit).then(|| too_large(limit)),
+        })
+    }
+
     /// Publishes what of a batch is not stored yet, and awaits the acknowledgements.
+    ///
+    /// Nothing is published if an event is too large for the server. And `SESSION_END` waits until the stream has
+    /// everything before it: a session whose last batch is refused puts a report of the loss before its end, which then
+    /// has another id.
     pub(super) async fn publish(
         &mut self,
         batch: &Batch<'_>,
@@ -151,6 +164,9 @@ impl Link {
         head: &Head,
         stored: &mut Stored,
     ) -> Result<(), Failure> {
+        if let Some(reason) = self.unpublishable(batch, head) {
+            return Err(Failure::TooLarge(reason));
+        }
         let mut sending = Sending {
             first_reply: self.next_reply,
             ids: Vec::with_capacity(batch.event_count().min(WINDOW)),
@@ -158,10 +174,14 @@ impl Link {
             refused: None,
             too_large: None,
         };
-        let mut events = batch.events();
+        let mut events = batch.events().peekable();
         loop {
             let may_publish = sending.waiting < WINDOW && sending.refused.is_none();
-            match if may_publish { events.next() } else { None } {
+            let has_failed = || sending.refused.is_some() || sending.too_large.is_some();
+            let next = events.next_if(|event| {
+                may_publish && (!is_end(event) || (sending.waiting == 0 && !has_failed()))
+            });
+            match next {
                 Some(event) => {
                     let Some(id) = event_id(event) else {
                         sending.too_large = Some("an event has no event_id".into());
@@ -209,9 +229,8 @@ impl Link {
                 Ok(())
             }
             Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                let limit = self.client.max_payload();
-                let reason = format!("larger than the server's max_payload of {limit} bytes");
-                sending.too_large = Some(reason);
+                // The server has just said so.
+                sending.too_large = Some(too_large(self.client.max_payload()));
                 Ok(())
             }
             Err(_) => Err(self.broken()),
@@ -275,6 +294,10 @@ impl Sending<'_> {
             Ack::Refused(reason) => self.refused = Some(reason),
         }
     }
+}
+
+fn too_large(limit: usize) -> String {
+    format!("larger than the server's max_payload of {limit} bytes")
 }
 
 /// What others say, in one short line.

@@ -18,6 +18,8 @@ pub(super) struct Head {
     /// `tinkex.v1.<session>.`
     subject: String,
     headers: HeaderMap,
+    /// What the headers take on the wire without an event's id.
+    headers_len: usize,
 }
 
 impl Head {
@@ -56,6 +58,13 @@ impl Head {
                     .insert(header, &*escaped(text.as_bytes(), printable));
             }
         }
+        self.headers_len = wire_len(&self.headers);
+    }
+
+    /// The size of an event's message as a server counts it: its headers and its payload.
+    pub(super) fn message_len(&self, event: &[u8], event_id: &str) -> usize {
+        let name: &str = async_nats::header::NATS_MESSAGE_ID.as_ref();
+        self.headers_len + header_len(name, event_id) + event.len()
     }
 
     pub(super) fn subject(&self, event: &[u8]) -> Subject {
@@ -70,6 +79,24 @@ impl Head {
         headers.insert(async_nats::header::NATS_MESSAGE_ID, event_id);
         headers
     }
+}
+
+/// What headers take on the wire, the lines before and after them included.
+fn wire_len(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let values = values.iter();
+        values.map(|value| header_len(name.as_ref(), value.as_str()))
+    });
+    "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
+}
+
+const fn header_len(name: &str, value: &str) -> usize {
+    name.len() + ": \r\n".len() + value.len()
+}
+
+/// Whether an event is the end of its session.
+pub(super) fn is_end(event: &[u8]) -> bool {
+    member(event, "event") == Some(b"\"SESSION_END\"")
 }
 
 /// An event's id, as a header may hold it.

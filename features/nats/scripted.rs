@@ -20,6 +20,8 @@ pub(super) struct Published {
     pub(super) subject: String,
     pub(super) id: String,
     pub(super) payload: String,
+    /// Headers and payload, as on the wire.
+    size: usize,
 }
 
 /// What the server does with a message.
@@ -109,6 +111,12 @@ impl Server {
         received.into_iter().map(|message| message.id).collect()
     }
 
+    /// The size of the largest message that it has received, headers included.
+    pub(super) fn largest(&self) -> usize {
+        let sizes = self.received();
+        sizes.iter().map(|message| message.size).max().unwrap_or(0)
+    }
+
     pub(super) fn connections(&self) -> usize {
         *lock(&self.shared.connections)
     }
@@ -149,6 +157,7 @@ fn serve(shared: &Shared, connection: usize, stream: &TcpStream) -> std::io::Res
                     subject: subject.to_owned(),
                     id: id.unwrap_or_default().to_owned(),
                     payload: String::from_utf8_lossy(payload).to_string(),
+                    size: bytes.len(),
                 };
                 let reaction = lock(&shared.script)(&message);
                 lock(&shared.received).push(message);

@@ -3,6 +3,7 @@
 use super::JetStream;
 use super::scripted::{Published, Reaction, Server};
 use crate::transport::{Receipt, SampleBatch, SendError, Transport as _};
+use alloc::borrow::ToOwned as _;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -155,7 +156,7 @@ fn a_full_stream_is_retried_and_what_it_has_is_not_published_again() {
         assert!(error.is_retryable());
         assert_eq!(
             error.to_string(),
-            "stream EVENTS: maximum messages exceeded (10077)"
+            "3 of 4 events are stored, of indices 0 to 3; stream EVENTS: maximum messages exceeded (10077)"
         );
         let mut again = batch.attempt(1);
         assert_eq!(
@@ -200,6 +201,62 @@ fn an_event_that_is_too_large_keeps_no_other_out_of_the_stream() {
     });
     assert_eq!(server.ids(), ["id-0", "id-1", "id-3"]);
     assert_eq!(server.connections(), 1);
+}
+
+/// An event, and the end of its session: the last batch.
+fn last_batch(data: &str) -> SampleBatch {
+    let end = r#"{"event_id":"id-9","event_session_index":9,"event":"SESSION_END"}"#;
+    SampleBatch::new("s.1", [event(7, ""), event(8, data), end.to_owned()])
+        .first_index(7)
+        .time_left(PATIENCE)
+}
+
+#[test]
+fn nothing_of_a_batch_is_published_if_an_event_is_too_large_for_the_server() {
+    let server = Server::with("{}", 2000, |_| Reaction::Acknowledge);
+    let sent = on_tokio(send(
+        &mut transport(&server),
+        &mut last_batch(&"x".repeat(3000)),
+    ));
+    assert!(sent.is_err_and(|error| !error.is_retryable()));
+    assert!(server.ids().is_empty());
+}
+
+#[test]
+fn the_size_of_a_message_is_that_of_its_headers_and_its_payload() {
+    // Found by trying: as the server counts it, whatever this client believes.
+    let fits = |limit: usize| {
+        let server = Server::with("{}", limit, |_| Reaction::Acknowledge);
+        let sent = on_tokio(send(&mut transport(&server), &mut batch(0..1)));
+        (sent.is_ok(), server.largest())
+    };
+    let (_, size) = fits(1 << 20);
+    assert!(size > event(0, "").len());
+    assert_eq!(fits(size), (true, size));
+    assert_eq!(fits(size - 1), (false, 0));
+}
+
+#[test]
+fn the_end_of_a_session_waits_until_the_stream_has_everything_before_it() {
+    let mut refused = false;
+    let server = Server::start(move |message| match (index(message), refused) {
+        (8, false) => {
+            refused = true;
+            Reaction::Answer(
+                r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}"#,
+            )
+        }
+        _ => Reaction::Acknowledge,
+    });
+    let mut transport = transport(&server);
+    on_tokio(async {
+        let error = send(&mut transport, &mut last_batch("")).await;
+        assert!(error.is_err_and(|error| !error.is_retryable()));
+        assert_eq!(server.ids(), ["id-7", "id-8"]);
+        let sent = send(&mut transport, &mut last_batch("")).await;
+        assert_eq!(sent, Ok(Receipt::handed_over()));
+    });
+    assert_eq!(server.ids(), ["id-7", "id-8", "id-8", "id-9"]);
 }
 
 #[test]

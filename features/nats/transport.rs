@@ -39,11 +39,13 @@ use core::time::Duration;
 /// |---|---|
 /// | every message acknowledged by the stream | handed over |
 /// | no connection; no answer; no stream takes the subject, or another one; the stream is full; any other error | retried: an operator may still make the stream, or room in it |
-/// | larger than the server's `max_payload`, or than the stream's `max_msg_size` | too large: the other events of the batch are stored, and that event alone is dropped |
+/// | larger than the server's `max_payload`, or than the stream's `max_msg_size` | too large: the session drops that event alone. The sizes of a batch are checked before any of its events is published; what the stream itself finds too large shows when it answers |
 /// | wrong credentials | rejected; a spool keeps the events |
 ///
-/// What is acknowledged is not published again when the rest of its batch is. A batch that is given up (after
-/// `max_retries`) may have been stored in part: the session counts all of it as dropped.
+/// What is acknowledged is not published again when the rest of its batch is. `SESSION_END` is published when the stream
+/// has all events before it, so that it is stored once even if a report of a loss takes its place. A batch that is given
+/// up (after `max_retries`) may have been stored in part: the session counts all of it as dropped, and the reason in the
+/// diagnostic says how many of its events the stream has, with the lowest and the highest of their indices.
 ///
 /// # What arrives late
 ///
@@ -160,6 +162,23 @@ impl JetStream {
         )))
     }
 
+    /// An error that may be the last of its batch also says what of the batch is in the stream: first, because a reason
+    /// is cut at its end.
+    fn with_stored_part(&self, batch: &Batch<'_>, error: SendError) -> SendError {
+        let is_stored = |event: &[u8]| event_id(event).is_some_and(|id| self.stored.has(&id));
+        let events = batch.events().zip(batch.indices());
+        let mut stored = events.filter(|(event, _)| is_stored(event));
+        let first = stored.next().filter(|_| error.is_retryable());
+        let Some((_, first)) = first else {
+            return error;
+        };
+        let (more, last) = stored.fold((0, first), |(more, _), (_, index)| (more + 1, index));
+        let (stored, all) = (1 + more, batch.event_count());
+        SendError::retryable(format!(
+            "{stored} of {all} events are stored, of indices {first} to {last}; {error}"
+        ))
+    }
+
     async fn attempt(&mut self, batch: &Batch<'_>, config: &Config) -> Result<(), SendError> {
         let left = batch.time_left();
         // A little less than the session waits, to be able to say what was missing.
@@ -229,6 +248,7 @@ impl Transport for JetStream {
         self.stored
             .begin(batch.session_id(), batch.first_index(), last);
         let outcome = self.attempt(&batch, &config).await;
+        let outcome = outcome.map_err(|error| self.with_stored_part(&batch, error));
         let is_unstorable = |error: &SendError| !error.is_retryable() && batch.event_count() == 1;
         if outcome.as_ref().err().is_none_or(is_unstorable) {
             let ids = batch.events().filter_map(event_id);
