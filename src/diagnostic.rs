@@ -324,9 +324,7 @@ impl Observer {
     /// Whether nothing listens, and `TINKER_LOG` asks neither for diagnostics nor for silence.
     #[cfg(feature = "std")]
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self, Self::Log)
-            && log::max_level() == log::LevelFilter::Off
-            && console::wanted() == console::Wanted::Losses
+        matches!(self, Self::Log) && !has_logger() && console::wanted() == console::Wanted::Losses
     }
 
     /// Looks at `TINKER_LOG`, if it counts, to report a value that is unknown.
@@ -336,11 +334,20 @@ impl Observer {
     }
 }
 
+/// Whether the program has a logger that takes warnings, such as those of losses, from this crate. One that takes none,
+/// as that of `tracing-subscriber` where no layer shows them, is as good as none.
+#[cfg(feature = "std")]
+pub(crate) fn has_logger() -> bool {
+    let takes_warnings = || log::log_enabled!(target: "tinkex_telemetry", log::Level::Warn);
+    // With `max_level` off, this asks no logger.
+    crate::sys::panics::catch(takes_warnings).unwrap_or(true)
+}
+
 /// Logs a diagnostic; to stderr if the program has no logger and `TINKER_LOG` asks for it.
 fn to_log(diagnostic: &Diagnostic<'_>) -> bool {
     let level = diagnostic.kind.level();
     #[cfg(feature = "std")]
-    if log::max_level() == log::LevelFilter::Off {
+    if !has_logger() {
         return match console::wanted() {
             console::Wanted::Losses => false,
             console::Wanted::Nothing => true,

@@ -204,6 +204,21 @@ fn a_variable_of_no_option_is_reported_once_with_the_nearest() {
 }
 
 #[test]
+fn without_a_logger_a_misspelt_variable_is_reported_once_on_stderr() {
+    let variables = [
+        ("TINKER_TELEMETRY_FLUSH_INTERVALL", "10s"),
+        ("TINKER_API_KEY", KEY),
+        ("TINKER_BASE_URL", "http://127.0.0.1:1"),
+    ];
+    let printed = run("child_starts_twice", &variables);
+    let expected = "tinkex-telemetry: TINKER_TELEMETRY_FLUSH_INTERVALL belongs to no option: the nearest is TINKER_TELEMETRY_FLUSH_INTERVAL\n";
+    assert_eq!(printed.matches(expected).count(), 1, "{printed}");
+    let silent = [&variables[..], &[("TINKER_LOG", "off")]].concat();
+    let printed = run("child_starts_twice", &silent);
+    assert!(!printed.contains("belongs to no option"), "{printed}");
+}
+
+#[test]
 fn a_file_is_completed_by_the_environment() {
     run(
         "child_reads_files",

@@ -1,5 +1,6 @@
 //! Notes for people: what the spool says through the `log` facade, or on stderr where `TINKER_LOG` asks for it.
 
+use crate::diagnostic;
 use crate::sys::console;
 use crate::sys::own_work::{self, OwnWork, Sessions};
 use alloc::format;
@@ -11,7 +12,7 @@ use std::path::Path;
 /// Says it to whom it may concern.
 pub(super) fn say(level: log::Level, what: impl fmt::Display) {
     let _working = every_session().enter();
-    if log::max_level() != log::LevelFilter::Off {
+    if diagnostic::has_logger() {
         log::log!(target: "tinkex_telemetry", level, "{what}");
     } else if let console::Wanted::Level(least) = console::wanted()
         && level <= least
@@ -36,7 +37,7 @@ pub(super) fn disk_failed(path: &Path, error: &io::Error) {
 
 /// Says on stderr what a program leaves behind, if nothing else would: where it is, and how it gets sent.
 pub(super) fn left(pending: u64, path: &Path) {
-    let is_silent = log::max_level() == log::LevelFilter::Off;
+    let is_silent = !diagnostic::has_logger();
     let noun = if pending == 1 { "event" } else { "events" };
     let word = shell_word(path);
     let what = format_args!(

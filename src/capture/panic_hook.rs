@@ -26,6 +26,8 @@ use std::time::Instant;
 /// ```
 /// # fn example(telemetry: &tinkex_telemetry::Handle) {
 /// let hook = tinkex_telemetry::install_panic_hook(telemetry);
+/// // With other settings:
+/// let hook = hook.timeout(core::time::Duration::from_secs(2)).install();
 /// // …
 /// hook.remove();
 /// # }
@@ -136,7 +138,8 @@ impl PanicHook {
 
     /// Installs the hook until it is [removed](Self::remove) or its session stops; dropping the value changes nothing.
     ///
-    /// A session has at most one: installing another replaces it. Where another library has replaced the process's
+    /// A session has at most one: installing another replaces it, and installing the same one again makes its new settings
+    /// effective. Where another library has replaced the process's
     /// hook, installing makes all sessions' hooks effective again, each panic being logged once all the same. While the
     /// process's hook is being set, for less than a microsecond, a panic of another thread may meet the default one.
     ///
@@ -147,16 +150,17 @@ impl PanicHook {
         if !self.0.handle.has_session() {
             return self;
         }
-        if self.0.id.is_none() {
-            with_installed(|installed| {
-                let entries = &mut installed.entries;
-                entries.retain(|entry| {
-                    !entry.handle.has_ended() && !entry.handle.is_same_session(&self.0.handle)
-                });
-                self.0.id = Some(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-                installed.entries.push(self.0.clone());
+        with_installed(|installed| {
+            let entries = &mut installed.entries;
+            entries.retain(|entry| {
+                !entry.handle.has_ended() && !entry.handle.is_same_session(&self.0.handle)
             });
-        }
+            if self.0.id.is_none() {
+                self.0.id = Some(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+            }
+            // Also where it is installed already: its settings may be new.
+            installed.entries.push(self.0.clone());
+        });
         process_hook::set(log_panic);
         self
     }

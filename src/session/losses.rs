@@ -12,8 +12,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// What a session has lost while neither a logger nor an observer listened.
 pub(crate) struct Losses {
     unheard: Lock<Vec<Loss>>,
-    /// The session's owner has been dropped.
-    is_disowned: AtomicBool,
+    /// The session has been stopped, or its owner dropped.
+    is_ending: AtomicBool,
     is_told: AtomicBool,
 }
 
@@ -30,7 +30,7 @@ impl Losses {
     pub(crate) const fn new() -> Self {
         Self {
             unheard: Lock::new(Vec::new()),
-            is_disowned: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
             is_told: AtomicBool::new(false),
         }
     }
@@ -65,14 +65,19 @@ impl Shared {
 
     /// Notes that the owner is dropped.
     pub(crate) fn disown(&self) {
-        self.host.losses.is_disowned.store(true, Ordering::SeqCst);
+        self.note_ending();
         self.tell_losses();
     }
 
-    /// Says what was lost and reported to no one, once, when the owner is dropped and nothing more can be sent.
+    /// Notes that the session is being stopped: what it has lost is told once nothing more can be sent.
+    pub(crate) fn note_ending(&self) {
+        self.host.losses.is_ending.store(true, Ordering::SeqCst);
+    }
+
+    /// Says what was lost and reported to no one, once, when the session is ending and nothing more can be sent.
     pub(crate) fn tell_losses(&self) {
         let losses = &self.host.losses;
-        if !losses.is_disowned.load(Ordering::SeqCst) {
+        if !losses.is_ending.load(Ordering::SeqCst) {
             return;
         }
         let Ok(stats) = self.with(|engine| engine.stats()) else {
@@ -81,6 +86,7 @@ impl Shared {
         if stats.queued > 0 && stats.driver_alive {
             return;
         }
+        let _own = crate::sys::origin::OwnWork::enter();
         if !self.observer().is_silent() || losses.is_told.swap(true, Ordering::SeqCst) {
             return;
         }

@@ -100,6 +100,8 @@ impl Wait {
             return Self::in_child(shared);
         };
         shared.leave_bus();
+        #[cfg(feature = "std")]
+        shared.note_ending();
         // At most until the stop's deadline, which an earlier call may have set.
         let deadline = own_deadline.into_iter().chain(stop_deadline).min();
         #[cfg(feature = "std")]
@@ -167,6 +169,11 @@ impl Wait {
         // flushes, a panic of the observer would abort the process.
         if self.is_stop || !panics::is_panicking() {
             shared.report(now, self.is_stop || !drain.all_safe());
+        }
+        // The program may end without dropping the session's owner, as by `std::process::exit`.
+        #[cfg(feature = "std")]
+        if self.is_stop {
+            shared.tell_losses();
         }
         drain
     }

@@ -56,6 +56,28 @@ fn a_guard_that_ends_with_losses_says_so_in_one_line_with_count_and_reason() {
 }
 
 #[test]
+fn a_stop_before_an_exit_tells_of_losses_too_and_a_guard_then_does_not_repeat_it() {
+    let collector = failing();
+    for child in ["child_stops_and_exits", "child_stops_and_drops"] {
+        let lines = lines(child, &collector.url(), None);
+        let [line] = &lines[..] else {
+            panic!("{child}: {lines:?}");
+        };
+        assert!(line.contains("(3 events dropped)"), "{line}");
+        assert!(line.contains("(1 refused)"), "{line}");
+    }
+}
+
+#[test]
+fn a_logger_that_takes_no_warnings_is_as_good_as_none() {
+    let collector = failing();
+    for (child, expected) in [("child_has_a_deaf_logger", 1), ("child_has_a_logger", 0)] {
+        let lines = lines(child, &collector.url(), None);
+        assert_eq!(lines.len(), expected, "{child}: {lines:?}");
+    }
+}
+
+#[test]
 fn tinker_log_asks_for_more_and_for_nothing() {
     let collector = failing();
     let lines = |wanted| lines("child_logs", &collector.url(), Some(wanted));
@@ -98,6 +120,11 @@ fn a_program_that_loses_nothing_or_has_an_observer_is_not_disturbed() {
 }
 
 fn run(observes: bool) {
+    drop(start(observes));
+}
+
+/// A session that has logged what it will lose.
+fn start(observes: bool) -> Reporter<HttpTransport<Ureq>, Thread, Thread> {
     let config = Config::from_env().expect("the environment is set");
     let builder = Reporter::builder(SESSION)
         .transport(HttpTransport::new(config, Ureq::new()))
@@ -115,6 +142,57 @@ fn run(observes: bool) {
     let session = builder.start().expect("it starts");
     session.log("x", ());
     session.log("large", fields! { text: "x".repeat(1_000) });
+    session
+}
+
+#[test]
+fn child_stops_and_exits() {
+    if is_child() {
+        let session = start(false);
+        let drain = session.stop_blocking(Duration::from_secs(20));
+        assert!(drain.is_ok_and(|drain| !drain.all_delivered()));
+        std::process::exit(0);
+    }
+}
+
+#[test]
+fn child_stops_and_drops() {
+    if is_child() {
+        let session = start(false);
+        let drain = session.stop_blocking(Duration::from_secs(20));
+        assert!(drain.is_ok_and(|drain| !drain.all_delivered()));
+    }
+}
+
+/// A logger that takes warnings, or only errors; it shows nothing.
+struct Hidden(log::Level);
+
+impl log::Log for Hidden {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= self.0
+    }
+
+    fn log(&self, _: &log::Record<'_>) {}
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn child_has_a_deaf_logger() {
+    if is_child() {
+        log::set_logger(&Hidden(log::Level::Error)).expect("there is no other");
+        log::set_max_level(log::LevelFilter::Trace);
+        run(false);
+    }
+}
+
+#[test]
+fn child_has_a_logger() {
+    if is_child() {
+        log::set_logger(&Hidden(log::Level::Warn)).expect("there is no other");
+        log::set_max_level(log::LevelFilter::Trace);
+        run(false);
+    }
 }
 
 #[test]

@@ -96,6 +96,45 @@ fn child_panics() {
 }
 
 #[test]
+fn installing_a_hook_again_makes_its_new_settings_effective() {
+    let collector = collector();
+    let output = run("child_installs_again", &collector, &[]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let severities: Vec<_> = panics(&collector)
+        .iter()
+        .map(|value| value["severity"].clone())
+        .collect();
+    assert_eq!(severities, ["ERROR", "CRITICAL", "WARNING"], "{output:?}");
+    assert_eq!(messages(&collector), ["first", "second", "third"]);
+}
+
+#[test]
+fn child_installs_again() {
+    if is_child() {
+        let telemetry = init(SESSION).expect("it starts");
+        let panic = |text: &'static str| {
+            assert!(std::thread::spawn(move || panic!("{text}")).join().is_err());
+        };
+        let hook = install_panic_hook(&telemetry);
+        panic("first");
+        let hook = hook.timeout(BOUND).severity(Severity::Critical).install();
+        panic("second");
+        // The last thread has waited, so the first two have been sent as well.
+        assert_eq!(telemetry.stats().queued, 0);
+        let other = install_panic_hook(&telemetry);
+        // Replaces the other, and is removed with the settings that it has now.
+        let hook = hook.severity(Severity::Warning).install();
+        other.remove();
+        panic("third");
+        assert_eq!(telemetry.stats().queued, 0);
+        hook.remove();
+        panic("fourth");
+        assert_eq!(telemetry.stats().queued, 0);
+        std::process::exit(3);
+    }
+}
+
+#[test]
 fn without_rust_backtrace_a_panic_has_only_its_location() {
     let collector = collector();
     run("child_panics", &collector, &[]);

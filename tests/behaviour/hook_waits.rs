@@ -8,6 +8,7 @@ use core::time::Duration;
 use serde::{Serialize, Serializer};
 use std::panic::catch_unwind;
 use std::process::{Command, Output};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Instant;
 use tinkex_telemetry::capture::PanicHook;
@@ -307,20 +308,25 @@ fn child_has_no_threads_left() {
         // Its threads are there, and wait.
         let drain = telemetry.wait_until_drained_blocking(BOUND);
         assert!(drain.expect("it may block").all_delivered());
+        // For what the panic allocates: with what the loop leaves, less than a thread asks for.
+        let reserve = vec![1_u8; 900 << 10];
         let mut size = 1 << 32;
         while size >= 1 << 20 {
+            let (started, starts) = channel();
             let builder = thread::Builder::new().stack_size(size);
-            if builder
-                .spawn(|| {
-                    loop {
-                        thread::park()
-                    }
-                })
-                .is_err()
-            {
-                size /= 2;
+            let spawned = builder.spawn(move || {
+                // A thread allocates when it starts, and could not any more if it started last.
+                let _ = started.send(());
+                loop {
+                    thread::park()
+                }
+            });
+            match spawned {
+                Ok(_) => starts.recv().expect("it starts"),
+                Err(_) => size /= 2,
             }
         }
+        drop(reserve);
         caught(|| drop(thread::spawn(|| ())));
         std::process::exit(3);
     }

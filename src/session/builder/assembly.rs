@@ -28,6 +28,7 @@ use crate::{
     diagnostic::{Diagnostic, DiagnosticKind, Observer},
     event::exception::TypeNames,
     session::{live, switch::Switch},
+    sys::console,
     text::Reason,
 };
 #[cfg(feature = "alloc")]
@@ -156,18 +157,23 @@ fn meet<C: Clock>(core: &SessionRef<C>, transport: &impl LocalTransport) -> Resu
     Ok(())
 }
 
-/// Reports a setting at once: there is no driver, or none that has begun.
+/// Reports a setting at once: there is no driver, or none that has begun. Where nothing listens it is written to stderr,
+/// since the program does not do what its settings ask for.
 #[cfg(feature = "std")]
 pub(crate) fn report_setting(observer: &Observer, session_id: &str, reason: &dyn fmt::Display) {
     let _own = crate::sys::origin::OwnWork::enter();
-    observer.notify(&Diagnostic {
+    let reason = Reason::new(reason);
+    let is_heard = observer.notify(&Diagnostic {
         kind: DiagnosticKind::Setting,
         count: 1,
-        reason: Reason::new(reason).as_str(),
+        reason: reason.as_str(),
         session_id,
         limit: None,
         limit_name: None,
     });
+    if !is_heard {
+        console::write_line(format_args!("{}", reason.as_str()));
+    }
 }
 
 #[cfg(has_arc)]
