@@ -1,5 +1,6 @@
 //! The options of a session, their defaults and their validation.
 
+mod bounded;
 mod file;
 mod kinds;
 mod list;

@@ -62,7 +62,7 @@ impl Options {
     /// have. Whether the options fit together is checked when a session is built.
     pub fn with_env(self) -> Result<Self, VariableError> {
         static ARE_TOLD: AtomicBool = AtomicBool::new(false);
-        let (mut options, unknown) = read(self, std::env::vars_os())?;
+        let (mut options, unknown) = read(self, std::env::vars_os(), cfg!(windows))?;
         if Switch::is_set(|name| std::env::var_os(name)) {
             options.enabled = None;
         }
@@ -75,14 +75,22 @@ impl Options {
     }
 }
 
-/// The options, changed by these variables, and what to say of those that belong to no option.
+/// The options, changed by these variables, and what to say of those that belong to no option. On Windows the case of a
+/// variable's name is of no matter.
 fn read(
     mut options: Options,
     variables: impl Iterator<Item = (OsString, OsString)>,
+    ignores_case: bool,
 ) -> Result<(Options, Vec<String>), VariableError> {
     let mut secret = None;
     let mut ours: BTreeMap<String, OsString> = variables
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .filter_map(|(name, value)| {
+            let mut name = name.into_string().ok()?;
+            if ignores_case {
+                name.make_ascii_uppercase();
+            }
+            Some((name, value))
+        })
         .inspect(|(name, value)| {
             if name == KEY_VARIABLE {
                 secret = value.to_str().map(|key| key.trim().to_owned());
@@ -205,10 +213,17 @@ mod tests {
     use core::time::Duration;
 
     fn read(variables: &[(&str, &str)]) -> Result<(Options, Vec<String>), String> {
+        read_as(variables, false)
+    }
+
+    fn read_as(
+        variables: &[(&str, &str)],
+        ignores_case: bool,
+    ) -> Result<(Options, Vec<String>), String> {
         let variables = variables
             .iter()
             .map(|(name, value)| (name.into(), value.into()));
-        super::read(Options::default(), variables).map_err(|error| {
+        super::read(Options::default(), variables, ignores_case).map_err(|error| {
             let message = error.to_string();
             assert!(message.starts_with(error.variable()), "{message}");
             message
@@ -271,6 +286,33 @@ mod tests {
     }
 
     #[test]
+    fn on_windows_the_case_of_a_name_is_of_no_matter() {
+        let key = "sk-sentinel-0123456789";
+        let variables = [
+            ("Tinker_Telemetry_Max_Retries", "7"),
+            ("tinker_telemetry_spool", "a/directory"),
+            ("tinker_telemetry_max_retrys", "1"),
+        ];
+        let (options, unknown) = read_as(&variables, true).expect("they are valid");
+        assert_eq!(options.max_retries, 7);
+        assert_eq!(unknown.len(), 1, "{unknown:?}");
+        assert!(
+            unknown[0].starts_with("TINKER_TELEMETRY_MAX_RETRYS "),
+            "{unknown:?}"
+        );
+        let error = read_as(
+            &[
+                ("tinker_telemetry_http_timeout", key),
+                ("Tinker_Api_Key", key),
+            ],
+            true,
+        );
+        assert!(error.is_err_and(|error| !error.contains(key)));
+        // Elsewhere these are other variables.
+        assert_eq!(read(&variables), Ok((Options::default(), Vec::new())));
+    }
+
+    #[test]
     fn what_is_empty_or_not_of_the_options_changes_nothing() {
         let read = read(&[
             ("TINKER_TELEMETRY", "off"),
@@ -295,7 +337,7 @@ mod tests {
             (
                 "FLUSH_THRESHOLD",
                 "many",
-                "is \"many\", where \"many\" is no number; it must be a whole number, or \"unlimited\"",
+                "is \"many\", where \"many\" is no number; it must be a whole number",
             ),
             (
                 "FLUSH_THRESHOLD",
@@ -408,12 +450,12 @@ mod tests {
         use std::os::unix::ffi::OsStringExt as _;
         let odd = || OsString::from_vec(b"1\xff".to_vec());
         let name = OsString::from("TINKER_TELEMETRY_MAX_RETRIES");
-        let error = super::read(Options::default(), [(name, odd())].into_iter());
+        let error = super::read(Options::default(), [(name, odd())].into_iter(), false);
         assert_eq!(
             error.expect_err("refused").to_string(),
             "TINKER_TELEMETRY_MAX_RETRIES is not Unicode"
         );
-        let ignored = super::read(Options::default(), [(odd(), odd())].into_iter());
+        let ignored = super::read(Options::default(), [(odd(), odd())].into_iter(), false);
         assert!(ignored.is_ok_and(|(_, unknown)| unknown.is_empty()));
     }
 

@@ -170,10 +170,36 @@ impl<'de, K: Kind> Visitor<'de> for Seed<K> {
             return Err(de::Error::invalid_type(Unexpected::Seq, &self));
         }
         let mut list: Vec<String> = Vec::new();
-        while let Some(item) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(Item(self.name))? {
             list.push(item);
         }
         K::of_list(list.into_iter()).map_err(|wrong| self.wrong("a list", &wrong))
+    }
+}
+
+/// Reads a text in the list of the option of this name.
+#[cfg(has_arc)]
+struct Item(&'static str);
+
+#[cfg(has_arc)]
+impl<'de> DeserializeSeed<'de> for Item {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+#[cfg(has_arc)]
+impl Visitor<'_> for Item {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "texts in the list of the option {}", self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.into())
     }
 }
 
@@ -275,6 +301,19 @@ mod tests {
     }
 
     #[test]
+    fn no_limit_is_offered_exactly_where_there_may_be_none() {
+        let names = Options::NAMES.iter().copied();
+        // Two take any text.
+        for name in names.filter(|name| !["events", "handler_id"].contains(name)) {
+            let mut options = Options::default();
+            let is_allowed = options.set(name, "unlimited").is_ok() && options.check(300).is_ok();
+            let must_be = read(json!({ name: [] })).map_or_else(|error| error, |_| String::new());
+            let is_offered = must_be.contains("unlimited");
+            assert_eq!(is_offered, is_allowed, "{name}: {must_be}");
+        }
+    }
+
+    #[test]
     fn a_value_that_cannot_be_is_shown_with_its_option_and_what_it_must_be() {
         let duration =
             "a duration, such as \"10s\", \"250ms\" or \"1m30s\" (d, h, m, s, ms, us, ns)";
@@ -320,6 +359,11 @@ mod tests {
             ("max_retries", json!([3])),
             ("max_retries", json!({ "a": 3 })),
             ("events", json!(7)),
+            ("events", json!([7])),
+            ("events", json!(["app.started", true])),
+            ("events", json!(["app.started", null])),
+            ("events", json!([["app.started"]])),
+            ("events", json!([{ "name": "app.started" }])),
         ] {
             let error = read(json!({ key: value })).expect_err(key);
             assert!(error.contains(key), "{error}");

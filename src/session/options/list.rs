@@ -1,5 +1,6 @@
 //! The list of options, for what treats all of them alike: `Debug`, files and variables.
 
+use super::bounded::{BoundedCount, BoundedSize};
 use super::file::Seed;
 use super::kinds::{Count, Kind, Level, Number, Part, Patience, Size, Switch, Time};
 use super::{Later, Options};
@@ -76,7 +77,7 @@ macro_rules! options {
 
 options! {
     flush_interval: Time,
-    flush_threshold: Count,
+    flush_threshold: BoundedCount,
     flush_timeout: Time,
     drop_timeout: Time,
     http_timeout: Time,
@@ -85,12 +86,12 @@ options! {
     retry_base_delay: Time,
     retry_max_delay: Time,
     max_queue_size: Count,
-    max_queue_bytes: Size,
+    max_queue_bytes: BoundedSize,
     reserve: Part,
     max_batch_size: Count,
     max_batch_bytes: Size,
     min_severity: Level,
-    max_event_bytes: Size,
+    max_event_bytes: BoundedSize,
     max_data_depth: Count,
     max_string_bytes: Size,
     max_fields: Count,
