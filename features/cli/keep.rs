@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::features::collector::tap::{KeptEvents, Sender};
 use crate::features::spool::store::{Store, StoredFile};
 
-use super::prelude::*;
+use super::{prelude::*, text};
 
 /// Batches that wait for the disk, and their bytes; what is more is not written, and that is said.
 const MAX_WAITING: usize = 4_096;
@@ -166,7 +166,11 @@ impl Shared {
             return;
         }
         trouble.said = Some(Instant::now());
-        let text = format!("{} events are not kept: {reason}", trouble.events);
+        let text = format!(
+            "{} {} not kept: {reason}",
+            text::count(trouble.events, "event"),
+            text::is_or_are(trouble.events)
+        );
         if let Some(say) = &trouble.say {
             say(text);
         }

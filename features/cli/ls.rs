@@ -116,7 +116,12 @@ pub(super) fn cat(options: &CatArgs) -> Outcome {
         return Ok(());
     }
     if damaged > 0 {
-        problems.push(format!("{damaged} events are damaged and were left out"));
+        problems.push(format!(
+            "{} {} damaged and {} left out",
+            text::count(damaged, "event"),
+            text::is_or_are(damaged),
+            text::was_or_were(damaged)
+        ));
     }
     for problem in &problems {
         output::say(&text::visible(problem));
@@ -223,8 +228,8 @@ fn table(rows: &[(Key, Row)]) -> Vec<String> {
     };
     let mut lines: Vec<_> = cells.iter().map(aligned).collect();
     lines.push(format!(
-        "{} events, {} to send, {} settled, {} damaged",
-        sum.events,
+        "{}, {} to send, {} settled, {} damaged",
+        text::count(sum.events, "event"),
         pending(&sum),
         sum.settled,
         sum.damaged

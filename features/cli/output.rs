@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::prelude::*;
 use super::signals::End;
+use super::text;
 
 /// Lines that wait for a slow reader; more are counted instead.
 const MAX_LINES: usize = 4_096;
@@ -124,7 +125,8 @@ fn write_all(
         if missed > 0 {
             result = writeln!(
                 stream,
-                "({missed} lines left out: the output is read too slowly)"
+                "({} left out: the output is read too slowly)",
+                text::count(missed, "line")
             );
         }
         match line {

@@ -13,7 +13,7 @@ use super::args::{self, ReplayArgs};
 use super::cassette::{self, Answers, Recorded};
 use super::output;
 use super::prelude::*;
-use super::{Failure, Outcome, serve, signals};
+use super::{Failure, Outcome, serve, signals, text};
 
 /// For one request.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -21,7 +21,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) fn replay(options: ReplayArgs) -> Outcome {
     if options.responses {
         let answers = Answers::read(&options.file)?;
-        output::say(&format!("{} responses to give", answers.left()));
+        output::say(&format!(
+            "{} to give",
+            text::count(answers.left() as u64, "response")
+        ));
         return serve::answer(options.serve, answers);
     }
     let to = options
@@ -81,7 +84,8 @@ pub(super) fn replay(options: ReplayArgs) -> Outcome {
     }
     bar.finish_and_clear();
     output::say(&format!(
-        "{total} requests sent, {different} answered differently than recorded"
+        "{} sent, {different} answered differently than recorded",
+        text::count(total, "request")
     ));
     match total > 0 && unanswered == total {
         true => Err(format!("nothing at {to} answered").into()),

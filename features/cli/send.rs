@@ -294,8 +294,11 @@ impl<'a> Sender<'a> {
             self.say(&text::visible(&reason));
         }
         let Counts { sent, requests, .. } = self.counts;
-        self.bar
-            .set_message(format!("{sent} events in {requests} requests"));
+        self.bar.set_message(format!(
+            "{} in {}",
+            text::count(sent, "event"),
+            text::count(requests, "request")
+        ));
         Ok(taken)
     }
 
@@ -357,8 +360,9 @@ impl<'a> Sender<'a> {
     fn lost(&self, events: usize, reason: &str) -> Failure {
         self.bar.finish_and_clear();
         Failure::Failed(format!(
-            "{reason}: {} events were sent, {events} and all after them were not",
-            self.counts.sent
+            "{reason}: {} {} sent, {events} and all that come after were not",
+            text::count(self.counts.sent, "event"),
+            text::was_or_were(self.counts.sent)
         ))
     }
 
@@ -371,11 +375,18 @@ impl<'a> Sender<'a> {
             rejected,
         } = self.counts;
         let done = match self.options.dry_run {
-            true => format!("{sent} events would be sent"),
-            false => format!("{sent} events sent in {requests} requests"),
+            true => format!("{} would be sent", text::count(sent, "event")),
+            false => format!(
+                "{} sent in {}",
+                text::count(sent, "event"),
+                text::count(requests, "request")
+            ),
         };
         output::say(&format!(
-            "{done}; {unread} lines could not be read, {rejected} events were rejected"
+            "{done}; {} could not be read, {} {} rejected",
+            text::count(unread, "line"),
+            text::count(rejected, "event"),
+            text::was_or_were(rejected)
         ));
         match (problem, unread + rejected) {
             (Some(problem), _) => Err(problem.into()),

@@ -130,6 +130,12 @@ impl Work<'_> {
                     // What was received, or is for another server, is not to be claimed.
                     is_claimed |= self.is_for_here(folder);
                     self.received(folder)?;
+                    // A claim leaves the files of others.
+                    let mut others = folder.segments.iter().filter(|segment| !segment.is_safe);
+                    others.try_for_each(|segment| match is_received(segment) {
+                        true => Ok(()),
+                        false => self.segment(folder, segment).map(drop),
+                    })?;
                 }
                 State::Ended | State::Rejected => self.read(folder, false)?,
             }
@@ -161,8 +167,7 @@ impl Work<'_> {
     fn received(&mut self, folder: &Folder) -> Result<bool, Failure> {
         let mut is_any = false;
         for segment in &folder.segments {
-            let whose = Reader::open(segment).ok().and_then(|reader| reader.whose);
-            if whose.is_some_and(|whose| whose.to == Destination::ANYWHERE) {
+            if is_received(segment) {
                 is_any = true;
                 self.segment(folder, segment)?;
             }
@@ -328,9 +333,12 @@ impl Work<'_> {
             Some(reason) => {
                 self.sender.bar.finish_and_clear();
                 Err(Failure::Failed(format!(
-                    "{reason}: {} events were sent, {} were not and are kept in {}",
-                    self.sender.counts.sent,
+                    "{reason}: {} {} sent, {} {} not and {} kept in {}",
+                    text::count(self.sender.counts.sent, "event"),
+                    text::was_or_were(self.sender.counts.sent),
                     stats.pending,
+                    text::was_or_were(stats.pending),
+                    text::is_or_are(stats.pending),
                     self.options.source.display()
                 )))
             }
@@ -346,9 +354,9 @@ impl Work<'_> {
                 Err(_) => {
                     let stats = spool.stats();
                     self.sender.bar.set_message(format!(
-                        "{} of {} events",
+                        "{} of {}",
                         stats.settled(),
-                        stats.recovered
+                        text::count(stats.recovered, "event")
                     ));
                     let failures = watch.failures.load(Ordering::Relaxed);
                     if failures >= self.options.attempts && !self.options.follow {
@@ -377,17 +385,29 @@ impl Work<'_> {
         let mut notes = Vec::new();
         if elsewhere > 0 {
             notes.push(format!(
-                "{elsewhere} files are for another server, and are left alone"
+                "{} {} for another server, and {1} left alone",
+                text::count(elsewhere, "file"),
+                text::is_or_are(elsewhere)
             ));
         }
         if alive > 0 {
             notes.push(format!(
-                "{alive} processes write to {name} and send it themselves; --follow sends what they write, until they end"
+                "{} {} to {name} and {}; --follow sends what is written, until they end",
+                text::count(alive, "process"),
+                if alive == 1 { "writes" } else { "write" },
+                if alive == 1 {
+                    "sends it itself"
+                } else {
+                    "send it themselves"
+                },
             ));
         }
         if unsafe_ > 0 {
             notes.push(format!(
-                "{unsafe_} files were left alone, which another user owns or can have made: --trust sends them as well"
+                "{} {} left alone, which another user owns or can have made: --trust sends {} as well",
+                text::count(unsafe_, "file"),
+                text::was_or_were(unsafe_),
+                if unsafe_ == 1 { "it" } else { "them" },
             ));
         }
         if self.sender.counts.rejected > 0 {
@@ -406,6 +426,11 @@ impl Work<'_> {
             false => finished.and(Err(Failure::Code(1))),
         }
     }
+}
+
+fn is_received(segment: &Segment) -> bool {
+    let whose = Reader::open(segment).ok().and_then(|reader| reader.whose);
+    whose.is_some_and(|whose| whose.to == Destination::ANYWHERE)
 }
 
 fn is_own(folder: &Folder) -> bool {

@@ -25,7 +25,7 @@ use super::signals::{self, End};
 use super::table::table;
 use super::token::{self, Token, TokenFile};
 use super::upstream::Upstream;
-use super::{Failure, Outcome, kept, tail};
+use super::{Failure, Outcome, kept, tail, text};
 
 /// More only hold descriptors that the rest of the machine may need.
 const MAX_CONNECTIONS: usize = 256;
@@ -119,8 +119,10 @@ impl Running {
         let table = table(&self.collector.sessions());
         let parts = &self.hub.parts;
         let unkept = parts.keep.as_ref().and_then(Keep::finish);
-        let unkept =
-            unkept.map(|(events, reason)| format!("{events} events were not kept: {reason}"));
+        let unkept = unkept.map(|(events, reason)| {
+            let (count, verb) = (text::count(events, "event"), text::was_or_were(events));
+            format!("{count} {verb} not kept: {reason}")
+        });
         let unrecorded = parts.recorder.as_ref().and_then(Recorder::problem);
         (table, unkept.or(unrecorded))
     }
@@ -146,9 +148,11 @@ fn restore(collector: &Collector, hub: &Hub, folder: &Path) -> Result<Option<Str
     if tally.events + tally.damaged == 0 {
         return Ok(None);
     }
-    let mut text = format!("read {} events from {}", tally.events, folder.display());
+    let count = text::count(tally.events, "event");
+    let mut text = format!("read {count} from {}", folder.display());
     if tally.damaged > 0 {
-        text.push_str(&format!(", and {} lines that are damaged", tally.damaged));
+        let count = text::count(tally.damaged, "damaged line");
+        text.push_str(&format!(", and {count}"));
     }
     if let Some(problem) = first {
         text.push_str(&format!("; {refused} do not fit: {problem}"));

@@ -197,10 +197,11 @@ impl Filter {
                 let value: Value = serde_json::from_str(&message.data).ok()?;
                 line::told(&value, self.style)
             }
-            "gap" => Some(format!(
-                "({} earlier lines are not kept)",
-                object.get("rows")?
-            )),
+            "gap" => {
+                let rows = object.get("rows")?.get().parse().ok()?;
+                let (count, verb) = (text::count(rows, "earlier line"), text::is_or_are(rows));
+                Some(format!("({count} {verb} not kept)"))
+            }
             _ => None,
         }
     }

@@ -49,6 +49,25 @@ fn is_invisible(char: char) -> bool {
     )
 }
 
+/// A number of things: `1 event`, `2 events`.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    match (number, noun.strip_suffix("ss")) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(_)) => format!("{number} {noun}es"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
+/// `is` or `are`, of so many things.
+pub(super) const fn is_or_are(number: u64) -> &'static str {
+    if number == 1 { "is" } else { "are" }
+}
+
+/// `was` or `were`.
+pub(super) const fn was_or_were(number: u64) -> &'static str {
+    if number == 1 { "was" } else { "were" }
+}
+
 /// The beginning of a long text, and its length.
 pub(super) fn cut(text: &str, max: usize) -> Cow<'_, str> {
     if text.len() <= max {
@@ -170,6 +189,14 @@ fn end_of_text(json: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!(count(1, "event"), "1 event");
+        assert_eq!(count(0, "event"), "0 events");
+        assert_eq!(count(1, "process"), "1 process");
+        assert_eq!(count(2, "process"), "2 processes");
+    }
 
     #[test]
     fn only_characters_that_are_not_shown_are_escaped() {

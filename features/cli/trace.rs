@@ -15,7 +15,7 @@ use crate::features::wire::json::{self as raw, Object};
 use super::args::TraceArgs;
 use super::client::Remote;
 use super::prelude::*;
-use super::{Outcome, kept, output};
+use super::{Outcome, kept, output, text};
 
 pub(super) fn trace(options: &TraceArgs) -> Outcome {
     let sink: Box<dyn Write> = match &options.output {
@@ -38,7 +38,10 @@ pub(super) fn trace(options: &TraceArgs) -> Outcome {
         }
         _ => {
             if options.output.is_some() {
-                output::say(&format!("{found} events; open the file at ui.perfetto.dev"));
+                output::say(&format!(
+                    "{}; open the file at ui.perfetto.dev",
+                    text::count(found, "event")
+                ));
             }
             Ok(())
         }

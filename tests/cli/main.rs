@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod guarding;
+mod load;
 mod process;
 mod reading;
 mod receiving;

@@ -307,12 +307,12 @@ fn damage_is_counted_left_out_and_costs_no_other_event() {
     assert_eq!((code, after.len() + 1), (Some(1), before.len()));
     let (_, out, err) = run(&mut folder.program(&["cat", text(&directory)]));
     assert_eq!(out.lines().count(), after.len());
-    assert!(err.contains("1 events are damaged"), "{err}");
+    assert!(err.contains("1 event is damaged and was left out"), "{err}");
 
     collector.always(Reply::accept());
     let (code, stderr) = send(&folder, &directory, &collector.url(), &[]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("1 lines could not be read"), "{stderr}");
+    assert!(stderr.contains("1 line could not be read"), "{stderr}");
     assert_eq!(arrived(&collector, "s"), after);
 }
 
@@ -337,6 +337,82 @@ fn files_that_others_can_have_written_are_sent_only_if_they_are_trusted() {
         segment(&directory).exists(),
         "what is not this user's own stays"
     );
+}
+
+#[test]
+fn of_a_folder_that_is_claimed_the_files_of_others_are_sent_only_if_they_are_trusted() {
+    let (folder, others) = (Folder::new(), Folder::new());
+    let collector = away();
+    let (directory, confirmed) = left(&folder, &collector.url(), "s");
+    let (other, theirs) = left(&others, &collector.url(), "t");
+    // Next to this user's own.
+    let from = segment(&other);
+    let name = from.file_name().and_then(|name| name.to_str());
+    let (_, id) = name.and_then(|name| name.split_once('-')).expect("a name");
+    let to = segment(&directory).with_file_name(format!("9999999999-{id}"));
+    fs::copy(from, &to).expect("copied");
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o644)).expect("changed");
+    collector.always(Reply::accept());
+    let (code, stderr) = send(&folder, &directory, &collector.url(), &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("1 file was left alone"), "{stderr}");
+    let events = arrived(&collector, "s");
+    assert!((0..confirmed).all(|index| events.contains_key(&index)));
+    assert!(collector.session("t").is_none());
+    let (code, stderr) = send(&folder, &directory, &collector.url(), &["--trust"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let events = arrived(&collector, "t");
+    assert!((0..theirs).all(|index| events.contains_key(&index)));
+    // In its folder, or in that of the process that has claimed the rest.
+    let rest = files(&directory);
+    assert!(
+        rest.iter().any(|path| path.file_name() == to.file_name()),
+        "what is not this user's own stays: {rest:?}"
+    );
+}
+
+#[test]
+fn what_a_living_process_writes_to_a_file_of_others_is_followed_if_that_is_trusted() {
+    let folder = Folder::new();
+    let collector = Collector::builder().api_key(KEY).start().expect("starts");
+    let directory = folder.join("spool");
+    let mut child = child(&directory, &collector.url(), "s", "another key", None);
+    let until = Instant::now() + BOUND;
+    while listed(&folder, &directory).1.is_empty() {
+        assert!(Instant::now() < until, "nothing is written");
+    }
+    let file = segment(&directory);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("changed");
+    let url = collector.url();
+    let arguments = [
+        "send",
+        text(&directory),
+        "--to",
+        &url,
+        "--follow",
+        "--trust",
+    ];
+    let following = Running::start(folder.program(&arguments).env("TINKER_API_KEY", KEY));
+    while arrived(&collector, "s").len() < 50 {
+        assert!(Instant::now() < until, "nothing arrives");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(child.try_wait().expect("a child").is_none(), "it is alive");
+    child.kill().expect("it runs");
+    let output = child.wait_with_output().expect("it has ended");
+    let output = String::from_utf8_lossy(&output.stdout);
+    let confirmed = output
+        .lines()
+        .filter_map(|line| line.strip_prefix("confirmed ")?.parse().ok());
+    let confirmed: u64 = confirmed.max().expect("some");
+    let (code, _, stderr) = following.finish();
+    assert_eq!(code, Some(0), "{stderr:?}");
+    let arrived = arrived(&collector, "s");
+    assert!(
+        (0..confirmed).all(|index| arrived.contains_key(&index)),
+        "{confirmed} {stderr:?}"
+    );
+    assert!(file.exists(), "what is not this user's own stays");
 }
 
 #[test]
