@@ -350,7 +350,7 @@ pub mod docs {
     /// lead to modules in rustdoc, those in the file to files elsewhere. `tests/zoo` and `tests/embedded` compile the
     /// pages' code.
     macro_rules! page {
-        ($($name:ident: $file:literal,)*) => {$(
+        ($($name:ident: $file:expr,)*) => {$(
             #[cfg_attr(
                 not(doctest),
                 doc = "[architecture]: architecture",
@@ -363,6 +363,8 @@ pub mod docs {
                 doc = "[runtimes]: runtimes",
                 doc = "[spool]: spool",
                 doc = "[testing]: testing",
+                doc = "[queries]: queries",
+                doc = "[tool]: tool",
                 doc = "",
                 doc = include_str!($file)
             )]
@@ -382,7 +384,8 @@ pub mod docs {
         spool: "../docs/spool.md",
         testing: "../docs/testing.md",
         queries: "../docs/queries.md",
-        tool: "../docs/tool.md",
+        // docs/tool.md without its pictures: see `build.rs`.
+        tool: concat!(env!("OUT_DIR"), "/tool.md"),
     }
 }
 
