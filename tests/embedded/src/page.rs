@@ -1,5 +1,9 @@
 #![doc = include_str!("../../../docs/bare-metal.md")]
 
+mod flash;
+
+pub use flash::{Flash, Misuse, stores_and_sends};
+
 use core::convert::Infallible;
 use core::future::{Future, pending};
 use core::pin::pin;
