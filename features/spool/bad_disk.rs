@@ -18,11 +18,23 @@ pub(super) struct BadDisk {
     pub(super) is_full: AtomicBool,
     /// The next syncs fail.
     pub(super) bad_syncs: AtomicU64,
+    /// How many writes wait.
+    stalled: AtomicU64,
     /// Writes wait until this is false.
     pub(super) is_stalled: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl BadDisk {
+    /// Waits until a write does not go on.
+    #[cfg(feature = "sim")]
+    pub(super) fn wait_until_stalled(&self) {
+        while !(*self.is_stalled.0.lock().expect("no panic")
+            && self.stalled.load(Ordering::SeqCst) > 0)
+        {
+            std::thread::yield_now();
+        }
+    }
+
     pub(super) fn stall(&self, is_stalled: bool) {
         *self.is_stalled.0.lock().expect("no panic") = is_stalled;
         self.is_stalled.1.notify_all();
@@ -78,7 +90,9 @@ impl DiskFile for FaultyFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (lock, changed) = &*self.1.is_stalled;
         let stalled = lock.lock().expect("no panic");
+        self.1.stalled.fetch_add(1, Ordering::SeqCst);
         drop(changed.wait_while(stalled, |is_stalled| *is_stalled));
+        self.1.stalled.fetch_sub(1, Ordering::SeqCst);
         if self.1.is_full.load(Ordering::SeqCst) && bytes.len() > 100 {
             if bytes.len() > 1000 {
                 return self.0.append(&bytes[..bytes.len() / 2]);

@@ -228,6 +228,7 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
         let mut inner = Inner {
             shared: Arc::clone(&shared),
             queue: Arc::default(),
+            keeper: None,
             path: self.path,
             warning: self.transport.warning(),
             destination,
@@ -283,6 +284,7 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
         );
         start_writer(writer, &inner.queue)?;
         let keeper = Worker::start("tinkex-spool-disk", keeper).map_err(|_| no_thread())?;
+        inner.keeper = Some(keeper.teller());
         let forwarder = Forwarder::new(
             self.transport,
             SharedClock(clock),

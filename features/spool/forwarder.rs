@@ -3,6 +3,7 @@
 use super::job::Job;
 use super::keeper::{Keeper, Next};
 use super::notes;
+use super::pace::Pace;
 use super::parcel::Parcel;
 use super::state::{Shared, Trouble};
 use super::stats::SpoolStats;
@@ -22,9 +23,6 @@ use core::time::Duration;
 
 /// How often the directory is looked through.
 const LOOK: Duration = Duration::from_secs(60);
-
-/// Between two requests that catch up with a backlog.
-const PACE: Duration = Duration::from_millis(100);
 
 /// How often a paused destination is tried.
 const PAUSE: Duration = Duration::from_secs(600);
@@ -62,7 +60,7 @@ pub(super) struct Forwarder<T, C> {
     accepted_at: Option<Instant>,
     /// There is a backlog: requests are paced until it is gone.
     is_catching_up: bool,
-    sent_at: Option<Instant>,
+    pace: Pace,
 }
 
 enum Event {
@@ -92,7 +90,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
             not_before: None,
             accepted_at: None,
             is_catching_up: true,
-            sent_at: None,
+            pace: Pace::new(),
         }
     }
 
@@ -168,10 +166,15 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
 
     async fn send(&mut self, parcel: Parcel) {
         if self.is_catching_up
-            && let Some(at) = self.sent_at.and_then(|at| at.checked_add(PACE))
+            && let Some(at) = self.pace.next()
         {
             self.clock.sleep_until(at).await;
         }
+        // Read before all that is on disk was discarded, or before another process took it over.
+        if !self.shared.lock().may_send(&parcel) {
+            return;
+        }
+        let began = self.clock.now();
         let meta = BatchMeta {
             session: &parcel.session,
             first_index: parcel.first_index,
@@ -192,9 +195,9 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
         )
         .await;
         let now = self.clock.now();
-        self.sent_at = Some(now);
         match result {
             Ok(receipt) => {
+                self.pace.note_accepted(began, now);
                 self.note_accepted(now);
                 let count = if receipt.handed_over {
                     handed_over
@@ -231,6 +234,10 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
     fn note_failed(&mut self, parcel: Parcel, error: SendError, now: Instant) {
         let events = parcel.events;
         let base = self.timing.retry_max_delay;
+        match error.kind {
+            SendErrorKind::InvalidEvents | SendErrorKind::TooLarge => self.pace.note_answered(now),
+            _ => self.pace.note_failed(now),
+        }
         match error.kind {
             SendErrorKind::Retryable(after) => {
                 self.back_off(after, &error, now);

@@ -1,8 +1,10 @@
 //! What a spool and its transports share.
 
+use super::keeper::Keeper;
 use super::queue::Queue;
 use super::state::Shared;
 use super::stats::Left;
+use super::worker::Teller;
 use crate::spawner::WouldDeadlock;
 use crate::sys::fork::Fork;
 use crate::sys::park::Parker;
@@ -37,6 +39,8 @@ pub(super) type Block =
 pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Arc<Queue>,
+    /// `None` where the spool is off.
+    pub(super) keeper: Option<Teller<Keeper>>,
     pub(super) path: PathBuf,
     pub(super) destination: Option<String>,
     pub(super) warning: Option<SetupError>,

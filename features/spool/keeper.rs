@@ -51,7 +51,7 @@ pub(super) struct Keeper {
     pub(super) folders: OwnFolders,
     claimed: Vec<Folder>,
     /// The file that says how far the segment being sent is settled.
-    done: Option<(SegmentId, Box<dyn DiskFile>)>,
+    pub(super) done: Option<(SegmentId, Box<dyn DiskFile>)>,
     pub(super) refused: Refused,
     age: Calendar,
     watch: Watch,
@@ -333,6 +333,9 @@ impl Keeper {
     fn choose(&self, now: Instant) -> (Option<(RunKey, Source)>, Option<Instant>) {
         let mut state = self.shared.lock();
         let state = &mut *state;
+        if state.is_discarding() {
+            return (None, None);
+        }
         {
             let mut until: Option<Instant> = None;
             let mut best: Option<(bool, RunKey, SegmentId)> = None;
@@ -482,6 +485,10 @@ impl Keeper {
 
     /// Keeps a single event that the server refuses, before it counts as settled.
     pub(super) fn reject(&mut self, parcel: &Parcel, now: Instant) {
+        // Discarded while it was under way.
+        if !self.shared.lock().may_send(parcel) {
+            return;
+        }
         let event = parcel
             .body
             .get(parcel.list.0..parcel.list.1)
@@ -526,7 +533,7 @@ impl Keeper {
     }
 
     /// Removes segments of which everything is settled, and lets go of folders that have nothing for this spool.
-    fn tidy(&mut self, now: Instant) {
+    pub(super) fn tidy(&mut self, now: Instant) {
         for settled in tidy::settled(&self.shared, Some(now)) {
             // What was appended meanwhile belongs to the run.
             let has_grown = settled.may_have_grown

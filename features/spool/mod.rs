@@ -4,6 +4,7 @@
 mod bad_disk;
 mod builder;
 mod calendar;
+mod discard;
 mod disk;
 mod error;
 mod eviction;
@@ -17,6 +18,7 @@ mod keeper;
 pub(crate) mod look;
 mod notes;
 mod owner;
+mod pace;
 mod parcel;
 mod queue;
 mod refused;
@@ -100,7 +102,9 @@ impl Spool {
         if self.inner.fork.is_forked() {
             return SpoolStats::default();
         }
-        self.inner.shared.stats()
+        let mut stats = self.inner.shared.stats();
+        stats.stalled = self.inner.queue.stalled();
+        stats
     }
 
     /// Waits until nothing is left to send, at most `timeout`, and says what remains. It does not wait for what others
@@ -113,6 +117,33 @@ impl Spool {
         let inner = Arc::clone(&self.inner);
         let deadline = (inner.runtime.now)().checked_add(timeout);
         inner.wait(deadline)
+    }
+
+    /// Discards what is on disk, for a consent that is withdrawn: the events of this process and those that ended processes
+    /// have left, and the folder `rejected`. From the call on no further request is sent with any of them; the one under
+    /// way ends as it may. Switch its sessions off first ([`set_enabled`](crate::Handle::set_enabled),
+    /// [`discard`](crate::Handle::discard)): what they write later is a spool's as ever.
+    ///
+    /// The events count as [`discarded`](SpoolStats::discarded). The future is ready when their files are
+    /// removed, or after `timeout`, and says what is left: `pending` is 0 unless the disk hangs or fails, and then nothing
+    /// of it is sent by this process either, until another call succeeds. Dropping the future cancels only the wait.
+    ///
+    /// Left alone are events for another destination and the folders of processes that live, which discard theirs
+    /// themselves.
+    pub fn discard(&self, timeout: Duration) -> impl Future<Output = Left> + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        let deadline = (inner.runtime.now)().checked_add(timeout);
+        let done = inner.begin_discard();
+        inner.discarded(done, deadline)
+    }
+
+    /// [`discard`](Self::discard), blocking the calling thread.
+    ///
+    /// # Errors
+    /// [`WouldDeadlock`] on a thread where the runtime forbids it. The events are discarded in any case.
+    pub fn discard_blocking(&self, timeout: Duration) -> Result<Left, WouldDeadlock> {
+        let done = self.inner.begin_discard();
+        self.inner.discarded_blocking(done, timeout)
     }
 
     /// [`wait_until_delivered`](Self::wait_until_delivered), blocking the calling thread.

@@ -35,6 +35,17 @@ pub(super) fn disk_failed(path: &Path, error: &io::Error) {
     );
 }
 
+/// Says that the disk has not answered in time, and what was being written.
+pub(super) fn disk_stalls(path: &Path, events: usize) {
+    let noun = if events == 1 { "event" } else { "events" };
+    say(
+        log::Level::Warn,
+        format_args!(
+            "Telemetry spool {path:?} does not answer: {events} {noun} may not be written, the session waits no longer"
+        ),
+    );
+}
+
 /// Says on stderr what a program leaves behind, if nothing else would: where it is, and how it gets sent.
 pub(super) fn left(pending: u64, path: &Path) {
     let is_silent = !diagnostic::has_logger();

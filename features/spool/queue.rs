@@ -1,5 +1,6 @@
 //! The writer's queue: what sessions want written, and whether the writer still gets on with it.
 
+use super::discard::Discard;
 use super::job::Job;
 use crate::transport::SendError;
 use alloc::collections::VecDeque;
@@ -43,6 +44,8 @@ pub(super) enum Task {
     Write(Arc<Job>),
     /// The transport with this number is dropped.
     End(u64),
+    /// All that is on disk is to go.
+    Discard(Discard),
 }
 
 impl Queue {
@@ -80,6 +83,19 @@ impl Queue {
     pub(super) fn end(&self, transport: u64) {
         self.lock().tasks.push_back(Task::End(transport));
         self.changed.notify_one();
+    }
+
+    /// Has all that is on disk discarded, after what was handed in before.
+    pub(super) fn discard(&self, discard: Discard) {
+        self.lock().tasks.push_back(Task::Discard(discard));
+        self.changed.notify_one();
+    }
+
+    /// The events in a write that was given up, and that the disk has not finished.
+    pub(super) fn stalled(&self) -> u64 {
+        let state = self.lock();
+        let job = state.current.as_ref().filter(|_| state.is_given_up);
+        job.map_or(0, |job| job.events as u64)
     }
 
     /// Says that no more jobs will come.

@@ -71,6 +71,26 @@ impl Refused {
         written
     }
 
+    /// Removes everything. Returns whether nothing is left.
+    pub(super) fn discard(&mut self, disk: &dyn Disk, directory: &Directory) -> bool {
+        self.open = None;
+        let path = directory.path.join(REJECTED);
+        match disk.stat(&path) {
+            Err(error) => return error.kind() == io::ErrorKind::NotFound,
+            // Not this spool's.
+            Ok(meta) if !meta.is_safe(Kind::Folder, directory.owner) => return true,
+            Ok(_) => {}
+        }
+        let Ok(names) = files(disk, &path) else {
+            return false;
+        };
+        let mut is_all = true;
+        for name in names {
+            is_all &= disk.remove_file(&path.join(name)).is_ok();
+        }
+        is_all
+    }
+
     /// Keeps a copy of a file as it is.
     pub(super) fn keep_file(
         &mut self,

@@ -48,6 +48,8 @@ pub(super) struct State {
     /// Batches that go straight to the forwarder, because the disk fails.
     pub(super) straight: VecDeque<Arc<Job>>,
     pub(super) disk: DiskHealth,
+    /// How many discards have begun, and the number of the last one that has removed everything.
+    pub(super) discards: (u64, u64),
     /// Events that were written, and whose session does not know that yet, by transport. See [`SpoolStats::late`].
     unconfirmed: BTreeMap<u64, u64>,
     /// How many of the two threads have ended.
@@ -352,6 +354,24 @@ impl State {
         self.counts.bytes = self.counts.bytes.saturating_sub(segment.len);
         self.drop_if_done(key);
         Some(segment)
+    }
+
+    /// Whether these events are still to be sent. If not, they are no longer in flight.
+    pub(super) fn may_send(&mut self, parcel: &Parcel) -> bool {
+        let is_there = self
+            .runs
+            .get_mut(&parcel.key)
+            .is_some_and(|run| run.segment(parcel.segment).is_some());
+        let may_send = is_there && !self.is_discarding();
+        if !may_send {
+            self.in_flight = None;
+        }
+        may_send
+    }
+
+    /// Nothing that is on disk is to be sent: a discard is under way, or could not remove everything.
+    pub(super) const fn is_discarding(&self) -> bool {
+        self.discards.1 < self.discards.0
     }
 
     /// Notes that events of this transport were written for an attempt that no one waits for any more.

@@ -2,8 +2,8 @@
 
 /// A snapshot of a spool's ledger.
 ///
-/// In every snapshot `stored + recovered = delivered + handed_over + rejected + evicted + unreadable + pending`, which
-/// [`is_balanced`](Self::is_balanced) checks.
+/// In every snapshot `stored + recovered = delivered + handed_over + rejected + evicted + discarded + unreadable +
+/// pending`, which [`is_balanced`](Self::is_balanced) checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpoolStats {
@@ -19,6 +19,8 @@ pub struct SpoolStats {
     pub rejected: u64,
     /// Events that `max_bytes` or `max_age` has cost.
     pub evicted: u64,
+    /// Events that [`discard`](super::Spool::discard) has dropped.
+    pub discarded: u64,
     /// Events that cannot be read any more: the disk has failed, or another process has taken or removed them.
     pub unreadable: u64,
     /// Events on disk that are still to be sent.
@@ -28,6 +30,9 @@ pub struct SpoolStats {
     /// Events that were written although the session had given up waiting for that, and counts them as dropped. They
     /// are in `stored` as well. At the backend there are at most the events that sessions have handed over, and these.
     pub late: u64,
+    /// Events in a write for which their session waits no longer, while the disk has not answered: they become `late`, or
+    /// are lost. In no other count.
+    pub stalled: u64,
     /// Events that were sent without being stored, since the disk failed. In no other count.
     pub straight: u64,
     /// The bytes on disk: of this process, and of those that it has recovered.
@@ -50,7 +55,12 @@ impl SpoolStats {
     /// Events that are no longer to be sent.
     #[must_use]
     pub const fn settled(&self) -> u64 {
-        self.delivered + self.handed_over + self.rejected + self.evicted + self.unreadable
+        self.delivered
+            + self.handed_over
+            + self.rejected
+            + self.evicted
+            + self.discarded
+            + self.unreadable
     }
 }
 

@@ -18,6 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
+mod discarding;
+#[cfg(feature = "sim")]
+mod stalled;
+
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 

@@ -126,6 +126,7 @@ impl Drop for GivesUp<'_> {
             let mut state = self.inner.shared.lock();
             state.straight.retain(|job| !Arc::ptr_eq(job, self.job));
         } else if self.inner.queue.give_up(self.job) {
+            notes::disk_stalls(&self.inner.path, self.job.events);
             note_failure(self.inner, &SendError::retryable("it does not answer"));
         }
     }

@@ -51,8 +51,7 @@ impl<T: Send + 'static> Worker<T> {
 
     /// Tells the thread to do something.
     pub(super) fn tell(&self, task: impl FnOnce(&mut T) + Send + 'static) {
-        self.0.lock().tasks.push_back(Box::new(task));
-        self.0.changed.notify_one();
+        self.0.push(task);
     }
 
     /// Asks for something. The answer is `None` if the thread has panicked over it.
@@ -60,13 +59,17 @@ impl<T: Send + 'static> Worker<T> {
         &self,
         question: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Answer<R> {
-        let slot = Arc::new(Mutex::new(Slot::Open(None)));
-        let sender = Sender(Arc::clone(&slot));
+        let (sender, slot) = answer();
         self.tell(move |value| {
             let answer = question(value);
             sender.send(Some(answer));
         });
-        Answer(slot)
+        slot
+    }
+
+    /// One more that may tell it something, and does not keep it from ending.
+    pub(super) fn teller(&self) -> Teller<T> {
+        Teller(Arc::clone(&self.0))
     }
 }
 
@@ -110,6 +113,20 @@ impl<T> Queue<T> {
         }
     }
 
+    fn push(&self, task: impl FnOnce(&mut T) + Send + 'static) {
+        self.lock().tasks.push_back(Box::new(task));
+        self.changed.notify_one();
+    }
+
+    fn push_unless_closed(&self, task: impl FnOnce(&mut T) + Send + 'static) {
+        let mut state = self.lock();
+        if !state.is_closed {
+            state.tasks.push_back(Box::new(task));
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,6 +155,28 @@ impl<T> Drop for Worker<T> {
     }
 }
 
+/// See [`Worker::teller`].
+pub(super) struct Teller<T>(Arc<Queue<T>>);
+
+impl<T> Teller<T> {
+    /// Tells the thread to do something. Where it has ended, that is dropped.
+    pub(super) fn tell(&self, task: impl FnOnce(&mut T) + Send + 'static) {
+        self.0.push_unless_closed(task);
+    }
+}
+
+impl<T> Clone for Teller<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// An answer, and what will give it.
+pub(super) fn answer<R>() -> (Sender<R>, Answer<R>) {
+    let slot = Arc::new(Mutex::new(Slot::Open(None)));
+    (Sender(Arc::clone(&slot)), Answer(slot))
+}
+
 /// The answer to a question.
 pub(super) struct Answer<R>(Arc<Mutex<Slot<R>>>);
 
@@ -147,10 +186,10 @@ enum Slot<R> {
 }
 
 /// Answers, in any case.
-struct Sender<R>(Arc<Mutex<Slot<R>>>);
+pub(super) struct Sender<R>(Arc<Mutex<Slot<R>>>);
 
 impl<R> Sender<R> {
-    fn send(&self, answer: Option<R>) {
+    pub(super) fn send(&self, answer: Option<R>) {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Slot::Open(waker) = &mut *slot {
             let waker = waker.take();

@@ -1,5 +1,6 @@
 //! The writer: a thread that writes what sessions send, so that none of them waits for a disk.
 
+mod discarding;
 mod syncing;
 
 use super::disk::Disk;
@@ -148,6 +149,7 @@ impl Writer {
         match task {
             Task::Write(job) => self.write(job),
             Task::End(transport) => self.end(*transport),
+            Task::Discard(discard) => self.discard(discard),
         }
     }
 

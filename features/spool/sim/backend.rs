@@ -46,6 +46,10 @@ impl SimBackend {
         if core.is_dead(self.pid) {
             return Answer::Never;
         }
+        let now = core.now;
+        if let Some(requests) = &mut core.requests {
+            requests.push(now);
+        }
         core.note(|| format!("{} sends {} events of {session}", self.pid, events.len()));
         let prefix = format!(r#"{{"session_id":"{session}","#);
         if !body.starts_with(prefix.as_bytes()) || !body.ends_with(b"]}") {

@@ -3,9 +3,11 @@
 
 mod backend;
 mod book;
+mod discarding;
 mod disk;
 mod faults;
 mod files;
+mod outage;
 mod plan;
 mod process;
 mod rng;

@@ -144,6 +144,7 @@ impl Process {
         };
         let writer = Writer::new(disk, directory, Arc::clone(&shared), settings, two, folders);
         let (worker, keeper) = Worker::by_hand(keeper);
+        let teller = worker.teller();
         let timing = Timing {
             http_timeout: Duration::from_secs(30),
             retry_base_delay: Duration::from_secs(1),
@@ -166,6 +167,7 @@ impl Process {
         let inner = Inner {
             shared,
             queue: Arc::new(Queue::default()),
+            keeper: Some(teller),
             path,
             destination: Some(name.into()),
             warning: None,

@@ -35,7 +35,8 @@ pub(super) struct Session {
     transport: Lent,
     batch: Option<Pending>,
     attempt: Option<Attempt>,
-    most: usize,
+    /// Events in a batch.
+    pub(super) most: usize,
     cap: Option<usize>,
     next_at: u64,
     stop_at: Option<u64>,

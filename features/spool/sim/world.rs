@@ -40,6 +40,8 @@ pub(super) struct Core {
     pub(super) read_only_until: u64,
     /// The backends, by destination.
     pub(super) unauthorized_until: [u64; 2],
+    /// When requests arrived, for a test that asks for them.
+    pub(super) requests: Option<Vec<u64>>,
     pub(super) boots: [u32; 2],
     pub(super) handles: u64,
     pub(super) failure: Option<String>,
@@ -81,6 +83,7 @@ impl Core {
             full_until: 0,
             read_only_until: 0,
             unauthorized_until: [0; 2],
+            requests: None,
             boots: [0; 2],
             handles: 0,
             failure: None,
