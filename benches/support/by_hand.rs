@@ -3,6 +3,7 @@
 use crate::event::{Data, NAME};
 use core::time::Duration;
 use serde::Serialize;
+use std::io::Write;
 use std::time::SystemTime;
 use tinkex_telemetry::session::Uuid;
 use tinkex_telemetry::time::Timestamp;
@@ -44,7 +45,7 @@ impl Writer {
     }
 
     #[inline]
-    pub(crate) fn append(&mut self, at: SystemTime, data: Data, to: &mut Vec<u8>) {
+    pub(crate) fn append(&mut self, at: SystemTime, data: Data, to: &mut impl Write) {
         let mut text = [0; 36];
         let event = Event {
             event: "GENERIC_EVENT",

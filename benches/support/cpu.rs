@@ -53,3 +53,26 @@ pub fn sleeps_of_other_threads() -> u64 {
         })
         .sum()
 }
+
+/// How often this process has called `write` or one of its kind so far, sockets not included; zero where there is no
+/// `/proc`.
+#[must_use]
+pub fn write_calls() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("syscw:"));
+    line.and_then(|count| count.trim().parse().ok())
+        .unwrap_or_default()
+}
+
+/// A line of this process's status, in KiB: `VmRSS:`, the memory that it has, or `VmHWM:`, the most that it had. Zero
+/// where there is no `/proc`.
+#[must_use]
+pub fn memory(line: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|it| it.strip_prefix(line));
+    let mut words = value.unwrap_or_default().split_whitespace();
+    words
+        .next()
+        .and_then(|it| it.parse().ok())
+        .unwrap_or_default()
+}

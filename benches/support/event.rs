@@ -9,9 +9,12 @@ pub const NAME: &str = "sampling.done";
 /// Its data: three fields.
 #[derive(Clone, Copy, Serialize)]
 pub struct Data {
-    tokens: i64,
-    cached: bool,
-    model: &'static str,
+    /// An integer.
+    pub tokens: i64,
+    /// A flag.
+    pub cached: bool,
+    /// A text.
+    pub model: &'static str,
 }
 
 /// About 240 bytes on the wire.

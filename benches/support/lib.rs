@@ -8,5 +8,6 @@ pub mod channel;
 pub mod cpu;
 pub mod event;
 pub mod figures;
+pub mod file;
 pub mod ours;
 pub mod sink;
