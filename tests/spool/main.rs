@@ -13,6 +13,7 @@ extern crate alloc;
 
 mod damage;
 mod large;
+mod planted;
 
 use alloc::collections::BTreeMap;
 use core::hash::BuildHasher as _;
