@@ -20,13 +20,15 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
-use std::thread;
 use std::time::{Instant, SystemTime};
 use tinkex_telemetry::session::Builder;
 use tinkex_telemetry::spool::{Spool, SpoolTransport, Sync};
 use tinkex_telemetry::{
     Batch, Config, Drain, HttpTransport, Receipt, Reporter, SendError, Thread, Transport, Ureq,
 };
+
+/// Where a process that only writes a spool has it.
+const WRITES: &str = "SPOOL_BENCH_WRITES";
 
 /// Where a process that recovers finds its spool, and where it sends what is there.
 const RECOVERS: &str = "SPOOL_BENCH_RECOVERS";
@@ -36,11 +38,15 @@ fn main() -> io::Result<()> {
     if sink::is_this_process() {
         return Ok(());
     }
+    // The spools say what they leave on disk, which is no news here.
+    log::set_max_level(log::LevelFilter::Error);
+    if let Some(directory) = env::var_os(WRITES) {
+        write(Path::new(&directory));
+        return Ok(());
+    }
     if let Some(directory) = env::var_os(RECOVERS) {
         return recover(Path::new(&directory));
     }
-    // The spools say what they leave on disk, which is no news here.
-    log::set_max_level(log::LevelFilter::Error);
     let words: Vec<String> = env::args()
         .skip(1)
         .filter(|word| !word.starts_with('-'))
@@ -340,6 +346,16 @@ enum Way {
     ByHand,
 }
 
+/// Writes a spool, five sessions one after the other, and prints the number of events.
+fn write(directory: &Path) {
+    let spool = start(directory, Backend::Away, Sync::Never);
+    for _ in 0..TIMES {
+        let (drain, _) = log_all(into(&spool));
+        assert!(drain.all_safe(), "{drain:?}");
+    }
+    println!("{}", spool.stats().stored);
+}
+
 /// Recovers what is in the variables, and prints events per second, KiB of memory, and CPU nanoseconds per event.
 fn recover(directory: &Path) -> io::Result<()> {
     let url = env::var(URL).unwrap_or_default();
@@ -409,16 +425,13 @@ fn recovered(way: Way) -> io::Result<[f64; 3]> {
         file.flush(false)?;
         TIMES * EVENTS
     } else {
-        let spool = start(&path, Backend::Away, Sync::Never);
-        for _ in 0..TIMES {
-            let (drain, _) = log_all(into(&spool));
-            assert!(drain.all_safe(), "{drain:?}");
-        }
-        let stored = spool.stats().stored;
-        drop(spool);
-        // Its threads let go of the folder, which the other process could not claim before.
-        thread::sleep(Duration::from_millis(500));
-        stored
+        // By a process that ends: nothing is claimed from one that lives.
+        let output = Command::new(env::current_exe()?)
+            .env(WRITES, &path)
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let stored = text.trim().parse();
+        stored.map_err(|_| io::Error::other(format!("it failed: {output:?}")))?
     };
     let mut sink = Sink::start(Mode::Responds)?;
     let mut command = Command::new(env::current_exe()?);
