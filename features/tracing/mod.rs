@@ -284,12 +284,10 @@ where
                 name,
                 severity: severity(level),
                 context,
+                is_cut,
             };
             let (at, encode) = (|| session.utc(), encode::generic_written);
-            let logged = shared.log_with(at, heading, data, Priority::Ordinary, encode);
-            if is_cut && logged.is_ok() {
-                let _ = shared.with(|engine| engine.note_truncated());
-            }
+            let _ = shared.log_with(at, heading, data, Priority::Ordinary, encode);
         }
     }
 
@@ -384,10 +382,15 @@ where
             has_panicked: tracked.has_panicked,
         };
         let _own = OwnWork::enter();
-        let level = severity(*metadata.level());
-        let is_logged = self.handle.log_automatic(metadata.name(), &data, level);
-        if let Some(session) = self.handle.session().filter(|_| is_cut && is_logged) {
-            let _ = session.shared().with(|engine| engine.note_truncated());
+        if let Some(session) = self.handle.session() {
+            let (shared, context) = session.parts();
+            let heading = Heading {
+                name: metadata.name(),
+                severity: severity(*metadata.level()),
+                context,
+                is_cut,
+            };
+            let _ = shared.log(|| session.utc(), heading, &data, Priority::Ordinary);
         }
     }
 }

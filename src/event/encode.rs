@@ -26,6 +26,8 @@ pub(crate) struct Heading<'a> {
     pub(crate) severity: Severity,
     /// That of the handle, unless the data have it already.
     pub(crate) context: Option<&'a Context>,
+    /// Something was left out of the data before they came here.
+    pub(crate) is_cut: bool,
 }
 
 /// Writes everything after the id and index of a `GENERIC_EVENT`.
@@ -375,6 +377,7 @@ mod tests {
             name,
             severity,
             context: None,
+            is_cut: false,
         }
     }
 

@@ -302,6 +302,7 @@ impl Shared {
             name: SESSION_CONTEXT,
             severity: Severity::Info,
             context: None,
+            is_cut: false,
         };
         let _ = self.with(|engine| engine.set_has_context(true));
         let log = || self.log(|| at, heading, data, Priority::Ordinary);

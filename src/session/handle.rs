@@ -165,6 +165,7 @@ impl Handle {
                     name,
                     severity,
                     context,
+                    is_cut: false,
                 };
                 let logged = shared.log(|| session.utc(), heading, data, priority);
                 logged.is_ok()
@@ -320,6 +321,7 @@ fn failure(session: &dyn AnySession, severity: Severity) -> (&Shared, Heading<'_
         name: "exception",
         severity,
         context,
+        is_cut: false,
     };
     (shared, heading)
 }

@@ -53,7 +53,7 @@ impl Shared {
         #[cfg(feature = "std")]
         let _caused = self.admit_caller(priority)?;
         // Without an allocator code size matters: there is one path for all events.
-        if cfg!(not(feature = "alloc")) || self.inspects_data {
+        if cfg!(not(feature = "alloc")) || self.inspects_data || heading.is_cut {
             return self.log_inspected(&at, heading, data, priority);
         }
         self.with_writer(|out| match encode(out, at, heading, &data) {
@@ -66,7 +66,7 @@ impl Shared {
         })
     }
 
-    /// [`log`](Self::log) with limits or a hook.
+    /// [`log`](Self::log) with limits, a hook, or data that were cut.
     #[cold]
     #[inline(never)]
     fn log_inspected<D: Serialize>(
@@ -96,7 +96,7 @@ impl Shared {
         let is_cut = Cell::new(false);
         let data = Limited::new(data, &self.data_limits, &is_cut);
         let encoded = encode::generic_limited(out, at, heading, &data);
-        out.note_truncated(is_cut.get());
+        out.note_truncated(is_cut.get() || heading.is_cut);
         self.push_encoded(out, encoded, heading.name, priority)
     }
 

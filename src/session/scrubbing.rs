@@ -85,7 +85,7 @@ impl Shared {
                 return self.refuse(error, heading.name);
             };
             out.clear();
-            out.note_truncated(is_cut.get());
+            out.note_truncated(is_cut.get() || heading.is_cut);
             self.scrub_generic(scrub, out, &event, Data::of_json(&json), at)
         })
     }
@@ -129,6 +129,7 @@ impl Shared {
             severity,
             // The data have it.
             context: None,
+            is_cut: false,
         };
         let is_long = data.json.len() > self.data_limits.string_bytes;
         let has_duplicates = data.has_duplicates();

@@ -39,6 +39,7 @@ fn with_context_directly(data: impl Serialize, context: &'static str) -> String 
         name: "e",
         severity: crate::event::Severity::Info,
         context: Some(&context),
+        is_cut: false,
     };
     let at = || crate::time::Timestamp::from_unix_micros(0);
     let written = encode_to_vec(4_096, |out| encode::generic(out, at, heading, &data));

@@ -31,6 +31,7 @@ fn heading(severity: Severity) -> Heading<'static> {
         name: "",
         severity,
         context: None,
+        is_cut: false,
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tinkex_telemetry::runtime::Clock;
 use tinkex_telemetry::time::{Instant, Timestamp};
 use tinkex_telemetry::tracing::TelemetryLayer;
-use tinkex_telemetry::{Batch, Handle, Receipt, Reporter, SendError, Transport};
+use tinkex_telemetry::{Batch, Handle, Options, Receipt, Reporter, SendError, Transport};
 use tracing::{Level, debug, error, info, info_span, trace, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
@@ -63,8 +63,20 @@ fn sent<L>(layer: impl FnOnce(&Handle, &Time) -> L, work: impl FnOnce(&Handle, &
 where
     L: Layer<Registry> + Send + Sync,
 {
+    sent_with(Options::default(), layer, work)
+}
+
+fn sent_with<L>(
+    options: Options,
+    layer: impl FnOnce(&Handle, &Time) -> L,
+    work: impl FnOnce(&Handle, &Time),
+) -> Vec<Value>
+where
+    L: Layer<Registry> + Send + Sync,
+{
     let (keep, time) = (Keep::default(), Time::default());
     let (reporter, driver) = Reporter::builder("s")
+        .options(options)
         .transport(keep.clone())
         .clock(time.clone())
         .enabled(true)

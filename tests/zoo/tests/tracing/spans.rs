@@ -1,9 +1,9 @@
 //! Spans: their fields travel with the events in them, and their ends can be events.
 
-use super::{Failed, Keep, Time, data, everything, sent};
+use super::{Failed, Keep, Time, data, everything, sent, sent_with};
 use serde_json::{Value, json};
 use tinkex_telemetry::tracing::TelemetryLayer;
-use tinkex_telemetry::{Handle, Reporter};
+use tinkex_telemetry::{Handle, Options, Reporter};
 use tracing::{error, info, info_span};
 use tracing_subscriber::Layer;
 
@@ -93,6 +93,33 @@ fn fields_of_spans_cost_no_event_however_large_they_are() {
     let text = spans(1)[0]["large"].as_str().expect("a text");
     assert!(text.starts_with("xxx") && text.ends_with("… (cut)"));
     assert!(spans(1).to_string().len() < 17_000);
+}
+
+#[test]
+fn an_event_counts_as_truncated_once_though_its_spans_and_a_limit_cut_it() {
+    let half = "y".repeat(9_000);
+    let layer = |handle: &Handle, _: &Time| TelemetryLayer::new(handle.clone()).span_closings(true);
+    let limited = Options {
+        max_string_bytes: 1_000,
+        ..Options::default()
+    };
+    for (options, is_limited) in [(Options::default(), false), (limited, true)] {
+        sent_with(options, layer, |handle, _| {
+            let truncated = || handle.stats().truncated;
+            let outer = info_span!("outer", half);
+            let inner = info_span!(parent: &outer, "inner", half);
+            info!(parent: &inner, text = half, "the spans and a field are cut");
+            assert_eq!(truncated(), 1);
+            // The fields of `outer` alone fit; a limit cuts them, and what closes.
+            drop(inner);
+            assert_eq!(truncated(), 1 + u64::from(is_limited));
+            info!("whole");
+            assert_eq!(truncated(), 1 + u64::from(is_limited));
+            let deep = info_span!(parent: &outer, "deep", half);
+            drop(info_span!(parent: &deep, "deeper", half));
+            assert_eq!(truncated(), 2 + u64::from(is_limited));
+        });
+    }
 }
 
 #[test]
