@@ -3,10 +3,12 @@
 use crate::on_each_stack;
 use crate::runtimes::{KEY, Stack, ThreadUreq, TokioReqwest, builder, site, site_with};
 use serde_json::json;
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tinkex_telemetry::client::{ClientError, SamplingParams, ServiceClient};
 use tinkex_telemetry::collector::{Collector, Reply};
+use tinkex_telemetry::diagnostic::DiagnosticKind;
 use tinkex_telemetry::{Config, Reqwest, Tokio};
 
 on_each_stack! {
@@ -102,6 +104,62 @@ fn at_the_end_of_a_tokio_main_a_drop_waits_until_everything_is_sent() {
     site.stack.block_on(async move { drop(service) });
     assert!(site.collector.session(&id).unwrap().has_ended());
     assert_eq!(site.backend.calls_of("finish").len(), 1);
+}
+
+/// What `#[tokio::main(flavor = "current_thread")]` does with a client that is dropped where it ends.
+#[test]
+fn at_the_end_of_a_current_thread_main_everything_that_a_drop_cannot_send_is_reported() {
+    for closes in [false, true] {
+        let collector = Collector::start().unwrap();
+        let reported = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&reported);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let handle = runtime.enable_all().build().unwrap().block_on(async {
+            let service = ServiceClient::builder(Config::new(&collector.url(), KEY).unwrap())
+                .http(Reqwest::new().unwrap())
+                .runtime(Tokio)
+                .telemetry(move |telemetry| {
+                    telemetry.enabled(true).on_diagnostic(move |diagnostic| {
+                        let mut all = seen.lock().unwrap();
+                        all.push((diagnostic.kind, diagnostic.count));
+                    })
+                })
+                .connect()
+                .await
+                .unwrap();
+            let handle = service.telemetry().unwrap();
+            for step in 0..3 {
+                assert!(handle.log("step", step));
+            }
+            if closes {
+                assert!(service.close().await.all_delivered());
+            }
+            handle
+        });
+        let stats = handle.stats();
+        let received = collector.session(handle.session_id().unwrap());
+        let received = received.map_or(0, |session| session.len() as u64);
+        let finished = collector.backend().calls_of("finish").len();
+        if closes {
+            assert_eq!((received, finished), (stats.accepted, 1));
+            assert_eq!(*reported.lock().unwrap(), []);
+            continue;
+        }
+        // Without a driver it may come from a thread of its own.
+        let until = Instant::now() + BOUND;
+        while reported.lock().unwrap().is_empty() {
+            assert!(Instant::now() < until, "nothing is reported");
+            thread::yield_now();
+        }
+        assert_eq!(finished, 0);
+        let lost = stats.accepted - received;
+        // At least the steps and the end.
+        assert!(lost >= 4, "{stats:?}");
+        assert_eq!(
+            *reported.lock().unwrap(),
+            [(DiagnosticKind::NoDriver, lost)]
+        );
+    }
 }
 
 #[test]
