@@ -335,7 +335,7 @@ impl Observer {
 }
 
 /// Whether the program has a logger that takes warnings, such as those of losses, from this crate. One that takes none,
-/// as that of `tracing-subscriber` where no layer shows them, is as good as none.
+/// as where a subscriber's filter for all layers leaves them out, is as good as none.
 #[cfg(feature = "std")]
 pub(crate) fn has_logger() -> bool {
     let takes_warnings = || log::log_enabled!(target: "tinkex_telemetry", log::Level::Warn);
