@@ -104,7 +104,8 @@ impl<T, C> SpoolBuilder<T, C> {
     }
 
     /// Sets how long events may wait on disk before they are dropped and counted as
-    /// [`evicted`](super::SpoolStats::evicted). Default 14 days.
+    /// [`evicted`](super::SpoolStats::evicted). Default 14 days. A process looks for them each hour, or each quarter of
+    /// `age` if that is shorter, and not before it has tried to deliver them for that long.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
