@@ -29,6 +29,7 @@ use tinkex_telemetry::{
 };
 
 mod program;
+mod spool;
 
 use program::{BOUND, DAY, Journal, exit_code, fork, journal, run, session};
 

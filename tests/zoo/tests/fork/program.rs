@@ -25,7 +25,7 @@ const JOURNAL: &str = "TINKEX_TEST_JOURNAL";
 
 /// Runs a program until it ends. Returns each process's requests, in order.
 pub(crate) fn run(child: &str) -> BTreeMap<u64, Vec<Value>> {
-    let journal = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{child}-{}", id()));
+    let journal = path_of(child);
     // Not a pipe: its reader would wait until every process that holds the other end has exited.
     let output = journal.with_extension("output");
     let file = File::create(&output).expect("a file");
@@ -62,6 +62,11 @@ pub(crate) fn run(child: &str) -> BTreeMap<u64, Vec<Value>> {
     }
     fs::remove_file(journal).expect("the file exists");
     sent
+}
+
+/// The path of a program's journal. Files beside it have an extension.
+pub(crate) fn path_of(child: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{child}-{}", id()))
 }
 
 /// The path of the journal, if this process is a forking program.
