@@ -23,6 +23,7 @@ pub(super) fn make_room(
     max_bytes: u64,
     need: u64,
     writing: RunKey,
+    must_sync: bool,
     random: &mut Random,
 ) -> io::Result<()> {
     loop {
@@ -32,10 +33,10 @@ pub(super) fn make_room(
         }
         let victim = state.oldest(Some(writing));
         drop(state);
-        let Some((key, id, is_first)) = victim else {
+        let Some(victim) = victim else {
             return Err(io::Error::other("the spool is full (max_bytes)"));
         };
-        evict(disk, shared, key, id, is_first, "max_bytes", random);
+        evict(disk, shared, victim, "max_bytes", must_sync, random);
     }
 }
 
@@ -45,6 +46,7 @@ pub(super) fn expire(
     shared: &Shared,
     now: Timestamp,
     max_age: Duration,
+    must_sync: bool,
     random: &mut Random,
 ) {
     let is_old = |at: Timestamp| at > BEGINNING && now.saturating_duration_since(at) > max_age;
@@ -71,7 +73,8 @@ pub(super) fn expire(
         let is_old = disk.stat(&path).is_ok_and(|meta| is_old(meta.modified));
         if is_old && evicted + len <= at_most.max(len) {
             evicted += len;
-            evict(disk, shared, key, id, is_first, "max_age", random);
+            let victim = (key, id, is_first);
+            evict(disk, shared, victim, "max_age", must_sync, random);
         }
     }
 }
@@ -79,14 +82,13 @@ pub(super) fn expire(
 fn evict(
     disk: &dyn Disk,
     shared: &Shared,
-    key: RunKey,
-    id: SegmentId,
-    is_first: bool,
+    (key, id, is_first): (RunKey, SegmentId, bool),
     limit: &str,
+    must_sync: bool,
     random: &mut Random,
 ) {
     let beginning = is_first
-        .then(|| keep_beginning(disk, shared, key, id, random))
+        .then(|| keep_beginning(disk, shared, (key, id), must_sync, random))
         .flatten();
     let orphan = beginning.as_ref().map(|segment| segment.path.clone());
     let (segment, events) = shared.update(|state| {
@@ -135,8 +137,8 @@ fn evict(
 fn keep_beginning(
     disk: &dyn Disk,
     shared: &Shared,
-    key: RunKey,
-    id: SegmentId,
+    (key, id): (RunKey, SegmentId),
+    must_sync: bool,
     random: &mut Random,
 ) -> Option<Segment> {
     let state = shared.lock();
@@ -180,6 +182,11 @@ fn keep_beginning(
         writer.add(&mut chunk, *index, event, &head);
     }
     writer.write(disk, &chunk).ok()?;
+    if must_sync {
+        // Where it was it may have been durable. A sync that fails is no reason to drop it.
+        let _ = writer.sync(disk);
+        let _ = disk.sync_dir(path.parent()?);
+    }
     Some(Segment {
         len: writer.len,
         lines: writer.lines,

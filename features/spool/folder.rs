@@ -13,7 +13,9 @@ use crate::time::Timestamp;
 use alloc::borrow::ToOwned as _;
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +33,9 @@ pub(super) struct Directory {
     pub(super) path: PathBuf,
     /// The user that this process's files belong to.
     pub(super) owner: Option<u32>,
+    /// The directories whose entries must be durable for it to be so: the one around it, and those above that are new.
+    parents: Vec<PathBuf>,
+    is_durable: Arc<AtomicBool>,
 }
 
 impl Directory {
@@ -41,7 +46,9 @@ impl Directory {
         random: &mut Random,
     ) -> Result<Self, SpoolError> {
         let failed = |error| SpoolError::disk(path, error);
-        create_all(disk, path).map_err(failed)?;
+        // Another process may have made it a moment ago.
+        let mut parents: Vec<_> = path.parent().map(Path::to_owned).into_iter().collect();
+        create_all(disk, path, &mut parents).map_err(failed)?;
         let meta = disk.stat(path).map_err(failed)?;
         let refused = |what| Err(SpoolError::unsafe_directory(path, what));
         if meta.kind != Kind::Folder {
@@ -76,28 +83,60 @@ impl Directory {
         Ok(Self {
             path: path.to_owned(),
             owner,
+            parents,
+            is_durable: Arc::default(),
         })
     }
-}
 
-fn create_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    match disk.create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
-            Some(parent) => {
-                create_all(disk, parent)?;
-                create_all_last(disk, path)
+    /// One that is known to be safe.
+    #[cfg(feature = "cli")]
+    pub(super) fn known(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            owner: None,
+            parents: Vec::new(),
+            is_durable: Arc::default(),
+        }
+    }
+
+    /// It may be another one than before, which another process has made: its own entry is to be synced again.
+    pub(super) fn doubt(&self) {
+        self.is_durable.store(false, Ordering::Relaxed);
+    }
+
+    /// Makes its entries durable, and once its own.
+    pub(super) fn sync(&self, disk: &dyn Disk) -> io::Result<()> {
+        if !self.is_durable.load(Ordering::Relaxed) {
+            for parent in &self.parents {
+                match disk.sync_dir(parent) {
+                    // It need not be this user's.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                    synced => synced?,
+                }
             }
-            None => Err(error),
-        },
-        other => other,
+            self.is_durable.store(true, Ordering::Relaxed);
+        }
+        disk.sync_dir(&self.path)
     }
 }
 
-fn create_all_last(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    match disk.create_dir(path) {
+/// Creates a directory and those around it, and notes in which ones.
+fn create_all(disk: &dyn Disk, path: &Path, parents: &mut Vec<PathBuf>) -> io::Result<()> {
+    let mut created = disk.create_dir(path);
+    if let Err(error) = &created
+        && error.kind() == io::ErrorKind::NotFound
+        && let Some(parent) = path.parent()
+    {
+        create_all(disk, parent, parents)?;
+        created = disk.create_dir(path);
+    }
+    match created {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+        Ok(()) => {
+            parents.extend(path.parent().map(Path::to_owned));
+            Ok(())
+        }
+        failed => failed,
     }
 }
 
@@ -220,8 +259,12 @@ pub(super) fn claim(
             let mut text = [0; 1024];
             // One that cannot be read says no more than a damaged one.
             let len = read_full(&mut *file, 0, &mut text).unwrap_or(0);
-            let state = Owner::parse(text.get(..len).unwrap_or_default())
-                .map_or(Life::Unknown, |owner| owner.life(disk));
+            let owner = Owner::parse(text.get(..len).unwrap_or_default());
+            if owner.is_none() && locked == Some(false) {
+                // Damaged, and someone has it: its owner, or a child that will end, too.
+                return Ok(Claim::Alive);
+            }
+            let state = owner.map_or(Life::Unknown, |owner| owner.life(disk));
             let touched = file.stat()?.modified;
             match state {
                 Life::Alive => return Ok(Claim::Alive),

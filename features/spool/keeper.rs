@@ -17,7 +17,7 @@ use super::writer::OwnFolders;
 use crate::sys::entropy::Random;
 use crate::time::{Instant, Timestamp};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -150,7 +150,15 @@ impl Keeper {
         }
         if let Some(today) = self.age.look(now, utc, self.max_age) {
             let (shared, max_age) = (&self.shared, self.max_age);
-            eviction::expire(&*self.disk, shared, today, max_age, &mut self.random);
+            let must_sync = self.refused.must_sync;
+            eviction::expire(
+                &*self.disk,
+                shared,
+                today,
+                max_age,
+                must_sync,
+                &mut self.random,
+            );
         }
         self.tidy(now);
         self.shared.update(|state| {
@@ -214,7 +222,8 @@ impl Keeper {
                 "it is not a plain file of this user's alone",
             ));
         }
-        let survey = segment::survey(&*self.disk, path, id, |run| last_indices.get(&run).copied())?;
+        let mut survey =
+            segment::survey(&*self.disk, path, id, |run| last_indices.get(&run).copied())?;
         let known = survey.head.as_ref().and_then(|(run, to, fields)| {
             format::session_id(fields).map(|session| (*run, *to, fields, session))
         });
@@ -237,7 +246,7 @@ impl Keeper {
         if let Some(last) = survey.last_index {
             last_indices.insert(run, last);
         }
-        let segment = Segment {
+        let mut segment = Segment {
             len: survey.len,
             lines: survey.lines,
             is_closed: true,
@@ -251,23 +260,24 @@ impl Keeper {
             folder: folder.order,
             run,
         };
-        let pending = segment.pending();
-        self.shared.update(|state| {
-            state.counts.recovered += pending;
-            state.counts.pending += pending;
+        let pending = self.shared.update(|state| {
             state.counts.bytes += segment.len;
             state.counts.duplicates += survey.copies.saturating_sub(survey.settled);
             let run = state.runs.entry(key).or_insert_with(|| Run {
-                session: session.as_str().into(),
-                fields: fields.as_slice().into(),
-                segments: VecDeque::new(),
-                is_open: false,
                 is_recovered: true,
-                last_index: None,
-                trouble: Trouble::default(),
+                ..Run::new(&session, fields)
             });
+            if segment.next < segment.copies {
+                segment.expected = core::mem::take(&mut run.missing);
+            }
+            run.missing += survey.missing;
+            run.holes.extend(&mut survey.holes);
             run.last_index = run.last_index.max(survey.settled_index);
+            let pending = segment.pending();
             run.segments.push_back(segment);
+            state.counts.recovered += pending;
+            state.counts.pending += pending;
+            pending
         });
         Ok(pending)
     }
@@ -313,7 +323,7 @@ impl Keeper {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.shared.update(|state| {
                         state.in_flight = None;
-                        state.forget(key, id, |counts: &mut SpoolStats| &mut counts.unreadable);
+                        state.lose(key, id);
                     });
                 }
                 Err(error) => {
@@ -400,17 +410,7 @@ impl Keeper {
     fn pass_over(&mut self, parcel: &Parcel) {
         self.shared.update(|state| {
             state.in_flight = None;
-            let Some(run) = state.runs.get_mut(&parcel.key) else {
-                return;
-            };
-            let Some(segment) = run.segment(parcel.segment) else {
-                return;
-            };
-            let before = segment.pending();
-            (segment.at, segment.next) = (parcel.at, parcel.next);
-            let lost = before - segment.pending();
-            state.counts.pending -= lost;
-            state.counts.unreadable += lost;
+            state.note_read(parcel, |counts: &mut SpoolStats| &mut counts.unreadable);
         });
     }
 
@@ -424,26 +424,10 @@ impl Keeper {
         let is_noted = self.note_done(parcel);
         self.shared.update(|state| {
             state.in_flight = None;
-            let Some(run) = state.runs.get_mut(&parcel.key) else {
-                return;
-            };
-            run.last_index = run.last_index.max(parcel.last_index);
-            run.trouble.note_settled();
-            let Some(segment) = run.segment(parcel.segment) else {
-                return;
-            };
-            let before = segment.pending();
-            (segment.at, segment.next) = (parcel.at, parcel.next);
-            let read = before - segment.pending();
-            let events = parcel.events as u64;
-            state.counts.pending -= read;
-            *count(&mut state.counts) += events;
-            state.counts.unreadable += read.saturating_sub(events);
-            // Copies whose originals could not be read, and were counted so.
-            let found = events.saturating_sub(read);
-            let known = found.min(state.counts.unreadable);
-            state.counts.unreadable -= known;
-            state.counts.stored += found - known;
+            if let Some(run) = state.runs.get_mut(&parcel.key) {
+                run.trouble.note_settled();
+            }
+            state.note_read(parcel, count);
         });
         if let Err(error) = is_noted {
             notes::say_error(

@@ -357,8 +357,5 @@ impl Segment {
 
 /// A spool's directory that no other user can interfere with, as [`Directory::open`] checks it; made by `serve --keep`.
 pub(super) fn directory(path: &Path) -> Directory {
-    Directory {
-        path: path.to_owned(),
-        owner: None,
-    }
+    Directory::known(path)
 }

@@ -11,6 +11,7 @@ mod eviction;
 mod folder;
 mod format;
 mod forwarder;
+mod holes;
 mod inner;
 mod job;
 mod keeper;

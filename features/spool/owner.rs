@@ -39,17 +39,25 @@ impl Owner {
         let Self { place, pid, start } = self;
         format!(
             "{}\n",
-            serde_json::json!({"host": place, "pid": pid, "start": start})
+            serde_json::json!({"host": place, "pid": pid, "start": start, "c": self.checksum()})
         )
+    }
+
+    /// A lock that is damaged must not name another process, which has ended.
+    fn checksum(&self) -> String {
+        let Self { place, pid, start } = self;
+        let all = format!("{place}\n{pid}\n{start}");
+        format!("{:08x}", crc32fast::hash(all.as_bytes()))
     }
 
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(line).ok()?;
-        Some(Self {
+        let owner = Self {
             place: value["host"].as_str()?.to_owned(),
             pid: value["pid"].as_u64()?.try_into().ok()?,
             start: value["start"].as_str()?.to_owned(),
-        })
+        };
+        (value["c"].as_str()? == owner.checksum()).then_some(owner)
     }
 
     /// Whether it lives, as far as the process can tell that `disk` belongs to.
@@ -96,6 +104,16 @@ pub(super) fn start_of(pid: u32) -> Option<String> {
 mod tests {
     use super::super::std_disk::StdDisk;
     use super::*;
+
+    #[test]
+    fn a_lock_with_any_other_byte_names_no_one() {
+        let line = Owner::this_process().to_line();
+        for at in 0..line.len() - 1 {
+            let mut damaged = line.clone().into_bytes();
+            damaged[at] ^= 1;
+            assert_eq!(Owner::parse(&damaged), None, "byte {at}");
+        }
+    }
 
     #[test]
     fn this_process_is_alive_to_others_and_one_that_never_was_is_not() {

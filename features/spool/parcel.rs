@@ -2,6 +2,7 @@
 
 use super::disk::Disk;
 use super::format::{self, Line, SegmentId};
+use super::holes::Holes;
 use super::segment::LineReader;
 use super::state::{Run, RunKey, Segment, SessionName};
 use alloc::borrow::ToOwned as _;
@@ -27,7 +28,13 @@ pub(super) struct Parcel {
     pub(super) list: (usize, usize),
     pub(super) events: usize,
     pub(super) first_index: u64,
+    /// The index of the last event; without events, the run's last one.
     pub(super) last_index: Option<u64>,
+    /// How many of the events are copies of ones in an earlier segment, which could not be read there.
+    pub(super) copies: usize,
+    /// Which of them fill holes, and the new holes that were found.
+    pub(super) filled: Vec<u64>,
+    pub(super) holes: Holes,
     /// Where the segment is read up to: bytes and events, those that were passed over included.
     pub(super) at: u64,
     pub(super) next: u64,
@@ -48,7 +55,9 @@ pub(super) struct Source {
     len: u64,
     next: u64,
     lines: u64,
+    copies: u64,
     last_index: Option<u64>,
+    holes: Holes,
     most_events: usize,
 }
 
@@ -66,7 +75,9 @@ impl Source {
             len: segment.len,
             next: segment.next,
             lines: segment.lines,
+            copies: segment.copies,
             last_index: run.last_index,
+            holes: run.holes.clone(),
             most_events: repeat.min(trouble.cap.unwrap_or(MOST_EVENTS)).max(1),
         }
     }
@@ -86,20 +97,42 @@ impl Source {
         let (mut at, mut next) = (self.at, self.next);
         let mut last_index = self.last_index;
         let (mut events, mut first_index, first_n) = (0, 0, self.next);
+        let (mut copies, mut filled, mut holes) = (0, Vec::new(), Holes::default());
+        // What the index and the number of the next event must be above, and what the number should be.
+        let mut highest = self.last_index;
+        let mut expected = self.next;
         loop {
             let Some(line) = reader.next()? else {
                 // Whatever was between the last event and the end is damaged.
+                if expected < self.lines {
+                    holes.enter(highest, None);
+                }
                 (at, next) = (self.len, self.lines);
                 break;
             };
             if let Line::Event(event) = format::parse(self.id, line.bytes)
-                && last_index.is_none_or(|last| last < event.index)
                 && format::is_event(&event)
             {
+                let is_new = highest.is_none_or(|highest| highest < event.index);
+                let fills = self.holes.contains(event.index);
+                if !is_new && !fills {
+                    expected = expected.max(event.n + 1);
+                    at = line.next;
+                    continue;
+                }
                 let is_full = body.len() + event.json.len() > MOST_BYTES;
                 if events > 0 && (events == self.most_events || is_full) {
                     break;
                 }
+                if event.n > expected {
+                    holes.enter(highest, Some(event.index));
+                }
+                expected = expected.max(event.n + 1);
+                if fills {
+                    filled.push(event.index);
+                }
+                copies += usize::from(event.n < self.copies);
+                highest = highest.max(Some(event.index));
                 if events == 0 {
                     first_index = event.index;
                 } else {
@@ -123,6 +156,9 @@ impl Source {
             events,
             first_index,
             last_index,
+            copies,
+            filled,
+            holes,
             at,
             next: next.max(self.next),
             idempotency_key: key(self.id, first_n, next, first_index),

@@ -63,7 +63,7 @@ impl Refused {
             written = open
                 .sync(disk)
                 .and_then(|()| disk.sync_dir(&folder))
-                .and_then(|()| disk.sync_dir(&directory.path));
+                .and_then(|()| directory.sync(disk));
         }
         if written.is_err() {
             self.open = None;

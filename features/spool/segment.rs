@@ -2,6 +2,7 @@
 
 use super::disk::{Disk, DiskFile, append_all, read_full};
 use super::format::{self, Event, Head, Line, SegmentId};
+use super::holes::Holes;
 use alloc::borrow::ToOwned as _;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -313,6 +314,9 @@ pub(super) struct Survey {
     pub(super) settled_at: u64,
     pub(super) settled: u64,
     pub(super) settled_index: Option<u64>,
+    /// What is missing before that: how many events, and which indices they may have had.
+    pub(super) missing: u64,
+    pub(super) holes: Holes,
     /// How many events behind that have indices which an earlier segment had: they were written twice.
     pub(super) copies: u64,
     pub(super) last_index: Option<u64>,
@@ -332,6 +336,8 @@ pub(super) fn survey(
     let mut known_before = None;
     // Complete lines without sense, since the last one with a number.
     let mut damaged = 0;
+    // What is missing between the last event that is settled and the one that is read.
+    let (mut expected, mut missing, mut holes) = (0, 0, Holes::default());
     let mut reader = LineReader::new(&mut *file, 0, end);
     while let Some(line) = reader.next()? {
         if !line.is_complete {
@@ -350,6 +356,11 @@ pub(super) fn survey(
             Line::Event(Event { n, index, .. }) => {
                 survey.lines = survey.lines.max(n + 1);
                 damaged = 0;
+                if n > expected {
+                    missing += n - expected;
+                    holes.enter(survey.last_index, Some(index));
+                }
+                expected = expected.max(n + 1);
                 survey.last_index = survey.last_index.max(Some(index));
                 if known_before.is_some_and(|last| index <= last) {
                     survey.copies = survey.copies.max(n + 1);
@@ -358,6 +369,8 @@ pub(super) fn survey(
                     survey.settled_at = line.next;
                     survey.settled = n + 1;
                     survey.settled_index = Some(index);
+                    survey.missing += core::mem::take(&mut missing);
+                    survey.holes.extend(&mut holes);
                 }
             }
             Line::Damaged => damaged += u64::from(!format::looks_like_head(line.bytes)),

@@ -1,6 +1,7 @@
 //! What the spool's parts share: the ledger, and which events are where on disk.
 
 use super::format::SegmentId;
+use super::holes::Holes;
 use super::job::Job;
 use super::parcel::{MOST_EVENTS, Parcel};
 use super::stats::{Left, SpoolStats};
@@ -111,16 +112,48 @@ pub(super) struct Run {
     pub(super) is_recovered: bool,
     /// The index of the last event that was read and is settled, or was passed over.
     pub(super) last_index: Option<u64>,
+    /// What could not be read, although something behind it was. Of these events copies are sent, if there are any.
+    pub(super) holes: Holes,
+    /// How many events are missing in what was settled before the run was recovered.
+    pub(super) missing: u64,
     pub(super) trouble: Trouble,
 }
 
 impl Run {
+    pub(super) fn new(session: &str, fields: &[u8]) -> Self {
+        Self {
+            session: session.into(),
+            fields: fields.into(),
+            segments: VecDeque::new(),
+            is_open: false,
+            is_recovered: false,
+            last_index: None,
+            holes: Holes::default(),
+            missing: 0,
+            trouble: Trouble::default(),
+        }
+    }
+
     pub(super) fn pending(&self) -> u64 {
         self.segments.iter().map(Segment::pending).sum()
     }
 
     pub(super) fn segment(&mut self, id: SegmentId) -> Option<&mut Segment> {
         self.segments.iter_mut().find(|segment| segment.id == id)
+    }
+
+    /// Expects so many events, which could not be read in a segment, among the copies behind it. Returns how many of them
+    /// may be there: all or none.
+    fn expect_copies(&mut self, segment: SegmentId, lost: u64) -> u64 {
+        let mut behind = self.segments.iter_mut().skip_while(|it| it.id != segment);
+        behind.next();
+        match behind.find(|it| it.next < it.copies) {
+            Some(copy) => {
+                copy.expected += lost;
+                lost
+            }
+            None => 0,
+        }
     }
 }
 
@@ -138,6 +171,8 @@ pub(super) struct Segment {
     pub(super) next: u64,
     /// The first events are copies of ones in an earlier segment.
     pub(super) copies: u64,
+    /// So many events that could not be read where they were are expected among those.
+    pub(super) expected: u64,
     /// The beginning of a run that was evicted: the session's start and context.
     pub(super) is_beginning: bool,
     /// The file must not be removed before, since a process that seems to have ended might still append to it.
@@ -155,6 +190,7 @@ impl Segment {
             at: 0,
             next: 0,
             copies: 0,
+            expected: 0,
             is_beginning: false,
             keep_until: None,
         }
@@ -162,6 +198,11 @@ impl Segment {
 
     /// The events that are still to be settled.
     pub(super) fn pending(&self) -> u64 {
+        self.new_lines() + self.expected
+    }
+
+    /// The same without what is expected among copies.
+    fn new_lines(&self) -> u64 {
         self.lines.saturating_sub(self.next.max(self.copies))
     }
 }
@@ -372,6 +413,64 @@ impl State {
     /// Nothing that is on disk is to be sent: a discard is under way, or could not remove everything.
     pub(super) const fn is_discarding(&self) -> bool {
         self.discards.1 < self.discards.0
+    }
+
+    /// Notes that a segment was read as far as the parcel says, whose events count as `because` says. What could not be
+    /// read is looked for in the copies behind it.
+    pub(super) fn note_read(&mut self, parcel: &Parcel, because: fn(&mut SpoolStats) -> &mut u64) {
+        let Some(run) = self.runs.get_mut(&parcel.key) else {
+            return;
+        };
+        run.holes.extend(&mut parcel.holes.clone());
+        for index in &parcel.filled {
+            run.holes.fill(*index);
+        }
+        if parcel.events > 0 {
+            run.last_index = run.last_index.max(parcel.last_index);
+            if let Some(last) = run.last_index {
+                run.holes.end_at(last);
+            }
+        }
+        let Some(segment) = run.segment(parcel.segment) else {
+            return;
+        };
+        let (lines, expected) = (segment.new_lines(), segment.expected);
+        (segment.at, segment.next) = (parcel.at, parcel.next);
+        let lines = lines - segment.new_lines();
+        let events = parcel.events as u64;
+        let found = (parcel.copies as u64).max(events.saturating_sub(lines));
+        segment.expected = expected.saturating_sub(found);
+        if segment.next >= segment.copies {
+            segment.expected = 0;
+        }
+        let passed = lines + expected - segment.expected;
+        let lost = passed.saturating_sub(events);
+        let elsewhere = match lost {
+            0 => 0,
+            lost => run.expect_copies(parcel.segment, lost),
+        };
+        let counts = &mut self.counts;
+        counts.pending = counts.pending + elsewhere - passed;
+        *because(counts) += events;
+        counts.unreadable += lost - elsewhere;
+        // Copies of what was taken for lost for good, or sent by another process.
+        let more = events.saturating_sub(passed);
+        let known = more.min(counts.unreadable);
+        counts.unreadable -= known;
+        counts.stored += more - known;
+    }
+
+    /// Removes a segment whose file is gone from the books.
+    pub(super) fn lose(&mut self, key: RunKey, id: SegmentId) {
+        let Some(run) = self.runs.get_mut(&key) else {
+            return;
+        };
+        run.holes.enter(run.last_index, None);
+        let lost = run.segment(id).map_or(0, |segment| segment.pending());
+        let elsewhere = run.expect_copies(id, lost);
+        self.forget(key, id, |counts: &mut SpoolStats| &mut counts.unreadable);
+        self.counts.unreadable -= elsewhere;
+        self.counts.pending += elsewhere;
     }
 
     /// Notes that events of this transport were written for an attempt that no one waits for any more.

@@ -30,20 +30,25 @@ pub(super) fn settled(shared: &Shared, now: Option<Instant>) -> Vec<Settled> {
         (Some(until), Some(now)) => until <= now,
         (Some(_), None) => false,
     };
-    let segments = state
-        .runs
-        .iter()
-        .flat_map(|(key, run)| run.segments.iter().map(move |it| (*key, it)));
-    segments
-        .filter(|(_, it)| it.is_closed && it.pending() == 0 && is_due(it.keep_until))
-        .map(|(key, it)| Settled {
-            key,
-            id: it.id,
-            path: it.path.clone(),
-            len: it.len,
-            may_have_grown: it.keep_until.is_some(),
-        })
-        .collect()
+    let mut found = Vec::new();
+    for (key, run) in &state.runs {
+        let mut is_behind = false;
+        for it in &run.segments {
+            // A copy may be needed as long as what it is a copy of has not been sent.
+            let is_needed = it.pending() > 0 || (is_behind && it.next < it.copies);
+            is_behind |= it.pending() > 0;
+            if it.is_closed && !is_needed && is_due(it.keep_until) {
+                found.push(Settled {
+                    key: *key,
+                    id: it.id,
+                    path: it.path.clone(),
+                    len: it.len,
+                    may_have_grown: it.keep_until.is_some(),
+                });
+            }
+        }
+    }
+    found
 }
 
 /// Removes a segment that is settled, and what says so.

@@ -11,14 +11,14 @@ use super::job::Job;
 use super::notes;
 use super::queue::{Queue, Task};
 use super::segment::{self, Chunk, SegmentWriter};
-use super::state::{Run, RunKey, Segment, Shared, Trouble};
+use super::state::{Run, RunKey, Segment, Shared};
 use super::stats::SpoolStats;
 use super::tidy;
 use crate::sys::entropy::Random;
 use crate::time::Timestamp;
 use crate::transport::{Objects, Receipt, SendError};
 use alloc::borrow::ToOwned as _;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -303,6 +303,7 @@ impl Writer {
             self.settings.max_bytes,
             len,
             stream.key,
+            self.settings.sync != Sync::Never,
             &mut self.random,
         )?;
         let id = open.id;
@@ -399,10 +400,11 @@ impl Writer {
         let segment = run.and_then(|run| run.segments.iter().find(|it| it.id == id));
         let (is_gone, is_settled) = match segment {
             None => (true, false),
-            Some(segment) => (
-                segment.is_closed,
-                segment.pending() == 0 && segment.len >= SMALL,
-            ),
+            Some(segment) => {
+                // Copies may still be needed.
+                let is_read = segment.pending() == 0 && segment.next >= segment.copies;
+                (segment.is_closed, is_read && segment.len >= SMALL)
+            }
         };
         drop(state);
         if is_gone {
@@ -449,13 +451,8 @@ impl Writer {
         let fields: Arc<[u8]> = fields.into();
         self.shared.update(|state| {
             let run = Run {
-                session: job.session.as_str().into(),
-                fields: Arc::clone(&fields),
-                segments: VecDeque::new(),
                 is_open: true,
-                is_recovered: false,
-                last_index: None,
-                trouble: Trouble::default(),
+                ..Run::new(&job.session, &fields)
             };
             state.runs.insert(key, run);
         });
@@ -513,6 +510,7 @@ impl Writer {
     }
 
     fn make_folder(&mut self, now: Timestamp) -> io::Result<Folder> {
+        self.directory.doubt();
         Folder::create(&*self.disk, &self.directory, now, &mut self.random)
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Book {
     pub(super) unknown: u64,
     /// What processes that have ended have counted.
     pub(super) evicted: u64,
+    /// The events whose last file was removed before they were sent.
+    pub(super) removed: BTreeSet<u64>,
     pub(super) late: u64,
     pub(super) received: u64,
     /// A process has started when the wall clock was wrong: no one can know how old its events are.
@@ -42,6 +44,18 @@ pub(super) struct Event {
     /// The backend has refused it alone.
     pub(super) was_refused: bool,
     pub(super) received: u32,
+}
+
+impl Event {
+    /// It was confirmed and must still arrive, unless it is evicted.
+    pub(super) const fn is_missing(&self) -> bool {
+        self.is_confirmed && self.is_unsent()
+    }
+
+    /// It is neither where it goes nor destroyed.
+    pub(super) const fn is_unsent(&self) -> bool {
+        self.received == 0 && !self.is_excused && !self.was_refused
+    }
 }
 
 impl Book {

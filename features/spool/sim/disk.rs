@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 
 pub(super) struct SimDisk {
@@ -26,6 +26,8 @@ struct SimFile {
     handle: u64,
     /// The last read has failed.
     has_failed: bool,
+    /// The folder that is its process's once it says so.
+    lock_of: Option<(u64, PathBuf)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,15 +79,16 @@ fn begin(world: &World, pid: u32, op: Op) -> io::Result<MutexGuard<'_, Core>> {
 }
 
 impl SimDisk {
-    fn file(&self, core: &mut Core, id: u64) -> Box<dyn DiskFile> {
+    fn file(&self, core: &mut Core, id: u64) -> SimFile {
         core.handles += 1;
-        Box::new(SimFile {
+        SimFile {
             world: self.world.clone(),
             pid: self.pid,
             id,
             handle: core.handles,
             has_failed: false,
-        })
+            lock_of: None,
+        }
     }
 
     fn begin(&self, op: Op) -> io::Result<MutexGuard<'_, Core>> {
@@ -105,8 +108,7 @@ impl Disk for SimDisk {
         let mut core = self.begin(Op::Write)?;
         fail_if_full(&core)?;
         let now = core.utc();
-        let id = core.files.create(path, Kind::Folder, now)?;
-        core.files.node(id)?.holder = Some(self.pid);
+        core.files.create(path, Kind::Folder, now)?;
         Ok(())
     }
 
@@ -125,7 +127,14 @@ impl Disk for SimDisk {
         let now = core.utc();
         let id = core.files.create(path, Kind::File, now)?;
         core.note(|| format!("{} creates {path:?}, file {id}", self.pid));
-        Ok(self.file(&mut core, id))
+        let name = path.file_name().and_then(|it| it.to_str());
+        let folder = path.parent().and_then(|it| core.files.find(it).ok());
+        let mut file = self.file(&mut core, id);
+        let is_lock = name.is_some_and(|name| name.starts_with("lock"));
+        file.lock_of = folder
+            .filter(|_| is_lock)
+            .zip(path.parent().map(PathBuf::from));
+        Ok(Box::new(file))
     }
 
     fn open(&self, path: &Path, _append: bool) -> io::Result<Box<dyn DiskFile>> {
@@ -134,7 +143,7 @@ impl Disk for SimDisk {
         if core.files.node(id)?.kind != Kind::File {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        Ok(self.file(&mut core, id))
+        Ok(Box::new(self.file(&mut core, id)))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -148,6 +157,7 @@ impl Disk for SimDisk {
             // It gives the folder back.
             core.files.node(folder)?.holder = None;
         }
+        stage::check_removal(&mut core, path);
         core.files.remove(path, Kind::File, now)
     }
 
@@ -163,14 +173,14 @@ impl Disk for SimDisk {
         let id = core.files.rename(from, to, now)?;
         core.note(|| format!("{} claims {from:?} as {to:?}", self.pid));
         stage::check_claim(&mut core, self.pid, id, to);
-        core.files.node(id)?.holder = Some(self.pid);
+        core.files.node(id)?.holder = None;
         Ok(())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut core = self.begin(Op::Write)?;
         if core.happens(Fault::LostSync) {
-            return Ok(());
+            return core.files.pretend_to_sync_dir(path);
         }
         core.files.sync_dir(path)
     }
@@ -202,10 +212,8 @@ impl SimFile {
     fn begin(&self, op: Op) -> io::Result<MutexGuard<'_, Core>> {
         begin(&self.world, self.pid, op)
     }
-}
 
-impl DiskFile for SimFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_append(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut core = self.begin(Op::Append)?;
         let now = core.utc();
         let is_full = core.full_until > core.now;
@@ -230,12 +238,40 @@ impl DiskFile for SimFile {
         core.note(|| format!("{} appends {len} bytes to file {}", self.pid, self.id));
         let node = core.files.node(self.id)?;
         node.append(&bytes[..len], now);
-        let before = node.data.len() - len;
-        if before > 0 && node.data[before - 1] != node.written[before - 1] {
-            // Behind a line feed that is gone: it is one line with what was there.
-            core.book.excuse(numbers(bytes));
+        if len == bytes.len() {
+            node.end_write();
+        }
+        for number in numbers(&bytes[..len]) {
+            core.book.removed.remove(&number);
+        }
+        let node = core.files.node(self.id)?;
+        if node.is_damaged {
+            // Behind a line feed that is gone, or a head: it is not there for one who reads the file.
+            let intact = node.intact();
+            let written = numbers(bytes).into_iter();
+            let gone: Vec<_> = written.filter(|number| !intact.contains(number)).collect();
+            core.book.excuse(gone);
+        }
+        if let Some((folder, path)) = &self.lock_of
+            && len == bytes.len()
+            && core.files.find(path).is_ok_and(|found| found == *folder)
+        {
+            core.files.node(*folder)?.holder = Some(self.pid);
         }
         Ok(len)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let appended = self.try_append(bytes);
+        if appended.is_err() {
+            let mut core = self.world.lock();
+            if let Ok(node) = core.files.node(self.id) {
+                node.fail_write();
+            }
+        }
+        appended
     }
 
     fn read_at(&mut self, at: u64, out: &mut [u8]) -> io::Result<usize> {
@@ -269,6 +305,7 @@ impl DiskFile for SimFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut core = self.begin(Op::Write)?;
         if core.happens(Fault::LostSync) {
+            core.files.node(self.id)?.pretend_to_sync();
             return Ok(());
         }
         if core.happens(Fault::FailingSync) {

@@ -21,6 +21,14 @@ pub(super) struct Node {
     durable: Vec<u8>,
     /// What a failed sync has lost: it is in the page cache and will never be on the disk.
     lost: Vec<Range<usize>>,
+    /// What its processes may take for durable: syncs that did nothing are included, what failed ones have lost is not.
+    promised: usize,
+    promised_lost: Vec<Range<usize>>,
+    /// Where the write began whose last piece was short, and from where on a failed write has left what no one counts.
+    write_start: usize,
+    uncounted: Option<usize>,
+    /// The data may differ from what was written.
+    pub(super) is_damaged: bool,
     /// What cannot be read any more.
     pub(super) bad: Vec<Range<u64>>,
     pub(super) modified: Timestamp,
@@ -28,6 +36,8 @@ pub(super) struct Node {
     pub(super) locked: Option<(u32, u64)>,
     entries: BTreeMap<String, u64>,
     durable_entries: BTreeMap<String, u64>,
+    /// See `promised`.
+    promised_entries: BTreeMap<String, u64>,
     /// For a folder: the process that holds it.
     pub(super) holder: Option<u32>,
 }
@@ -38,6 +48,8 @@ pub(super) struct Cut<'a> {
     pub(super) entry_lost: u16,
     pub(super) unlink_undone: u16,
     pub(super) torn: u16,
+    /// A piece of some file, which a torn write may leave in another one.
+    pub(super) stale: Vec<u8>,
     /// How often each has happened.
     pub(super) happened: [u32; 3],
 }
@@ -46,6 +58,8 @@ pub(super) struct Files {
     nodes: BTreeMap<u64, Node>,
     root: PathBuf,
     last: u64,
+    /// How many files were removed.
+    pub(super) removals: u64,
 }
 
 const ROOT: u64 = 0;
@@ -56,6 +70,7 @@ impl Files {
             nodes: BTreeMap::new(),
             root,
             last: ROOT,
+            removals: 0,
         };
         files.nodes.insert(
             ROOT,
@@ -101,6 +116,13 @@ impl Files {
         })
     }
 
+    /// A process that holds folders has died.
+    pub(super) fn forget_holder(&mut self, pid: u32) {
+        for node in self.nodes.values_mut() {
+            node.holder = node.holder.filter(|holder| *holder != pid);
+        }
+    }
+
     fn parent(&self, path: &Path) -> io::Result<(u64, String)> {
         let parent = path.parent().ok_or(io::ErrorKind::NotFound)?;
         let name = path.file_name().map(text).unwrap_or_default();
@@ -143,6 +165,7 @@ impl Files {
         let folder = self.node(parent)?;
         folder.entries.remove(&name);
         folder.modified = now;
+        self.removals += 1;
         Ok(())
     }
 
@@ -163,7 +186,16 @@ impl Files {
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let id = self.find(path)?;
         let node = self.node(id)?;
-        node.durable_entries = node.entries.clone();
+        node.durable_entries.clone_from(&node.entries);
+        node.promised_entries.clone_from(&node.entries);
+        Ok(())
+    }
+
+    /// A sync of a folder that does nothing.
+    pub(super) fn pretend_to_sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let id = self.find(path)?;
+        let node = self.node(id)?;
+        node.promised_entries.clone_from(&node.entries);
         Ok(())
     }
 
@@ -175,6 +207,7 @@ impl Files {
         if let Ok(folder) = self.node(parent) {
             folder.entries.remove(&name);
             folder.durable_entries.remove(&name);
+            folder.promised_entries.remove(&name);
         }
     }
 
@@ -215,10 +248,39 @@ impl Files {
         found
     }
 
+    /// The events that the processes may take for durable: those which would be left after a power cut at its worst, had
+    /// each sync done what it said.
+    pub(super) fn promised(&self) -> BTreeSet<u64> {
+        let mut found = BTreeSet::new();
+        let mut open = alloc::vec![ROOT];
+        while let Some(id) = open.pop() {
+            let Some(node) = self.nodes.get(&id) else {
+                continue;
+            };
+            for (name, id) in &node.promised_entries {
+                match self.nodes.get(id) {
+                    Some(node) if node.kind == Kind::Folder => open.push(*id),
+                    Some(node) if name.ends_with(".ndjson") => found.extend(node.promised()),
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+
     /// The power fails.
     pub(super) fn power_cut(&mut self, cut: &mut Cut<'_>) {
         let ids: Vec<_> = self.nodes.keys().copied().collect();
+        let other = cut.rng.pick(&ids);
+        let from = self.nodes.get(&other).map_or(&[][..], |node| &node.data);
+        let start = cut.rng.below(from.len() as u64 + 1) as usize;
+        let stale = from[start..(start + 2048).min(from.len())].to_vec();
         for id in ids {
+            // What was in a place before is of another file.
+            cut.stale.clone_from(&stale);
+            if id == other {
+                cut.stale.clear();
+            }
             if let Some(node) = self.nodes.get_mut(&id) {
                 node.power_cut(cut);
             }
@@ -234,11 +296,17 @@ impl Node {
             written: Vec::new(),
             durable: Vec::new(),
             lost: Vec::new(),
+            promised: 0,
+            promised_lost: Vec::new(),
+            write_start: 0,
+            uncounted: None,
+            is_damaged: false,
             bad: Vec::new(),
             modified: now,
             locked: None,
             entries: BTreeMap::new(),
             durable_entries: BTreeMap::new(),
+            promised_entries: BTreeMap::new(),
             holder: None,
         }
     }
@@ -249,6 +317,7 @@ impl Node {
         for bad in self.bad.extract_if(.., |bad| bad.end > last) {
             let range = bad.start as usize..(bad.end as usize).min(self.data.len());
             self.data[range].fill(0);
+            self.is_damaged = true;
         }
         self.data.extend(bytes);
         self.written.extend(bytes);
@@ -259,7 +328,23 @@ impl Node {
         self.data.truncate(len);
         self.written.truncate(len);
         self.durable.truncate(len);
+        self.promised = self.promised.min(len);
+        self.write_start = self.write_start.min(len);
+        self.uncounted = self.uncounted.filter(|from| *from < len);
         self.modified = now;
+    }
+
+    /// An append is complete.
+    pub(super) fn end_write(&mut self) {
+        self.write_start = self.data.len();
+    }
+
+    /// An append has failed: what is there of it, earlier pieces included, is not counted by the one who appends.
+    pub(super) fn fail_write(&mut self) {
+        let from = self.write_start;
+        if from < self.data.len() {
+            self.uncounted = Some(self.uncounted.map_or(from, |other| other.min(from)));
+        }
     }
 
     pub(super) fn sync(&mut self) {
@@ -269,11 +354,18 @@ impl Node {
             let range = lost.start.min(self.durable.len())..lost.end.min(self.durable.len());
             self.durable[range].fill(0);
         }
+        self.pretend_to_sync();
+    }
+
+    /// A sync that does nothing.
+    pub(super) fn pretend_to_sync(&mut self) {
+        self.promised = self.data.len();
     }
 
     /// A sync fails: the operating system forgets that it has something to write.
     pub(super) fn fail_sync(&mut self) {
         self.lost.push(self.durable.len()..self.data.len());
+        self.promised_lost.push(self.promised..self.data.len());
     }
 
     pub(super) fn is_bad(&self, range: &Range<u64>) -> bool {
@@ -282,7 +374,21 @@ impl Node {
             .any(|bad| bad.start < range.end && range.start < bad.end)
     }
 
-    fn intact(&self) -> BTreeSet<u64> {
+    /// The events that one who reads the file finds and counts.
+    pub(super) fn intact(&self) -> BTreeSet<u64> {
+        let counted = self.uncounted.unwrap_or(usize::MAX);
+        self.events(|line| line.end <= counted)
+    }
+
+    fn promised(&self) -> BTreeSet<u64> {
+        self.events(|line| {
+            let mut lost = self.promised_lost.iter();
+            line.end <= self.promised && !lost.any(|it| it.start < line.end && line.start < it.end)
+        })
+    }
+
+    /// The events in those sound lines that the condition admits, if there is such a head, too.
+    fn events(&self, is_counted: impl Fn(Range<usize>) -> bool) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
         let mut has_head = false;
         let mut start = 0;
@@ -292,7 +398,8 @@ impl Node {
             let range = start.saturating_sub(1)..end;
             let sound = self.data.get(range.clone()) == self.written.get(range.clone())
                 && line.ends_with(b"\n")
-                && !self.is_bad(&(range.start as u64..range.end as u64));
+                && !self.is_bad(&(range.start as u64..range.end as u64))
+                && is_counted(start..end);
             if sound && line.starts_with(b"{\"tinkex\"") {
                 has_head = true;
             } else if sound && let Some(number) = number(line) {
@@ -322,15 +429,25 @@ impl Node {
         }
         if kept > synced && cut.rng.happens(cut.torn) {
             let from = synced + cut.rng.below((kept - synced) as u64) as usize;
-            let to = (from + 512).min(kept);
-            left[from..to].fill(0);
+            // Zeros, or what was in that place before.
+            let stale = match cut.rng.below(2) {
+                0 => &[0; 512][..],
+                _ => &cut.stale,
+            };
+            let len = stale.len().min(kept - from);
+            left[from..from + len].copy_from_slice(&stale[..len]);
             cut.happened[2] += 1;
         }
         // From now on this is what there is.
+        self.written.truncate(left.len());
+        self.is_damaged |= self.written != left;
         self.data.clone_from(&left);
-        self.written.clone_from(&left);
         self.durable = left;
         self.lost.clear();
+        self.promised = self.data.len();
+        self.promised_lost.clear();
+        self.uncounted = None;
+        self.end_write();
     }
 
     fn cut_entries(&mut self, cut: &mut Cut<'_>) {
@@ -365,6 +482,7 @@ impl Node {
             }
         }
         self.entries.clone_from(&left);
+        self.promised_entries.clone_from(&left);
         self.durable_entries = left;
     }
 }

@@ -172,6 +172,7 @@ impl Director {
     }
 
     pub(super) fn start(&self, host: usize, to: usize) -> Option<Rc<Process>> {
+        self.stage.bury();
         // Numbers come again, as those of an operating system do.
         let mut pid = self.pids.get();
         self.pids.set(if pid > 105 { 100 } else { pid + 1 });
@@ -197,6 +198,9 @@ impl Director {
     }
 
     fn fault(&self, fault: Fault, chosen: Option<&Rc<Process>>, a: u64, b: u64) {
+        if fault == Fault::PowerCut && b.is_multiple_of(2) {
+            self.wait_for_removal();
+        }
         let mut core = self.stage.world.lock();
         let core = &mut *core;
         core.count(fault);
@@ -239,6 +243,16 @@ impl Director {
             }
             _ => {}
         }
+    }
+
+    /// Until a moment after a file was removed, if one is.
+    fn wait_for_removal(&self) {
+        let (before, until) = {
+            let core = self.stage.world.lock();
+            (core.files.removals, core.now + 600 * SECOND)
+        };
+        let is_over = |stage: &Stage| stage.world.lock().files.removals > before;
+        self.stage.run_while(until, is_over);
     }
 
     /// From now on nothing fails.
@@ -288,6 +302,7 @@ fn damage(core: &mut Core, fault: Fault, id: u64, b: u64) {
             node.bad.push(start..(start + 4096).min(len));
         }
     }
+    node.is_damaged = true;
 }
 
 /// The power fails: all processes die, and what was not synced is lost, in part.
@@ -304,6 +319,7 @@ fn power_cut(core: &mut Core) {
     core.boots[0] += 1;
     core.boots[1] += 1;
     let before = core.files.intact(&core.directory);
+    let promised = core.files.promised();
     let Core {
         files, rng, faults, ..
     } = core;
@@ -312,6 +328,7 @@ fn power_cut(core: &mut Core) {
         entry_lost: faults.rate(Fault::EntryLost),
         unlink_undone: faults.rate(Fault::UnlinkUndone),
         torn: faults.rate(Fault::TornWrite).saturating_mul(10),
+        stale: Vec::new(),
         happened: [0; 3],
     };
     files.power_cut(&mut cut);
@@ -323,22 +340,12 @@ fn power_cut(core: &mut Core) {
         }
     }
     let after = core.files.intact(&core.directory);
-    // A head that is destroyed takes along what is written later, and what another process has claimed is its business.
-    let lied = core.book.has_happened(&[
-        Fault::LostSync,
-        Fault::BitFlip,
-        Fault::ZeroedSector,
-        Fault::BadSector,
-        Fault::DirectoryRemoved,
-        Fault::OwnerSleeps,
-        Fault::WallJump,
-    ]);
     for number in before.difference(&after) {
-        let Some(event) = core.book.event(*number) else {
-            continue;
-        };
-        let was_promised = event.is_durable && !event.is_excused && event.received == 0;
-        if was_promised && !lied {
+        let is_removed = core.book.removed.contains(number);
+        let event = core.book.event(*number);
+        let was_durable = event.is_some_and(|it| it.is_durable && it.is_missing());
+        // What is lost although it was promised was lost by a sync that has lied.
+        if was_durable && !is_removed && !promised.contains(number) {
             core.fail(|| format!("a power cut loses event {number}, which was synced"));
         }
     }

@@ -223,9 +223,14 @@ fn failure(
 ) -> Option<String> {
     let numbered = || (0_u64..).zip(&book.events);
     let missing: Vec<_> = numbered()
-        .filter(|(_, it)| it.is_confirmed && it.received == 0 && !it.is_excused && !it.was_refused)
+        .filter(|(_, it)| it.is_missing())
         .map(|(number, _)| number)
         .collect();
+    if missing.iter().any(|number| !book.removed.contains(number)) {
+        return Some(format!(
+            "events are lost, and were not evicted: {missing:?}"
+        ));
+    }
     if missing.len() as u64 > book.evicted {
         let evicted = book.evicted;
         return Some(format!(
@@ -269,9 +274,8 @@ fn failure(
     let left: Vec<_> = left
         .iter()
         .filter(|number| {
-            book.events.get(**number as usize).is_some_and(|it| {
-                it.is_confirmed && it.received == 0 && !it.is_excused && !it.was_refused
-            })
+            let event = book.events.get(**number as usize);
+            event.is_some_and(|it| it.is_missing())
         })
         .collect();
     (!left.is_empty()).then(|| format!("{left:?} are still on disk"))

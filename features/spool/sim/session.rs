@@ -1,9 +1,9 @@
 //! A session, as far as a spool sees one: it sends batches through the spool's transport, one at a time, and tries again.
 
-use super::book::Event;
+use super::book::{Book, Event};
 use super::faults::Fault;
 use super::files::number;
-use super::world::{SECOND, World};
+use super::world::{Core, SECOND, World};
 use crate::features::spool::transport::SpoolTransport;
 use crate::features::spool::writer::Sync;
 use crate::transport::{Batch, BatchMeta, Body, Receipt, SendError, SendErrorKind, Transport};
@@ -292,6 +292,42 @@ impl Session {
         }
     }
 
+    /// Its events are said to be synced: a power cut must not lose them.
+    fn check_synced(&self, core: &mut Core, batch: &[u64]) {
+        let promised = core.files.promised();
+        // Those before are in files that were synced when they were full, or failed, unless another process
+        // has them, or they were evicted where they were synced and have copies that were not.
+        let is_whole = core.book.removed.is_empty()
+            && !core.book.has_happened(&[
+                Fault::OwnerSleeps,
+                Fault::Stalled,
+                Fault::WallJump,
+                Fault::DirectoryRemoved,
+            ]);
+        // A start that is kept when the rest is evicted is kept even if its sync fails.
+        let may_start_be = core
+            .book
+            .has_happened(&[Fault::FailingSync, Fault::ReadOnly]);
+        let mut at_risk = None;
+        let Book {
+            events, removed, ..
+        } = &mut core.book;
+        for (number, event) in (0_u64..).zip(events) {
+            if event.session != self.number || !event.is_missing() {
+                continue;
+            }
+            event.is_durable = promised.contains(&number);
+            let must_be = (is_whole || batch.contains(&number)) && !removed.contains(&number);
+            let may_be = event.index == 0 && may_start_be && !removed.is_empty();
+            if must_be && !event.is_durable && !may_be {
+                at_risk = Some(number);
+            }
+        }
+        if let Some(number) = at_risk {
+            core.fail(|| format!("event {number} is said to be synced, and is not"));
+        }
+    }
+
     fn settle(&mut self, result: Result<Receipt, SendError>, now: u64) {
         let Some(mut batch) = self.batch.take() else {
             return;
@@ -310,9 +346,7 @@ impl Session {
                     core.book.confirm(*number, false);
                 }
                 if is_synced {
-                    for event in &mut core.book.events {
-                        event.is_durable |= event.session == self.number && event.is_confirmed;
-                    }
+                    self.check_synced(&mut core, &batch.events);
                 }
                 core.note(|| {
                     format!(

@@ -3,6 +3,7 @@
 use super::faults::Fault;
 use super::process::{Actor, Process};
 use super::world::{Core, SECOND, World};
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -67,19 +68,67 @@ pub(super) fn check_claim(core: &mut Core, pid: u32, folder: u64, path: &Path) {
         return;
     };
     let host = |pid: u32| core.processes.get(&pid).map(|process| process.host);
-    let is_here = host(holder) == host(pid);
-    let may_seem_dead = core.book.has_happened(&[
-        Fault::BitFlip,
-        Fault::ZeroedSector,
-        Fault::BadSector,
-        Fault::TornWrite,
-        Fault::ReadError,
-        Fault::Full,
-        Fault::PowerCut,
-    ]);
-    if is_here && !may_seem_dead && holder != pid {
+    // To another host it seems dead when its lock has not been touched for a while.
+    if host(holder) == host(pid) && holder != pid {
         core.fail(|| format!("process {pid} claims {path:?} of process {holder}, which lives"));
     }
+}
+
+/// A file is removed. What it has must have arrived or be in another file, or it is evicted: the oldest first.
+pub(super) fn check_removal(core: &mut Core, path: &Path) {
+    let is_segment = path.extension().is_some_and(|it| it == "ndjson");
+    let is_kept = path.starts_with(core.directory.join("rejected"));
+    let (Ok(id), Some(folder)) = (core.files.find(path), path.parent()) else {
+        return;
+    };
+    let Ok(events) = core.files.node(id).map(|node| node.intact()) else {
+        return;
+    };
+    if !is_segment || is_kept {
+        return;
+    }
+    let book = &core.book;
+    let is_unsent = |number: &u64| {
+        book.events
+            .get(*number as usize)
+            .is_some_and(|it| it.is_unsent())
+    };
+    let mut unsent: Vec<_> = events.into_iter().filter(is_unsent).collect();
+    if unsent.is_empty() {
+        return;
+    }
+    let lines = core.files.intact_lines(&core.directory);
+    unsent.retain(|number| {
+        !lines
+            .iter()
+            .any(|(file, other)| other == number && *file != id)
+    });
+    let Some(oldest) = unsent.first().and_then(|it| book.events.get(*it as usize)) else {
+        return;
+    };
+    // Not the start, which is kept; and one file may be on its way to the backend.
+    let is_older = |number: &u64| {
+        let event = book.events.get(*number as usize);
+        event.is_some_and(|it| {
+            it.is_unsent() && it.session == oldest.session && (1..oldest.index).contains(&it.index)
+        })
+    };
+    let others = core
+        .files
+        .below(folder)
+        .into_values()
+        .filter(|it| *it != id);
+    let others: BTreeSet<_> = others.collect();
+    let older = lines
+        .iter()
+        .filter(|(file, number)| others.contains(file) && is_older(number));
+    let older: BTreeSet<_> = older.map(|(file, _)| *file).collect();
+    // What is too old goes by the dates of files.
+    let by_age = core.now > 1_700 * SECOND || core.jumps > 0;
+    if older.len() > 1 && !by_age {
+        core.fail(|| format!("{path:?} is evicted, and older events of its session are not"));
+    }
+    core.book.removed.extend(unsent);
 }
 
 impl Stage {

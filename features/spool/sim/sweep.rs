@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
 use std::panic::catch_unwind;
 use std::println;
 use std::sync::{Mutex, PoisonError};
@@ -45,7 +46,11 @@ fn kind(outcome: &Outcome) -> Option<String> {
 /// Fewer faults and operations that fail alike.
 fn shrink(seed: u64, mut faults: Faults, mut plan: Plan, original: &Outcome) -> (Faults, Plan) {
     let original = kind(original);
-    let fails = |faults: &Faults, plan: &Plan| kind(&try_run(seed, faults, plan)) == original;
+    // Long enough to be understood is better than never.
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    let fails = |faults: &Faults, plan: &Plan| {
+        std::time::Instant::now() < until && kind(&try_run(seed, faults, plan)) == original
+    };
     loop {
         let before = (faults.clone(), plan.ops.len());
         for fault in faults.present() {

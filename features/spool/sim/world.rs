@@ -142,17 +142,17 @@ impl Core {
         if let Some(process) = self.processes.get_mut(&pid) {
             process.is_dead = true;
         }
+        // Another process may get its number.
+        self.files.forget_holder(pid);
         self.note(|| alloc::format!("process {pid} dies"));
     }
 
     /// Does something to the files that may destroy events. The book learns which are gone.
     pub(super) fn destroy(&mut self, work: impl FnOnce(&mut Self)) {
-        let before = self.files.intact_lines(&self.directory);
+        let before = self.files.intact(&self.directory);
         work(self);
-        let after = self.files.intact_lines(&self.directory);
-        // Of a line that was written twice, its process sends the first.
-        let gone = before.difference(&after).map(|(_, number)| *number);
-        let gone: Vec<_> = gone.collect();
+        let after = self.files.intact(&self.directory);
+        let gone: Vec<_> = before.difference(&after).copied().collect();
         self.note(|| alloc::format!("destroyed: {gone:?}"));
         self.book.excuse(gone);
     }

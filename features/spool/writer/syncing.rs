@@ -33,7 +33,7 @@ impl Writer {
             && let Some(folder) = &self.folder
         {
             self.disk.sync_dir(&folder.path)?;
-            self.disk.sync_dir(&self.directory.path)?;
+            self.directory.sync(&*self.disk)?;
             stream.is_entry_new = false;
         }
         Ok(())
