@@ -4,7 +4,7 @@ use super::api::{Api, Call};
 use super::block_on::block_on;
 use super::error::{ClientError, Result};
 use super::heartbeat;
-use super::io::{catch_panic, with_deadline};
+use super::io::{Boxed, catch_panic, with_deadline};
 use super::open_calls::{CallEnd, OpenCalls, OpenRequest, StallObserver};
 use super::pending::Pending;
 use super::progress::Progress;
@@ -201,6 +201,8 @@ impl ClientSession {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Pending<T> {
         let session = Arc::clone(self);
+        // On the heap at once: each of the futures around it would hold it twice, and a call took 80 KiB.
+        let work: Boxed<'static, Result<T>> = Box::pin(work);
         Pending::new(async move {
             // The outer capture sees only panics, already logged by the inner one, and makes them fatal.
             let inner = session.handle.capture().future(work);

@@ -12,14 +12,13 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::{Executor, LocalExecutor};
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
-use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::local::LocalSpawner;
 use tinkex_telemetry::runtime::{
     AsyncStd, Clock, Embassy, EmbassyPool, Runtime, Smol, SpawnError, Spawner,
 };
 use tinkex_telemetry::session::Builder;
 use tinkex_telemetry::time::{Instant, Timestamp};
-use tinkex_telemetry::{Handle as Session, HttpTransport, Reporter, Thread, Tokio, Transport};
+use tinkex_telemetry::{Handle as Session, Reporter, Thread, Tokio, Transport};
 use tokio::runtime::{Builder as TokioBuilder, Handle, Runtime as TokioRuntime};
 use tokio::task::LocalSet;
 
@@ -58,7 +57,7 @@ pub trait RuntimeUnderTest: Sized + 'static {
     fn new() -> Self;
 
     /// Starts a session on this runtime.
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened;
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened;
 
     /// Runs a task on this runtime.
     fn spawn(&self, task: Task);
@@ -144,7 +143,7 @@ impl RuntimeUnderTest for OnThreads {
         Self
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         open_on(start.transport(over), Thread)
     }
 
@@ -161,7 +160,7 @@ impl RuntimeUnderTest for SmolGlobal {
         Self
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         open_on(start.transport(over), Smol)
     }
 
@@ -178,7 +177,7 @@ impl RuntimeUnderTest for AsyncStdGlobal {
         Self
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         open_on(start.transport(over), AsyncStd)
     }
 
@@ -199,7 +198,7 @@ impl RuntimeUnderTest for TokioMultiThread {
         Self(Some(runtime.expect("a runtime")))
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         let runtime = self.0.as_ref().expect("not shut down");
         // For `Reqwest`.
         let _guard = runtime.enter();
@@ -239,7 +238,7 @@ impl RuntimeUnderTest for TokioCurrentThread {
         }
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         // For `Reqwest`.
         let _guard = self.handle.enter();
         open_on(start.transport(over), Tokio::on(self.handle.clone()))
@@ -280,7 +279,7 @@ impl RuntimeUnderTest for SmolExecutor {
         }
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         let executor = self.executor.clone().expect("not shut down");
         let start = start
             .transport(over)
@@ -338,7 +337,7 @@ impl RuntimeUnderTest for OnEmbassy {
         }
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         open_on(start.transport(over), Embassy::on(self.pool))
     }
 
@@ -369,7 +368,7 @@ impl RuntimeUnderTest for AnyBlockOn {
         Self
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         let (reporter, driver) = start
             .transport(over)
             .clock(Thread)
@@ -428,7 +427,7 @@ impl RuntimeUnderTest for TokioLocalSet {
         }))
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         open_local(&self.0, start, over, || Tokio::on(Handle::current()))
     }
 
@@ -453,7 +452,7 @@ impl RuntimeUnderTest for SmolLocal {
         }))
     }
 
-    fn open<H: HttpClient>(&self, start: Start, over: HttpTransport<H>) -> Opened {
+    fn open<T: Transport>(&self, start: Start, over: T) -> Opened {
         open_local(&self.0, start, over, || Smol)
     }
 
@@ -467,15 +466,15 @@ impl RuntimeUnderTest for SmolLocal {
     }
 }
 
-fn open_local<S, H, C>(
+fn open_local<S, T, C>(
     thread: &LocalThread<S>,
     start: Start,
-    over: HttpTransport<H>,
+    over: T,
     clock: impl FnOnce() -> C + Send + 'static,
 ) -> Opened
 where
     S: LocalSpawner + Clone + 'static,
-    H: HttpClient,
+    T: Transport,
     C: Clock,
 {
     let (sender, receiver) = channel();

@@ -1,4 +1,4 @@
-//! In the steady state, neither logging nor executing events allocates.
+//! In the steady state, neither logging nor executing events allocates. And what a call of the backend's clients takes.
 
 use allocation_counter::measure;
 use core::future::{Future, pending};
@@ -7,9 +7,13 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::sync::{Mutex, mpsc};
 use tinkex_telemetry::bus::Bus;
+use tinkex_telemetry::client::{AdamParams, LoraConfig, SamplingParams, ServiceClient};
+use tinkex_telemetry::collector::Collector;
 use tinkex_telemetry::runtime::Clock;
 use tinkex_telemetry::time::{Instant, Timestamp};
-use tinkex_telemetry::{Batch, Receipt, Reporter, SendError, Severity, Transport, fields};
+use tinkex_telemetry::{
+    Batch, Config, Receipt, Reporter, SendError, Severity, Thread, Transport, Ureq, fields,
+};
 
 /// A clock that stands still.
 struct FrozenClock;
@@ -231,4 +235,33 @@ fn a_request_allocates_for_its_events_only_if_a_handler_is_attached() {
         100,
         "one per request, for the stop's metadata"
     );
+}
+
+#[test]
+fn a_call_takes_a_few_kibibytes_until_it_is_sent() {
+    let collector = Collector::start().expect("a collector");
+    let config = Config::new(&collector.url(), "any key").expect("a config");
+    let service = ServiceClient::builder(config)
+        .http(Ureq::new())
+        .runtime(Thread)
+        .telemetry(|telemetry| telemetry.enabled(true))
+        .connect()
+        .wait()
+        .expect("a session");
+    let sampler = service
+        .create_sampling_client("small")
+        .wait()
+        .expect("a sampler");
+    let training = service.create_training_client("small", LoraConfig::rank(8));
+    let training = training.wait().expect("a model");
+    let taken = [
+        measure(|| drop(sampler.sample(vec![1], 1, SamplingParams::new()))),
+        measure(|| drop(training.optim_step(AdamParams::default()))),
+        measure(|| drop(training.get_info())),
+        measure(|| drop(service.get_server_capabilities())),
+    ]
+    .map(|call| call.bytes_max);
+    println!("{taken:?} bytes");
+    assert!(taken.iter().all(|bytes| *bytes < 16 << 10), "{taken:?}");
+    service.close_blocking();
 }

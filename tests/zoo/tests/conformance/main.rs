@@ -22,6 +22,8 @@ macro_rules! pair {
             delivery::the_interval_triggers_a_send,
             delivery::a_disabled_session_touches_nothing,
             delivery::a_thousand_sessions_run_side_by_side,
+            collectors::a_collector_takes_what_a_session_has_logged,
+            collectors::a_collector_that_is_overloaded_is_asked_again,
             faults::a_retry_keeps_the_idempotency_key,
             faults::a_retry_after_is_honoured,
             faults::a_batch_that_is_too_large_is_split,
