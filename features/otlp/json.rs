@@ -10,7 +10,8 @@ pub(super) struct Malformed;
 /// A position in JSON text.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'a> {
-    text: &'a [u8],
+    /// Checked to be UTF-8 once, and not string by string.
+    text: &'a str,
     at: usize,
 }
 
@@ -34,19 +35,29 @@ pub(super) enum Token<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) const fn new(text: &'a [u8]) -> Self {
+    /// At the beginning of this text. One that is not UTF-8 has no values.
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        let text = str::from_utf8(text).unwrap_or_default();
         Self { text, at: 0 }
     }
 
+    /// What is not read yet.
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
     fn skip_space(&mut self) {
-        while matches!(self.text.get(self.at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+        while matches!(
+            self.text.as_bytes().get(self.at),
+            Some(b' ' | b'\t' | b'\r' | b'\n')
+        ) {
             self.at += 1;
         }
     }
 
     fn peek(&mut self) -> Option<u8> {
         self.skip_space();
-        self.text.get(self.at).copied()
+        self.text.as_bytes().get(self.at).copied()
     }
 
     /// Takes this byte, if it is next.
@@ -100,8 +111,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn word(&mut self, word: &[u8], token: Token<'a>) -> Result<Token<'a>, Malformed> {
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        if !rest.starts_with(word) {
+        if !self.rest().starts_with(word) {
             return Err(Malformed);
         }
         self.at += word.len();
@@ -109,33 +119,31 @@ impl<'a> Cursor<'a> {
     }
 
     fn number(&mut self) -> Result<Token<'a>, Malformed> {
-        let rest = self.text.get(self.at..).unwrap_or_default();
         let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let rest = self.rest();
         let len = rest.iter().position(|byte| !is_part(byte));
-        let digits = rest.get(..len.unwrap_or(rest.len())).unwrap_or_default();
-        self.at += digits.len();
-        str::from_utf8(digits)
-            .map(Token::Number)
-            .map_err(|_| Malformed)
+        let end = self.at + len.unwrap_or(rest.len());
+        let digits = self.text.get(self.at..end).ok_or(Malformed)?;
+        self.at = end;
+        Ok(Token::Number(digits))
     }
 
     fn rest_of_string(&mut self) -> Result<RawStr<'a>, Malformed> {
-        let rest = self.text.get(self.at..).unwrap_or_default();
+        let rest = self.rest();
         let mut has_escapes = false;
         let mut end = 0;
         loop {
-            match rest.get(end).ok_or(Malformed)? {
-                b'"' => break,
-                b'\\' => {
-                    has_escapes = true;
-                    end += 2;
-                }
-                _ => end += 1,
+            let more = rest.get(end..).unwrap_or_default();
+            let special = more.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+            end += special.ok_or(Malformed)?;
+            if rest.get(end) == Some(&b'"') {
+                break;
             }
+            has_escapes = true;
+            end += 2;
         }
-        let bytes = rest.get(..end).ok_or(Malformed)?;
+        let text = self.text.get(self.at..self.at + end).ok_or(Malformed)?;
         self.at += end + 1;
-        let text = str::from_utf8(bytes).map_err(|_| Malformed)?;
         Ok(RawStr { text, has_escapes })
     }
 
@@ -184,7 +192,7 @@ impl<'a> Cursor<'a> {
                         self.at += 1;
                         depth = depth.checked_sub(1).ok_or(Malformed)?;
                         if depth == 0 {
-                            return self.text.get(start..self.at).ok_or(Malformed);
+                            return self.text.as_bytes().get(start..self.at).ok_or(Malformed);
                         }
                     }
                     b',' | b':' => self.at += 1,
@@ -192,7 +200,7 @@ impl<'a> Cursor<'a> {
                 }
             }
         }
-        self.text.get(start..self.at).ok_or(Malformed)
+        self.text.as_bytes().get(start..self.at).ok_or(Malformed)
     }
 }
 
