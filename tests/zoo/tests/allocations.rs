@@ -263,5 +263,5 @@ fn a_call_takes_a_few_kibibytes_until_it_is_sent() {
     .map(|call| call.bytes_max);
     println!("{taken:?} bytes");
     assert!(taken.iter().all(|bytes| *bytes < 16 << 10), "{taken:?}");
-    service.close_blocking();
+    assert!(service.close_blocking().all_safe());
 }
