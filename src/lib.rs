@@ -381,6 +381,7 @@ pub mod docs {
         options: "../docs/options.md",
         performance: "../docs/performance.md",
         runtimes: "../docs/runtimes.md",
+        scale: "../docs/scale.md",
         spool: "../docs/spool.md",
         testing: "../docs/testing.md",
         queries: "../docs/queries.md",

@@ -93,7 +93,7 @@ fn argument<'a>(command: &'a [String], flag: &str) -> Option<&'a str> {
 
 /// The manifests of the repository by the name of their package, and where it is. The package has its own alone.
 fn manifests() -> BTreeMap<String, (String, Vec<Table>)> {
-    let mut folders = vec![".".to_owned(), "benches".to_owned()];
+    let mut folders = [".", "benches", "benches/otlp"].map(str::to_owned).to_vec();
     for parent in ["examples", "tests"] {
         let entries = fs::read_dir(path(parent)).expect("a folder");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
