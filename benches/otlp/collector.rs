@@ -1,11 +1,11 @@
 //! A collector in a process of its own, so that its CPU time is not the clients'. It acknowledges each request, and
 //! counts the records in it.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 const VARIABLE: &str = "OTLP_BENCH_COLLECTOR";

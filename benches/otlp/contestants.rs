@@ -4,6 +4,7 @@
 //! gaps. So have those of the others, with an id that costs little; and once they have not.
 
 use benches::ours::{BOUND, Session};
+use core::error::Error;
 use core::hint::black_box;
 use emit_otlp::logs_http_proto;
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
@@ -12,7 +13,6 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{
     BatchConfigBuilder, BatchLogProcessor, SdkLogger, SdkLoggerProvider,
 };
-use std::error::Error;
 use std::time::SystemTime;
 use tinkex_telemetry::http::HttpClient;
 use tinkex_telemetry::otlp::{OtlpConfig, OtlpTransport};

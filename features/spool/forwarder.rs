@@ -136,7 +136,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
             match wait(&self.clock, &self.shared, &mut asked, until).await {
                 Event::Answer(Some(Next::Send(parcel))) => {
                     asked = None;
-                    self.send(parcel).await;
+                    self.send(*parcel).await;
                 }
                 Event::Answer(Some(Next::Wait(at))) => {
                     asked = None;

@@ -34,7 +34,7 @@ const UNREADABLE: Duration = Duration::from_secs(60);
 /// What the forwarder is to do next.
 #[derive(Debug)]
 pub(super) enum Next {
-    Send(Parcel),
+    Send(Box<Parcel>),
     /// Nothing until this time, or until something is written.
     Wait(Option<Instant>),
 }
@@ -314,7 +314,7 @@ impl Keeper {
             match source.read(&*self.disk) {
                 Ok(parcel) if parcel.events > 0 => {
                     self.last = Some(Arc::clone(&parcel.session));
-                    return Next::Send(self.with_attempt(parcel));
+                    return Next::Send(Box::new(self.with_attempt(parcel)));
                 }
                 Ok(parcel) => {
                     self.pass_over(&parcel);

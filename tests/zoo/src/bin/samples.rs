@@ -4,13 +4,13 @@
 //! answers no poll until everything is measured. It does so twice, and fails if the second time takes noticeably more
 //! threads or connections than the first: what is kept must be used again. Linux only: the figures are from `/proc`.
 
+use core::error::Error;
+use core::time::Duration;
 use smol::LocalExecutor;
 use std::env;
-use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _, Write as _, stdin, stdout};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 use tinkex_telemetry::client::{SamplingClient, SamplingParams, ServiceBuilder, ServiceClient};
 use tinkex_telemetry::collector::{Collector, Reply};
 use tinkex_telemetry::http::HttpClient;
