@@ -150,8 +150,15 @@ impl Core {
     /// Does something to the files that may destroy events. The book learns which are gone.
     pub(super) fn destroy(&mut self, work: impl FnOnce(&mut Self)) {
         let before = self.files.intact(&self.directory);
+        let promised = self.files.promised();
         work(self);
         let after = self.files.intact(&self.directory);
+        // Such as lines that have to be read by a copy of their head that no sync has reached yet.
+        for number in promised.difference(&self.files.promised()) {
+            if let Some(event) = self.book.event(*number) {
+                event.is_durable = false;
+            }
+        }
         let gone: Vec<_> = before.difference(&after).copied().collect();
         self.note(|| alloc::format!("destroyed: {gone:?}"));
         self.book.excuse(gone);
