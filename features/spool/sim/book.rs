@@ -37,6 +37,8 @@ pub(super) struct Event {
     pub(super) is_confirmed: bool,
     /// It must survive a power cut.
     pub(super) is_durable: bool,
+    /// What its line needs to be read was destroyed after a sync: none is expected to have it.
+    pub(super) is_damaged: bool,
     /// A fault has destroyed it.
     pub(super) is_excused: bool,
     /// The backend refuses it.

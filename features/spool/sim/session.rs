@@ -124,6 +124,7 @@ impl Session {
             index,
             is_confirmed: false,
             is_durable: false,
+            is_damaged: false,
             is_excused: false,
             is_invalid,
             was_refused: false,
@@ -317,7 +318,9 @@ impl Session {
                 continue;
             }
             event.is_durable = promised.contains(&number);
-            let must_be = (is_whole || batch.contains(&number)) && !removed.contains(&number);
+            let must_be = (is_whole || batch.contains(&number))
+                && !removed.contains(&number)
+                && !event.is_damaged;
             let may_be = event.index == 0 && may_start_be && !removed.is_empty();
             if must_be && !event.is_durable && !may_be {
                 at_risk = Some(number);

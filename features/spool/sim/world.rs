@@ -156,7 +156,7 @@ impl Core {
         // Such as lines that have to be read by a copy of their head that no sync has reached yet.
         for number in promised.difference(&self.files.promised()) {
             if let Some(event) = self.book.event(*number) {
-                event.is_durable = false;
+                (event.is_durable, event.is_damaged) = (false, true);
             }
         }
         let gone: Vec<_> = before.difference(&after).copied().collect();
