@@ -91,6 +91,12 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Whether the writer has taken a job and is not done with it.
+    #[cfg(test)]
+    pub(super) fn is_writing(&self) -> bool {
+        self.lock().current.is_some()
+    }
+
     /// The events in a write that was given up, and that the disk has not finished.
     pub(super) fn stalled(&self) -> u64 {
         let state = self.lock();

@@ -35,8 +35,11 @@ fn a_stop_ends_in_time_while_the_disk_stalls_and_what_is_not_written_is_counted(
     bad.stall(true);
     assert!((0..100_u64).all(|n| reporter.log("step", fields! { n })));
     executor.run();
-    // The writer has the batch, and its disk has it.
+    // The writer has the batch, and the disk stalls: the keeper's file may be the first that it does not write.
     bad.wait_until_stalled();
+    while !spool.inner.queue.is_writing() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 
     // `log` goes on as ever until the queue is full, and each call returns without a disk.
     let accepted = (0..1_000_u64)
