@@ -34,7 +34,7 @@ impl Pace {
         }
     }
 
-    /// The time before which no request is to be sent.
+    /// No request goes out before this time.
     pub(super) const fn next(&self) -> Option<Instant> {
         self.next
     }

@@ -410,7 +410,7 @@ impl State {
         may_send
     }
 
-    /// Nothing that is on disk is to be sent: a discard is under way, or could not remove everything.
+    /// Nothing on disk may be sent: a discard is under way, or could not remove everything.
     pub(super) const fn is_discarding(&self) -> bool {
         self.discards.1 < self.discards.0
     }

@@ -74,7 +74,7 @@ impl Shared {
         self.host.losses.is_ending.store(true, Ordering::SeqCst);
     }
 
-    /// Says what was lost and reported to no one, once, when the session is ending and nothing more can be sent.
+    /// Says once what was lost and not yet reported, when the session is ending and nothing more can be sent.
     pub(crate) fn tell_losses(&self) {
         let losses = &self.host.losses;
         if !losses.is_ending.load(Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! A directory in which somebody else could plant links: nothing is read, written or removed where they lead.
+//! A directory in which other users can plant links: the spool reads, writes and removes nothing where they lead.
 
 use crate::{KEY, LONG, Place, check, child, files, heard, recover, spool};
 use alloc::collections::BTreeMap;

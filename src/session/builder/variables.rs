@@ -76,7 +76,7 @@ impl Options {
 }
 
 /// The options, changed by these variables, and what to say of those that belong to no option. On Windows the case of a
-/// variable's name is of no matter.
+/// variable's name does not matter.
 fn read(
     mut options: Options,
     variables: impl Iterator<Item = (OsString, OsString)>,
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn on_windows_the_case_of_a_name_is_of_no_matter() {
+    fn on_windows_the_case_of_a_name_does_not_matter() {
         let key = "sk-sentinel-0123456789";
         let variables = [
             ("Tinker_Telemetry_Max_Retries", "7"),
