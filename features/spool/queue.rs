@@ -92,7 +92,7 @@ impl Queue {
     }
 
     /// Whether the writer has taken a job and is not done with it.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "sim"))]
     pub(super) fn is_writing(&self) -> bool {
         self.lock().current.is_some()
     }
