@@ -20,6 +20,8 @@ pub(super) struct BadDisk {
     pub(super) bad_syncs: AtomicU64,
     /// How many writes wait.
     stalled: AtomicU64,
+    /// What other threads do before each look at a file.
+    pub(super) before_stat: Mutex<Option<Box<dyn Fn() + Send>>>,
     /// Writes wait until this is false.
     pub(super) is_stalled: Arc<(Mutex<bool>, Condvar)>,
 }
@@ -56,6 +58,9 @@ impl Disk for Faulty {
     }
 
     fn stat(&self, path: &Path) -> io::Result<Meta> {
+        if let Some(before) = &*self.0.before_stat.lock().expect("no panic") {
+            before();
+        }
         StdDisk.stat(path)
     }
 

@@ -57,12 +57,9 @@ pub(super) fn expire(
         .iter()
         .filter(|(key, _)| is_old(Timestamp::from_unix_micros(key.folder.0)))
         .flat_map(|(key, run)| {
-            let closed = run
-                .segments
-                .iter()
-                .enumerate()
-                .filter(|(_, it)| it.is_closed);
-            closed.map(|(at, it)| (*key, it.id, at == 0, it.path.clone(), it.len))
+            let first = run.segments.front().map(|first| first.id);
+            let closed = run.segments.iter().filter(|it| it.is_closed);
+            closed.map(move |it| (*key, it.id, first == Some(it.id), it.path.clone(), it.len))
         })
         .filter(|(key, id, ..)| state.in_flight != Some((*key, *id)))
         .collect();
@@ -92,13 +89,16 @@ fn evict(
         .flatten();
     let orphan = beginning.as_ref().map(|segment| segment.path.clone());
     let (segment, events) = shared.update(|state| {
-        // Chosen a moment ago; meanwhile it may be on its way to the server.
+        // Chosen a moment ago; meanwhile it may be on its way to the server, or what it has copies of.
         if state.in_flight == Some((key, id)) {
             return (None, 0);
         }
         let Some(run) = state.runs.get_mut(&key) else {
             return (None, 0);
         };
+        if !run.expendable().any(|segment| segment.id == id) {
+            return (None, 0);
+        }
         let is_whole = run
             .segment(id)
             .is_some_and(|segment| segment.next == 0 && segment.copies == 0);
@@ -175,24 +175,36 @@ fn keep_beginning(
         to,
         fields: &fields,
     };
-    let id = SegmentId(random.below(u64::MAX));
-    let mut writer = SegmentWriter::create(disk, path.parent()?, number, id).ok()?;
-    let mut chunk = Chunk::default();
-    for (index, event) in &events {
-        writer.add(&mut chunk, *index, event, &head);
+    let mut write = || {
+        let id = SegmentId(random.below(u64::MAX));
+        let mut writer = SegmentWriter::create(disk, path.parent()?, number, id).ok()?;
+        let mut chunk = Chunk::default();
+        for (index, event) in &events {
+            writer.add(&mut chunk, *index, event, &head);
+        }
+        writer.write(disk, &chunk).ok()?;
+        // Where it was it may have been durable.
+        let is_synced = !must_sync || writer.sync(disk).is_ok();
+        Some((writer, is_synced))
+    };
+    let (mut kept, is_synced) = write()?;
+    if !is_synced && let Some((mut again, is_synced)) = write() {
+        // To another file: a second sync of the same one would report success for what is lost. If that fails as well, it
+        // is no reason to drop it.
+        if is_synced {
+            core::mem::swap(&mut kept, &mut again);
+        }
+        let _ = disk.remove_file(&again.path);
     }
-    writer.write(disk, &chunk).ok()?;
     if must_sync {
-        // Where it was it may have been durable. A sync that fails is no reason to drop it.
-        let _ = writer.sync(disk);
         let _ = disk.sync_dir(path.parent()?);
     }
     Some(Segment {
-        len: writer.len,
-        lines: writer.lines,
+        len: kept.len,
+        lines: kept.lines,
         is_closed: true,
         is_beginning: true,
-        ..Segment::new(writer.path, id)
+        ..Segment::new(kept.path, kept.id)
     })
 }
 
@@ -203,4 +215,61 @@ fn is_beginning(event: &[u8]) -> bool {
     ]
     .iter()
     .any(|needle| event.windows(needle.len()).any(|part| part == *needle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::{Run, State};
+    use super::*;
+
+    const KEY: RunKey = RunKey {
+        folder: (1, 1),
+        run: 0,
+    };
+
+    /// A run with these segments, each of ten events, of which so many are copies.
+    fn run(copies: &[u64]) -> Run {
+        let mut run = Run::new("s", b"{}");
+        for (id, copies) in (0..).zip(copies) {
+            run.segments.push_back(Segment {
+                lines: 10,
+                is_closed: true,
+                copies: *copies,
+                ..Segment::new(std::path::PathBuf::new(), SegmentId(id))
+            });
+            if *copies > 0 {
+                run.note_copies(SegmentId(id));
+            }
+        }
+        run
+    }
+
+    fn oldest(state: &State) -> Option<u64> {
+        state.oldest(None).map(|(_, id, _)| id.0)
+    }
+
+    #[test]
+    fn copies_of_what_is_on_its_way_are_not_evicted_before_it() {
+        let mut state = State::default();
+        state.runs.insert(KEY, run(&[0, 10, 3, 0]));
+        assert_eq!(oldest(&state), Some(0), "the oldest first");
+        // Its sync has failed, and the copies may be all that is durable, or the copies of those.
+        state.in_flight = Some((KEY, SegmentId(0)));
+        assert_eq!(oldest(&state), Some(3));
+        // When it is sent, they are of no use; those behind them may be.
+        let run = state.runs.get_mut(&KEY).expect("the run");
+        run.segments.pop_front();
+        assert_eq!(oldest(&state), Some(1));
+    }
+
+    #[test]
+    fn copies_of_what_was_evicted_may_go_although_another_segment_is_on_its_way() {
+        let mut state = State::default();
+        let mut run = run(&[0, 0, 10]);
+        let removed = run.segments.remove(1).map(|it| it.is_copied);
+        assert_eq!(removed, Some(true));
+        state.runs.insert(KEY, run);
+        state.in_flight = Some((KEY, SegmentId(0)));
+        assert_eq!(oldest(&state), Some(2));
+    }
 }

@@ -9,6 +9,7 @@ use super::owner::{Life, Owner};
 #[cfg(feature = "cli")]
 use super::std_disk::StdDisk;
 use crate::sys::entropy::Random;
+use crate::sys::fork::PerProcess;
 use crate::time::Timestamp;
 use alloc::borrow::ToOwned as _;
 use alloc::boxed::Box;
@@ -18,7 +19,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What `README` in the directory says.
 const README: &str = "Telemetry events of tinkex-telemetry that are still to be sent. The next program that opens this \
@@ -220,6 +221,8 @@ fn lock(disk: &dyn Disk, path: &Path) -> io::Result<Box<dyn DiskFile>> {
 /// What became of an attempt to claim a folder.
 pub(super) enum Claim {
     Taken(Folder),
+    /// This process holds it: the writer may have made it a moment ago.
+    Own,
     /// Its owner is alive, or may be.
     Alive,
     /// It is not a process's folder, or not safe to read.
@@ -239,7 +242,7 @@ pub(super) fn claim(
     };
     let path = directory.path.join(name);
     if is_registered(disk, &path) {
-        return Ok(Claim::Alive);
+        return Ok(Claim::Own);
     }
     let meta = disk.stat(&path)?;
     if !meta.is_safe(Kind::Folder, directory.owner) {
@@ -341,8 +344,14 @@ fn parse_name(name: &str) -> Option<(u64, u64)> {
     Some((micros.parse().ok()?, u64::from_str_radix(salt, 16).ok()?))
 }
 
-/// The folders that this process holds, by path: its own locks do not keep it out. A forked child holds none of them.
-static HELD: Mutex<Vec<Held>> = Mutex::new(Vec::new());
+/// The folders that this process holds, by path: its own locks do not keep it out. A forked child holds none of them, and
+/// never takes a lock that another thread may have held at the fork.
+static HELD: PerProcess<Mutex<Vec<Held>>> = PerProcess::new();
+
+fn held() -> MutexGuard<'static, Vec<Held>> {
+    let held = HELD.get_or_init(Mutex::default);
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Which process holds which folder.
 type Held = (u32, PathBuf);
@@ -353,15 +362,14 @@ struct Registered(u32, PathBuf);
 impl Registered {
     fn new(disk: &dyn Disk, path: &Path) -> Self {
         let pid = disk.pid();
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        held.push((pid, path.to_owned()));
+        held().push((pid, path.to_owned()));
         Self(pid, path.to_owned())
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = held();
         let is_this = |(pid, path): &Held| *path == self.1 && *pid == self.0;
         if let Some(at) = held.iter().position(is_this) {
             held.swap_remove(at);
@@ -372,14 +380,13 @@ impl Drop for Registered {
 /// Whether this process holds a folder in this directory.
 #[cfg(test)]
 pub(super) fn holds_any(directory: &Path) -> bool {
-    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.iter().any(|(_, path)| path.starts_with(directory))
+    held().iter().any(|(_, path)| path.starts_with(directory))
 }
 
 fn is_registered(disk: &dyn Disk, path: &Path) -> bool {
     let this = disk.pid();
-    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.iter()
+    held()
+        .iter()
         .any(|(pid, other)| other == path && *pid == this)
 }
 
@@ -413,7 +420,27 @@ pub(super) fn is_alive(lock: &[u8], touched: Timestamp, now: Timestamp) -> bool 
 
 #[cfg(test)]
 mod tests {
+    use super::super::std_disk::StdDisk;
+    use super::super::testing::Place;
     use super::*;
+    use crate::sys::entropy::Entropy;
+
+    #[test]
+    fn a_folder_that_this_process_holds_is_no_other_processs() {
+        let place = Place::new();
+        let mut random = Random::new(Entropy::new([1; 32]));
+        let directory = Directory::open(&StdDisk, place.path(), &mut random).expect("a directory");
+        let now = Timestamp::from_unix_micros(1_764_153_045_123_456);
+        let folder = Folder::create(&StdDisk, &directory, now, &mut random).expect("a folder");
+        let name = folder.path.file_name().and_then(|it| it.to_str());
+        let name = name.expect("a name").to_owned();
+        let mut claim = || claim(&StdDisk, &directory, &name, |_, _| true, &mut random);
+        assert!(matches!(claim(), Ok(Claim::Own)));
+        drop(folder);
+        if cfg!(target_os = "linux") {
+            assert!(matches!(claim(), Ok(Claim::Taken(_))));
+        }
+    }
 
     #[test]
     fn only_names_of_folders_are_names_of_folders() {

@@ -137,7 +137,7 @@ impl Keeper {
             match claim {
                 Ok(Claim::Taken(folder)) => self.survey(folder, now),
                 Ok(Claim::Alive) => others += 1,
-                Ok(Claim::Foreign) => {}
+                Ok(Claim::Own | Claim::Foreign) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     notes::say_error(
@@ -273,8 +273,11 @@ impl Keeper {
             run.missing += survey.missing;
             run.holes.extend(&mut survey.holes);
             run.last_index = run.last_index.max(survey.settled_index);
-            let pending = segment.pending();
+            let (pending, has_copies) = (segment.pending(), segment.copies > 0);
             run.segments.push_back(segment);
+            if has_copies {
+                run.note_copies(id);
+            }
             state.counts.recovered += pending;
             state.counts.pending += pending;
             pending

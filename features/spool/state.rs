@@ -142,6 +142,30 @@ impl Run {
         self.segments.iter_mut().find(|segment| segment.id == id)
     }
 
+    /// Notes that the first events of this segment, which was found, are copies of ones in the segment before it.
+    pub(super) fn note_copies(&mut self, id: SegmentId) {
+        let before = self.segments.iter_mut().take_while(|it| it.id != id);
+        // One without events is a failed attempt at the same copies.
+        if let Some(original) = before.filter(|it| it.lines > 0).last() {
+            original.is_copied = true;
+        }
+    }
+
+    /// The segments that may be given up, in order. Not one with copies of what is still to be sent from a segment
+    /// before it: only they may be durable.
+    pub(super) fn expendable(&self) -> impl Iterator<Item = &Segment> {
+        let mut has_original = false;
+        self.segments.iter().filter(move |it| {
+            let is_needed = has_original && it.next < it.copies;
+            if it.copies > 0 {
+                has_original = false;
+            }
+            let is_open = it.pending() > 0 || is_needed;
+            has_original |= it.is_copied && is_open && !it.is_beginning;
+            !is_needed
+        })
+    }
+
     /// Expects so many events, which could not be read in a segment, among the copies behind it. Returns how many of them
     /// may be there: all or none.
     fn expect_copies(&mut self, segment: SegmentId, lost: u64) -> u64 {
@@ -173,6 +197,8 @@ pub(super) struct Segment {
     pub(super) copies: u64,
     /// So many events that could not be read where they were are expected among those.
     pub(super) expected: u64,
+    /// Some of its events have copies in a later segment: a sync of them has failed.
+    pub(super) is_copied: bool,
     /// The beginning of a run that was evicted: the session's start and context.
     pub(super) is_beginning: bool,
     /// The file must not be removed before, since a process that seems to have ended might still append to it.
@@ -191,6 +217,7 @@ impl Segment {
             next: 0,
             copies: 0,
             expected: 0,
+            is_copied: false,
             is_beginning: false,
             keep_until: None,
         }
@@ -505,7 +532,7 @@ impl State {
             let runs = self.runs.iter();
             let mut segments = runs
                 .filter(move |(_, run)| run.is_recovered == is_recovered)
-                .flat_map(|(key, run)| run.segments.iter().map(move |it| (*key, it)));
+                .flat_map(|(key, run)| run.expendable().map(move |it| (*key, it)));
             let found = segments.find(|(key, segment)| {
                 self.in_flight != Some((*key, segment.id))
                     && !segment.is_beginning

@@ -2,6 +2,8 @@
 
 mod discarding;
 mod syncing;
+#[cfg(test)]
+mod tests;
 
 use super::disk::Disk;
 use super::eviction;
@@ -311,7 +313,9 @@ impl Writer {
         let lines = self.chunk.lines;
         let last_index = self.chunk.last_index;
         self.chunk.clear();
-        if written.is_ok() && !open.is_in_place(&*self.disk) {
+        // Asked before the segment is closed: the keeper removes one that is, if all of it is settled.
+        let is_gone = !open.is_in_place(&*self.disk);
+        if written.is_ok() && is_gone {
             return Err(Stopped::Moved);
         }
         self.shared.update(|state| {
@@ -342,12 +346,14 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                let is_gone = !open.is_in_place(&*self.disk);
                 // What is there already is the session's: no later sync comes by here.
                 if !is_gone && self.settings.sync != Sync::Never && open.sync(&*self.disk).is_err()
                 {
                     let unsynced = open.unsynced(&*self.disk).unwrap_or_default();
                     stream.again.extend(unsynced);
+                    self.shared.update(|state| {
+                        close_segment(state.runs.get_mut(&stream.key), id, 0, true)
+                    });
                 }
                 stream.open = None;
                 Err(if is_gone {
@@ -359,11 +365,11 @@ impl Writer {
         }
     }
 
-    /// Ends the open segment without another word, since its file has failed.
+    /// Ends the open segment without another word, since its file has failed. What is to be kept of it is written again.
     fn abandon(&mut self, stream: &mut Stream) {
         if let Some(open) = stream.open.take() {
             self.shared
-                .update(|state| close_segment(state.runs.get_mut(&stream.key), open.id, 0));
+                .update(|state| close_segment(state.runs.get_mut(&stream.key), open.id, 0, true));
         }
     }
 
@@ -384,7 +390,7 @@ impl Writer {
         open.finish(&*self.disk, &head);
         let more = open.len - before;
         self.shared.update(|state| {
-            close_segment(state.runs.get_mut(&stream.key), open.id, more);
+            close_segment(state.runs.get_mut(&stream.key), open.id, more, false);
             state.counts.bytes += more;
         });
         Ok(())
@@ -552,9 +558,10 @@ impl Writer {
     }
 }
 
-fn close_segment(run: Option<&mut Run>, id: SegmentId, more: u64) {
+fn close_segment(run: Option<&mut Run>, id: SegmentId, more: u64, is_copied: bool) {
     if let Some(segment) = run.and_then(|run| run.segment(id)) {
         segment.is_closed = true;
+        segment.is_copied |= is_copied;
         segment.len += more;
     }
 }

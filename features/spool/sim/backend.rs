@@ -51,7 +51,11 @@ impl SimBackend {
         if let Some(requests) = &mut core.requests {
             requests.push(now);
         }
-        core.note(|| format!("{} sends {} events of {session}", self.pid, events.len()));
+        core.note(|| {
+            let numbers = events.iter().filter_map(|json| number(json.as_bytes()));
+            let numbers: Vec<_> = numbers.collect();
+            format!("{} sends events {numbers:?} of {session}", self.pid)
+        });
         let prefix = format!(r#"{{"session_id":"{session}","#);
         if !body.starts_with(prefix.as_bytes()) || !body.ends_with(b"]}") {
             core.fail(|| format!("a request that is none: {}", String::from_utf8_lossy(body)));

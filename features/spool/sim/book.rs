@@ -98,6 +98,12 @@ impl Book {
         }
     }
 
+    /// It is a session's start that was kept when the rest was evicted, although it could not be synced where it is now.
+    pub(super) fn may_be_unsynced(&self, event: &Event) -> bool {
+        let has_failed = self.has_happened(&[Fault::FailingSync, Fault::ReadOnly]);
+        event.index == 0 && has_failed && !self.removed.is_empty()
+    }
+
     pub(super) fn has_happened(&self, faults: &[Fault]) -> bool {
         faults.iter().any(|fault| self.faults.contains_key(fault))
     }

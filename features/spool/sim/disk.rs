@@ -26,6 +26,8 @@ struct SimFile {
     handle: u64,
     /// The last read has failed.
     has_failed: bool,
+    /// No event is sent from it.
+    is_rejected: bool,
     /// The folder that is its process's once it says so.
     lock_of: Option<(u64, PathBuf)>,
 }
@@ -79,7 +81,7 @@ fn begin(world: &World, pid: u32, op: Op) -> io::Result<MutexGuard<'_, Core>> {
 }
 
 impl SimDisk {
-    fn file(&self, core: &mut Core, id: u64) -> SimFile {
+    fn file(&self, core: &mut Core, id: u64, path: &Path) -> SimFile {
         core.handles += 1;
         SimFile {
             world: self.world.clone(),
@@ -87,6 +89,7 @@ impl SimDisk {
             id,
             handle: core.handles,
             has_failed: false,
+            is_rejected: path.starts_with(core.directory.join("rejected")),
             lock_of: None,
         }
     }
@@ -129,7 +132,7 @@ impl Disk for SimDisk {
         core.note(|| format!("{} creates {path:?}, file {id}", self.pid));
         let name = path.file_name().and_then(|it| it.to_str());
         let folder = path.parent().and_then(|it| core.files.find(it).ok());
-        let mut file = self.file(&mut core, id);
+        let mut file = self.file(&mut core, id, path);
         let is_lock = name.is_some_and(|name| name.starts_with("lock"));
         file.lock_of = folder
             .filter(|_| is_lock)
@@ -143,13 +146,14 @@ impl Disk for SimDisk {
         if core.files.node(id)?.kind != Kind::File {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        Ok(Box::new(self.file(&mut core, id)))
+        Ok(Box::new(self.file(&mut core, id, path)))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut core = self.begin(Op::Write)?;
         let now = core.utc();
         core.note(|| format!("{} removes {path:?}", self.pid));
+        core.mix(6, u64::from(self.pid));
         let name = path.file_name().and_then(|it| it.to_str());
         if name.is_some_and(|name| name.starts_with("lock-"))
             && let Some(folder) = path.parent().and_then(|it| core.files.find(it).ok())
@@ -235,14 +239,22 @@ impl SimFile {
             });
         }
         let len = len.max(1);
-        core.note(|| format!("{} appends {len} bytes to file {}", self.pid, self.id));
+        core.note(|| {
+            let numbers = numbers(&bytes[..len]);
+            let (pid, id) = (self.pid, self.id);
+            format!("{pid} appends {len} bytes to file {id}, events {numbers:?}")
+        });
+        core.mix(5, u64::from(crc32fast::hash(&bytes[..len])));
         let node = core.files.node(self.id)?;
         node.append(&bytes[..len], now);
         if len == bytes.len() {
             node.end_write();
         }
+        // A segment that no one can tell the session of may have a line of another file.
         for number in numbers(&bytes[..len]) {
-            core.book.removed.remove(&number);
+            if !self.is_rejected {
+                core.book.removed.remove(&number);
+            }
         }
         let node = core.files.node(self.id)?;
         if node.is_damaged {
@@ -345,6 +357,12 @@ impl DiskFile for SimFile {
 impl Drop for SimFile {
     fn drop(&mut self) {
         let mut core = self.world.lock();
+        // Who lets go of its lock holds the folder no longer, even if a read-only disk keeps the lock's file.
+        if let Some((folder, _)) = &self.lock_of
+            && let Ok(node) = core.files.node(*folder)
+        {
+            node.holder = node.holder.filter(|holder| *holder != self.pid);
+        }
         if let Ok(node) = core.files.node(self.id)
             && node.locked == Some((self.pid, self.handle))
         {

@@ -61,7 +61,7 @@ faults! {
     /// The disk is read-only, for up to an hour.
     ReadOnly 300,
     /// The spool's directory is removed, with all that is in it.
-    DirectoryRemoved 100,
+    DirectoryRemoved 150,
     /// The wall clock jumps: by minutes, by days, to 1970 or to 2038.
     WallJump 300,
     /// The power fails: what was not synced is lost, in part.
@@ -107,6 +107,15 @@ impl Faults {
                 let rate = u64::from(fault.average_rate()) * scale / 10;
                 faults = faults.with(fault, rate.clamp(1, 700) as u16);
             }
+        }
+        // What a power cut does to a folder needs one.
+        let of_cuts = [Fault::EntryLost, Fault::UnlinkUndone];
+        if of_cuts.iter().any(|fault| faults.rate(*fault) > 0) {
+            let rate = faults.rate(Fault::PowerCut);
+            faults = faults.with(
+                Fault::PowerCut,
+                rate.max(2 * Fault::PowerCut.average_rate()),
+            );
         }
         faults
     }

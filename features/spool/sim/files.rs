@@ -58,7 +58,7 @@ pub(super) struct Files {
     nodes: BTreeMap<u64, Node>,
     root: PathBuf,
     last: u64,
-    /// How many files were removed.
+    /// How many files were removed whose removal a power cut may undo.
     pub(super) removals: u64,
 }
 
@@ -165,7 +165,8 @@ impl Files {
         let folder = self.node(parent)?;
         folder.entries.remove(&name);
         folder.modified = now;
-        self.removals += 1;
+        let may_come_back = folder.durable_entries.contains_key(&name);
+        self.removals += u64::from(may_come_back);
         Ok(())
     }
 
@@ -380,6 +381,13 @@ impl Node {
         self.events(|line| line.end <= counted)
     }
 
+    /// The events whose lines are as this file's process has written them. Those of another file, which a power cut may
+    /// leave in it, are none of its own.
+    pub(super) fn own(&self) -> BTreeSet<u64> {
+        let sound = self.sound_lines();
+        sound.filter_map(|(_, line)| number(line)).collect()
+    }
+
     fn promised(&self) -> BTreeSet<u64> {
         self.events(|line| {
             let mut lost = self.promised_lost.iter();
@@ -391,26 +399,37 @@ impl Node {
     fn events(&self, is_counted: impl Fn(Range<usize>) -> bool) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
         let mut has_head = false;
-        let mut start = 0;
-        for line in self.written.split_inclusive(|byte| *byte == b'\n') {
-            let end = start + line.len();
+        for (range, line) in self.sound_lines() {
             // A line feed that is missing before it joins it with the one before.
-            let range = start.saturating_sub(1)..end;
-            let sound = self.data.get(range.clone()) == self.written.get(range.clone())
-                && line.ends_with(b"\n")
-                && !self.is_bad(&(range.start as u64..range.end as u64))
-                && is_counted(start..end);
-            if sound && line.starts_with(b"{\"tinkex\"") {
+            let with_feed = range.start.saturating_sub(1) as u64..range.end as u64;
+            if self.is_bad(&with_feed) || !is_counted(range) {
+                continue;
+            }
+            if line.starts_with(b"{\"tinkex\"") {
                 has_head = true;
-            } else if sound && let Some(number) = number(line) {
+            } else if let Some(number) = number(line) {
                 found.insert(number);
             }
-            start = end;
         }
         if !has_head {
             found.clear();
         }
         found
+    }
+
+    /// The whole lines that are as they were written, the line feed before each included.
+    fn sound_lines(&self) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+        let mut start = 0;
+        let lines = self.written.split_inclusive(|byte| *byte == b'\n');
+        let lines = lines.map(move |line| {
+            let range = start..start + line.len();
+            start = range.end;
+            (range, line)
+        });
+        lines.filter(|(range, line)| {
+            let range = range.start.saturating_sub(1)..range.end;
+            line.ends_with(b"\n") && self.data.get(range.clone()) == self.written.get(range)
+        })
     }
 
     fn power_cut(&mut self, cut: &mut Cut<'_>) {

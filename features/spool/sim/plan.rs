@@ -49,7 +49,7 @@ pub(super) struct Plan {
 }
 
 /// The faults that are steps of a plan.
-const STEPS: [Fault; 9] = [
+const STEPS: [Fault; 10] = [
     Fault::BitFlip,
     Fault::ZeroedSector,
     Fault::BadSector,
@@ -57,6 +57,7 @@ const STEPS: [Fault; 9] = [
     Fault::ReadOnly,
     Fault::DirectoryRemoved,
     Fault::WallJump,
+    Fault::PowerCut,
     Fault::PowerCut,
     Fault::Crash,
 ];
@@ -245,14 +246,19 @@ impl Director {
         }
     }
 
-    /// Until a moment after a file was removed, if one is.
+    /// Until a moment after a file was removed, while others have what is to be sent, if there is one.
     fn wait_for_removal(&self) {
-        let (before, until) = {
+        let (mut before, until) = {
             let core = self.stage.world.lock();
             (core.files.removals, core.now + 600 * SECOND)
         };
-        let is_over = |stage: &Stage| stage.world.lock().files.removals > before;
-        self.stage.run_while(until, is_over);
+        while self.stage.advance(until) {
+            let core = self.stage.world.lock();
+            let removals = core.files.removals;
+            if core::mem::replace(&mut before, removals) < removals && !core.book.open.is_empty() {
+                break;
+            }
+        }
     }
 
     /// From now on nothing fails.
@@ -342,8 +348,9 @@ fn power_cut(core: &mut Core) {
     let after = core.files.intact(&core.directory);
     for number in before.difference(&after) {
         let is_removed = core.book.removed.contains(number);
-        let event = core.book.event(*number);
-        let was_durable = event.is_some_and(|it| it.is_durable && it.is_missing());
+        let event = core.book.events.get(*number as usize);
+        let was_durable = event
+            .is_some_and(|it| it.is_durable && it.is_missing() && !core.book.may_be_unsynced(it));
         // What is lost although it was promised was lost by a sync that has lied.
         if was_durable && !is_removed && !promised.contains(number) {
             core.fail(|| format!("a power cut loses event {number}, which was synced"));

@@ -57,6 +57,8 @@ pub(super) struct Process {
     pub(super) left: Cell<Option<Left>>,
     sync_at: Cell<Option<u64>>,
     has_left: Cell<bool>,
+    /// How many of its actors are in the middle of a step.
+    working: Cell<u32>,
 }
 
 /// A task's waker: it is due.
@@ -200,6 +202,7 @@ impl Process {
             left: Cell::new(None),
             sync_at: Cell::new(None),
             has_left: Cell::new(false),
+            working: Cell::new(0),
         };
         process.plan_sync();
         Ok(process)
@@ -259,8 +262,14 @@ impl Process {
         }
     }
 
+    /// One of its actors is in the middle of an operation.
+    pub(super) fn is_working(&self) -> bool {
+        self.working.get() > 0
+    }
+
     pub(super) fn is_over(&self) -> bool {
-        self.writer.borrow().is_none()
+        !self.is_working()
+            && self.writer.borrow().is_none()
             && self.keeper.borrow().is_none()
             && self.forwarder.borrow().is_none()
     }
@@ -326,6 +335,12 @@ impl Process {
     }
 
     pub(super) fn step(&self, actor: Actor) {
+        self.working.set(self.working.get() + 1);
+        self.work(actor);
+        self.working.set(self.working.get() - 1);
+    }
+
+    fn work(&self, actor: Actor) {
         match actor {
             Actor::Writer => self.step_writer(),
             Actor::Keeper => self.step_keeper(),

@@ -1,6 +1,6 @@
 //! A session, as far as a spool sees one: it sends batches through the spool's transport, one at a time, and tries again.
 
-use super::book::{Book, Event};
+use super::book::Event;
 use super::faults::Fault;
 use super::files::number;
 use super::world::{Core, SECOND, World};
@@ -305,27 +305,22 @@ impl Session {
                 Fault::WallJump,
                 Fault::DirectoryRemoved,
             ]);
-        // A start that is kept when the rest is evicted is kept even if its sync fails.
-        let may_start_be = core
-            .book
-            .has_happened(&[Fault::FailingSync, Fault::ReadOnly]);
         let mut at_risk = None;
-        let Book {
-            events, removed, ..
-        } = &mut core.book;
-        for (number, event) in (0_u64..).zip(events) {
+        let mut events = core::mem::take(&mut core.book.events);
+        let book = &core.book;
+        for (number, event) in (0_u64..).zip(&mut events) {
             if event.session != self.number || !event.is_missing() {
                 continue;
             }
             event.is_durable = promised.contains(&number);
             let must_be = (is_whole || batch.contains(&number))
-                && !removed.contains(&number)
+                && !book.removed.contains(&number)
                 && !event.is_damaged;
-            let may_be = event.index == 0 && may_start_be && !removed.is_empty();
-            if must_be && !event.is_durable && !may_be {
+            if must_be && !event.is_durable && !book.may_be_unsynced(event) {
                 at_risk = Some(number);
             }
         }
+        core.book.events = events;
         if let Some(number) = at_risk {
             core.fail(|| format!("event {number} is said to be synced, and is not"));
         }

@@ -3,7 +3,7 @@
 use super::faults::Fault;
 use super::process::{Actor, Process};
 use super::world::{Core, SECOND, World};
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -93,7 +93,7 @@ pub(super) fn check_removal(core: &mut Core, path: &Path) {
             .get(*number as usize)
             .is_some_and(|it| it.is_unsent())
     };
-    let mut unsent: Vec<_> = events.into_iter().filter(is_unsent).collect();
+    let mut unsent: Vec<_> = events.iter().copied().filter(is_unsent).collect();
     if unsent.is_empty() {
         return;
     }
@@ -119,16 +119,37 @@ pub(super) fn check_removal(core: &mut Core, path: &Path) {
         .into_values()
         .filter(|it| *it != id);
     let others: BTreeSet<_> = others.collect();
-    let older = lines
-        .iter()
-        .filter(|(file, number)| others.contains(file) && is_older(number));
-    let older: BTreeSet<_> = older.map(|(file, _)| *file).collect();
+    // Copies of what it has itself are no older.
+    let older = lines.iter().filter(|(file, number)| {
+        others.contains(file) && is_older(number) && !events.contains(number)
+    });
+    // With it stay the copies of what it has, which alone may be durable.
+    let older = groups(older.copied());
     // What is too old goes by the dates of files.
     let by_age = core.now > 1_700 * SECOND || core.jumps > 0;
-    if older.len() > 1 && !by_age {
+    if older > 1 && !by_age {
         core.fail(|| format!("{path:?} is evicted, and older events of its session are not"));
     }
+    core.note(|| format!("it had {unsent:?}"));
     core.book.removed.extend(unsent);
+}
+
+/// In how many files these events are, each with its file; files that have an event in common are one.
+fn groups(lines: impl Iterator<Item = (u64, u64)>) -> usize {
+    let mut files: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    for (file, number) in lines {
+        files.entry(file).or_default().insert(number);
+    }
+    let mut groups: Vec<BTreeSet<u64>> = Vec::new();
+    for mut numbers in files.into_values() {
+        let (joined, mut apart): (Vec<_>, Vec<_>) = groups
+            .into_iter()
+            .partition(|group| !group.is_disjoint(&numbers));
+        numbers.extend(joined.into_iter().flatten());
+        apart.push(numbers);
+        groups = apart;
+    }
+    groups.len()
 }
 
 impl Stage {
@@ -158,20 +179,27 @@ impl Stage {
 
     /// Lets time pass until then, with all that happens in it.
     pub(super) fn run_until(&self, until: u64) {
-        while !self.has_failed() {
-            if self.step() {
-                continue;
-            }
-            let next = self.next_time();
-            let mut core = self.world.lock();
-            if core.now >= until {
-                return;
-            }
-            core.now = next.unwrap_or(until).clamp(core.now, until);
-            let due = core.due();
-            drop(core);
-            due.into_iter().for_each(|waker| waker.wake());
+        while self.advance(until) {}
+    }
+
+    /// Does one step, or lets time pass until there is one to do. Returns false at this time.
+    pub(super) fn advance(&self, until: u64) -> bool {
+        if self.has_failed() {
+            return false;
         }
+        if self.step() {
+            return true;
+        }
+        let next = self.next_time();
+        let mut core = self.world.lock();
+        if core.now >= until {
+            return false;
+        }
+        core.now = next.unwrap_or(until).clamp(core.now, until);
+        let due = core.due();
+        drop(core);
+        due.into_iter().for_each(|waker| waker.wake());
+        true
     }
 
     /// Runs until a condition holds, at most until a time. Returns whether it holds.
@@ -252,13 +280,10 @@ impl Stage {
         }
     }
 
-    /// Removes those that have ended. Not in the middle of an operation: one of them may be in it.
+    /// Removes those that have ended. Not one that is in the middle of an operation.
     pub(super) fn bury(&self) {
-        if self.depth.get() > 0 {
-            return;
-        }
         let all = self.processes.borrow().clone();
-        for process in all {
+        for process in all.into_iter().filter(|it| !it.is_working()) {
             if self.world.lock().is_dead(process.pid) || process.is_over() {
                 process.bury();
                 self.processes
@@ -278,5 +303,20 @@ impl Actor {
             Self::Wait => 3,
             Self::Session(at) => 4 + at as u64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::groups;
+
+    #[test]
+    fn files_with_an_event_in_common_are_one() {
+        assert_eq!(groups([].into_iter()), 0);
+        assert_eq!(groups([(1, 10), (1, 11), (2, 12)].into_iter()), 2);
+        assert_eq!(
+            groups([(1, 10), (2, 10), (2, 11), (3, 11), (4, 9)].into_iter()),
+            2
+        );
     }
 }

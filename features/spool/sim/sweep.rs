@@ -195,26 +195,29 @@ fn the_spools_sweep_finds_nothing_and_reaches_every_fault() {
         let reached = total.reached.get(fault).copied().unwrap_or(0);
         let percent = reached as f64 * 100.0 / seeds as f64;
         println!("{fault:?}: {percent:.1} %");
-        if percent < 0.2 {
+        if percent < 1.0 {
             rare.push(fault);
         }
     }
     assert!(
         count < 1_000 || rare.is_empty(),
-        "in under 0.2 % of the seeds: {rare:?}"
+        "in under 1 % of the seeds: {rare:?}"
     );
 }
 
 #[test]
-fn a_seed_decides_everything() {
+fn a_seed_decides_everything_in_debug_and_release() {
+    let mut all = 0_u64;
     for seed in 0..60 {
         let faults = faults(seed);
         let plan = Plan::draw(seed, &faults);
-        let (one, two) = (try_run(seed, &faults, &plan), try_run(seed, &faults, &plan));
-        assert_eq!(
-            (one.trace, one.steps),
-            (two.trace, two.steps),
-            "seed {seed}"
-        );
+        let one = try_run(seed, &faults, &plan);
+        let two = try_run(seed, &faults, &plan);
+        assert_eq!(one.digest(), two.digest(), "seed {seed}");
+        all = all.rotate_left(7) ^ one.digest();
     }
+    assert_eq!(all, RECORDED, "{all:#x}");
 }
+
+/// Changes whenever the spool or its simulation takes a different step: then record it again.
+const RECORDED: u64 = 0xf02b_6b03_a225_8e4d;

@@ -127,3 +127,40 @@ fn a_forwarder_that_waits_for_the_backend_lets_others_run() {
     world.lock().unauthorized_until = [0; 2];
     end(&world, &director);
 }
+
+#[test]
+fn a_line_that_a_power_cut_leaves_in_another_file_is_not_one_that_was_left_behind() {
+    let (world, director, _set, process) = begin();
+    let mut core = world.lock();
+    core.kill(process.pid);
+    let files = core.files.below(&core.directory);
+    let segment = files.iter().find(|(path, _)| {
+        let name = path.extension();
+        name.is_some_and(|it| it == "ndjson")
+    });
+    let (path, id) = segment.map(|(path, id)| (path.clone(), *id)).expect("one");
+    let all = core.files.node(id).expect("a file").own();
+    assert_eq!(all.len(), 21);
+    // Evicted, as far as the book knows.
+    core.book.removed.extend(&all);
+    core.book.evicted += all.len() as u64;
+    core.book.began_late = true;
+    run::check_all(&mut core, director.setup);
+    let failure = core.failure.take().expect("they are there, and unsent");
+    assert!(failure.ends_with("are still on disk"), "{failure}");
+    // The same bytes where another file was: no one can believe them there.
+    let data = core.files.node(id).expect("a file").data.clone();
+    let now = core.utc();
+    core.files
+        .remove(&path, crate::features::spool::disk::Kind::File, now)
+        .expect("removed");
+    let other = core
+        .files
+        .create(&path, crate::features::spool::disk::Kind::File, now);
+    let other = other.expect("another file");
+    let node = core.files.node(other).expect("a file");
+    node.append(&alloc::vec![b'\n'; data.len()], now);
+    node.data = data;
+    run::check_all(&mut core, director.setup);
+    assert_eq!(core.failure, None);
+}
