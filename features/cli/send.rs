@@ -31,6 +31,8 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A longer line is not an event.
 const MAX_LINE: u64 = 64 << 20;
+/// Lines are read until there are about so many bytes of them.
+const PORTION: usize = 64 << 10;
 /// For one request, and between two attempts.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(500);
@@ -63,21 +65,29 @@ pub(super) fn send(options: &SendArgs) -> Outcome {
     };
     let mut sender = Sender::to(options, to, length)?;
     let mut reader = Reader::new(options.session.as_deref())?;
-    // Few: each may be long.
-    let (lines, waiting) = sync_channel(16);
-    thread::spawn(move || read_lines(input, &lines));
+    // One, besides the one that is read and the one that is sent: each may be as long as a line.
+    let (portions, waiting) = sync_channel(1);
+    thread::spawn(move || read_lines(input, &portions));
     let mut problem = None;
-    for line in Lines(&waiting, None) {
-        match line {
-            Line::Late => sender.flush()?,
-            Line::Broken(error) => problem = Some(format!("the input ends early: {error}")),
-            Line::Text(number, text) => {
-                sender.bar.inc(text.len() as u64);
-                match reader.read(&text) {
-                    Ok(read) => sender.take(read)?,
-                    Err(problem) => sender.refuse(number, &problem),
-                }
+    for portion in Portions(&waiting, None) {
+        let (mut number, lines) = match portion {
+            Portion::Lines(first, lines) => (first, lines),
+            Portion::Broken(error) => {
+                problem = Some(format!("the input ends early: {error}"));
+                continue;
             }
+            Portion::Late => {
+                sender.flush()?;
+                continue;
+            }
+        };
+        for text in lines.split_inclusive(|&byte| byte == b'\n') {
+            sender.bar.inc(text.len() as u64);
+            match reader.read(text) {
+                Ok(read) => sender.take(read)?,
+                Err(problem) => sender.refuse(number, &problem),
+            }
+            number += 1;
         }
     }
     if let Some(end) = reader.end() {
@@ -87,59 +97,82 @@ pub(super) fn send(options: &SendArgs) -> Outcome {
     sender.finish(problem)
 }
 
-enum Line {
-    /// A line, and its number from 1.
-    Text(u64, Vec<u8>),
+enum Portion {
+    /// Lines, and the number of the first, from 1.
+    Lines(u64, Vec<u8>),
     Broken(std::io::Error),
     /// There has been none for a while.
     Late,
 }
 
-/// The lines, and in between that there are none.
-struct Lines<'a>(&'a Receiver<Line>, Option<Instant>);
+/// The portions of the input, and in between that there are none.
+struct Portions<'a>(&'a Receiver<Portion>, Option<Instant>);
 
-impl Iterator for Lines<'_> {
-    type Item = Line;
+impl Iterator for Portions<'_> {
+    type Item = Portion;
 
-    fn next(&mut self) -> Option<Line> {
+    fn next(&mut self) -> Option<Portion> {
         let deadline = *self.1.get_or_insert_with(|| Instant::now() + INTERVAL);
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             self.1 = None;
-            return Some(Line::Late);
+            return Some(Portion::Late);
         }
         match self.0.recv_timeout(left) {
-            Ok(line) => Some(line),
+            Ok(portion) => Some(portion),
             Err(RecvTimeoutError::Timeout) => {
                 self.1 = None;
-                Some(Line::Late)
+                Some(Portion::Late)
             }
             Err(RecvTimeoutError::Disconnected) => None,
         }
     }
 }
 
-fn read_lines(input: impl std::io::Read, lines: &SyncSender<Line>) {
-    let mut input = BufReader::new(input);
-    for number in 1.. {
-        let mut line = Vec::new();
-        let read = (&mut input).take(MAX_LINE).read_until(b'\n', &mut line);
-        let is_cut = line.len() as u64 == MAX_LINE && !line.ends_with(b"\n");
-        let line = match read {
-            Ok(0) => return,
-            Ok(_) if is_cut => match input.skip_until(b'\n') {
-                // Its beginning is no event, and the rest of it no line.
-                Ok(_) => Line::Text(number, line),
-                Err(error) => Line::Broken(error),
-            },
-            Ok(_) => Line::Text(number, line),
-            Err(error) => Line::Broken(error),
+/// Hands on the lines that are there, as soon as no further one is complete.
+fn read_lines(input: impl std::io::Read, portions: &SyncSender<Portion>) {
+    let mut input = BufReader::with_capacity(PORTION, input);
+    let (mut first, mut number) = (1, 1);
+    let mut lines = Vec::new();
+    loop {
+        let begin = lines.len();
+        let problem = match read_line(&mut input, &mut lines) {
+            Ok(true) => None,
+            Ok(false) => break,
+            Err(error) => {
+                lines.truncate(begin);
+                Some(error)
+            }
         };
-        let is_last = matches!(line, Line::Broken(_));
-        if lines.send(line).is_err() || is_last {
+        number += 1;
+        let has_more = problem.is_none() && input.buffer().contains(&b'\n');
+        if has_more && lines.len() < PORTION {
+            continue;
+        }
+        let portion = Portion::Lines(first, core::mem::take(&mut lines));
+        first = number;
+        if portions.send(portion).is_err() {
+            return;
+        }
+        if let Some(problem) = problem {
+            drop(portions.send(Portion::Broken(problem)));
             return;
         }
     }
+    if !lines.is_empty() {
+        drop(portions.send(Portion::Lines(first, lines)));
+    }
+}
+
+/// Appends the next line. Of one that is too long only the beginning, which is no event; its rest is no line. Returns
+/// false at the end.
+fn read_line(input: &mut impl BufRead, lines: &mut Vec<u8>) -> std::io::Result<bool> {
+    let length = input.take(MAX_LINE).read_until(b'\n', lines)?;
+    if length as u64 == MAX_LINE && !lines.ends_with(b"\n") {
+        input.skip_until(b'\n')?;
+        lines.push(b'\n');
+    }
+    Ok(length > 0)
 }
 
 /// Collects events into requests.
@@ -436,15 +469,70 @@ mod tests {
         }
     }
 
+    fn portions(input: impl std::io::Read + Send + 'static) -> Vec<Portion> {
+        let (portions, waiting) = sync_channel(1);
+        thread::spawn(move || read_lines(input, &portions));
+        waiting.iter().collect()
+    }
+
     #[test]
     fn of_a_line_that_is_too_long_the_rest_is_no_line() {
         let long = std::io::repeat(b'x').take(MAX_LINE + 100);
-        let input = long.chain(&b"\n{}\n"[..]);
-        let (lines, waiting) = sync_channel(16);
-        read_lines(input, &lines);
-        drop(lines);
-        let lines: Vec<_> = waiting.iter().collect();
-        assert_eq!(lines.len(), 2);
-        assert!(matches!(&lines[1], Line::Text(2, text) if text == b"{}\n"));
+        let [Portion::Lines(1, long), Portion::Lines(2, rest)] =
+            &portions(long.chain(&b"\n{}\n"[..]))[..]
+        else {
+            panic!("two portions");
+        };
+        assert_eq!((long.len() as u64, &rest[..]), (MAX_LINE + 1, &b"{}\n"[..]));
+    }
+
+    #[test]
+    fn many_lines_come_in_portions_with_the_number_of_the_first() {
+        let line = [b"x".repeat(99), b"\n".to_vec()].concat();
+        let mut next = 1;
+        for portion in portions(std::io::Cursor::new(line.repeat(10_000))) {
+            let Portion::Lines(first, lines) = portion else {
+                panic!("lines");
+            };
+            assert_eq!(first, next);
+            assert!(lines.len() < PORTION + 100 && lines.ends_with(b"\n"));
+            next += lines.len() as u64 / 100;
+        }
+        assert_eq!(next, 10_001);
+    }
+
+    #[test]
+    fn lines_before_an_incomplete_one_are_not_held_back() {
+        let (input, mut output) = std::io::pipe().unwrap();
+        let (portions, waiting) = sync_channel(1);
+        thread::spawn(move || read_lines(input, &portions));
+        std::io::Write::write_all(&mut output, b"1\n2\n3").unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"2\n") {
+            let Portion::Lines(_, lines) = waiting.recv().unwrap() else {
+                panic!("lines");
+            };
+            seen.extend(lines);
+        }
+        drop(output);
+        assert!(matches!(waiting.recv(), Ok(Portion::Lines(3, line)) if line == b"3"));
+        assert!(waiting.recv().is_err());
+    }
+
+    #[test]
+    fn an_input_that_breaks_keeps_the_lines_before() {
+        struct Breaks(&'static [u8]);
+        impl std::io::Read for Breaks {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                match self.0.is_empty() {
+                    true => Err(std::io::Error::other("gone")),
+                    false => self.0.read(buffer),
+                }
+            }
+        }
+        let portions = portions(Breaks(b"1\n2"));
+        assert!(
+            matches!(&portions[..], [Portion::Lines(1, line), .., Portion::Broken(_)] if line == b"1\n")
+        );
     }
 }

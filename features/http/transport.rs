@@ -9,14 +9,14 @@ use crate::engine::retry::RetryAfter;
 use crate::event::{Blame, Classify};
 use crate::text::Text;
 use crate::transport::{Batch, Receipt, SendError, SetupError, Transport};
-use alloc::string::String;
 use alloc::vec::Vec;
+use alloc::{format, string::String};
 use bytes::Bytes;
 use core::error::Error;
 use core::fmt::{self, Write as _};
 use core::time::Duration;
 use http::header::{DATE, EXPECT, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use uuid::{Uuid, fmt::Hyphenated};
 
 const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
@@ -86,7 +86,7 @@ impl<H: HttpClient> Transport for HttpTransport<H> {
             Ok(response) => response,
             Err(error) => match error.response().filter(|_| error.is_retryable()) {
                 Some(response) => response,
-                None => return Err(no_response(&error, &config.secrets)),
+                None => return Err(no_response(&error, &config.endpoint, &config.secrets)),
             },
         };
         if asks_first && response.status() == StatusCode::EXPECTATION_FAILED {
@@ -150,8 +150,13 @@ impl ResolvedConfig {
     }
 }
 
-pub(crate) fn no_response(error: &HttpError, secrets: &Secrets) -> SendError {
-    let reason = printable::<160>(error.message().as_bytes(), secrets);
+/// An error without a response, which names the server unless its own message does.
+pub(crate) fn no_response(error: &HttpError, server: &Uri, secrets: &Secrets) -> SendError {
+    let message = error.message();
+    let address = address(server).filter(|address| !message.contains(address.as_str()));
+    let named = address.map(|address| format!("{address}: {message}"));
+    let message = named.as_deref().unwrap_or(message);
+    let reason = printable::<160>(message.as_bytes(), secrets);
     if error.has_broken_while_sending() {
         SendError::broke_while_sending(reason)
     } else if error.is_retryable() {
@@ -159,6 +164,16 @@ pub(crate) fn no_response(error: &HttpError, secrets: &Secrets) -> SendError {
     } else {
         SendError::rejected(reason)
     }
+}
+
+/// Host and port of a URL. `None` if they are too long to leave room for what happened.
+fn address(server: &Uri) -> Option<String> {
+    let host = server.host().filter(|host| host.len() <= 80)?;
+    let port = server.port_u16().unwrap_or(match server.scheme_str() {
+        Some("http") => 80,
+        _ => 443,
+    });
+    Some(format!("{host}:{port}"))
 }
 
 /// What a response means: the whole policy of the wire protocol.
@@ -239,7 +254,6 @@ pub(crate) fn printable<const N: usize>(bytes: &[u8], secrets: &Secrets) -> Text
 mod tests {
     use super::*;
     use crate::time::Timestamp;
-    use alloc::format;
     use alloc::string::ToString;
 
     fn response(status: u16, body: &'static str) -> Response<Bytes> {
@@ -357,7 +371,33 @@ mod tests {
         secrets.add(b"sk-0123456789-and-more");
         let text = printable::<80>(b"sk-0123456789-and-more", &secrets);
         assert_eq!(text.as_str(), "[redacted]");
-        let error = no_response(&HttpError::new(format!("bad header {secret}")), &secrets);
-        assert_eq!(error.to_string(), "bad header [redacted]");
+        let server = Uri::from_static("http://backend.test/api");
+        let error = HttpError::new(format!("bad header {secret}"));
+        let error = no_response(&error, &server, &secrets);
+        assert_eq!(error.to_string(), "backend.test:80: bad header [redacted]");
+    }
+
+    #[test]
+    fn an_error_without_a_response_names_the_server_once() {
+        let text = |server: &'static str, message: &str| {
+            let error = HttpError::new(message);
+            no_response(&error, &Uri::from_static(server), &Secrets::default()).to_string()
+        };
+        let refused = "connection refused";
+        let with_a_port = "http://127.0.0.1:8787/api/v1/telemetry";
+        assert_eq!(
+            text(with_a_port, refused),
+            "127.0.0.1:8787: connection refused"
+        );
+        assert_eq!(
+            text("https://a.test/", refused),
+            "a.test:443: connection refused"
+        );
+        assert_eq!(
+            text("http://[::1]:9/", refused),
+            "[::1]:9: connection refused"
+        );
+        let named = "error sending request for url (http://127.0.0.1:8787/)";
+        assert_eq!(text(with_a_port, named), named);
     }
 }

@@ -88,7 +88,7 @@ impl<H: HttpClient> Transport for OtlpTransport<H> {
             Ok(response) => outcome(&response, batch.event_count(), config),
             Err(error) => match error.response().filter(|_| error.is_retryable()) {
                 Some(response) => outcome(&response, batch.event_count(), config),
-                None => Err(no_response(&error, &config.secrets)),
+                None => Err(no_response(&error, &config.endpoint, &config.secrets)),
             },
         }
     }
