@@ -2,7 +2,7 @@
 //! speed (`benches::buffer`), and one that is easy to write (`benches::channel`).
 //!
 //! `cargo bench -p benches --bench send_path` runs everything; a word after `--` (`throughput`, `shutdown`,
-//! `latency`, `threads`) runs only that part. The backend is a separate process on loopback, so that CPU time is only
+//! `latency`, `threads`, `collector`) runs only that part. The backend is a separate process on loopback, so that CPU time is only
 //! the client's. Rounds interleave all contestants.
 
 #![allow(clippy::std_instead_of_alloc, reason = "a program, not a library")]
@@ -10,6 +10,7 @@
 use benches::buffer::Buffer;
 use benches::by_hand::Sent;
 use benches::channel::Channel;
+use benches::collector::Collector;
 use benches::cpu;
 use benches::event::{self, Data, NAME};
 use benches::figures::{Latencies, Percentiles, median, medians};
@@ -47,6 +48,10 @@ fn main() -> io::Result<()> {
     }
     if is_wanted("threads") {
         threads();
+    }
+    if is_wanted("collector") {
+        collector(100)?;
+        collector(1_000)?;
     }
     Ok(())
 }
@@ -226,6 +231,46 @@ fn row(name: &'static str, contestant: impl Contestant + 'static, sink: Sink) ->
         rates: Vec::new(),
         cpu: Duration::ZERO,
     }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Before a collector
+
+/// A session at full speed before the program's collector, and before the sink that only counts.
+fn collector(batch: usize) -> io::Result<()> {
+    const ROUNDS: usize = 5;
+    let (sink, collector) = (Sink::start(Mode::Responds)?, Collector::start()?);
+    let mut rows = [&sink.url, &collector.url].map(|url| (Ours::start(url, batch), Vec::new()));
+    for round in 0..=ROUNDS {
+        for (ours, rates) in &mut rows {
+            let start = Instant::now();
+            ours.round(EVENTS_PER_ROUND);
+            if round > 0 {
+                rates.push(EVENTS_PER_ROUND as f64 / start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    println!(
+        "\nBefore a collector, batches of {batch}: {ROUNDS} rounds of {EVENTS_PER_ROUND} events"
+    );
+    let [sink, collector] = rows.map(|(ours, rates)| {
+        let stats = ours.session.stats();
+        assert!(stats.is_balanced() && stats.delivered == stats.accepted);
+        rates
+    });
+    let ratios = collector.iter().zip(&sink).map(|(a, b)| a / b).collect();
+    println!(
+        "{:<24}{:>10.0} events/s",
+        "a sink that counts",
+        median(sink)
+    );
+    println!(
+        "{:<24}{:>10.0} events/s{:>9.2}",
+        "tinkex-telemetry serve",
+        median(collector.clone()),
+        median(ratios)
+    );
+    Ok(())
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 pub mod buffer;
 pub mod by_hand;
 pub mod channel;
+pub mod collector;
 pub mod cpu;
 pub mod event;
 pub mod figures;
