@@ -2,7 +2,7 @@
 
 mod discarding;
 mod syncing;
-#[cfg(test)]
+#[cfg(all(test, feature = "thread"))]
 mod tests;
 
 use super::disk::Disk;

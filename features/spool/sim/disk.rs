@@ -250,11 +250,16 @@ impl SimFile {
         if len == bytes.len() {
             node.end_write();
         }
-        // A segment that no one can tell the session of may have a line of another file.
-        for number in numbers(&bytes[..len]) {
-            if !self.is_rejected {
-                core.book.removed.remove(&number);
-            }
+        let written = numbers(&bytes[..len]).into_iter();
+        let again: Vec<_> = written
+            .filter(|number| core.book.removed.contains(number))
+            .collect();
+        // Not in a file that was removed meanwhile, nor in a copy of one whose session no one can tell, which may have a
+        // line of another file.
+        if !again.is_empty() && !self.is_rejected && core.files.is_below(&core.directory, self.id) {
+            again
+                .iter()
+                .for_each(|number| drop(core.book.removed.remove(number)));
         }
         let node = core.files.node(self.id)?;
         if node.is_damaged {

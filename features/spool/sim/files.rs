@@ -231,6 +231,11 @@ impl Files {
         found
     }
 
+    /// Whether a file is below a folder, under any name.
+    pub(super) fn is_below(&self, path: &Path, id: u64) -> bool {
+        self.below(path).into_values().any(|other| other == id)
+    }
+
     /// The events whose lines are as they were written, and readable, in segments below a folder that have such a head.
     pub(super) fn intact(&self, path: &Path) -> BTreeSet<u64> {
         let lines = self.intact_lines(path);

@@ -92,11 +92,13 @@ fn explain(seed: u64, outcome: &Outcome) -> String {
     let plan = Plan::draw(seed, &faults);
     let (faults, plan) = shrink(seed, faults, plan, outcome);
     let caught = catch_unwind(AssertUnwindSafe(|| run(seed, &faults, &plan, true)));
-    let lines = caught.map(|it| it.lines).unwrap_or_default();
+    let shrunk = caught.unwrap_or_default();
+    let lines = shrunk.lines;
     let text = outcome.failure.clone().unwrap_or_default();
+    let in_short = shrunk.failure.unwrap_or_default();
     let shown = lines.len().saturating_sub(lines_shown());
     format!(
-        "{text}\nTINKEX_SIM_SEED={seed}\nshrunk to {faults:?} and {plan:?}\n{}",
+        "{text}\nTINKEX_SIM_SEED={seed}\nshrunk to {faults:?} and {plan:?}\n{}\n{in_short}",
         lines[shown..].join("\n")
     )
 }

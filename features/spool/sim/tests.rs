@@ -1,11 +1,13 @@
 //! What single faults must not do.
 
+use super::disk::SimDisk;
 use super::faults::Faults;
 use super::plan::Director;
 use super::process::{Process, Setup};
 use super::run;
 use super::stage::{Set, Stage};
 use super::world::{SECOND, World};
+use crate::features::spool::disk::Disk as _;
 use crate::features::spool::writer::Sync;
 use alloc::rc::Rc;
 use core::time::Duration;
@@ -163,4 +165,26 @@ fn a_line_that_a_power_cut_leaves_in_another_file_is_not_one_that_was_left_behin
     node.data = data;
     run::check_all(&mut core, director.setup);
     assert_eq!(core.failure, None);
+}
+
+#[test]
+fn what_is_appended_to_a_file_that_was_removed_is_not_there_again() {
+    let (world, _director, _set, process) = begin();
+    let disk = SimDisk {
+        world: world.clone(),
+        pid: process.pid,
+    };
+    let mut core = world.lock();
+    let path = core.directory.join("segment.ndjson");
+    let line = core.book.events[3].json.clone() + "\n";
+    core.book.removed.insert(3);
+    drop(core);
+    let is_gone = || world.lock().book.removed.contains(&3);
+    let mut file = disk.create(&path).expect("a file");
+    disk.remove_file(&path).expect("it is removed");
+    file.append(line.as_bytes()).expect("no one sees it");
+    assert!(is_gone());
+    let mut file = disk.create(&path).expect("another file");
+    file.append(line.as_bytes()).expect("it is written");
+    assert!(!is_gone());
 }
