@@ -13,7 +13,7 @@ pub(super) struct Event<'a> {
     /// Nanoseconds since the Unix epoch.
     pub(super) time: u64,
     pub(super) name: Option<RawStr<'a>>,
-    pub(super) data: Option<&'a [u8]>,
+    pub(super) data: Option<&'a str>,
     /// Seconds.
     pub(super) duration: Option<f64>,
     pub(super) error_type: Option<RawStr<'a>>,
@@ -41,8 +41,8 @@ impl<'a> Event<'a> {
             "event" => self.kind = text(cursor)?,
             "event_id" => self.id = text(cursor)?,
             "event_session_index" => {
-                if let Token::Number(digits) = cursor.token()? {
-                    self.index = digits.parse().map_err(|_| Malformed)?;
+                if let Token::Number(number) = cursor.token()? {
+                    self.index = number.text.parse().map_err(|_| Malformed)?;
                 }
             }
             "severity" => self.severity = text(cursor)?.and_then(|text| text.text.parse().ok()),
@@ -72,7 +72,7 @@ pub(super) fn text<'a>(cursor: &mut Cursor<'a>) -> Result<Option<RawStr<'a>>, Ma
 }
 
 /// Nanoseconds since the Unix epoch of a timestamp as events have it: `2025-11-26T10:30:45.000000Z`.
-fn nanos(timestamp: &str) -> Option<u64> {
+pub(super) fn nanos(timestamp: &str) -> Option<u64> {
     let bytes: &[u8; 27] = timestamp.as_bytes().try_into().ok()?;
     let number = |from: usize, to: usize| {
         let digits = bytes.get(from..to)?.iter();

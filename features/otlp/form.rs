@@ -61,19 +61,22 @@ pub(super) trait Form {
     /// Writes a value that is plain text.
     fn text(&mut self, value: &str);
 
-    /// Begins a log record. Its attributes are the last that is written of it.
+    /// Begins a log record, of which the severity comes next, and then what is behind it here.
     fn record(&mut self) -> Mark;
-    /// Writes a record's time, in nanoseconds since the Unix epoch, which is also when it was observed.
-    fn time(&mut self, nanos: u64);
     /// Writes a record's severity.
     fn severity(&mut self, number: u8, text: &str);
     /// Writes the name of the event, which is also the record's body.
     fn event_name(&mut self, name: RawStr<'_>) -> Result<(), Malformed>;
-    /// Writes the ids of the trace and the span, in hexadecimal.
-    fn trace(&mut self, trace_id: Option<&str>, span_id: Option<&str>);
     /// Begins the record's attributes.
     fn attributes(&mut self);
-    /// Ends the record, and its attributes.
+    /// Ends the record's attributes.
+    fn end_attributes(&mut self);
+    /// Writes the ids of the trace and the span, in hexadecimal.
+    fn trace(&mut self, trace_id: Option<&str>, span_id: Option<&str>);
+    /// Writes a record's time, in nanoseconds since the Unix epoch, which is also when it was observed. An event has it
+    /// behind its data.
+    fn time(&mut self, nanos: u64);
+    /// Ends the record.
     fn end_record(&mut self, mark: Mark);
 
     /// What was written.

@@ -18,7 +18,7 @@ struct Request<'a> {
 /// Writes the attributes of a request, if `name` is that of one of its events.
 pub(super) fn write_attributes<F: Form>(
     name: &str,
-    data: &[u8],
+    data: &str,
     out: &mut F,
 ) -> Result<(), Malformed> {
     if ![
@@ -60,7 +60,7 @@ pub(super) fn write_attributes<F: Form>(
 }
 
 impl<'a> Request<'a> {
-    fn read(data: &'a [u8]) -> Result<Self, Malformed> {
+    fn read(data: &'a str) -> Result<Self, Malformed> {
         let mut request = Self::default();
         each_member(data, |key, value| {
             if key == "metadata" {
@@ -71,13 +71,13 @@ impl<'a> Request<'a> {
         Ok(request)
     }
 
-    fn member(&mut self, key: &str, value: &'a [u8]) -> Result<(), Malformed> {
-        match (key, Cursor::new(value).token()?) {
+    fn member(&mut self, key: &str, value: &'a str) -> Result<(), Malformed> {
+        match (key, Cursor::over(value).token()?) {
             ("method", Token::Str(text)) => self.method = Some(text),
             ("path", Token::Str(text)) => self.path = Some(text),
             ("kind", Token::Str(text)) => self.kind = Some(text),
-            ("status", Token::Number(digits)) => self.status = Some(digits),
-            ("retry_count", Token::Number(digits)) => self.retry_count = Some(digits),
+            ("status", Token::Number(number)) => self.status = Some(number.text),
+            ("retry_count", Token::Number(number)) => self.retry_count = Some(number.text),
             _ => {}
         }
         Ok(())
@@ -86,10 +86,10 @@ impl<'a> Request<'a> {
 
 /// Visits the members of a value, if it is an object.
 fn each_member<'a>(
-    value: &'a [u8],
-    mut visit: impl FnMut(&'a str, &'a [u8]) -> Result<(), Malformed>,
+    value: &'a str,
+    mut visit: impl FnMut(&'a str, &'a str) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
-    let mut cursor = Cursor::new(value);
+    let mut cursor = Cursor::over(value);
     if !matches!(cursor.token()?, Token::Object) {
         return Ok(());
     }

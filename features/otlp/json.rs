@@ -22,11 +22,19 @@ pub(super) struct RawStr<'a> {
     has_escapes: bool,
 }
 
+/// A number as it stands in the text.
+#[derive(Clone, Copy)]
+pub(super) struct Number<'a> {
+    pub(super) text: &'a str,
+    /// Whether it has neither a fraction nor an exponent.
+    pub(super) is_integer: bool,
+}
+
 /// A value, read no further than its first token.
 pub(super) enum Token<'a> {
     Null,
     Bool(bool),
-    Number(&'a str),
+    Number(Number<'a>),
     Str(RawStr<'a>),
     /// The cursor is behind the opening bracket.
     Array,
@@ -37,33 +45,46 @@ pub(super) enum Token<'a> {
 impl<'a> Cursor<'a> {
     /// At the beginning of this text. One that is not UTF-8 has no values.
     pub(super) fn new(text: &'a [u8]) -> Self {
-        let text = str::from_utf8(text).unwrap_or_default();
+        Self::over(str::from_utf8(text).unwrap_or_default())
+    }
+
+    /// At the beginning of this text.
+    pub(super) const fn over(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
     /// What is not read yet.
+    #[inline]
     fn rest(&self) -> &'a [u8] {
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
-    fn skip_space(&mut self) {
-        while matches!(
-            self.text.as_bytes().get(self.at),
-            Some(b' ' | b'\t' | b'\r' | b'\n')
-        ) {
+    /// The byte that is next, white space left out.
+    #[inline]
+    fn peek(&mut self) -> Option<u8> {
+        loop {
+            let byte = *self.text.as_bytes().get(self.at)?;
+            // Nothing that this crate writes has any, but data may be JSON of the program's.
+            if byte > b' ' || !matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
+                return Some(byte);
+            }
             self.at += 1;
         }
     }
 
-    fn peek(&mut self) -> Option<u8> {
-        self.skip_space();
-        self.text.as_bytes().get(self.at).copied()
-    }
-
     /// Takes this byte, if it is next.
+    #[inline]
     fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
+        is_next
+    }
+
+    /// Takes this text, if it is next, to the byte.
+    #[inline]
+    pub(super) fn take_text(&mut self, text: &str) -> bool {
+        let is_next = self.rest().starts_with(text.as_bytes());
+        self.at += if is_next { text.len() } else { 0 };
         is_next
     }
 
@@ -88,6 +109,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads the first token of the value that is next.
+    #[inline]
     pub(super) fn token(&mut self) -> Result<Token<'a>, Malformed> {
         match self.peek().ok_or(Malformed)? {
             b'"' => {
@@ -102,40 +124,61 @@ impl<'a> Cursor<'a> {
                 self.at += 1;
                 Ok(Token::Array)
             }
-            b't' => self.word(b"true", Token::Bool(true)),
-            b'f' => self.word(b"false", Token::Bool(false)),
-            b'n' => self.word(b"null", Token::Null),
+            b't' => self.word("true", Token::Bool(true)),
+            b'f' => self.word("false", Token::Bool(false)),
+            b'n' => self.word("null", Token::Null),
             b'-' | b'0'..=b'9' => self.number(),
             _ => Err(Malformed),
         }
     }
 
-    fn word(&mut self, word: &[u8], token: Token<'a>) -> Result<Token<'a>, Malformed> {
-        if !self.rest().starts_with(word) {
-            return Err(Malformed);
+    fn word(&mut self, word: &str, token: Token<'a>) -> Result<Token<'a>, Malformed> {
+        if self.take_text(word) {
+            Ok(token)
+        } else {
+            Err(Malformed)
         }
-        self.at += word.len();
-        Ok(token)
     }
 
+    #[inline]
     fn number(&mut self) -> Result<Token<'a>, Malformed> {
-        let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-        let rest = self.rest();
-        let len = rest.iter().position(|byte| !is_part(byte));
-        let end = self.at + len.unwrap_or(rest.len());
-        let digits = self.text.get(self.at..end).ok_or(Malformed)?;
+        let mut is_integer = true;
+        let mut end = self.at;
+        while let Some(byte) = self.text.as_bytes().get(end) {
+            match byte {
+                b'0'..=b'9' | b'-' => {}
+                b'.' | b'e' | b'E' | b'+' => is_integer = false,
+                _ => break,
+            }
+            end += 1;
+        }
+        let text = self.text.get(self.at..end).ok_or(Malformed)?;
         self.at = end;
-        Ok(Token::Number(digits))
+        Ok(Token::Number(Number { text, is_integer }))
     }
 
-    fn rest_of_string(&mut self) -> Result<RawStr<'a>, Malformed> {
+    /// Reads a whole number without a sign.
+    #[inline]
+    pub(super) fn digits(&mut self) -> Option<u64> {
+        let start = self.at;
+        let mut number = 0_u64;
+        while let Some(byte @ b'0'..=b'9') = self.text.as_bytes().get(self.at) {
+            number = number
+                .checked_mul(10)?
+                .checked_add(u64::from(byte - b'0'))?;
+            self.at += 1;
+        }
+        (self.at > start).then_some(number)
+    }
+
+    /// Reads a string behind its opening quote.
+    #[inline]
+    pub(super) fn rest_of_string(&mut self) -> Result<RawStr<'a>, Malformed> {
         let rest = self.rest();
         let mut has_escapes = false;
         let mut end = 0;
         loop {
-            let more = rest.get(end..).unwrap_or_default();
-            let special = more.iter().position(|byte| matches!(byte, b'"' | b'\\'));
-            end += special.ok_or(Malformed)?;
+            end += quote_or_backslash(rest.get(end..).unwrap_or_default()).ok_or(Malformed)?;
             if rest.get(end) == Some(&b'"') {
                 break;
             }
@@ -148,13 +191,24 @@ impl<'a> Cursor<'a> {
     }
 
     /// The key of the object's next member, with the cursor before its value; `None` behind the object's end.
+    #[inline]
     pub(super) fn key(&mut self, is_first: bool) -> Result<Option<RawStr<'a>>, Malformed> {
-        if self.take(b'}') {
+        let mut next = self.peek();
+        if next == Some(b'}') {
+            self.at += 1;
             return Ok(None);
         }
-        if (!is_first && !self.take(b',')) || !self.take(b'"') {
+        if !is_first {
+            if next != Some(b',') {
+                return Err(Malformed);
+            }
+            self.at += 1;
+            next = self.peek();
+        }
+        if next != Some(b'"') {
             return Err(Malformed);
         }
+        self.at += 1;
         let key = self.rest_of_string()?;
         if !self.take(b':') {
             return Err(Malformed);
@@ -174,34 +228,49 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Passes over the value that is next, and returns it as it stands.
-    pub(super) fn value(&mut self) -> Result<&'a [u8], Malformed> {
-        self.skip_space();
+    /// Passes over the value that is next, and returns it as it stands. What is inside an object or an array is not
+    /// checked, but for its brackets and its strings.
+    pub(super) fn value(&mut self) -> Result<&'a str, Malformed> {
+        self.peek();
         let start = self.at;
-        let mut depth = 0_usize;
-        loop {
-            match self.token()? {
-                Token::Object | Token::Array => depth += 1,
-                _ if depth == 0 => break,
-                _ => {}
-            }
-            // To the next value inside, or out of all that ends here.
-            loop {
-                match self.peek().ok_or(Malformed)? {
-                    b'}' | b']' => {
-                        self.at += 1;
-                        depth = depth.checked_sub(1).ok_or(Malformed)?;
-                        if depth == 0 {
-                            return self.text.as_bytes().get(start..self.at).ok_or(Malformed);
-                        }
-                    }
-                    b',' | b':' => self.at += 1,
-                    _ => break,
+        if let Token::Object | Token::Array = self.token()? {
+            let mut depth = 1_usize;
+            while depth > 0 {
+                let byte = *self.text.as_bytes().get(self.at).ok_or(Malformed)?;
+                self.at += 1;
+                match byte {
+                    b'"' => drop(self.rest_of_string()?),
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
                 }
             }
         }
-        self.text.as_bytes().get(start..self.at).ok_or(Malformed)
+        self.text.get(start..self.at).ok_or(Malformed)
     }
+}
+
+/// Where the first quote or backslash is. Eight bytes at a time: most strings are short, and have neither.
+#[inline]
+fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    /// A word with a high bit where a byte of `word` is zero; above the lowest of these, others may be wrong.
+    const fn zeros(word: u64) -> u64 {
+        word.wrapping_sub(ONES) & !word & (ONES << 7)
+    }
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quotes = zeros(word ^ (ONES * b'"' as u64));
+        let backslashes = zeros(word ^ (ONES * b'\\' as u64));
+        let found = quotes | backslashes;
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
+    let at = rest.iter().position(is_special)?;
+    Some(words.len() * 8 + at)
 }
 
 impl<'a> RawStr<'a> {
@@ -217,7 +286,18 @@ impl<'a> RawStr<'a> {
         Self { text, has_escapes }
     }
 
+    /// The string, if nothing in it is escaped.
+    #[inline]
+    pub(super) const fn as_plain(&self) -> Option<&'a str> {
+        if self.has_escapes {
+            None
+        } else {
+            Some(self.text)
+        }
+    }
+
     /// Whether both stand for the same string.
+    #[inline]
     pub(super) fn is_same(&self, other: Self) -> bool {
         if self.has_escapes || other.has_escapes {
             matches!((self.decoded(), other.decoded()), (Ok(one), Ok(other)) if one == other)
@@ -354,7 +434,27 @@ mod tests {
             for rest in ["", ",2", "}", "]"] {
                 let text = format!(" {value}{rest}");
                 let mut cursor = Cursor::new(text.as_bytes());
-                assert_eq!(cursor.value(), Ok(value.as_bytes()), "{text}");
+                assert_eq!(cursor.value(), Ok(value), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_string_is_found_wherever_it_is() {
+        arbtest(|u| {
+            let bytes: &[u8] = u.arbitrary()?;
+            let position = bytes.iter().position(|byte| b"\"\\".contains(byte));
+            assert_eq!(quote_or_backslash(bytes), position);
+            Ok(())
+        });
+        for len in 0..40 {
+            for (special, neighbours) in [(b'"', b"!#"), (b'\\', b"[]")] {
+                for neighbour in neighbours {
+                    let mut bytes = [*neighbour; 40];
+                    bytes[len] = special;
+                    assert_eq!(quote_or_backslash(&bytes), Some(len));
+                    assert_eq!(quote_or_backslash(&bytes[..len]), None);
+                }
             }
         }
     }

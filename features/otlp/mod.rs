@@ -29,6 +29,7 @@ mod event;
 mod form;
 mod http_request;
 mod json;
+mod members;
 mod protobuf;
 mod record;
 mod request;

@@ -3,6 +3,7 @@
 use super::form::{EntryMark, Form, Mark};
 use super::json::{Malformed, RawStr};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// The bytes of messages in protobuf's wire format.
 #[derive(Default)]
@@ -58,40 +59,61 @@ impl Protobuf {
     }
 
     /// Begins a field whose length is not known yet: one byte is left for it.
+    #[inline]
     fn begin(&mut self, field: u8) -> Mark {
-        self.0.push(bytes_tag(field));
-        self.0.push(0);
+        self.0.extend_from_slice(&[bytes_tag(field), 0]);
         Mark(self.0.len())
     }
 
     /// Writes the length of what was written since the mark. Where it takes more than a byte, that moves.
+    #[inline]
     fn end(&mut self, Mark(start): Mark) {
         let len = self.0.len() - start;
-        if let (Ok(short @ 0..0x80), Some(byte)) = (u8::try_from(len), self.0.get_mut(start - 1)) {
-            *byte = short;
-            return;
+        if let (0..0x80, Some(byte)) = (len, self.0.get_mut(start - 1)) {
+            *byte = len as u8;
+        } else {
+            self.set_len(start - 1..start, len);
         }
-        let (varint, used) = encoded(len as u64);
-        let varint = varint.get(..used).unwrap_or_default();
-        self.0.splice(start - 1..start, varint.iter().copied());
     }
 
+    /// Writes a length where room was left for another number of bytes.
+    #[cold]
+    fn set_len(&mut self, room: Range<usize>, len: usize) {
+        let (varint, used) = encoded(len as u64);
+        let varint = varint.get(..used).unwrap_or_default();
+        self.0.splice(room, varint.iter().copied());
+    }
+
+    #[inline]
     fn string_field(&mut self, field: u8, text: &str) {
-        self.0.push(bytes_tag(field));
-        self.varint(text.len() as u64);
+        if text.len() < 0x80 {
+            let head = [bytes_tag(field), text.len() as u8];
+            self.0.extend_from_slice(&head);
+        } else {
+            self.0.push(bytes_tag(field));
+            self.varint(text.len() as u64);
+        }
         self.0.extend_from_slice(text.as_bytes());
     }
 
+    #[inline]
     fn raw_string_field(&mut self, field: u8, text: RawStr<'_>) -> Result<(), Malformed> {
+        if let Some(text) = text.as_plain() {
+            self.string_field(field, text);
+            return Ok(());
+        }
         let mark = self.begin(field);
         text.decode(|piece| self.0.extend_from_slice(piece.as_bytes()))?;
         self.end(mark);
         Ok(())
     }
 
+    #[inline]
     fn fixed64(&mut self, field: u8, value: u64) {
-        self.0.push(fixed64_tag(field));
-        self.0.extend_from_slice(&value.to_le_bytes());
+        let mut bytes = [fixed64_tag(field); 9];
+        let [_, number @ ..] = &mut bytes;
+        *number = value.to_le_bytes();
+        self.0.extend_from_slice(&bytes);
     }
 
     fn id(&mut self, field: u8, hex: Option<&str>) {
@@ -148,6 +170,7 @@ pub(super) fn write_head(resource: &[u8], scope: (&str, &str), records: usize, o
 impl Form for Protobuf {
     const HAS_NULL: bool = true;
 
+    #[inline]
     fn entry(
         &mut self,
         is_attribute: bool,
@@ -159,14 +182,20 @@ impl Form for Protobuf {
         } else {
             field::ITEMS
         });
-        let name = self.begin(field::KEY);
-        self.0.extend_from_slice(prefix.as_bytes());
-        key.decode(|piece| self.0.extend_from_slice(piece.as_bytes()))?;
-        self.end(name);
+        match key.as_plain() {
+            Some(key) if prefix.is_empty() => self.string_field(field::KEY, key),
+            _ => {
+                let name = self.begin(field::KEY);
+                self.0.extend_from_slice(prefix.as_bytes());
+                key.decode(|piece| self.0.extend_from_slice(piece.as_bytes()))?;
+                self.end(name);
+            }
+        }
         let value = self.begin(field::VALUE);
         Ok(EntryMark { entry, value })
     }
 
+    #[inline]
     fn end_entry(&mut self, mark: EntryMark) {
         self.end(mark.value);
         self.end(mark.entry);
@@ -221,12 +250,9 @@ impl Form for Protobuf {
     }
 
     fn record(&mut self) -> Mark {
-        self.begin(field::RECORDS)
-    }
-
-    fn time(&mut self, nanos: u64) {
-        self.fixed64(field::TIME, nanos);
-        self.fixed64(field::OBSERVED_TIME, nanos);
+        // Nearly every length takes two bytes.
+        self.0.extend_from_slice(&[bytes_tag(field::RECORDS), 0, 0]);
+        Mark(self.0.len())
     }
 
     fn severity(&mut self, number: u8, text: &str) {
@@ -243,15 +269,28 @@ impl Form for Protobuf {
         Ok(())
     }
 
+    fn attributes(&mut self) {}
+
+    fn end_attributes(&mut self) {}
+
     fn trace(&mut self, trace_id: Option<&str>, span_id: Option<&str>) {
         self.id(field::TRACE_ID, trace_id);
         self.id(field::SPAN_ID, span_id);
     }
 
-    fn attributes(&mut self) {}
+    fn time(&mut self, nanos: u64) {
+        self.fixed64(field::TIME, nanos);
+        self.fixed64(field::OBSERVED_TIME, nanos);
+    }
 
-    fn end_record(&mut self, mark: Mark) {
-        self.end(mark);
+    fn end_record(&mut self, Mark(start): Mark) {
+        let len = self.0.len() - start;
+        match (len, self.0.get_mut(start - 2..start)) {
+            (0x80..0x4000, Some([low, high])) => {
+                [*low, *high] = [len as u8 | 0x80, (len >> 7) as u8]
+            }
+            _ => self.set_len(start - 2..start, len),
+        }
     }
 
     fn bytes(&mut self) -> &mut Vec<u8> {
@@ -276,6 +315,21 @@ mod tests {
             let mark = out.begin(1);
             out.0.resize(out.0.len() + len, 7);
             out.end(mark);
+            assert!(out.0.starts_with(prefix), "{len}");
+            assert_eq!(out.0.len(), prefix.len() + len);
+        }
+        for (len, prefix) in [
+            (0, &[0x12, 0][..]),
+            (127, &[0x12, 127]),
+            (128, &[0x12, 0x80, 1]),
+            (300, &[0x12, 0xac, 2]),
+            (16_383, &[0x12, 0xff, 0x7f]),
+            (16_384, &[0x12, 0x80, 0x80, 1]),
+        ] {
+            let mut out = Protobuf::default();
+            let mark = out.record();
+            out.0.resize(out.0.len() + len, 7);
+            out.end_record(mark);
             assert!(out.0.starts_with(prefix), "{len}");
             assert_eq!(out.0.len(), prefix.len() + len);
         }

@@ -1,60 +1,104 @@
-//! The mapping: what each member of an event becomes in a log record.
+//! A log record: what an event's own members become in it.
 
-use super::event::Event;
-use super::form::{Form, Mark};
+use super::event::{Event, nanos};
+use super::form::Form;
 use super::http_request;
-use super::json::{Cursor, Malformed, RawStr, Token};
+use super::json::{Cursor, Malformed, RawStr};
+use super::members::{Fault, Keys, Place, TraceIds, write_members, write_object};
 use super::text::Escaped;
 use crate::event::Severity;
-use alloc::borrow::Cow;
-use alloc::string::{String, ToString as _};
-use core::fmt::Write as _;
-use std::collections::{HashMap, HashSet};
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
 
-/// How deep values nest, an event's data itself included; what is deeper becomes its JSON, as text. Each level takes
-/// three messages, or four levels of JSON, and collectors read no more than a hundred of those.
-pub(super) const MAX_DEPTH: usize = 24;
+/// The name of the event that has the fields of the whole session.
+const CONTEXT: &str = "session.context";
 
-/// Attributes of the record's own, and those that semantic conventions define.
-const RESERVED: [&str; 8] = [
-    "session.",
-    "log.record.",
-    "exception.",
-    "tinkex.",
-    "http.",
-    "url.",
-    "error.",
-    "event.",
-];
+/// How the names of events begin that this crate makes itself.
+const OWN: &str = "tinkex.";
 
-/// What stands before a member of the data that begins like one of [`RESERVED`].
-const RENAMED: &str = "tinkex.data.";
-
-/// Why an object could not be written.
-enum Fault {
-    Malformed,
-    /// A key stands in an object twice. Attributes must not.
-    Repeated,
+/// What the records of a request have in common.
+pub(super) struct Common {
+    /// The attribute `session.id`, as it is written.
+    session: Vec<u8>,
 }
 
-impl From<Malformed> for Fault {
-    fn from(_: Malformed) -> Self {
-        Self::Malformed
+impl Common {
+    /// Of a session with this id. `scratch` is empty.
+    pub(super) fn new<F: Form>(session: RawStr<'_>, mut scratch: F) -> Result<Self, Malformed> {
+        attribute(&mut scratch, "session.id", |out| out.str(session))?;
+        let session = core::mem::take(scratch.bytes());
+        Ok(Self { session })
     }
 }
 
-/// Appends the record of an event of this session.
+/// Appends the record of the event that is next. Returns the event's data, if they are the fields of the whole session.
+pub(super) fn write_event<'a, F: Form>(
+    cursor: &mut Cursor<'a>,
+    common: &Common,
+    out: &mut F,
+) -> Result<Option<&'a str>, Malformed> {
+    let (before, start) = (*cursor, out.bytes().len());
+    if write_in_one_pass(cursor, common, out).is_some() {
+        return Ok(None);
+    }
+    *cursor = before;
+    out.bytes().truncate(start);
+    let event = Event::read(cursor)?;
+    write_record(&event, common, out)?;
+    let is_context = event.name.is_some_and(|name| name.text == CONTEXT);
+    Ok(event.data.filter(|_| is_context))
+}
+
+/// Writes a generic event that is laid out as this crate lays them out, as [`write_record`] does, but while it is read.
+/// `None`, with a part of the record written, for an event that is not, that needs a second look at its data, or that
+/// repeats a key.
+fn write_in_one_pass<F: Form>(cursor: &mut Cursor<'_>, common: &Common, out: &mut F) -> Option<()> {
+    let next = |cursor: &mut Cursor<'_>, text| cursor.take_text(text).then_some(());
+    next(cursor, "{\"event_id\":\"")?;
+    let id = cursor.rest_of_string().ok()?;
+    next(cursor, ",\"event_session_index\":")?;
+    let index = cursor.digits()?;
+    next(cursor, ",\"event\":\"GENERIC_EVENT\",\"severity\":\"")?;
+    let severity = match cursor.rest_of_string().ok()?.text {
+        "DEBUG" => Severity::Debug,
+        "INFO" => Severity::Info,
+        "WARNING" => Severity::Warning,
+        "ERROR" => Severity::Error,
+        "CRITICAL" => Severity::Critical,
+        _ => return None,
+    };
+    next(cursor, ",\"event_name\":\"")?;
+    let name = cursor.rest_of_string().ok()?;
+    if name.text.starts_with(OWN) || name.text == CONTEXT {
+        return None;
+    }
+    next(cursor, ",\"event_data\":{")?;
+    let record = out.record();
+    write_head(severity, name, common, Some(id), index, out).ok()?;
+    let mut ids = TraceIds::default();
+    write_object(cursor, Keys::Checked, Place::Record(&mut ids), 1, out).ok()?;
+    next(cursor, ",\"timestamp\":\"")?;
+    let time = nanos(cursor.rest_of_string().ok()?.text)?;
+    next(cursor, "}")?;
+    write_tail(&ids, time, out);
+    out.end_record(record);
+    Some(())
+}
+
+/// Appends the record of an event.
 pub(super) fn write_record<F: Form>(
     event: &Event<'_>,
-    session: RawStr<'_>,
+    common: &Common,
     out: &mut F,
 ) -> Result<(), Malformed> {
     with_unique_keys(out, |keys, out| {
         let record = out.record();
-        write_fields(event, session, out)?;
+        write_fields(event, common, out)?;
+        let mut ids = TraceIds::default();
         if let Some(data) = event.data {
-            write_members(data, keys, Place::Record, out)?;
+            write_members(data, keys, Place::Record(&mut ids), out)?;
         }
+        write_tail(&ids, event.time, out);
         out.end_record(record);
         Ok(())
     })
@@ -62,7 +106,7 @@ pub(super) fn write_record<F: Form>(
 
 /// Appends the members of an object as attributes of a resource that has those in `taken`.
 pub(super) fn write_resource<F: Form>(
-    data: &[u8],
+    data: &str,
     taken: &[&str],
     out: &mut F,
 ) -> Result<(), Malformed> {
@@ -77,8 +121,7 @@ pub(super) fn write_resource_attribute<F: Form>(
     value: &str,
     out: &mut F,
 ) -> Result<(), Malformed> {
-    let mut escaped = String::new();
-    let _ = write!(escaped, "{}", Escaped(name));
+    let escaped = Escaped(name).to_string();
     let mark = out.entry(false, "", RawStr::of_json(&escaped))?;
     out.text(value);
     out.end_entry(mark);
@@ -104,42 +147,16 @@ fn with_unique_keys<F: Form>(
     })
 }
 
-/// What is done about keys that an object has twice.
-#[derive(Clone, Copy)]
-enum Keys {
-    /// They are a fault.
-    Checked,
-    /// The last counts, as to most readers of JSON.
-    LastOfEach,
-}
-
-/// Everything but the event's data.
-fn write_fields<F: Form>(
-    event: &Event<'_>,
-    session: RawStr<'_>,
-    out: &mut F,
-) -> Result<(), Malformed> {
-    let severity = event.severity.unwrap_or_default();
-    out.time(event.time);
-    out.severity(severity_number(severity), severity.as_str());
+/// Everything but the event's data and what follows them.
+fn write_fields<F: Form>(event: &Event<'_>, common: &Common, out: &mut F) -> Result<(), Malformed> {
     let name = match event.kind.map_or("", |kind| kind.text) {
         "SESSION_START" => RawStr::plain("session.start"),
         "SESSION_END" => RawStr::plain("session.end"),
         "UNHANDLED_EXCEPTION" => RawStr::plain("exception"),
         _ => event.name.or(event.kind).ok_or(Malformed)?,
     };
-    out.event_name(name)?;
-    let [trace_id, span_id] = event.data.map(trace_ids).transpose()?.unwrap_or_default();
-    out.trace(trace_id, span_id);
-    out.attributes();
-    attribute(out, "session.id", |out| out.str(session))?;
-    if let Some(id) = event.id {
-        attribute(out, "log.record.uid", |out| out.str(id))?;
-    }
-    attribute(out, "tinkex.session.index", |out| {
-        number(event.index, out);
-        Ok(())
-    })?;
+    let severity = event.severity.unwrap_or_default();
+    write_head(severity, name, common, event.id, event.index, out)?;
     if let Some(seconds) = event.duration {
         attribute(out, "tinkex.session.duration", |out| {
             out.double(seconds);
@@ -161,7 +178,41 @@ fn write_fields<F: Form>(
     Ok(())
 }
 
+/// Writes what every record has before the attributes of its own.
+#[inline]
+fn write_head<F: Form>(
+    severity: Severity,
+    name: RawStr<'_>,
+    common: &Common,
+    id: Option<RawStr<'_>>,
+    index: u64,
+    out: &mut F,
+) -> Result<(), Malformed> {
+    out.severity(severity_number(severity), severity.as_str());
+    out.event_name(name)?;
+    out.attributes();
+    out.bytes().extend_from_slice(&common.session);
+    if let Some(id) = id {
+        attribute(out, "log.record.uid", |out| out.str(id))?;
+    }
+    attribute(out, "tinkex.session.index", |out| {
+        match i64::try_from(index) {
+            Ok(index) => out.int(index),
+            Err(_) => out.text(&index.to_string()),
+        }
+        Ok(())
+    })
+}
+
+/// Writes what every record has behind its attributes: what the end of the event says.
+fn write_tail<F: Form>(ids: &TraceIds<'_>, time: u64, out: &mut F) {
+    out.end_attributes();
+    out.trace(ids.trace, ids.span);
+    out.time(time);
+}
+
 /// Writes one attribute of the record's own.
+#[inline]
 pub(super) fn attribute<F: Form>(
     out: &mut F,
     name: &str,
@@ -171,206 +222,6 @@ pub(super) fn attribute<F: Form>(
     value(out)?;
     out.end_entry(mark);
     Ok(())
-}
-
-/// The ids of trace and span, if the data have them under these names, in the form that W3C gives them.
-fn trace_ids(data: &[u8]) -> Result<[Option<&str>; 2], Malformed> {
-    let mut ids = [None; 2];
-    let mut cursor = Cursor::new(data);
-    cursor.object()?;
-    let mut is_first = true;
-    while let Some(key) = cursor.key(is_first)? {
-        is_first = false;
-        let (slot, len) = match key.text {
-            "trace_id" => (0, 32),
-            "span_id" => (1, 16),
-            _ => {
-                cursor.value()?;
-                continue;
-            }
-        };
-        let value = cursor.value()?;
-        let hex = str::from_utf8(value).ok().and_then(|text| {
-            let text = text.strip_prefix('"')?.strip_suffix('"')?;
-            let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-            // All zeros mean that there is none.
-            (text.len() == len && is_hex && text.bytes().any(|byte| byte != b'0')).then_some(text)
-        });
-        if let Some(id) = ids.get_mut(slot) {
-            *id = hex;
-        }
-    }
-    Ok(ids)
-}
-
-/// Writes the members of an object, each as an attribute of the record or the resource.
-fn write_members<F: Form>(
-    data: &[u8],
-    keys: Keys,
-    place: Place<'_>,
-    out: &mut F,
-) -> Result<(), Fault> {
-    let mut cursor = Cursor::new(data);
-    cursor.object()?;
-    write_object(&mut cursor, keys, place, 1, out)
-}
-
-/// What the members of an object become.
-#[derive(Clone, Copy)]
-enum Place<'a> {
-    Record,
-    /// With the names of the attributes that it has.
-    Resource(&'a [&'a str]),
-    Map,
-}
-
-impl Place<'_> {
-    /// Whether a member needs another name here.
-    fn is_taken(&self, key: RawStr<'_>) -> Result<bool, Malformed> {
-        Ok(match self {
-            Self::Record => {
-                let key = key.decoded()?;
-                RESERVED.iter().any(|prefix| key.starts_with(prefix))
-            }
-            Self::Resource(taken) => taken.contains(&&*key.decoded()?),
-            Self::Map => false,
-        })
-    }
-}
-
-/// Writes the members of an object, behind whose brace the cursor is.
-fn write_object<F: Form>(
-    cursor: &mut Cursor<'_>,
-    keys: Keys,
-    place: Place<'_>,
-    depth: usize,
-    out: &mut F,
-) -> Result<(), Fault> {
-    let mut seen = Seen::of(keys, *cursor)?;
-    let mut at = 0;
-    while let Some(key) = cursor.key(at == 0)? {
-        let is_written = seen.is_written(key, at)?;
-        at += 1;
-        if !is_written || (!F::HAS_NULL && cursor.is_null()) {
-            cursor.value()?;
-            continue;
-        }
-        let prefix = if place.is_taken(key)? { RENAMED } else { "" };
-        let mark = out.entry(matches!(place, Place::Record), prefix, key)?;
-        write_value(cursor, keys, depth, out)?;
-        out.end_entry(mark);
-    }
-    Ok(())
-}
-
-/// Writes the value that is next, inside `depth` others.
-fn write_value<F: Form>(
-    cursor: &mut Cursor<'_>,
-    keys: Keys,
-    depth: usize,
-    out: &mut F,
-) -> Result<(), Fault> {
-    let before = *cursor;
-    match cursor.token()? {
-        Token::Null => out.null(),
-        Token::Bool(value) => out.bool(value),
-        Token::Number(digits) => write_number(digits, out),
-        Token::Str(text) => out.str(text)?,
-        Token::Object | Token::Array if depth >= MAX_DEPTH => {
-            *cursor = before;
-            let json = cursor.value()?;
-            out.text(str::from_utf8(json).map_err(|_| Fault::Malformed)?);
-        }
-        Token::Object => {
-            let map = out.map();
-            write_object(cursor, keys, Place::Map, depth + 1, out)?;
-            out.end_map(map);
-        }
-        Token::Array => {
-            let array: Mark = out.array();
-            let mut is_first = true;
-            while cursor.element(is_first)? {
-                is_first = false;
-                if !F::HAS_NULL && cursor.is_null() {
-                    cursor.value()?;
-                    continue;
-                }
-                let element = out.element();
-                write_value(cursor, keys, depth + 1, out)?;
-                out.end_element(element);
-            }
-            out.end_array(array);
-        }
-    }
-    Ok(())
-}
-
-/// Integers beyond 64 bits with a sign are text: every digit of them is kept.
-fn write_number<F: Form>(digits: &str, out: &mut F) {
-    let is_integer = !digits.contains(['.', 'e', 'E']);
-    match (is_integer, digits.parse::<i64>(), digits.parse::<f64>()) {
-        (true, Ok(value), _) => out.int(value),
-        (false, _, Ok(value)) if value.is_finite() => out.double(value),
-        _ => out.text(digits),
-    }
-}
-
-/// Writes an unsigned number, in the same way.
-fn number<F: Form>(value: u64, out: &mut F) {
-    match i64::try_from(value) {
-        Ok(value) => out.int(value),
-        Err(_) => out.text(&value.to_string()),
-    }
-}
-
-/// The keys of an object so far.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "on the stack, once for each of a few levels"
-)]
-enum Seen<'a> {
-    Few(heapless::Vec<RawStr<'a>, 16>),
-    Many(HashSet<Cow<'a, str>>),
-    /// Where the last of each key stands among the members.
-    Last(HashMap<Cow<'a, str>, usize>),
-}
-
-impl<'a> Seen<'a> {
-    /// `cursor` is at the object's members.
-    fn of(keys: Keys, mut cursor: Cursor<'a>) -> Result<Self, Malformed> {
-        if matches!(keys, Keys::Checked) {
-            return Ok(Self::Few(heapless::Vec::new()));
-        }
-        let mut last = HashMap::new();
-        let mut at = 0;
-        while let Some(key) = cursor.key(at == 0)? {
-            cursor.value()?;
-            last.insert(key.decoded()?, at);
-            at += 1;
-        }
-        Ok(Self::Last(last))
-    }
-
-    /// Whether the member with this key, at this place, is to be written.
-    fn is_written(&mut self, key: RawStr<'a>, at: usize) -> Result<bool, Fault> {
-        let is_new = match self {
-            Self::Last(last) => return Ok(last.get(&key.decoded()?) == Some(&at)),
-            Self::Many(keys) => keys.insert(key.decoded()?),
-            Self::Few(keys) => {
-                let is_new = !keys.iter().any(|other| other.is_same(key));
-                if is_new && keys.push(key).is_err() {
-                    let decoded = keys.iter().chain([&key]).map(RawStr::decoded);
-                    *self = Self::Many(decoded.collect::<Result<_, _>>()?);
-                }
-                is_new
-            }
-        };
-        if is_new {
-            Ok(true)
-        } else {
-            Err(Fault::Repeated)
-        }
-    }
 }
 
 /// As the data model of logs numbers them.
@@ -390,22 +241,39 @@ mod tests {
     use super::super::text::Json;
     use super::*;
     use alloc::format;
-    use alloc::vec::Vec;
+    use alloc::string::String;
+    use arbtest::arbitrary::{self, Unstructured};
+    use arbtest::arbtest;
     use serde_json::Value;
+
+    /// Whether the event is written in one pass.
+    fn in_one_pass<F: Form + Default>(event: &[u8], out: &mut F) -> bool {
+        let common = Common::new(RawStr::plain("s"), F::default()).expect("an id");
+        let mut cursor = Cursor::new(event);
+        write_in_one_pass(&mut cursor, &common, out).is_some()
+    }
+
+    fn write_generally<F: Form + Default>(event: &[u8], out: &mut F) -> Result<(), Malformed> {
+        let common = Common::new(RawStr::plain("s"), F::default()).expect("an id");
+        let event = Event::read(&mut Cursor::new(event))?;
+        write_record(&event, &common, out)
+    }
+
+    /// A record that was written, without the comma behind it.
+    fn record(json: &Json) -> Value {
+        let text = json.0.strip_suffix(b",").expect("a comma");
+        serde_json::from_slice(text).expect("JSON")
+    }
 
     /// The attributes of an event with this data, in the JSON encoding, by name.
     fn attributes(name: &str, data: &str) -> Vec<(String, String)> {
         let event = format!(
             r#"{{"event":"GENERIC_EVENT","event_name":"{name}","event_data":{data},"timestamp":"2026-01-01T00:00:00.000000Z"}}"#
         );
-        let event = Event::read(&mut Cursor::new(event.as_bytes())).expect("an event");
-        let mut json = Json::default();
-        let session = RawStr::plain("s");
-        write_record(&event, session, &mut json).expect("a record");
-        let mut protobuf = Protobuf::default();
-        write_record(&event, session, &mut protobuf).expect("a record");
-        let text = json.0.strip_suffix(b",").expect("a comma");
-        let record: Value = serde_json::from_slice(text).expect("JSON");
+        let (event, mut json) = (event.as_bytes(), Json::default());
+        write_generally(event, &mut json).expect("a record");
+        write_generally(event, &mut Protobuf::default()).expect("a record");
+        let record = record(&json);
         let attributes = record["attributes"].as_array().expect("a list").iter();
         let attributes = attributes.map(|attribute| {
             let key = attribute["key"].as_str().expect("a text");
@@ -500,9 +368,21 @@ mod tests {
 
     #[test]
     fn ids_of_a_trace_are_fields_of_the_record_if_they_are_valid() {
+        let ids = |data: &str| {
+            let text = format!(
+                r#"{{"event_id":"i","event_session_index":1,"event":"GENERIC_EVENT","severity":"INFO","event_name":"a","event_data":{data},"timestamp":"2026-01-01T00:00:00.000000Z"}}"#
+            );
+            let mut json = Json::default();
+            assert!(in_one_pass(text.as_bytes(), &mut json));
+            let record = record(&json);
+            let mut generally = Json::default();
+            write_generally(text.as_bytes(), &mut generally).expect("a record");
+            assert_eq!(json.0, generally.0);
+            [&record["traceId"], &record["spanId"]].map(|id| id.as_str().map(String::from))
+        };
         let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
-        let data = format!(r#"{{"trace_id":"{trace}","span_id":"{span}"}}"#);
-        assert_eq!(trace_ids(data.as_bytes()), Ok([Some(trace), Some(span)]));
+        let data = format!(r#"{{"trace_id":"{trace}","a":1,"span_id":"{span}"}}"#);
+        assert_eq!(ids(&data), [Some(trace.into()), Some(span.into())]);
         for (trace, span) in [
             ("", ""),
             (span, trace),
@@ -510,22 +390,165 @@ mod tests {
             ("x", "y"),
         ] {
             let data = format!(r#"{{"trace_id":"{trace}","span_id":"{span}"}}"#);
-            assert_eq!(trace_ids(data.as_bytes()), Ok([None, None]), "{data}");
+            assert_eq!(ids(&data), [None, None], "{data}");
         }
+        assert_eq!(ids(r#"{"trace_id":1,"span_id":{}}"#), [None, None]);
     }
 
     #[test]
     fn what_is_no_event_is_refused_and_leaves_nothing_behind() {
         let event = Event {
-            data: Some(b"{\"a\":[1,"),
+            data: Some("{\"a\":[1,"),
             name: Some(RawStr::plain("a")),
             ..Event::default()
         };
         let mut out = Protobuf::default();
-        assert_eq!(
-            write_record(&event, RawStr::plain("s"), &mut out),
-            Err(Malformed)
-        );
+        let common = Common::new(RawStr::plain("s"), Protobuf::default()).expect("an id");
+        assert_eq!(write_record(&event, &common, &mut out), Err(Malformed));
         assert!(out.0.is_empty());
+    }
+
+    fn value_of(u: &mut Unstructured<'_>, depth: usize) -> arbitrary::Result<String> {
+        let words = [
+            "null",
+            "true",
+            "-1.5e-7",
+            "18446744073709551615",
+            "-3",
+            "0",
+            "\"\\\\\"",
+            "\"a\\u0041\"",
+        ];
+        let is_nested = depth > 0 && u.ratio(1, 3)?;
+        if !is_nested {
+            let is_word = u.ratio(2, 3)?;
+            let text: &str = if is_word { "" } else { u.arbitrary()? };
+            return Ok(if is_word {
+                String::from(*u.choose(&words)?)
+            } else {
+                Value::from(text).to_string()
+            });
+        }
+        if u.arbitrary()? {
+            return data_of(u, depth - 1);
+        }
+        let elements: Vec<_> = (0..u.int_in_range(0..=3)?)
+            .map(|_| value_of(u, depth - 1))
+            .collect::<arbitrary::Result<_>>()?;
+        Ok(format!("[{}]", elements.join(",")))
+    }
+
+    fn data_of(u: &mut Unstructured<'_>, depth: usize) -> arbitrary::Result<String> {
+        let keys = [
+            "a",
+            "b",
+            "session.id",
+            "\\u0073ession.id",
+            "trace_id",
+            "span_id",
+            "é",
+            "tinkex.x",
+            "",
+            "eventual",
+        ];
+        let members: Vec<_> = (0..u.int_in_range(0..=20)?)
+            .map(|at| {
+                let key = *u.choose(&keys)?;
+                // Most keys are unique.
+                let key = if u.ratio(1, 40)? {
+                    key.into()
+                } else {
+                    format!("{key}{at}")
+                };
+                Ok(format!("\"{key}\":{}", value_of(u, depth)?))
+            })
+            .collect::<arbitrary::Result<_>>()?;
+        Ok(format!("{{{}}}", members.join(",")))
+    }
+
+    #[test]
+    fn an_event_read_in_one_pass_is_the_record_that_a_second_look_makes_of_it() {
+        let mut in_one = 0;
+        arbtest(|u| {
+            let (data, name) = (data_of(u, 3)?, Value::from(u.arbitrary::<&str>()?));
+            let severity = *u.choose(&Severity::ALL)?;
+            let (index, micros) = (u.arbitrary::<u64>()?, u.int_in_range(0..=u64::MAX / 1_000)?);
+            let time = crate::time::Timestamp::from_unix_micros(micros);
+            let text = format!(
+                r#"{{"event_id":"4c9e6f3a-0000-4000-8000-000000000000","event_session_index":{index},"event":"GENERIC_EVENT","severity":"{severity}","event_name":{name},"event_data":{data},"timestamp":"{time}"}}"#
+            );
+            let mut json = [Json::default(), Json::default()];
+            let mut protobuf = [Protobuf::default(), Protobuf::default()];
+            write_generally(text.as_bytes(), &mut json[0]).expect("a record");
+            write_generally(text.as_bytes(), &mut protobuf[0]).expect("a record");
+            if in_one_pass(text.as_bytes(), &mut json[1]) {
+                in_one += 1;
+                assert_eq!(json[0].0, json[1].0, "{text}");
+                assert!(in_one_pass(text.as_bytes(), &mut protobuf[1]), "{text}");
+                assert_eq!(protobuf[0].0, protobuf[1].0, "{text}");
+            }
+            Ok(())
+        });
+        assert!(in_one > 0);
+    }
+
+    #[test]
+    fn an_event_with_a_layout_of_its_own_is_no_less_a_record() {
+        let laid_out = r#"{"event_id":"i","event_session_index":7,"event":"GENERIC_EVENT","severity":"INFO","event_name":"a","event_data":{"b":1},"timestamp":"2026-01-01T00:00:00.000000Z"}"#;
+        let mut expected = Protobuf::default();
+        assert!(in_one_pass(laid_out.as_bytes(), &mut expected));
+        for text in [
+            r#" { "event_id" : "i", "event_session_index":7, "event":"GENERIC_EVENT", "severity":"INFO", "event_name":"a", "event_data": {"b" : 1 }, "timestamp":"2026-01-01T00:00:00.000000Z" } "#,
+            r#"{"timestamp":"2026-01-01T00:00:00.000000Z","event_data":{"b":1},"event_name":"a","severity":"INFO","event":"GENERIC_EVENT","event_session_index":7,"event_id":"i"}"#,
+            r#"{"event_id":"i","event_session_index":7,"event":"GENERIC_EVENT","severity":"INFO","event_name":"a","event_data":{"b":1},"timestamp":"2026-01-01T00:00:00.000000Z","later":[{}]}"#,
+            r#"{"event_id":"i","event_session_index":7,"event":"GENERIC_EVENT","severity":"INFO","event_name":"a","event_data":{"b":2,"b":1},"timestamp":"2026-01-01T00:00:00.000000Z"}"#,
+        ] {
+            assert!(
+                !in_one_pass(text.as_bytes(), &mut Protobuf::default()),
+                "{text}"
+            );
+            let mut out = Protobuf::default();
+            let common = Common::new(RawStr::plain("s"), Protobuf::default()).expect("an id");
+            let mut cursor = Cursor::new(text.as_bytes());
+            assert_eq!(write_event(&mut cursor, &common, &mut out), Ok(None));
+            assert_eq!(out.0, expected.0, "{text}");
+        }
+        for broken in [
+            "",
+            "{",
+            r#"{"event_id":"i""#,
+            &laid_out[..laid_out.len() - 1],
+            &laid_out.replace(":1}", ":1"),
+        ] {
+            let common = Common::new(RawStr::plain("s"), Protobuf::default()).expect("an id");
+            let mut out = Protobuf::default();
+            let mut cursor = Cursor::new(broken.as_bytes());
+            assert_eq!(
+                write_event(&mut cursor, &common, &mut out),
+                Err(Malformed),
+                "{broken}"
+            );
+            assert!(out.0.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_the_context_of_the_session_is_kept_for_the_resource() {
+        for (name, is_context) in [
+            ("session.context", true),
+            ("session.contexts", false),
+            ("a", false),
+        ] {
+            let text = format!(
+                r#"{{"event_id":"i","event_session_index":7,"event":"GENERIC_EVENT","severity":"INFO","event_name":"{name}","event_data":{{"b":1}},"timestamp":"2026-01-01T00:00:00.000000Z"}}"#
+            );
+            let common = Common::new(RawStr::plain("s"), Protobuf::default()).expect("an id");
+            let context = write_event(
+                &mut Cursor::new(text.as_bytes()),
+                &common,
+                &mut Protobuf::default(),
+            );
+            assert_eq!(context, Ok(is_context.then_some("{\"b\":1}")), "{name}");
+        }
     }
 }

@@ -1,25 +1,22 @@
 //! One request: the resource, and the records of a batch.
 
 use super::config::{Protocol, ResolvedConfig};
-use super::event::{self, Event};
+use super::event;
 use super::form::Form;
 use super::json::{Cursor, Malformed, RawStr, Token};
 use super::protobuf::{self, Protobuf};
-use super::record::{write_record, write_resource, write_resource_attribute};
+use super::record::{Common, write_event, write_resource, write_resource_attribute};
 use super::text::{self, Json};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 const SCOPE: &str = "tinkex-telemetry";
 
-/// The name of the event that has the fields of the whole session.
-const CONTEXT: &str = "session.context";
-
 /// Turns the bodies of batches into requests.
 #[derive(Default)]
 pub(super) struct Encoder {
     /// The fields of the whole session, as JSON, once they were seen.
-    context: Option<Box<[u8]>>,
+    context: Option<Box<str>>,
     /// Reused from request to request.
     records: Vec<u8>,
 }
@@ -68,7 +65,7 @@ impl Encoder {
         let mut buffer = core::mem::take(&mut self.records);
         buffer.clear();
         let mut out = form(buffer);
-        let result = self.write_records(body, &mut out);
+        let result = self.write_records(body, form, &mut out);
         self.records = core::mem::take(out.bytes());
         self.write_resource(config, &result?, form(Vec::new()))
     }
@@ -76,6 +73,7 @@ impl Encoder {
     fn write_records<'a, F: Form>(
         &mut self,
         body: &'a [u8],
+        form: fn(Vec<u8>) -> F,
         out: &mut F,
     ) -> Result<Head<'a>, Malformed> {
         let mut head = Head::default();
@@ -91,7 +89,9 @@ impl Encoder {
                 "process_uuid" => head.process_uuid = event::text(&mut cursor)?,
                 // The last of the body's members, so that the session's id is known.
                 "events" => {
-                    self.write_events(&mut cursor, head.session_id.ok_or(Malformed)?, out)?
+                    let session = head.session_id.ok_or(Malformed)?;
+                    let common = Common::new(session, form(Vec::new()))?;
+                    self.write_events(&mut cursor, &common, out)?;
                 }
                 _ => drop(cursor.value()?),
             }
@@ -102,7 +102,7 @@ impl Encoder {
     fn write_events<F: Form>(
         &mut self,
         cursor: &mut Cursor<'_>,
-        session: RawStr<'_>,
+        common: &Common,
         out: &mut F,
     ) -> Result<(), Malformed> {
         let Token::Array = cursor.token()? else {
@@ -111,11 +111,9 @@ impl Encoder {
         let mut is_first = true;
         while cursor.element(is_first)? {
             is_first = false;
-            let event = Event::read(cursor)?;
-            if let (Some(CONTEXT), Some(data)) = (event.name.map(|name| name.text), event.data) {
+            if let Some(data) = write_event(cursor, common, out)? {
                 self.context = Some(data.into());
             }
-            write_record(&event, session, out)?;
         }
         Ok(())
     }

@@ -168,13 +168,6 @@ impl Form for Json {
         self.here()
     }
 
-    fn time(&mut self, nanos: u64) {
-        let _ = write!(
-            self,
-            r#""timeUnixNano":"{nanos}","observedTimeUnixNano":"{nanos}","#
-        );
-    }
-
     fn severity(&mut self, number: u8, text: &str) {
         let _ = write!(
             self,
@@ -191,6 +184,14 @@ impl Form for Json {
         Ok(())
     }
 
+    fn attributes(&mut self) {
+        self.raw("\"attributes\":[");
+    }
+
+    fn end_attributes(&mut self) {
+        self.close("],");
+    }
+
     fn trace(&mut self, trace_id: Option<&str>, span_id: Option<&str>) {
         for (name, id) in [("traceId", trace_id), ("spanId", span_id)] {
             if let Some(id) = id {
@@ -199,12 +200,15 @@ impl Form for Json {
         }
     }
 
-    fn attributes(&mut self) {
-        self.raw("\"attributes\":[");
+    fn time(&mut self, nanos: u64) {
+        let _ = write!(
+            self,
+            r#""timeUnixNano":"{nanos}","observedTimeUnixNano":"{nanos}","#
+        );
     }
 
     fn end_record(&mut self, _mark: Mark) {
-        self.close("]},");
+        self.close("},");
     }
 
     fn bytes(&mut self) -> &mut Vec<u8> {
