@@ -22,12 +22,19 @@
 //! `event_session_index`. The messages of a batch that was sent again may be out of order.
 
 mod ack;
+mod attempts;
 mod config;
 mod link;
 mod message;
+mod network;
+mod publish;
 #[cfg(test)]
 mod scripted;
+#[cfg(all(test, feature = "sim"))]
+mod simulated;
 mod stored;
+#[cfg(all(test, feature = "sim"))]
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod transport;

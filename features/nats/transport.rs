@@ -1,15 +1,10 @@
 //! The transport: a connection when there is a batch to send, and one message for each event.
 
-use super::ack::StreamInfo;
+use super::attempts::Attempts;
 use super::config::{Config, Servers};
-use super::link::{Failure, Link};
-use super::message::{Head, event_id};
-use super::stored::Stored;
+use super::link::Sockets;
 use crate::transport::{Batch, Receipt, SendError, SetupError, Transport};
 use ::tokio::runtime::Handle;
-use ::tokio::time::{Instant, timeout, timeout_at};
-use alloc::format;
-use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
 
@@ -55,14 +50,7 @@ use core::time::Duration;
 /// at most, until the connection counts as dead; no transport can call that back.
 pub struct JetStream {
     config: Result<Config, SetupError>,
-    /// Which server is next.
-    turn: usize,
-    /// Taken during an attempt, so that one that is abandoned ends it.
-    link: Option<Link>,
-    head: Head,
-    stored: Stored,
-    /// The stream's, once known.
-    window: Option<Duration>,
+    attempts: Attempts<Sockets>,
 }
 
 impl JetStream {
@@ -78,11 +66,7 @@ impl JetStream {
     pub(super) fn new(config: Result<Config, SetupError>) -> Self {
         Self {
             config,
-            turn: 0,
-            link: None,
-            head: Head::default(),
-            stored: Stored::default(),
-            window: None,
+            attempts: Attempts::new(Sockets),
         }
     }
 
@@ -106,125 +90,14 @@ impl JetStream {
     /// # Errors
     /// When no server can be reached, or has no such stream: a [`SendError`] like that of an attempt.
     pub async fn connected(mut self, patience: Duration) -> Result<Self, SendError> {
-        let config = self.config.clone().map_err(SendError::unauthorized)?;
-        let opened = timeout(patience, async {
-            let mut outcome = Err(SendError::retryable("there is no server"));
-            for _ in &config.servers {
-                let share = patience / u32::try_from(config.servers.len()).unwrap_or(u32::MAX);
-                outcome = self.open(&config, share).await;
-                if outcome.is_ok() {
-                    break;
-                }
-            }
-            outcome
-        });
-        let late = |_| SendError::retryable("no server has answered in time");
-        self.link = Some(opened.await.map_err(late)??);
+        let config = self.config.as_ref().map_err(SendError::unauthorized)?;
+        self.attempts.connect(config, patience).await?;
         Ok(self)
-    }
-
-    /// Connects to the server whose turn it is, and looks at the stream.
-    async fn open(&mut self, config: &Config, patience: Duration) -> Result<Link, SendError> {
-        let server = &config.servers[self.turn % config.servers.len()];
-        self.turn = self.turn.wrapping_add(1);
-        let link = Link::open(config, server, patience).await?;
-        if self.window.is_none() {
-            match link.stream_info(&config.stream, patience / 2).await {
-                StreamInfo::Window(window) => {
-                    self.window = Some(window);
-                    if let Some(warning) = self.too_short() {
-                        log::warn!(target: "tinkex_telemetry", "{warning}");
-                    }
-                }
-                StreamInfo::Missing => {
-                    let name = &config.stream;
-                    return Err(SendError::retryable(format!(
-                        "there is no stream {name}: create it, with subjects tinkex.v1.>"
-                    )));
-                }
-                // What matters shows when something is published.
-                StreamInfo::Unknown => {}
-            }
-        }
-        // It is this one until it fails.
-        self.turn = self.turn.wrapping_sub(1);
-        Ok(link)
-    }
-
-    fn too_short(&self) -> Option<SetupError> {
-        let config = self.config.as_ref().ok()?;
-        let window = self.window.filter(|window| *window < config.horizon)?;
-        Some(SetupError::new(format_args!(
-            "stream {} recognizes duplicates for {} s, and a batch may be retried for {} s: set its duplicate_window",
-            config.stream,
-            window.as_secs_f64(),
-            config.horizon.as_secs_f64(),
-        )))
-    }
-
-    /// An error that may be the last of its batch also says what of the batch is in the stream: first, because a reason
-    /// is cut at its end.
-    fn with_stored_part(&self, batch: &Batch<'_>, error: SendError) -> SendError {
-        let is_stored = |event: &[u8]| event_id(event).is_some_and(|id| self.stored.has(&id));
-        let events = batch.events().zip(batch.indices());
-        let mut stored = events.filter(|(event, _)| is_stored(event));
-        let first = stored.next().filter(|_| error.is_retryable());
-        let Some((_, first)) = first else {
-            return error;
-        };
-        let (more, last) = stored.fold((0, first), |(more, _), (_, index)| (more + 1, index));
-        let (stored, all) = (1 + more, batch.event_count());
-        SendError::retryable(format!(
-            "{stored} of {all} events are stored, of indices {first} to {last}; {error}"
-        ))
-    }
-
-    async fn attempt(&mut self, batch: &Batch<'_>, config: &Config) -> Result<(), SendError> {
-        let left = batch.time_left();
-        // A little less than the session waits, to be able to say what was missing.
-        let deadline = Instant::now() + left.mul_f64(0.95);
-        let mut link = match self.link.take().filter(Link::is_connected) {
-            Some(link) => link,
-            None => {
-                let opened = timeout_at(deadline, self.open(config, left / 2)).await;
-                let late = |_| SendError::retryable("the NATS server has not answered in time");
-                opened.map_err(late).and_then(|opened| opened)?
-            }
-        };
-        self.head.follow(batch, config);
-        let publish = link.publish(batch, config, &self.head, &mut self.stored);
-        let Ok(outcome) = timeout_at(deadline, publish).await else {
-            let said = link.last_error();
-            let said = said.map_or_else(String::new, |said| format!(": {said}"));
-            self.turn = self.turn.wrapping_add(1);
-            return Err(SendError::retryable(format!(
-                "the stream {} has not acknowledged all events in time{said}",
-                config.stream
-            )));
-        };
-        match outcome {
-            Err(Failure::Broken(reason)) => {
-                self.turn = self.turn.wrapping_add(1);
-                Err(SendError::retryable(reason))
-            }
-            Err(Failure::Refused(reason)) => {
-                self.link = Some(link);
-                Err(SendError::retryable(reason))
-            }
-            Err(Failure::TooLarge(reason)) => {
-                self.link = Some(link);
-                Err(SendError::too_large(reason))
-            }
-            Ok(()) => {
-                self.link = Some(link);
-                Ok(())
-            }
-        }
     }
 
     #[cfg(test)]
     pub(super) const fn is_linked(&self) -> bool {
-        self.link.is_some()
+        self.attempts.link().is_some()
     }
 
     #[cfg(test)]
@@ -238,22 +111,13 @@ impl JetStream {
 
 impl Transport for JetStream {
     async fn send(&mut self, batch: Batch<'_>) -> Result<Receipt, SendError> {
-        let config = self.config.clone().map_err(SendError::retryable)?;
+        let config = self.config.as_ref().map_err(SendError::retryable)?;
         if Handle::try_current().is_err() {
             return Err(SendError::retryable(
                 "JetStream needs a session on the runtime Tokio",
             ));
         }
-        let last = batch.indices().last().unwrap_or_default();
-        self.stored
-            .begin(batch.session_id(), batch.first_index(), last);
-        let outcome = self.attempt(&batch, &config).await;
-        let outcome = outcome.map_err(|error| self.with_stored_part(&batch, error));
-        let is_unstorable = |error: &SendError| !error.is_retryable() && batch.event_count() == 1;
-        if outcome.as_ref().err().is_none_or(is_unstorable) {
-            let ids = batch.events().filter_map(event_id);
-            self.stored.forget(ids);
-        }
+        let outcome = self.attempts.send(&batch, config).await;
         outcome.map(|()| Receipt::handed_over())
     }
 
@@ -267,7 +131,7 @@ impl Transport for JetStream {
     }
 
     fn warning(&self) -> Option<SetupError> {
-        self.too_short()
+        self.attempts.too_short(self.config.as_ref().ok()?)
     }
 }
 
@@ -275,7 +139,7 @@ impl fmt::Debug for JetStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JetStream")
             .field("config", &self.config)
-            .field("link", &self.link)
+            .field("link", &self.attempts.link())
             .finish_non_exhaustive()
     }
 }
