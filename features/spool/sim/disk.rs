@@ -257,9 +257,9 @@ impl SimFile {
         // Not in a file that was removed meanwhile, nor in a copy of one whose session no one can tell, which may have a
         // line of another file.
         if !again.is_empty() && !self.is_rejected && core.files.is_below(&core.directory, self.id) {
-            again
-                .iter()
-                .for_each(|number| drop(core.book.removed.remove(number)));
+            for number in &again {
+                core.book.removed.remove(number);
+            }
         }
         let node = core.files.node(self.id)?;
         if node.is_damaged {

@@ -254,10 +254,14 @@ fn failure(
             "{evicted} events were evicted, young as they are, and with room"
         ));
     }
+    let mut gone = numbered()
+        .filter(|(number, it)| it.was_refused && it.is_confirmed && !rejected.contains(number));
+    // What is evicted before it could be written there is counted as that.
+    let may_be_evicted = missing.len() as u64 + gone.clone().count() as u64 <= book.evicted;
     if !book.has_happened(DESTRUCTIVE)
         && is_small
-        && let Some((number, _)) = numbered()
-            .find(|(number, it)| it.was_refused && it.is_confirmed && !rejected.contains(number))
+        && let Some((number, _)) =
+            gone.find(|(number, _)| !may_be_evicted || !book.removed.contains(number))
     {
         return Some(format!(
             "event {number} was refused, and is not in `rejected`"

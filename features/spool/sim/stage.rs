@@ -93,11 +93,20 @@ pub(super) fn check_removal(core: &mut Core, path: &Path) {
             .get(*number as usize)
             .is_some_and(|it| it.is_unsent())
     };
+    let is_refused = |number: &u64| {
+        let event = book.events.get(*number as usize);
+        event.is_some_and(|it| it.was_refused && it.received == 0 && !it.is_excused)
+    };
     let mut unsent: Vec<_> = events.iter().copied().filter(is_unsent).collect();
-    if unsent.is_empty() {
+    let mut refused: Vec<_> = events.iter().copied().filter(is_refused).collect();
+    if unsent.is_empty() && refused.is_empty() {
         return;
     }
     let lines = core.files.intact_lines(&core.directory);
+    // Evicted before it was in `rejected`, or it is there.
+    refused.retain(|number| !lines.iter().any(|(file, it)| it == number && *file != id));
+    core.book.removed.extend(refused);
+    let book = &core.book;
     unsent.retain(|number| {
         !lines
             .iter()
