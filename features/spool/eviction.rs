@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::format::{self, Head, Line, SegmentId};
 use super::notes;
 use super::segment::{Chunk, LineReader, SegmentWriter, done_path, parse_file_name};
-use super::state::{RunKey, Segment, Shared};
+use super::state::{RunKey, Segment, Shared, State};
 use super::stats::SpoolStats;
 use crate::sys::entropy::Random;
 use crate::time::Timestamp;
@@ -12,6 +12,7 @@ use alloc::borrow::ToOwned as _;
 use alloc::vec::Vec;
 use core::time::Duration;
 use std::io;
+use std::path::PathBuf;
 
 /// A date before this one, the first of 2024, is that of a clock which was never set: it says nothing about age.
 const BEGINNING: Timestamp = Timestamp::from_unix_micros(1_704_067_200_000_000);
@@ -36,7 +37,7 @@ pub(super) fn make_room(
         let Some(victim) = victim else {
             return Err(io::Error::other("the spool is full (max_bytes)"));
         };
-        evict(disk, shared, victim, "max_bytes", must_sync, random);
+        evict(disk, shared, victim, "max_bytes", must_sync, random)?;
     }
 }
 
@@ -69,13 +70,17 @@ pub(super) fn expire(
         // The later of the two ages counts: a file that was written a moment ago is not old.
         let is_old = disk.stat(&path).is_ok_and(|meta| is_old(meta.modified));
         if is_old && evicted + len <= at_most.max(len) {
-            evicted += len;
             let victim = (key, id, is_first);
-            evict(disk, shared, victim, "max_age", must_sync, random);
+            // A disk that removes nothing is asked again at the next look.
+            if evict(disk, shared, victim, "max_age", must_sync, random).is_err() {
+                return;
+            }
+            evicted += len;
         }
     }
 }
 
+/// Removes a segment, whose events count as evicted. After an error it is where it was.
 fn evict(
     disk: &dyn Disk,
     shared: &Shared,
@@ -83,26 +88,34 @@ fn evict(
     limit: &str,
     must_sync: bool,
     random: &mut Random,
-) {
-    let beginning = is_first
+) -> io::Result<()> {
+    let Some((path, is_whole)) = shared.update(|state| begin(state, key, id)) else {
+        return Ok(());
+    };
+    let beginning = (is_first && is_whole)
         .then(|| keep_beginning(disk, shared, (key, id), must_sync, random))
         .flatten();
+    if let Err(error) = disk.remove_file(&path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        if let Some(beginning) = beginning {
+            let _ = disk.remove_file(&beginning.path);
+        }
+        shared.update(|state| {
+            let run = state.runs.get_mut(&key);
+            if let Some(segment) = run.and_then(|run| run.segment(id)) {
+                segment.is_leaving = false;
+            }
+        });
+        return Err(error);
+    }
+    let _ = disk.remove_file(&done_path(&path));
     let orphan = beginning.as_ref().map(|segment| segment.path.clone());
-    let (segment, events) = shared.update(|state| {
-        // Chosen a moment ago; meanwhile it may be on its way to the server, or what it has copies of.
-        if state.in_flight == Some((key, id)) {
-            return (None, 0);
-        }
-        let Some(run) = state.runs.get_mut(&key) else {
-            return (None, 0);
-        };
-        if !run.expendable().any(|segment| segment.id == id) {
-            return (None, 0);
-        }
-        let is_whole = run
-            .segment(id)
-            .is_some_and(|segment| segment.next == 0 && segment.copies == 0);
-        let kept = match beginning.filter(|_| is_whole) {
+    let events = shared.update(|state| {
+        let run = state.runs.get_mut(&key);
+        // Gone, if all was discarded meanwhile.
+        let run = run.filter(|run| run.segments.iter().any(|it| it.id == id))?;
+        let kept = match beginning {
             Some(beginning) => {
                 let lines = beginning.lines;
                 state.counts.bytes += beginning.len;
@@ -113,23 +126,39 @@ fn evict(
         };
         let before = state.counts.evicted;
         state.counts.pending += kept;
-        let segment = state.forget(key, id, |counts: &mut SpoolStats| &mut counts.evicted);
+        state.forget(key, id, |counts: &mut SpoolStats| &mut counts.evicted);
         // They are among those of the segment.
         state.counts.evicted -= kept;
-        (segment.map(|it| (it, kept)), state.counts.evicted - before)
+        Some(state.counts.evicted - before)
     });
-    if let Some(orphan) = orphan.filter(|_| segment.as_ref().is_none_or(|(_, kept)| *kept == 0)) {
-        let _ = disk.remove_file(&orphan);
-    }
-    let Some((segment, _)) = segment else {
-        return;
+    let Some(events) = events else {
+        if let Some(orphan) = orphan {
+            let _ = disk.remove_file(&orphan);
+        }
+        return Ok(());
     };
-    let _ = disk.remove_file(&segment.path);
-    let _ = disk.remove_file(&done_path(&segment.path));
     notes::say(
         log::Level::Warn,
         format_args!("Telemetry spool has reached {limit}, {events} of the oldest events dropped"),
     );
+    Ok(())
+}
+
+/// Has a segment's run wait while its file is removed. Returns the file, and whether nothing of it is sent or a copy.
+fn begin(state: &mut State, key: RunKey, id: SegmentId) -> Option<(PathBuf, bool)> {
+    // Chosen a moment ago; meanwhile it may be on its way to the server, or what it has copies of.
+    if state.in_flight == Some((key, id)) {
+        return None;
+    }
+    let run = state.runs.get_mut(&key)?;
+    if !run.expendable().any(|segment| segment.id == id) {
+        return None;
+    }
+    // Another thread may be about it.
+    let segment = run.segment(id).filter(|it| !it.is_leaving)?;
+    segment.is_leaving = true;
+    let is_whole = segment.next == 0 && segment.copies == 0;
+    Some((segment.path.clone(), is_whole))
 }
 
 /// Writes the session's start and context, if the segment begins with them, to a segment of their own: without them the
@@ -219,7 +248,7 @@ fn is_beginning(event: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::{Run, State};
+    use super::super::state::Run;
     use super::*;
 
     const KEY: RunKey = RunKey {
@@ -235,7 +264,7 @@ mod tests {
                 lines: 10,
                 is_closed: true,
                 copies: *copies,
-                ..Segment::new(std::path::PathBuf::new(), SegmentId(id))
+                ..Segment::new(PathBuf::new(), SegmentId(id))
             });
             if *copies > 0 {
                 run.note_copies(SegmentId(id));

@@ -360,7 +360,7 @@ impl Keeper {
                     continue;
                 };
                 // The runs of one session go one after the other.
-                if !seen.insert(&*run.session) {
+                if !seen.insert(&*run.session) || run.segments.iter().any(|it| it.is_leaving) {
                     continue;
                 }
                 if let Some(not_before) = run.trouble.not_before.filter(|at| *at > now) {

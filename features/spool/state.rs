@@ -199,6 +199,8 @@ pub(super) struct Segment {
     pub(super) expected: u64,
     /// Some of its events have copies in a later segment: a sync of them has failed.
     pub(super) is_copied: bool,
+    /// Its file is being removed to make room: nothing of its run is sent meanwhile.
+    pub(super) is_leaving: bool,
     /// The beginning of a run that was evicted: the session's start and context.
     pub(super) is_beginning: bool,
     /// The file must not be removed before, since a process that seems to have ended might still append to it.
@@ -218,6 +220,7 @@ impl Segment {
             copies: 0,
             expected: 0,
             is_copied: false,
+            is_leaving: false,
             is_beginning: false,
             keep_until: None,
         }
@@ -536,6 +539,7 @@ impl State {
             let found = segments.find(|(key, segment)| {
                 self.in_flight != Some((*key, segment.id))
                     && !segment.is_beginning
+                    && !segment.is_leaving
                     && (segment.is_closed || writing != Some(*key))
             });
             found.map(|(key, segment)| {

@@ -188,3 +188,43 @@ fn what_is_appended_to_a_file_that_was_removed_is_not_there_again() {
     file.append(line.as_bytes()).expect("it is written");
     assert!(!is_gone());
 }
+
+#[test]
+fn a_disk_that_removes_nothing_evicts_nothing() {
+    let world = run::world(1, Faults::none());
+    world.lock().unauthorized_until = [1_000 * DAY; 2];
+    let (stage, _set) = Stage::new(world.clone());
+    let setup = Setup {
+        max_bytes: 64 << 10,
+        max_age: Duration::from_secs(14 * 86_400),
+        sync: Sync::OnStop,
+    };
+    let director = Director::new(stage, setup);
+    let process = director.start(0, 0).expect("a spool");
+    process.open(0, "session".into());
+    let log = |count: u64| {
+        process.with_session(0, |session| {
+            session.most = 100;
+            for _ in 0..count {
+                session.log("GENERIC_EVENT", 3_000, false);
+            }
+        });
+    };
+    log(17);
+    director.stage.run_until(5 * SECOND);
+    let stats = process.inner.shared.stats();
+    assert!(stats.pending > 17 && stats.evicted == 0, "{stats:?}");
+    world.lock().read_only_until = 60 * SECOND;
+    log(10);
+    director.stage.run_until(50 * SECOND);
+    let stats = process.inner.shared.stats();
+    assert!(stats.pending > 17 && stats.evicted == 0, "{stats:?}");
+    // Then there is room again, and the oldest make it.
+    director.stage.run_until(300 * SECOND);
+    let stats = process.inner.shared.stats();
+    assert!(stats.evicted > 0 && stats.is_balanced(), "{stats:?}");
+    run::finish(&director);
+    let mut core = world.lock();
+    run::check_all(&mut core, setup);
+    assert_eq!(core.failure, None);
+}
