@@ -9,6 +9,7 @@
 //! there were. An event's checksum covers the segment's id, `n`, `i` and the bytes of `e`, so that a line which found its
 //! way into another segment is not taken for one of it.
 
+use crate::time;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
@@ -109,33 +110,48 @@ pub(super) fn write_head(out: &mut Vec<u8>, segment: SegmentId, n: u64, head: &H
 }
 
 pub(super) fn write_event(out: &mut Vec<u8>, segment: SegmentId, n: u64, index: u64, json: &[u8]) {
-    let start = out.len();
-    let mut text = String::new();
-    let _ = write!(text, r#"{{"n":{n},"i":{index},"c":"00000000","e":"#);
-    out.extend(text.as_bytes());
-    let json_at = out.len();
-    out.extend(json);
-    for byte in out.iter_mut().skip(json_at).filter(|byte| **byte == b'\n') {
+    if json.contains(&b'\n') {
         // Only white space can be a bare line feed in JSON, and a space is the same.
-        *byte = b' ';
+        let mut json = json.to_vec();
+        json.iter_mut()
+            .filter(|byte| **byte == b'\n')
+            .for_each(|byte| *byte = b' ');
+        return write_event(out, segment, n, index, &json);
     }
-    let checksum = event_checksum(segment, n, index, out.get(json_at..).unwrap_or_default());
-    text.clear();
-    let _ = write!(text, "{checksum:08x}");
-    // The eight zeros end seven bytes before the event: `","e":`, and the quote before it.
-    let at = json_at - r#"00000000","e":"#.len();
-    debug_assert!(at > start);
-    if let Some(place) = out.get_mut(at..at + 8) {
-        place.copy_from_slice(text.as_bytes());
-    }
+    out.reserve(LINE_OVERHEAD + json.len());
+    out.extend(br#"{"n":"#);
+    write_number(out, n);
+    out.extend(br#","i":"#);
+    write_number(out, index);
+    out.extend(br#","c":""#);
+    write_checksum(out, event_checksum(segment, n, index, json));
+    out.extend(br#"","e":"#);
+    out.extend(json);
     out.extend(b"}\n");
 }
 
+fn write_number(out: &mut Vec<u8>, number: u64) {
+    let start = out.len();
+    let len = number.checked_ilog10().unwrap_or(0) as usize + 1;
+    out.resize(start + len, b'0');
+    time::digits(out.get_mut(start..).unwrap_or_default(), number);
+}
+
+fn write_checksum(out: &mut Vec<u8>, checksum: u32) {
+    let digits = checksum.to_be_bytes().map(|byte| {
+        let digit = |value: u8| match value {
+            0..=9 => b'0' + value,
+            _ => b'a' - 10 + value,
+        };
+        [digit(byte >> 4), digit(byte & 15)]
+    });
+    out.extend(digits.as_flattened());
+}
+
 fn event_checksum(segment: SegmentId, n: u64, index: u64, json: &[u8]) -> u32 {
+    let place = [segment.0, n, index].map(u64::to_le_bytes);
     let mut hasher = Hasher::new();
-    hasher.update(&segment.0.to_le_bytes());
-    hasher.update(&n.to_le_bytes());
-    hasher.update(&index.to_le_bytes());
+    hasher.update(place.as_flattened());
     hasher.update(json);
     hasher.finalize()
 }
@@ -241,16 +257,36 @@ fn hex(text: &[u8], digits: usize) -> Option<u64> {
     u64::from_str_radix(core::str::from_utf8(text).ok()?, 16).ok()
 }
 
-/// The `event_session_index` of an event that this crate has encoded, and whether it is an error's.
+/// The `event_session_index` of an event that this crate has encoded.
 pub(super) fn index_of(event: &[u8]) -> Option<u64> {
-    const INDEX: &[u8] = br#"","event_session_index":"#;
-    let mut rest = event.strip_prefix(br#"{"event_id":""#)?.get(36..)?;
-    rest = rest.strip_prefix(INDEX)?;
+    let mut rest = at_index(event)?;
     number(&mut rest)
 }
 
-/// Whether an event has the severity `ERROR` or `CRITICAL`. Data that says so counts as well, which costs a sync.
+/// What follows the key of the index in an event that this crate has encoded.
+fn at_index(event: &[u8]) -> Option<&[u8]> {
+    let rest = event.strip_prefix(br#"{"event_id":""#)?.get(36..)?;
+    rest.strip_prefix(br#"","event_session_index":"#)
+}
+
+/// What follows the index in an event that this crate has encoded, if that is its kind.
+fn behind_index(event: &[u8]) -> Option<&[u8]> {
+    let mut rest = at_index(event)?;
+    number(&mut rest)?;
+    rest.starts_with(br#","event":""#).then_some(rest)
+}
+
+/// Whether an event has the severity `ERROR` or `CRITICAL`. In one that this crate has not encoded, data that says so
+/// counts as well, which costs a sync.
 pub(super) fn is_error(event: &[u8]) -> bool {
+    const SEVERITY: &[u8] = br#"","severity":""#;
+    if let Some(rest) = behind_index(event)
+        && let Some((_, rest)) = rest.split_first_chunk::<10>()
+        && let Some(end) = rest.iter().position(|byte| *byte == b'"')
+        && let Some(severity) = rest.get(end..).unwrap_or_default().strip_prefix(SEVERITY)
+    {
+        return severity.starts_with(b"ERROR\"") || severity.starts_with(b"CRITICAL\"");
+    }
     [&br#""severity":"ERROR""#[..], br#""severity":"CRITICAL""#]
         .iter()
         .any(|needle| event.windows(needle.len()).any(|part| part == *needle))
@@ -373,6 +409,17 @@ mod tests {
         assert_eq!(index_of(event), Some(12));
         assert!(is_error(event));
         assert!(!is_error(br#"{"severity":"INFO"}"#));
+        // The order in which this crate encodes, and data that have a severity of their own.
+        for (severity, data, expected) in [
+            ("ERROR", "INFO", true),
+            ("CRITICAL", "INFO", true),
+            ("INFO", "ERROR", false),
+        ] {
+            let event = alloc::format!(
+                r#"{{"event_id":"01970000-0000-7000-8000-000000000001","event_session_index":12,"event":"GENERIC_EVENT","severity":"{severity}","event_data":{{"severity":"{data}"}}}}"#
+            );
+            assert_eq!(is_error(event.as_bytes()), expected, "{event}");
+        }
         assert_eq!(index_of(b"{}"), None);
     }
 

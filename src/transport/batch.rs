@@ -233,23 +233,49 @@ impl<'a> Iterator for Objects<'a> {
     fn next(&mut self) -> Option<&'a [u8]> {
         let start = self.0.iter().position(|&byte| byte == b'{')?;
         let rest = &self.0[start..];
-        let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-        for (at, &byte) in rest.iter().enumerate() {
+        let (mut depth, mut at) = (0_usize, 0);
+        while let Some(&byte) = rest.get(at) {
+            at += 1;
             match byte {
-                _ if escaped => escaped = false,
-                b'\\' if in_string => escaped = true,
-                b'"' => in_string = !in_string,
-                b'{' if !in_string => depth += 1,
-                b'}' if !in_string => depth -= 1,
+                b'"' => at = end_of_string(rest, at)?,
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
                 _ => {}
             }
             if depth == 0 {
-                let (object, rest) = rest.split_at(at + 1);
+                let (object, rest) = rest.split_at(at);
                 self.0 = rest;
                 return Some(object);
             }
         }
         None
+    }
+}
+
+/// Where a JSON text goes on behind the string whose opening quote stands before `at`. Looks at eight bytes at a time:
+/// most of an event is in strings.
+fn end_of_string(json: &[u8], mut at: usize) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    /// Sets the highest bit of the first byte that is zero, and perhaps of some behind it.
+    const fn zeros(word: u64) -> u64 {
+        word.wrapping_sub(ONES) & !word & (ONES << 7)
+    }
+    loop {
+        if let Some(word) = json.get(at..)?.first_chunk() {
+            let word = u64::from_le_bytes(*word);
+            let found =
+                zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+            if found == 0 {
+                at += 8;
+                continue;
+            }
+            at += found.trailing_zeros() as usize / 8;
+        }
+        match json.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
     }
 }
 
@@ -266,5 +292,29 @@ mod tests {
         ];
         let list = [events[0], b",", events[1], b",", events[2]].concat();
         assert!(Objects(&list).eq(events));
+    }
+
+    #[test]
+    fn the_events_of_a_batch_are_found_wherever_their_strings_end() {
+        let texts = ["", "\\\"", "\\\\", "{", "}", "\u{e9}\u{a2}", "0123456789"];
+        arbtest::arbtest(|u| {
+            let mut events = alloc::vec::Vec::new();
+            for _ in 0..u.int_in_range(1..=5)? {
+                let mut event = alloc::string::String::from("{\"");
+                for _ in 0..u.int_in_range(0..=9)? {
+                    event += u.choose(&texts)?;
+                }
+                event += if u.arbitrary()? { "\":{}}" } else { "\":[]}" };
+                events.push(event.into_bytes());
+            }
+            let list = events.join(&b","[..]);
+            assert!(Objects(&list).eq(events.iter().map(|event| &event[..])));
+            // A list that is cut off ends with its last whole event.
+            let cut = u.int_in_range(0..=list.len() - 1)?;
+            let whole = Objects(&list[..cut]).count();
+            assert!(whole < events.len());
+            Ok(())
+        })
+        .budget_ms(500);
     }
 }
