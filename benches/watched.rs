@@ -1,8 +1,8 @@
 //! Programs for tools to watch: `ci/syscalls` counts the system calls of the thread that logs, `ci/lock` the instructions
 //! under the session's lock. By itself this measures nothing.
 //!
-//! The main thread logs, and no other does. It marks each phase by asking for a file named `watch:` and the phase, which
-//! does not exist. The first word after `--` says what to do, the others are numbers.
+//! The main thread logs, and no other does. It marks each phase by a system call that tools can tell from all others: it
+//! seeks in an empty file, to [`MARK`] plus the phase. The first word after `--` says what to do, the others are numbers.
 
 use benches::event::{self, NAME};
 use benches::ours::{self, BOUND, OverUreq, Session};
@@ -11,8 +11,8 @@ use core::hint::black_box;
 use core::pin::pin;
 use core::time::Duration;
 use std::env;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom};
 use std::thread;
 use std::time::Instant;
 
@@ -39,9 +39,12 @@ fn main() -> io::Result<()> {
             .unwrap_or(usual)
     };
     match words.first().map(String::as_str) {
-        Some("paced") => over_a_socket(number(1, 10), |session| paced(session, number(2, 100_000))),
-        Some("flat-out") => over_a_socket(number(1, 10), |session| {
-            flat_out(session, number(2, 100_000))
+        Some("paced") => over_a_socket(number(1, 10), |session, marks| {
+            marks.begin(Phase::Paced);
+            pace(session, number(2, 100_000));
+        }),
+        Some("flat-out") => over_a_socket(number(1, 10), |session, marks| {
+            flat_out(session, marks, number(2, 100_000))
         }),
         Some("bursts") => {
             bursts(number(1, 10_000));
@@ -56,9 +59,25 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Begins a phase.
-fn mark(phase: &str) {
-    let _ = fs::metadata(format!("watch:{phase}"));
+const MARK: u64 = 7_000_000;
+
+#[derive(Clone, Copy)]
+enum Phase {
+    WarmUp = 1,
+    Paced,
+    LeadIn,
+    FlatOut,
+    Drain,
+    End,
+}
+
+/// What marks the phases.
+struct Marks(File);
+
+impl Marks {
+    fn begin(&self, phase: Phase) {
+        let _ = (&self.0).seek(SeekFrom::Start(MARK + phase as u64));
+    }
 }
 
 fn log(session: &Session<OverUreq>) {
@@ -67,16 +86,17 @@ fn log(session: &Session<OverUreq>) {
 }
 
 /// Warms up a session with the default options, runs `work`, and checks the ledger.
-fn over_a_socket(warm_up: usize, work: impl FnOnce(&Session<OverUreq>)) -> io::Result<()> {
+fn over_a_socket(warm_up: usize, work: impl FnOnce(&Session<OverUreq>, &Marks)) -> io::Result<()> {
     let mut sink = Sink::start(Mode::Responds)?;
     let session = ours::over_ureq(&sink.url)
         .0
         .start()
         .expect("the session starts");
-    mark("warm-up");
+    let marks = Marks(File::open("/dev/null")?);
+    marks.begin(Phase::WarmUp);
     pace(&session, warm_up * 1_000);
-    work(&session);
-    mark("end");
+    work(&session, &marks);
+    marks.begin(Phase::End);
     let drain = session.wait_until_drained_blocking(BOUND);
     let stats = session.stats();
     println!(
@@ -103,19 +123,14 @@ fn pace(session: &Session<OverUreq>, calls: usize) {
     }
 }
 
-fn paced(session: &Session<OverUreq>, calls: usize) {
-    mark("paced");
-    pace(session, calls);
-}
-
 /// Logs in rounds. The lead-in of each begins on an empty queue; the rest finds the driver at work.
-fn flat_out(session: &Session<OverUreq>, calls: usize) {
+fn flat_out(session: &Session<OverUreq>, marks: &Marks, calls: usize) {
     for _ in 0..calls.div_ceil(ROUND) {
-        mark("lead-in");
+        marks.begin(Phase::LeadIn);
         (0..LEAD_IN).for_each(|_| log(session));
-        mark("flat-out");
+        marks.begin(Phase::FlatOut);
         (0..ROUND).for_each(|_| log(session));
-        mark("drain");
+        marks.begin(Phase::Drain);
         let _ = session.wait_until_drained_blocking(BOUND);
     }
 }
