@@ -50,6 +50,10 @@ pub(crate) trait Driven: Sync {
     fn write_body_prefix(&self, out: &mut EventWriter<'_>);
 }
 
+/// How long the driver leaves the lock alone while it stays awake, in turns of a loop: half a microsecond.
+#[cfg(has_arc)]
+const PAUSE: u8 = 16;
+
 /// How many steps the driver takes before it yields to the executor.
 const STEPS_PER_TURN: u8 = 16;
 
@@ -98,6 +102,12 @@ pub(crate) fn drive<T: LocalTransport, S: Driven>(
                     }
                 }
                 Step::Again => {}
+                #[cfg(has_arc)]
+                Step::Yield => {
+                    // The lock is free meanwhile, for the callers that fill the queue.
+                    (0..PAUSE).for_each(|_| core::hint::spin_loop());
+                    yield_now().await;
+                }
                 // Made in `next_step` already.
                 #[cfg(has_arc)]
                 Step::Report => {}

@@ -154,6 +154,10 @@ impl Engine {
         let before_report = self.records_before_report();
         #[cfg(not(has_arc))]
         let before_report = None;
+        #[cfg(has_arc)]
+        if let Some(extent) = self.counted(before_end.is_some() || before_report.is_some()) {
+            return self.send_formed(extent, now);
+        }
         let mut extent = self.forming;
         for _ in 0..Self::FORM_STEP {
             let is_last = extent.with_end || before_report == Some(extent.records as u64);
@@ -185,6 +189,21 @@ impl Engine {
         Step::Again
     }
 
+    /// The next batch, if it was counted as its events came in. One that ends with something else is not.
+    #[cfg(has_arc)]
+    fn counted(&self, has_other_end: bool) -> Option<BatchExtent> {
+        if has_other_end || self.halving.is_some() || self.forming != BatchExtent::default() {
+            return None;
+        }
+        let group = self.ring.groups().front()?;
+        Some(BatchExtent {
+            records: group.records,
+            ring_bytes: group.ring_bytes,
+            json_bytes: group.json_bytes(),
+            ..BatchExtent::default()
+        })
+    }
+
     /// The next event is still being written: the driver has preempted its writer.
     fn wait_for_event(&mut self) -> Step {
         self.awaits_writer = true;
@@ -196,6 +215,7 @@ impl Engine {
         #[cfg(has_arc)]
         {
             self.idle_since = None;
+            self.ring.close_group();
         }
         self.note_formed(&extent, now);
         let in_flight = InFlight {

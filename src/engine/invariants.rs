@@ -42,6 +42,10 @@ impl Engine {
         let (size, bytes) = self.options.limits(Place::Fatal);
         debug_assert!(self.ring.used() <= bytes);
         debug_assert!(self.ring.records() <= size);
+        #[cfg(has_arc)]
+        self.ring
+            .groups()
+            .check(self.ring.records(), self.ring.used());
     }
 
     /// A queued `SESSION_END` has a position among the unsettled events, and JSON.

@@ -56,6 +56,13 @@ impl Engine {
         )
     }
 
+    /// Whether the driver should yield and look again at once: the queue fills sooner than a timer would be noticed.
+    #[cfg(has_arc)]
+    pub(super) fn stays_awake(&mut self, now: Instant) -> bool {
+        let fill = self.fullness(count(self.since_flush()));
+        self.prediction.stays_awake(fill, now)
+    }
+
     /// When the driver looks next, if nothing happens meanwhile.
     pub(super) fn next_look(&mut self, now: Instant) -> Option<Instant> {
         let fill = self.fullness(count(self.since_flush()));
@@ -87,14 +94,9 @@ impl Engine {
     /// A batch takes these events, and those behind it begin to fill the queue again.
     pub(super) fn note_formed(&mut self, extent: &BatchExtent, now: Instant) {
         let behind = count(self.queued() - extent.events());
-        if behind >= self.options.flush_threshold {
-            // A backlog, which says how fast it is sent.
-            self.prediction.rest();
-        } else {
-            let fill = self.fullness(count(self.queued()));
-            self.prediction.learn(fill, now);
-            self.prediction.begin(self.fullness(behind), now);
-        }
+        let fill = self.fullness(count(self.queued()));
+        self.prediction.learn(fill, now);
+        self.prediction.begin(self.fullness(behind), now);
         if behind == 0 {
             self.bytes_since_flush = 0;
             self.flush_at = match self.options.flush_interval {

@@ -33,6 +33,8 @@ struct Load {
     lateness: Duration,
     /// The polls that found nothing to send, after a timer.
     looks: u32,
+    /// How often it stays awake instead.
+    yields: u32,
     /// The events of each batch.
     batches: Vec<usize>,
 }
@@ -45,6 +47,7 @@ impl Load {
             timer: None,
             lateness: Duration::ZERO,
             looks: 0,
+            yields: 0,
             batches: Vec::new(),
         };
         load.drive();
@@ -68,6 +71,10 @@ impl Load {
                         return;
                     }
                 }
+                Step::Yield => {
+                    self.yields += 1;
+                    self.harness.now = self.harness.after(Duration::from_micros(1));
+                }
                 step => panic!("{step:?}"),
             }
         }
@@ -85,7 +92,7 @@ impl Load {
             self.drive();
             self.looks += u32::from(self.batches.len() == before);
         }
-        self.harness.now = end;
+        self.harness.now = end.max(self.harness.now);
     }
 
     fn log(&mut self) {
@@ -245,4 +252,113 @@ fn an_interval_of_zero_keeps_no_timer() {
     assert_eq!(load.timer, None);
     let (wakes, _) = load.steady(10_000, 1, MILLI);
     assert!(wakes <= 2, "{wakes} wakes");
+}
+
+/// What a driver does beside a caller that never rests.
+enum Busy {
+    Sends(super::testing::Sent, Instant),
+    Sleeps(Option<Instant>),
+    IsAwake,
+}
+
+/// Logs two events each microsecond, which is more than any timer can follow, beside requests that take 30 µs. At each
+/// of `pauses` the caller rests for as many microseconds. Returns how often a call has woken the driver.
+fn flat_out(load: &mut Load, pauses: &[u64]) -> u32 {
+    let before = load.wakes.0.load(Ordering::Relaxed);
+    let woken = |load: &Load| load.wakes.0.load(Ordering::Relaxed);
+    let body = r#","event":"GENERIC_EVENT","event_name":"e","event_data":{}}"#;
+    let mut driver = Busy::Sleeps(load.timer);
+    for pause in pauses {
+        let begin = load.harness.now;
+        let (rests_until, end) = (*pause, *pause + 1_000);
+        loop {
+            let past = load.harness.now.saturating_duration_since(begin);
+            let past = past.as_micros() as u64;
+            if past >= end {
+                break;
+            }
+            let before = woken(load);
+            for _ in 0..2 * u32::from(past >= rests_until) {
+                let pushed = load
+                    .harness
+                    .engine
+                    .push(body.as_bytes(), super::Priority::Ordinary);
+                assert_eq!(load.harness.wake(pushed), Ok(()));
+            }
+            driver = match driver {
+                Busy::Sends(sent, until) if until <= load.harness.now => {
+                    load.harness.settle(&sent, super::SendOutcome::Delivered);
+                    Busy::IsAwake
+                }
+                Busy::Sleeps(_) if woken(load) > before => Busy::IsAwake,
+                Busy::Sleeps(Some(at))
+                    if at.checked_add(load.lateness) <= Some(load.harness.now) =>
+                {
+                    Busy::IsAwake
+                }
+                Busy::IsAwake => match load.harness.poll() {
+                    Step::Send(attempt) => {
+                        let sent = load.harness.read(attempt, 4096);
+                        load.batches.push(sent.events.len());
+                        Busy::Sends(sent, load.harness.after(Duration::from_micros(30)))
+                    }
+                    Step::Wait(until) => {
+                        let waker = Waker::from(Arc::clone(&load.wakes));
+                        let parked = load.harness.engine.park(waker);
+                        match load.harness.wake(parked) {
+                            true => Busy::Sleeps(until),
+                            false => Busy::IsAwake,
+                        }
+                    }
+                    Step::Yield => {
+                        load.yields += 1;
+                        Busy::IsAwake
+                    }
+                    step => panic!("{step:?}"),
+                },
+                other => other,
+            };
+            load.harness.now = load.harness.after(Duration::from_micros(1));
+        }
+    }
+    let wakes = woken(load) - before;
+    if let Busy::Sends(sent, _) = driver {
+        load.harness.settle(&sent, super::SendOutcome::Delivered);
+    }
+    load.drive();
+    wakes
+}
+
+#[test]
+fn flat_out_almost_no_call_wakes_the_driver() {
+    let mut load = Load::new(|_| {});
+    load.lateness = Duration::from_micros(60);
+    load.steady(1_000, 1, MILLI);
+    // The driver learns the rate from the first batches.
+    flat_out(&mut load, &[0; 10]);
+    load.batches.clear();
+    // A caller that loses its processor finds a driver that has sent everything.
+    let pauses: Vec<u64> = (0..200).map(|at| at * 7 % 150).collect();
+    let wakes = flat_out(&mut load, &pauses);
+    assert!(wakes <= 2, "{wakes} wakes in 400 000 calls");
+    assert!(load.batches.iter().all(|size| *size <= 125));
+    assert!(load.yields > 0, "it slept");
+}
+
+#[test]
+fn a_driver_stays_awake_for_a_short_time_only() {
+    let mut load = Load::new(|_| {});
+    load.lateness = Duration::from_micros(60);
+    load.steady(1_000, 1, MILLI);
+    flat_out(&mut load, &[0; 10]);
+    let wakes = flat_out(&mut load, &[5_000; 20]);
+    assert!(wakes <= 2 * 20, "{wakes} wakes in 20 pauses");
+    load.yields = 0;
+    load.pass(SECOND);
+    assert!(load.yields <= 200, "it stays awake for {} µs", load.yields);
+    // A program that goes on slowly sees nothing of that.
+    load.steady(3_000, 1, MILLI);
+    load.yields = 0;
+    load.steady(1_000, 1, MILLI);
+    assert_eq!(load.yields, 0);
 }

@@ -7,6 +7,8 @@ mod batch;
 mod discarding;
 #[cfg(all(test, feature = "std"))]
 mod ending_tests;
+#[cfg(has_arc)]
+mod groups;
 mod halving;
 #[cfg(all(test, feature = "std"))]
 mod halving_tests;
@@ -60,6 +62,8 @@ use crate::time::{self, Instant};
 use batch::{BatchExtent, InFlight, Phase};
 use core::task::Waker;
 use core::time::Duration;
+#[cfg(has_arc)]
+use groups::Groups;
 use halving::{Acceptance, Halving, Refused};
 use ledger::Ledger;
 #[cfg(has_arc)]
@@ -109,6 +113,9 @@ pub(crate) enum Step {
     Send(Attempt),
     /// Poll again at once: a large batch is formed in steps, so that no step holds the lock for long.
     Again,
+    /// Poll again as soon as other tasks and threads had their turn: a sleep would take too long.
+    #[cfg(has_arc)]
+    Yield,
     /// Poll again once a loss report is [made](Engine::make_report), for which the engine does not know the time.
     #[cfg(has_arc)]
     Report,
@@ -191,6 +198,12 @@ impl Engine {
         random: Random,
     ) -> Self {
         #[cfg(has_arc)]
+        let ring = ring.grouped(Groups::new(
+            options.max_batch_size,
+            options.batch_budget,
+            options.max_queue_size,
+        ));
+        #[cfg(has_arc)]
         let report = LossReport::new(options.loss_report, options.max_event_bytes);
         Self {
             options,
@@ -257,6 +270,10 @@ impl Engine {
             None if self.is_stopping && self.queued() == 0 => return Step::Done,
             None => {
                 let until = self.idle_until(now);
+                #[cfg(has_arc)]
+                if self.stays_awake(now) {
+                    return Step::Yield;
+                }
                 look = self.next_look(now);
                 until
             }

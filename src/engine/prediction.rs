@@ -21,6 +21,10 @@ mod present {
     /// The looks for one batch. Afterwards a call wakes the driver at the threshold.
     const MAX_LOOKS: u8 = 8;
 
+    /// For how long the driver stays awake for one batch, in microseconds, and how often it yields in that time.
+    const PATIENCE: u32 = 200;
+    const MAX_YIELDS: u16 = 500;
+
     /// The longest time that is measured, in microseconds: 16.8 s.
     const MAX_MEASURED: u32 = u32::MAX / FULL;
 
@@ -29,13 +33,20 @@ mod present {
     pub(in crate::engine) struct Prediction {
         /// When the queue began to fill.
         since: Option<Instant>,
+        /// How full a backlog was at that time: it says how fast it is sent, only what came later how fast it grows.
+        backlog: u32,
         /// How long the queue took to become due lately, in microseconds. Zero if it is not known.
         period: u32,
+        /// How long it took when it was fastest. It fades with each slower batch.
+        shortest: u32,
         /// The looks since the queue was empty.
         looks: u8,
         /// The driver sleeps, and will look soon.
         is_near: bool,
         lateness: Lateness,
+        /// Since when the driver stays awake, and how often it has yielded.
+        awake_since: Option<Instant>,
+        yields: u16,
     }
 
     /// How much later than planned the driver looks: timers and the scheduler take their time.
@@ -77,9 +88,13 @@ mod present {
 
         /// The queue begins to fill, and is already this full.
         pub(in crate::engine) fn begin(&mut self, fill: u32, now: Instant) {
+            let (backlog, fill) = if fill < FULL { (0, fill) } else { (fill, 0) };
             let before = u64::from(share(self.period, fill));
             self.since = Some(Instant::from_micros(now.as_micros().saturating_sub(before)));
+            self.backlog = backlog;
             self.looks = 0;
+            self.awake_since = None;
+            self.yields = 0;
         }
 
         /// The queue remains empty, so when it begins to fill is unknown.
@@ -95,6 +110,7 @@ mod present {
 
         /// Learns from a queue that has become this full. Too few events say too little.
         pub(in crate::engine) fn learn(&mut self, fill: u32, now: Instant) {
+            let fill = fill.saturating_sub(self.backlog);
             if fill < FULL / 4 {
                 return;
             }
@@ -106,6 +122,11 @@ mod present {
                 {
                     average(self.period, measured)
                 }
+                measured => measured.unwrap_or(0),
+            };
+            let faded = self.shortest.saturating_add(self.shortest / 4);
+            self.shortest = match measured {
+                Some(measured) if self.shortest > 0 => measured.min(faded),
                 measured => measured.unwrap_or(0),
             };
         }
@@ -147,6 +168,20 @@ mod present {
             };
             self.is_near = true;
             Some(self.ahead(delay, gap, now))
+        }
+
+        /// Whether the driver should yield rather than sleep: no timer would be noticed before the queue has grown a quarter
+        /// beyond its threshold. What it waits for is due within microseconds, so its patience is short.
+        pub(in crate::engine) fn stays_awake(&mut self, fill: u32, now: Instant) -> bool {
+            let is_known = self.since.is_some() && self.shortest > 0;
+            let time_left = share(self.shortest, (FULL + FULL / 4).saturating_sub(fill));
+            // Timers are later than usual now and then.
+            if !is_known || time_left >= 2 * self.lateness.usual {
+                return false;
+            }
+            let since = *self.awake_since.get_or_insert(now);
+            self.yields = self.yields.saturating_add(1);
+            self.yields <= MAX_YIELDS && micros(since, now) < PATIENCE
         }
 
         /// Subtracts the usual lateness from a delay, but most of it remains.

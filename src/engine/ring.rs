@@ -4,6 +4,8 @@
 //! they stay valid when the ring moves to a larger buffer. The highest bit of the length is set while the payload is
 //! still being written.
 
+#[cfg(has_arc)]
+use super::groups::Groups;
 pub(crate) use super::storage::{NoRoom, Storage};
 
 /// The bytes that a record takes besides its payload.
@@ -41,10 +43,13 @@ pub(crate) struct Ring {
     records: usize,
     /// The bytes of all records released so far. Wraps around.
     released: usize,
+    /// Its records by batches.
+    #[cfg(has_arc)]
+    groups: Groups,
 }
 
 impl Ring {
-    pub(crate) const fn new(storage: Storage) -> Self {
+    pub(crate) fn new(storage: Storage) -> Self {
         Self {
             capacity: storage.capacity(),
             storage,
@@ -52,7 +57,27 @@ impl Ring {
             used: 0,
             records: 0,
             released: 0,
+            #[cfg(has_arc)]
+            groups: Groups::default(),
         }
+    }
+
+    /// Counts its records by batches from now on.
+    #[cfg(has_arc)]
+    pub(crate) fn grouped(mut self, groups: Groups) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    #[cfg(has_arc)]
+    pub(crate) const fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// The first batch is sent: no other record joins it.
+    #[cfg(has_arc)]
+    pub(crate) fn close_group(&mut self) {
+        self.groups.close_front();
     }
 
     /// Bytes in use, headers included.
@@ -106,6 +131,8 @@ impl Ring {
             }
         }
         self.records += 1;
+        #[cfg(has_arc)]
+        self.groups.add(size);
         Ok(())
     }
 
@@ -166,6 +193,12 @@ impl Ring {
         self.records -= records;
         self.used -= bytes;
         self.released = self.released.wrapping_add(bytes);
+        #[cfg(has_arc)]
+        if self.records == 0 {
+            self.groups.clear();
+        } else {
+            self.groups.release(records, bytes);
+        }
         // An empty ring starts over at the beginning, so that it touches little memory.
         self.head = if self.used == 0 {
             0
@@ -227,6 +260,8 @@ impl Ring {
         self.overwrite(self.used, &header);
         self.used += size;
         self.records += 1;
+        #[cfg(has_arc)]
+        self.groups.add_unfinished();
         Ok(Reserved { start, written: 0 })
     }
 
