@@ -7,7 +7,7 @@ use super::ring::HEADER;
 use alloc::collections::VecDeque;
 
 /// The most groups that are counted. The records behind them are counted when they are sent.
-const MOST: usize = 128;
+const MOST: usize = 4_096;
 
 /// Records that follow one another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
