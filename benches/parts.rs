@@ -160,8 +160,11 @@ fn drive(queue: &Queue, total: u64, is_over: &AtomicBool) -> (Duration, u64) {
     let (mut next, mut batch, mut events, mut behind) = (0, Vec::new(), 0, 0);
     while next < total {
         let mut is_new = false;
+        // Only what is empty here: a thread that is ahead of the others waits in its own part.
         for (taken, part) in taken.iter_mut().zip(&queue.parts) {
-            is_new |= taken.refill(part);
+            if taken.front().is_none() {
+                is_new |= taken.refill(part);
+            }
         }
         // From the part that has the next one, as many as it has.
         while let Some(from) = taken
