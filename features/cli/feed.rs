@@ -51,15 +51,15 @@ impl Feed {
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn push(&self, item: Item) {
+    pub(super) fn push(&self, item: Arc<Item>) {
         let mut items = self.items();
-        if matches!(item, Item::Clear) {
+        if matches!(*item, Item::Clear) {
             items.first += items.items.len() as u64;
             items.items.clear();
             items.cost = 0;
         }
         items.cost += item.cost();
-        items.items.push_back(Arc::new(item));
+        items.items.push_back(item);
         while items.cost > items.max_cost
             && let Some(oldest) = items.items.pop_front()
         {
@@ -104,8 +104,8 @@ impl Feed {
 mod tests {
     use super::*;
 
-    fn said(text: &str) -> Item {
-        Item::said("test", None, text.to_owned())
+    fn said(text: &str) -> Arc<Item> {
+        Arc::new(Item::said("test", None, text.to_owned()))
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
     fn after_a_clear_nothing_of_before_is_left() {
         let feed = Feed::new(String::new(), 1_000);
         feed.push(said("before"));
-        feed.push(Item::Clear);
+        feed.push(Arc::new(Item::Clear));
         feed.push(said("after"));
         let portion = feed.read(0, 10);
         assert_eq!((portion.first, portion.items.len()), (1, 2));

@@ -20,7 +20,7 @@ use super::cassette::{Answers, Recorder};
 use super::feed::Feed;
 use super::item::{Item, RequestItem};
 use super::keep::Keep;
-use super::line::{self, Style};
+use super::line::Format;
 use super::output::Printer;
 use super::page;
 use super::prelude::*;
@@ -49,23 +49,6 @@ pub(super) struct Parts {
     pub(super) upstream: Option<Upstream>,
     pub(super) recorder: Option<Recorder>,
     pub(super) answers: Option<Answers>,
-}
-
-/// How items are printed.
-#[derive(Clone, Copy)]
-pub(super) enum Format {
-    Json { full: bool },
-    Lines(Style),
-}
-
-impl Format {
-    pub(super) fn text(self, item: &Item) -> Option<String> {
-        match self {
-            Self::Json { .. } if matches!(item, Item::Clear) => None,
-            Self::Json { full } => Some(text::visible_json(&item.json(full))),
-            Self::Lines(style) => line::lines(item, style),
-        }
-    }
 }
 
 /// Who sends each run, as it was told.
@@ -119,11 +102,11 @@ impl Hub {
     }
 
     pub(super) fn add(&self, item: Item) {
+        let item = Arc::new(item);
         if self.is_live.load(Ordering::Relaxed)
             && let Some((printer, format)) = &self.parts.printer
-            && let Some(line) = format.text(&item)
         {
-            printer.print(line);
+            printer.print_item(Arc::clone(&item), *format);
         }
         self.feed.push(item);
     }

@@ -16,6 +16,23 @@ pub(super) struct Style {
     pub(super) colours: bool,
 }
 
+/// How items are printed.
+#[derive(Clone, Copy)]
+pub(super) enum Format {
+    Json { full: bool },
+    Lines(Style),
+}
+
+impl Format {
+    pub(super) fn text(self, item: &Item) -> Option<String> {
+        match self {
+            Self::Json { .. } if matches!(item, Item::Clear) => None,
+            Self::Json { full } => Some(text::visible_json(&item.json(full))),
+            Self::Lines(style) => lines(item, style),
+        }
+    }
+}
+
 /// Lines of a stack or of causes that are printed unless `full`.
 const MAX_CAUSES: usize = 16;
 
@@ -37,19 +54,20 @@ pub(super) fn lines(item: &Item, style: Style) -> Option<String> {
 pub(super) fn event_lines(session: &str, run: u32, event: &EventRecord, style: Style) -> String {
     let full = style.full;
     let timestamp = event.timestamp().unwrap_or_default();
-    let run = match run {
-        0 | 1 => String::new(),
-        run => format!("#{run}"),
-    };
     let severity = format!("{:<8}", event.severity());
-    let mut line = format!(
-        "{} {}{run} {} {} {}",
-        text::name(time(&timestamp), false),
-        text::name(session, full),
-        event.index(),
-        paint(style, colour(event.severity()), &severity),
-        text::name(&event.name(), full),
-    );
+    let mut line = String::with_capacity(256);
+    line.push_str(&text::name(time(&timestamp), false));
+    line.push(' ');
+    line.push_str(&text::name(session, full));
+    if run > 1 {
+        line.push_str(&format!("#{run}"));
+    }
+    line.push(' ');
+    line.push_str(&event.index().to_string());
+    line.push(' ');
+    line.push_str(&paint(style, colour(event.severity()), &severity));
+    line.push(' ');
+    line.push_str(&text::name(&event.name(), full));
     let rest = match event.kind() {
         EventKind::GenericEvent => text::data(event.data().unwrap_or_default(), full),
         EventKind::SessionEnd => text::name(&event.duration().unwrap_or_default(), full),

@@ -11,6 +11,8 @@ use std::{
 
 use tokio::sync::mpsc;
 
+use super::item::Item;
+use super::line::Format;
 use super::prelude::*;
 use super::signals::End;
 use super::text;
@@ -19,6 +21,8 @@ use super::text;
 const MAX_LINES: usize = 4_096;
 /// Their bytes.
 const MAX_BYTES: u64 = 16 << 20;
+/// Lines that wait are written together, up to about so many bytes.
+const MAX_WRITE: usize = 64 << 10;
 /// How long the end waits for a slow reader.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -53,8 +57,22 @@ struct Counts {
 
 enum Line {
     Text(String),
+    /// Whose text is made where it is printed.
+    Item(Arc<Item>, Format),
     /// Everything before it is printed.
     Last(SyncSender<()>),
+}
+
+impl Line {
+    /// Its memory, about.
+    fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Text(text) => text.len(),
+            Self::Item(item, _) => item.cost(),
+            Self::Last(_) => 0,
+        };
+        bytes as u64
+    }
 }
 
 /// Where to print.
@@ -82,10 +100,19 @@ impl Printer {
 
     /// Prints a line, or counts it if the reader is too slow. Never blocks.
     pub(super) fn print(&self, line: String) {
-        let (bytes, counts) = (line.len() as u64, &self.counts);
+        self.send(Line::Text(line));
+    }
+
+    /// Prints an item, if it is worth a line, or counts it if the reader is too slow. Never blocks.
+    pub(super) fn print_item(&self, item: Arc<Item>, format: Format) {
+        self.send(Line::Item(item, format));
+    }
+
+    fn send(&self, line: Line) {
+        let (bytes, counts) = (line.bytes(), &self.counts);
         let waiting = counts.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let has_room = waiting == 0 || waiting + bytes <= MAX_BYTES;
-        if !has_room || self.lines.try_send(Line::Text(line)).is_err() {
+        if !has_room || self.lines.try_send(line).is_err() {
             counts.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             counts.unprinted.fetch_add(1, Ordering::Relaxed);
         }
@@ -119,28 +146,44 @@ fn write_all(
     stream: &mut impl Write,
     end: &mpsc::Sender<End>,
 ) {
-    while let Ok(line) = lines.recv() {
+    let mut text = String::new();
+    while let Ok(first) = lines.recv() {
+        text.clear();
         let missed = counts.unprinted.swap(0, Ordering::Relaxed);
-        let mut result = Ok(());
         if missed > 0 {
-            result = writeln!(
-                stream,
-                "({} left out: the output is read too slowly)",
-                text::count(missed, "line")
-            );
+            let count = text::count(missed, "line");
+            text.push_str(&format!(
+                "({count} left out: the output is read too slowly)\n"
+            ));
         }
-        match line {
-            // `println!` would panic if the other end of a pipe is closed.
-            Line::Text(text) => {
-                let bytes = text.len() as u64;
-                result = result.and_then(|()| writeln!(stream, "{text}"));
-                counts.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let (mut bytes, mut last, mut next) = (0, None, Some(first));
+        while let Some(line) = next.take() {
+            bytes += line.bytes();
+            let line = match line {
+                Line::Text(text) => Some(text),
+                Line::Item(item, format) => format.text(&item),
+                Line::Last(printed) => {
+                    last = Some(printed);
+                    break;
+                }
+            };
+            if let Some(line) = line {
+                text.push_str(&line);
+                text.push('\n');
             }
-            Line::Last(printed) => drop(printed.send(())),
+            if text.len() < MAX_WRITE {
+                next = lines.try_recv().ok();
+            }
         }
+        // `println!` would panic if the other end of a pipe is closed.
+        let result = stream.write_all(text.as_bytes());
+        counts.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         if result.and_then(|()| stream.flush()).is_err() {
             let _ = end.try_send(End::Unread);
             return;
+        }
+        if let Some(printed) = last {
+            let _ = printed.send(());
         }
     }
 }

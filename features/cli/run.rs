@@ -10,9 +10,9 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 
 use super::args::RunArgs;
-use super::hub::{Format, Parts};
+use super::hub::Parts;
 use super::keep::Keep;
-use super::line::Style;
+use super::line::{Format, Style};
 use super::output::{self, Printer, Stream};
 use super::prelude::*;
 use super::serve::{Running, Settings};

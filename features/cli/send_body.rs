@@ -3,11 +3,11 @@
 use core::time::Duration;
 use std::time::SystemTime;
 
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 use crate::features::collector::{EventKind, Mode, check};
 use crate::features::spool::look::{Found, Lines, Whose};
-use crate::features::wire::json::{self, Object};
+use crate::features::wire::json::{self, Object, Raw};
 
 use super::item::rfc3339;
 use super::prelude::*;
@@ -182,7 +182,7 @@ impl Reader {
         };
         let severity = text("severity")?.map_or("INFO".to_owned(), |text| text.to_uppercase());
         let timestamp = text("timestamp")?.map(Cow::into_owned);
-        let data = either("data", "event_data").map_or("{}", RawValue::get);
+        let data = either("data", "event_data").map_or("{}", Raw::get);
         let data = match data.as_bytes().first() {
             Some(b'{') => Cow::Borrowed(data),
             Some(b'"') => Cow::Owned(format!("{{\"message\":{data}}}")),

@@ -3,11 +3,9 @@
 use core::{hash::BuildHasher, time::Duration};
 use std::{collections::HashSet, hash::RandomState, io::Write, thread};
 
-use serde_json::Value;
-use serde_json::value::RawValue;
-
 use crate::features::collector::EventRecord;
-use crate::features::wire::json::Object;
+use crate::features::wire::json::{Object, Raw};
+use serde_json::Value;
 
 use super::args::{PrintArgs, TailArgs};
 use super::client::{Message, Remote};
@@ -139,10 +137,10 @@ impl Seen {
         let Ok(event) = Object::read(event.get()) else {
             return false;
         };
-        let Some(id) = event.get("event_id").map(RawValue::get) else {
+        let Some(id) = event.get("event_id").map(Raw::get) else {
             return false;
         };
-        let session = object.get("session").map(RawValue::get);
+        let session = object.get("session").map(Raw::get);
         let hash = self.hasher.hash_one((session, id));
         if self.new.len() >= MAX_SEEN {
             self.old = core::mem::take(&mut self.new);
@@ -179,7 +177,7 @@ impl Filter {
             if self.print.json {
                 return Some(text::visible_json(&message.data));
             }
-            let run = object.get("run").map(RawValue::get);
+            let run = object.get("run").map(Raw::get);
             let run = run.and_then(|run| run.parse().ok()).unwrap_or(1);
             return Some(line::event_lines(&session?, run, &event, self.style));
         }

@@ -11,6 +11,10 @@ const MAX_TEXT: usize = 200;
 
 /// Escapes characters that are not shown as themselves, so that no client can control the terminal or reorder its text.
 pub(super) fn visible(text: &str) -> String {
+    // Almost all text.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut visible = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
@@ -94,7 +98,7 @@ pub(super) fn name(text: &str, full: bool) -> String {
 
 /// JSON on one line, in the order in which it was written. Unless `full`, long texts in it are cut, and so is the whole.
 pub(super) fn data(json: &str, full: bool) -> String {
-    if full {
+    if full || json.len() <= MAX_TEXT {
         return visible(&compact(json));
     }
     let mut short = String::new();
@@ -115,7 +119,15 @@ pub(super) fn data(json: &str, full: bool) -> String {
 
 /// JSON without the white space between its parts.
 pub(super) fn compact(json: &str) -> String {
+    if !json.bytes().any(is_space) {
+        return json.to_owned();
+    }
     Tokens(json).collect()
+}
+
+/// What JSON has between its parts.
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 /// The beginning of JSON, without white space between its parts.
@@ -140,12 +152,13 @@ impl<'a> Iterator for Tokens<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        let is_space = |char: char| matches!(char, ' ' | '\t' | '\n' | '\r');
-        let rest = self.0.trim_start_matches(is_space);
+        let begin = self.0.bytes().position(|byte| !is_space(byte))?;
+        let rest = self.0.get(begin..)?;
         let length = match rest.as_bytes().first()? {
             b'"' => end_of_text(rest),
             _ => rest
-                .find(|char| is_space(char) || char == '"')
+                .bytes()
+                .position(|byte| is_space(byte) || byte == b'"')
                 .unwrap_or(rest.len()),
         };
         let (token, rest) = rest.split_at(length);

@@ -2,9 +2,9 @@
 
 use alloc::{borrow::Cow, format, vec::Vec};
 
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
-use super::super::wire::json::{self, Object};
+use super::super::wire::json::{self, Object, Raw};
 
 /// The object in a request's body, read in place: a decoded [`Value`] may take thirty times the memory. Other JSON is an
 /// object without members.
@@ -16,7 +16,7 @@ impl<'a> Input<'a> {
         Self(text.and_then(|text| Object::read(text).ok()))
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&'a RawValue> {
+    pub(super) fn get(&self, key: &str) -> Option<Raw<'a>> {
         self.0.as_ref()?.get(key)
     }
 
@@ -37,7 +37,7 @@ impl<'a> Input<'a> {
     }
 
     pub(super) fn object(&self, key: &str) -> Self {
-        let object = self.get(key).and_then(|raw| Object::read(raw.get()).ok());
+        let object = self.get(key).and_then(|raw| Object::of(raw).ok());
         Self(object)
     }
 
@@ -46,12 +46,8 @@ impl<'a> Input<'a> {
     }
 
     fn objects(&self, key: &str) -> Vec<Input<'a>> {
-        let items = self.get(key).map(|raw| serde_json::from_str(raw.get()));
-        let items: Vec<&'a RawValue> = items.and_then(Result::ok).unwrap_or_default();
-        let objects = items
-            .into_iter()
-            .map(|raw| Input(Object::read(raw.get()).ok()));
-        objects.collect()
+        let items = self.get(key).and_then(Raw::items).into_iter().flatten();
+        items.map(|raw| Input(Object::of(raw).ok())).collect()
     }
 }
 

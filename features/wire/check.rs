@@ -3,11 +3,9 @@
 use alloc::{borrow::Cow, format, string::ToString, vec::Vec};
 use std::collections::HashSet;
 
-use serde_json::value::RawValue;
-
 use super::checked::{Checked, CheckedEvent, EventKind};
 use super::form;
-use super::json::{self, Object};
+use super::json::{self, Object, Raw};
 use super::violation::{Excerpt, Place, Violation};
 
 const SEVERITIES: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
@@ -111,17 +109,17 @@ impl<'a> Envelope<'a> {
     }
 }
 
-fn events(raw: &RawValue, mode: Mode) -> Result<Vec<CheckedEvent<'_>>, Violation> {
-    let items: Vec<&RawValue> = serde_json::from_str(raw.get())
-        .map_err(|_| Place::Batch.violation("events", "must be an array"))?;
-    if items.is_empty() {
-        return Err(Place::Batch.violation("events", "must not be empty"));
-    }
+fn events(raw: Raw<'_>, mode: Mode) -> Result<Vec<CheckedEvent<'_>>, Violation> {
+    let items = raw
+        .items()
+        .ok_or_else(|| Place::Batch.violation("events", "must be an array"))?;
     let events = items
-        .into_iter()
         .enumerate()
         .map(|(at, raw)| event(raw, Place::Event(at), mode))
         .collect::<Result<Vec<_>, _>>()?;
+    if events.is_empty() {
+        return Err(Place::Batch.violation("events", "must not be empty"));
+    }
     check_increasing(&events)?;
     check_distinct(&events)?;
     Ok(events)
@@ -152,11 +150,11 @@ fn check_distinct(events: &[CheckedEvent<'_>]) -> Result<(), Violation> {
     }
 }
 
-fn event(raw: &RawValue, place: Place, mode: Mode) -> Result<CheckedEvent<'_>, Violation> {
+fn event(raw: Raw<'_>, place: Place, mode: Mode) -> Result<CheckedEvent<'_>, Violation> {
     if !is_object(raw) {
         return Err(place.violation("", "must be an object"));
     }
-    let object = Object::read(raw.get()).map_err(|error| place.undecodable(&error))?;
+    let object = Object::of(raw).map_err(|error| place.undecodable(&error))?;
     if !object.values().all(json::clearly_decodes) {
         json::decodes(raw.get()).map_err(|error| place.undecodable(&error))?;
     }
@@ -202,7 +200,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn required(&self, key: &str) -> Result<&'a RawValue, Violation> {
+    fn required(&self, key: &str) -> Result<Raw<'a>, Violation> {
         self.object
             .get(key)
             .ok_or_else(|| self.place.violation(key, "is missing"))
@@ -365,7 +363,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn is_object(raw: &RawValue) -> bool {
+fn is_object(raw: Raw<'_>) -> bool {
     raw.get().starts_with('{')
 }
 

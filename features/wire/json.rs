@@ -7,11 +7,39 @@ use std::collections::HashSet;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::split;
+
+/// A value that is valid JSON, unparsed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raw<'a>(&'a str);
+
+impl<'a> Raw<'a> {
+    /// Text that is known to be valid, without white space around it.
+    pub(crate) const fn known(text: &'a str) -> Self {
+        Self(text)
+    }
+
+    pub(crate) fn get(self) -> &'a str {
+        self.0
+    }
+
+    /// The items of an array; `None` for another type.
+    pub(crate) fn items(self) -> Option<impl Iterator<Item = Self>> {
+        split::items(self.0).map(|items| items.map(Self))
+    }
+}
+
+impl<'a> From<&'a RawValue> for Raw<'a> {
+    fn from(value: &'a RawValue) -> Self {
+        Self(value.get())
+    }
+}
+
 /// An object's members in the order they were written, with unparsed values.
 ///
 /// A map would hide duplicate keys.
 pub(crate) struct Object<'a> {
-    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    members: Vec<(Cow<'a, str>, Raw<'a>)>,
 }
 
 impl<'a> Object<'a> {
@@ -19,7 +47,26 @@ impl<'a> Object<'a> {
         serde_json::from_str(text)
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<&'a RawValue> {
+    /// Reads what is known to be valid.
+    ///
+    /// # Errors
+    ///
+    /// It is no object, or a key cannot be decoded.
+    pub(crate) fn of(raw: Raw<'a>) -> serde_json::Result<Self> {
+        let members = split::members(raw.0).and_then(|members| {
+            members
+                .map(|(key, value)| {
+                    (!key.contains('\\')).then_some((Cow::Borrowed(key), Raw(value)))
+                })
+                .collect()
+        });
+        match members {
+            Some(members) => Ok(Self { members }),
+            None => Self::read(raw.0),
+        }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Raw<'a>> {
         self.members
             .iter()
             .find_map(|(name, value)| (name == key).then_some(*value))
@@ -29,14 +76,26 @@ impl<'a> Object<'a> {
         self.members.iter().map(|(name, _)| &**name)
     }
 
-    pub(crate) fn values(&self) -> impl Iterator<Item = &'a RawValue> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = Raw<'a>> {
         self.members.iter().map(|(_, value)| *value)
     }
 
     pub(crate) fn duplicate_key(&self) -> Option<&str> {
-        first_repeated(self.keys())
+        if self.members.len() > FEW {
+            return first_repeated(self.keys());
+        }
+        let mut at = 0..self.members.len();
+        let repeated = at.find(|at| {
+            let (before, rest) = self.members.split_at(*at);
+            rest.first()
+                .is_some_and(|(key, _)| before.iter().any(|(earlier, _)| earlier == key))
+        })?;
+        self.members.get(repeated).map(|(key, _)| &**key)
     }
 }
+
+/// So few keys are compared with each other: a hash of each takes longer.
+const FEW: usize = 16;
 
 /// The first key that occurred before. One hash per key: a stranger decides how many there are.
 fn first_repeated<K: Hash + Eq + Copy>(mut keys: impl Iterator<Item = K>) -> Option<K> {
@@ -45,7 +104,7 @@ fn first_repeated<K: Hash + Eq + Copy>(mut keys: impl Iterator<Item = K>) -> Opt
 }
 
 /// The string in `raw`; `None` for another type, or for half a surrogate pair.
-pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub(crate) fn string(raw: Raw<'_>) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
         serde_json::from_str::<String>(raw.get())
@@ -56,29 +115,10 @@ pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The number of items of the array in `raw`, without keeping them; 0 for another type.
+/// The number of items of the array in `raw`; 0 for another type.
 #[cfg(feature = "collector")]
-pub(crate) fn array_len(raw: &RawValue) -> usize {
-    struct Count;
-
-    impl<'de> Visitor<'de> for Count {
-        type Value = usize;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an array")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<usize, A::Error> {
-            let mut len = 0;
-            while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {
-                len += 1;
-            }
-            Ok(len)
-        }
-    }
-
-    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-    deserializer.deserialize_seq(Count).unwrap_or_default()
+pub(crate) fn array_len(raw: Raw<'_>) -> usize {
+    raw.items().map_or(0, Iterator::count)
 }
 
 /// Whether all of `text` can be decoded.
@@ -90,15 +130,31 @@ pub(crate) fn decodes(text: &str) -> serde_json::Result<()> {
 }
 
 /// Whether a quick check shows that a member's value can be decoded; `false` means unknown.
-pub(crate) fn clearly_decodes(member: &RawValue) -> bool {
-    /// Too short to exceed any reader's nesting limit, wherever the value stands.
-    const SHORT: usize = 100;
-    let text = member.get();
-    if text.starts_with('"') {
-        !text.as_bytes().contains(&b'\\')
-    } else {
-        text.len() < SHORT && decodes(text).is_ok()
+///
+/// Valid JSON cannot be decoded if it has half a surrogate pair, which is an escape, a number beyond `f64`, which has an
+/// exponent or hundreds of digits, or too many levels.
+pub(crate) fn clearly_decodes(member: Raw<'_>) -> bool {
+    /// Within any reader's nesting limit, wherever the value stands.
+    const BRACKETS: usize = 100;
+    const DIGITS: usize = 300;
+    let text = member.get().as_bytes();
+    if text.first() == Some(&b'"') {
+        return !text.contains(&b'\\');
     }
+    let (mut brackets, mut digits) = (0, 0);
+    for byte in text {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'\\' => return false,
+            b'e' | b'E' if digits > 0 => return false,
+            b'[' | b'{' => (brackets, digits) = (brackets + 1, 0),
+            _ => digits = 0,
+        }
+        if brackets > BRACKETS || digits > DIGITS {
+            return false;
+        }
+    }
+    true
 }
 
 impl<'de> Deserialize<'de> for Object<'de> {
@@ -118,8 +174,8 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
         let mut members = Vec::with_capacity(8);
-        while let Some((Key(key), value)) = map.next_entry()? {
-            members.push((key, value));
+        while let Some((Key(key), value)) = map.next_entry::<_, &RawValue>()? {
+            members.push((key, value.into()));
         }
         Ok(Object { members })
     }
@@ -209,15 +265,21 @@ impl<'de> Visitor<'de> for DecodedVisitor {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
     use core::cell::Cell;
 
     use super::*;
 
     #[test]
     fn a_duplicate_key_is_found_even_if_one_is_escaped() {
-        let object = Object::read(r#"{"a":1,"b":2,"\u0061":3}"#).unwrap();
-        assert_eq!(object.duplicate_key(), Some("a"));
-        assert_eq!(object.get("b").unwrap().get(), "2");
+        let text = r#"{"a":1,"b":2,"\u0061":3}"#;
+        for object in [Object::read(text).unwrap(), Object::of(Raw(text)).unwrap()] {
+            assert_eq!(object.duplicate_key(), Some("a"));
+            assert_eq!(object.get("b").unwrap().get(), "2");
+        }
+        let many: String = (0..2 * FEW).map(|at| format!("\"{at}\":0,")).collect();
+        let many = format!("{{{many}\"7\":1}}");
+        assert_eq!(Object::of(Raw(&many)).unwrap().duplicate_key(), Some("7"));
         assert_eq!(
             Object::read(r#"{"a":1,"b":2}"#).unwrap().duplicate_key(),
             None
@@ -262,7 +324,7 @@ mod tests {
     fn only_a_whole_string_is_a_string() {
         let read = |text: &str| {
             let raw: &RawValue = serde_json::from_str(text).unwrap();
-            string(raw).map(String::from)
+            string(raw.into()).map(String::from)
         };
         assert_eq!(read(r#""a\"b\u00e9""#).as_deref(), Some("a\"bé"));
         assert_eq!(read(r#""""#).as_deref(), Some(""));
@@ -282,12 +344,23 @@ mod tests {
 
     #[test]
     fn the_quick_check_never_passes_an_undecodable_value() {
-        let passes = |text: &str| clearly_decodes(serde_json::from_str(text).unwrap());
-        for text in ["\"é\"", "-1.5", "null", r#"{"a":[1,{"b":"\n"}]}"#] {
+        let passes = |text: &str| {
+            let raw: &RawValue = serde_json::from_str(text).unwrap();
+            clearly_decodes(raw.into())
+        };
+        for text in ["\"é\"", "-1.5", "null", "true", r#"{"a":[1,{"b":"e 1"}]}"#] {
             assert!(passes(text), "{text}");
         }
-        let deep = ["[".repeat(60), "]".repeat(60)].concat();
-        for text in [r#""\ud800""#, r#"{"a":"\ud800"}"#, "1e999", &deep] {
+        let deep = ["[".repeat(120), "]".repeat(120)].concat();
+        let long = "9".repeat(400);
+        for text in [
+            r#""\ud800""#,
+            r#"{"a":"\ud800"}"#,
+            "1e999",
+            "[1E999]",
+            &long,
+            &deep,
+        ] {
             assert!(!passes(text), "{text}");
         }
     }

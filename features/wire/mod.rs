@@ -19,6 +19,7 @@ pub(crate) mod losses;
 #[cfg(all(test, feature = "collector"))]
 mod properties;
 pub(crate) mod record;
+mod split;
 pub(crate) mod violation;
 
 pub use check::{Mode, check};

@@ -1,7 +1,7 @@
 //! The check of bodies that a stranger writes: any text, JSON of any form, and bodies that are almost right.
 
 use super::check::{Envelope, Mode, check};
-use super::json::{self, Object};
+use super::json::{self, Object, Raw};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -148,6 +148,7 @@ fn the_reader_takes_what_serde_json_takes_and_reads_the_same() {
         let decoded: Result<Value, _> = serde_json::from_str(&text);
         assert_eq!(json::decodes(&text).is_ok(), decoded.is_ok(), "{text}");
         if let Ok(raw) = serde_json::from_str::<&RawValue>(&text) {
+            let raw = Raw::from(raw);
             // The quick check may only be wrong by not knowing.
             assert!(!json::clearly_decodes(raw) || decoded.is_ok(), "{text}");
             if let Ok(decoded) = &decoded {
@@ -163,6 +164,13 @@ fn the_reader_takes_what_serde_json_takes_and_reads_the_same() {
             assert!(map.keys().all(|key| object.get(key).is_some()));
             let is_twice = object.keys().count() > map.len();
             assert_eq!(object.duplicate_key().is_some(), is_twice);
+            // What is known to be valid reads the same.
+            let members = |object: Object<'_>| -> Vec<_> {
+                let values = object.values().map(|value| String::from(value.get()));
+                object.keys().map(String::from).zip(values).collect()
+            };
+            let known = Object::of(Raw::known(text.trim())).expect("it is one");
+            assert_eq!(members(known), members(object));
         } else if decoded.is_ok() {
             assert!(object.is_err());
         }

@@ -3,10 +3,10 @@
 #[cfg(feature = "cli")]
 use super::check::severity as severity_of;
 use super::checked::{CheckedEvent, EventKind};
-use super::json::{self, Object};
+use super::json::{self, Object, Raw};
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 /// A kept event. Cloning it copies no text.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +63,7 @@ impl EventRecord {
     /// Its `event_data` as it was received, keys in their order; `None` unless it is a `GENERIC_EVENT`.
     pub fn data(&self) -> Option<&str> {
         match self.kind {
-            EventKind::GenericEvent => self.member("event_data").map(RawValue::get),
+            EventKind::GenericEvent => self.member("event_data").map(Raw::get),
             _ => None,
         }
     }
@@ -92,8 +92,8 @@ impl EventRecord {
         }
     }
 
-    fn member(&self, key: &str) -> Option<&RawValue> {
-        Object::read(&self.json).ok()?.get(key)
+    fn member(&self, key: &str) -> Option<Raw<'_>> {
+        Object::of(Raw::known(&self.json)).ok()?.get(key)
     }
 
     fn text(&self, key: &str) -> Option<Cow<'_, str>> {
