@@ -253,13 +253,15 @@ fn an_event_that_is_invalid_or_too_large_costs_no_other() {
     });
 }
 
+/// What a loss report lists, its record, and the batches that were taken in part before it was sent first.
+type Report<'a> = (Vec<Lost>, &'a Record, Vec<Lost>);
+
 #[test]
 fn a_report_gives_the_range_and_the_count_of_a_batch_that_was_taken_in_part() {
     let mut with_gaps = 0;
     each_seed(|seed| {
         let run = run(seed);
-        let (mut parts, mut latest): (Vec<Lost>, Option<(Vec<Lost>, &Record, Vec<Lost>)>) =
-            (Vec::new(), None);
+        let (mut parts, mut latest) = (Vec::new(), None::<Report<'_>>);
         let mut end = None;
         for (exchange, batch) in run.exchanges.iter().zip(&run.batches) {
             for record in &exchange.records {
