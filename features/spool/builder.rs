@@ -27,7 +27,7 @@ use core::future::{Future as _, poll_fn};
 use core::pin::pin;
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
 
@@ -253,8 +253,8 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
         self.transport.check().map_err(SpoolError::Transport)?;
         let failed = |error| SpoolError::disk(&inner.path, error);
         let mut random = random().map_err(failed)?;
-        let path = absolute(&inner.path).map_err(failed)?;
         let disk = self.disk;
+        let path = disk.absolute(&inner.path).map_err(failed)?;
         let directory = Directory::open(&*disk, &path, &mut random)?;
         inner.path.clone_from(&directory.path);
         let to = Destination::of(inner.destination.as_deref().unwrap_or_default());
@@ -334,15 +334,6 @@ fn seeded(random: &mut Random) -> Random {
     seed[..16].copy_from_slice(&one);
     seed[16..].copy_from_slice(&two);
     Random::new(Entropy::new(seed))
-}
-
-/// The path of the directory, whatever links lead to it and wherever the program goes.
-fn absolute(path: &Path) -> std::io::Result<PathBuf> {
-    match path.canonicalize() {
-        Ok(path) => Ok(path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::path::absolute(path),
-        Err(error) => Err(error),
-    }
 }
 
 /// A clock that the forwarder and the waits share.

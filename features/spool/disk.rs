@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A file system, as far as the spool uses it. No method follows a link, and none waits for a FIFO.
 pub(crate) trait Disk: Send + Sync + 'static {
@@ -36,9 +36,17 @@ pub(crate) trait Disk: Send + Sync + 'static {
     /// Makes the entries of a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// The number of the process that uses the disk.
-    fn pid(&self) -> u32 {
-        std::process::id()
+    /// Who holds the folders of the process that uses the disk: another number for each process.
+    fn holder(&self) -> u64 {
+        std::process::id().into()
+    }
+
+    /// The path of a directory, whatever links lead to it and wherever the program goes.
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        match path.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(path),
+            path => path,
+        }
     }
 
     /// The same, as a lock names it.

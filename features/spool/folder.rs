@@ -354,23 +354,23 @@ fn held() -> MutexGuard<'static, Vec<Held>> {
 }
 
 /// Which process holds which folder.
-type Held = (u32, PathBuf);
+type Held = (u64, PathBuf);
 
 /// An entry in [`HELD`].
-struct Registered(u32, PathBuf);
+struct Registered(u64, PathBuf);
 
 impl Registered {
     fn new(disk: &dyn Disk, path: &Path) -> Self {
-        let pid = disk.pid();
-        held().push((pid, path.to_owned()));
-        Self(pid, path.to_owned())
+        let holder = disk.holder();
+        held().push((holder, path.to_owned()));
+        Self(holder, path.to_owned())
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut held = held();
-        let is_this = |(pid, path): &Held| *path == self.1 && *pid == self.0;
+        let is_this = |(holder, path): &Held| *path == self.1 && *holder == self.0;
         if let Some(at) = held.iter().position(is_this) {
             held.swap_remove(at);
         }
@@ -384,10 +384,10 @@ pub(super) fn holds_any(directory: &Path) -> bool {
 }
 
 fn is_registered(disk: &dyn Disk, path: &Path) -> bool {
-    let this = disk.pid();
+    let this = disk.holder();
     held()
         .iter()
-        .any(|(pid, other)| other == path && *pid == this)
+        .any(|(holder, other)| other == path && *holder == this)
 }
 
 impl core::fmt::Debug for Folder {

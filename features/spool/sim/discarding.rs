@@ -1,10 +1,10 @@
 //! Discarding all that is on disk: nothing of it arrives, whichever process wrote it, and nothing of it is left.
 
 use super::faults::Faults;
+use super::files::numbers;
 use super::plan::Director;
 use super::process::{Process, Setup};
 use super::run;
-use super::session::numbers;
 use super::stage::{Set, Stage};
 use super::world::{SECOND, World};
 use crate::features::spool::stats::Left;

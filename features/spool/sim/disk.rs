@@ -1,9 +1,7 @@
 //! The simulated disk of one process: the seam over [`Files`](super::files::Files), with faults.
 
-use super::faults::Fault;
-use super::session::numbers;
-use super::stage;
-use super::world::{Core, SECOND, World};
+use super::files::numbers;
+use super::machine::{DiskFault, Machine, Simulation};
 use crate::features::spool::disk::{Disk, DiskFile, Kind, Meta};
 use crate::features::spool::owner::Owner;
 use alloc::boxed::Box;
@@ -14,13 +12,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 
-pub(super) struct SimDisk {
-    pub(super) world: World,
-    pub(super) pid: u32,
+/// In microseconds.
+const SECOND: u64 = 1_000_000;
+
+pub(crate) struct ProcessDisk<S> {
+    pub(crate) simulation: S,
+    pub(crate) pid: u32,
+    /// Tells the folders of this process from those of others in other simulations.
+    pub(crate) holder: u64,
 }
 
-struct SimFile {
-    world: World,
+struct ProcessFile<S: Simulation> {
+    simulation: S,
     pid: u32,
     id: u64,
     handle: u64,
@@ -41,97 +44,99 @@ enum Op {
 }
 
 /// Begins an operation: time may pass, and others may run.
-fn begin(world: &World, pid: u32, op: Op) -> io::Result<MutexGuard<'_, Core>> {
+fn begin<S: Simulation>(
+    simulation: &S,
+    pid: u32,
+    op: Op,
+) -> io::Result<MutexGuard<'_, S::Machine>> {
     let dead = || io::Error::other("the process is dead");
-    let mut core = world.lock();
+    let mut core = simulation.machine();
     if core.is_dead(pid) {
         return Err(dead());
     }
-    if core.happens(Fault::Killed) {
+    if core.happens(DiskFault::Killed) {
         core.kill(pid);
         return Err(dead());
     }
-    let until = if op == Op::Append && core.happens(Fault::OwnerSleeps) {
-        let until = core.now + 3_600 * SECOND;
-        if let Some(process) = core.processes.get_mut(&pid) {
-            process.asleep_until = until;
-        }
+    let until = if op == Op::Append && core.happens(DiskFault::OwnerSleeps) {
+        let until = core.now() + 3_600 * SECOND;
+        core.sleep(pid, until);
         until
-    } else if core.happens(Fault::Stalled) {
-        core.now + SECOND * (30 + core.rng.below(570))
-    } else if core.happens(Fault::Slow) {
-        core.now + core.rng.below(5 * SECOND)
+    } else if core.happens(DiskFault::Stalled) {
+        core.now() + SECOND * (30 + core.rng().below(570))
+    } else if core.happens(DiskFault::Slow) {
+        core.now() + core.rng().below(5 * SECOND)
     } else {
-        core.now
+        core.now()
     };
-    let others = core.happens(Fault::Preempted);
-    if until > core.now || others {
-        let steps = 1 + core.rng.below(6);
+    let others = core.happens(DiskFault::Preempted);
+    if until > core.now() || others {
+        let steps = 1 + core.rng().below(6);
         drop(core);
-        stage::meanwhile(until, steps);
-        core = world.lock();
+        simulation.meanwhile(until, steps);
+        core = simulation.machine();
         if core.is_dead(pid) {
             return Err(dead());
         }
     }
-    if op != Op::Read && core.read_only_until > core.now {
+    if op != Op::Read && core.is_read_only() {
         return Err(io::ErrorKind::ReadOnlyFilesystem.into());
     }
     Ok(core)
 }
 
-impl SimDisk {
-    fn file(&self, core: &mut Core, id: u64, path: &Path) -> SimFile {
-        core.handles += 1;
-        SimFile {
-            world: self.world.clone(),
+impl<S: Simulation> ProcessDisk<S> {
+    fn file(&self, core: &mut S::Machine, id: u64, path: &Path) -> ProcessFile<S> {
+        ProcessFile {
+            simulation: self.simulation.clone(),
             pid: self.pid,
             id,
-            handle: core.handles,
+            handle: core.next_handle(),
             has_failed: false,
-            is_rejected: path.starts_with(core.directory.join("rejected")),
+            is_rejected: path.components().any(|it| it.as_os_str() == "rejected"),
             lock_of: None,
         }
     }
 
-    fn begin(&self, op: Op) -> io::Result<MutexGuard<'_, Core>> {
-        begin(&self.world, self.pid, op)
+    fn begin(&self, op: Op) -> io::Result<MutexGuard<'_, S::Machine>> {
+        begin(&self.simulation, self.pid, op)
     }
 }
 
-fn fail_if_full(core: &Core) -> io::Result<()> {
-    if core.full_until > core.now {
+fn fail_if_full(core: &impl Machine) -> io::Result<()> {
+    if core.is_full() {
         return Err(io::ErrorKind::StorageFull.into());
     }
     Ok(())
 }
 
-impl Disk for SimDisk {
+impl<S: Simulation> Disk for ProcessDisk<S> {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut core = self.begin(Op::Write)?;
-        fail_if_full(&core)?;
+        fail_if_full(&*core)?;
         let now = core.utc();
-        core.files.create(path, Kind::Folder, now)?;
+        core.files().create(path, Kind::Folder, now)?;
         Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.begin(Op::Read)?.files.list(path)
+        self.begin(Op::Read)?.files().list(path)
     }
 
     fn stat(&self, path: &Path) -> io::Result<Meta> {
-        let core = self.begin(Op::Read)?;
-        core.files.meta(core.files.find(path)?)
+        let mut core = self.begin(Op::Read)?;
+        let files = core.files();
+        files.meta(files.find(path)?)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut core = self.begin(Op::Write)?;
-        fail_if_full(&core)?;
+        fail_if_full(&*core)?;
         let now = core.utc();
-        let id = core.files.create(path, Kind::File, now)?;
+        let id = core.files().create(path, Kind::File, now)?;
         core.note(|| format!("{} creates {path:?}, file {id}", self.pid));
         let name = path.file_name().and_then(|it| it.to_str());
-        let folder = path.parent().and_then(|it| core.files.find(it).ok());
+        let folder = path.parent().and_then(|it| core.files().find(it).ok());
         let mut file = self.file(&mut core, id, path);
         let is_lock = name.is_some_and(|name| name.starts_with("lock"));
         file.lock_of = folder
@@ -142,8 +147,8 @@ impl Disk for SimDisk {
 
     fn open(&self, path: &Path, _append: bool) -> io::Result<Box<dyn DiskFile>> {
         let mut core = self.begin(Op::Read)?;
-        let id = core.files.find(path)?;
-        if core.files.node(id)?.kind != Kind::File {
+        let id = core.files().find(path)?;
+        if core.files().node(id)?.kind != Kind::File {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         Ok(Box::new(self.file(&mut core, id, path)))
@@ -156,82 +161,76 @@ impl Disk for SimDisk {
         core.mix(6, u64::from(self.pid));
         let name = path.file_name().and_then(|it| it.to_str());
         if name.is_some_and(|name| name.starts_with("lock-"))
-            && let Some(folder) = path.parent().and_then(|it| core.files.find(it).ok())
+            && let Some(folder) = path.parent().and_then(|it| core.files().find(it).ok())
         {
             // It gives the folder back.
-            core.files.node(folder)?.holder = None;
+            core.files().node(folder)?.holder = None;
         }
-        stage::check_removal(&mut core, path);
-        core.files.remove(path, Kind::File, now)
+        core.removes(path);
+        core.files().remove(path, Kind::File, now)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let mut core = self.begin(Op::Write)?;
         let now = core.utc();
-        core.files.remove(path, Kind::Folder, now)
+        core.files().remove(path, Kind::Folder, now)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut core = self.begin(Op::Write)?;
         let now = core.utc();
-        let id = core.files.rename(from, to, now)?;
+        let id = core.files().rename(from, to, now)?;
         core.note(|| format!("{} claims {from:?} as {to:?}", self.pid));
-        stage::check_claim(&mut core, self.pid, id, to);
-        core.files.node(id)?.holder = None;
+        core.claims(self.pid, id, to);
+        core.files().node(id)?.holder = None;
         Ok(())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut core = self.begin(Op::Write)?;
-        if core.happens(Fault::LostSync) {
-            return core.files.pretend_to_sync_dir(path);
+        if core.happens(DiskFault::LostSync) {
+            return core.files().pretend_to_sync_dir(path);
         }
-        core.files.sync_dir(path)
+        core.files().sync_dir(path)
     }
 
-    fn pid(&self) -> u32 {
-        self.pid
+    fn holder(&self) -> u64 {
+        self.holder
+    }
+
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(Path::new("/").join(path))
     }
 
     fn this_process(&self) -> Owner {
-        let core = self.world.lock();
-        let process = core.processes.get(&self.pid);
-        let host = process.map_or(0, |it| it.host);
-        Owner {
-            place: format!("host-{host} boot-{}", core.boots[host]),
-            pid: self.pid,
-            start: process.map(|it| it.start.clone()).unwrap_or_default(),
-        }
+        self.simulation.machine().owner(self.pid)
     }
 
     fn started(&self, pid: u32) -> Option<String> {
-        let core = self.world.lock();
-        let host = core.processes.get(&self.pid)?.host;
-        let process = core.processes.get(&pid)?;
-        (process.host == host && !process.is_dead).then(|| process.start.clone())
+        self.simulation.machine().started(self.pid, pid)
     }
 }
 
-impl SimFile {
-    fn begin(&self, op: Op) -> io::Result<MutexGuard<'_, Core>> {
-        begin(&self.world, self.pid, op)
+impl<S: Simulation> ProcessFile<S> {
+    fn begin(&self, op: Op) -> io::Result<MutexGuard<'_, S::Machine>> {
+        begin(&self.simulation, self.pid, op)
     }
 
     fn try_append(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut core = self.begin(Op::Append)?;
         let now = core.utc();
-        let is_full = core.full_until > core.now;
-        let is_torn = core.happens(Fault::TornWrite);
+        let is_full = core.is_full();
+        let is_torn = core.happens(DiskFault::TornWrite);
         // In pieces now and then, as an operating system may: what comes between them is an operation of its own.
-        let is_short = core.faults.rate(Fault::OwnerSleeps) > 0 && core.rng.below(4) == 0;
+        let is_short = core.rate(DiskFault::OwnerSleeps) > 0 && core.rng().below(4) == 0;
         let len = if (is_full || is_torn || is_short) && bytes.len() > 1 {
-            core.rng.below(bytes.len() as u64) as usize
+            core.rng().below(bytes.len() as u64) as usize
         } else {
             bytes.len()
         };
         if is_torn || is_full && len == 0 {
             // Some of it is there all the same.
-            core.files.node(self.id)?.append(&bytes[..len], now);
+            core.files().node(self.id)?.append(&bytes[..len], now);
             return Err(if is_full {
                 io::ErrorKind::StorageFull.into()
             } else {
@@ -245,46 +244,36 @@ impl SimFile {
             format!("{pid} appends {len} bytes to file {id}, events {numbers:?}")
         });
         core.mix(5, u64::from(crc32fast::hash(&bytes[..len])));
-        let node = core.files.node(self.id)?;
+        let node = core.files().node(self.id)?;
         node.append(&bytes[..len], now);
         if len == bytes.len() {
             node.end_write();
         }
-        let written = numbers(&bytes[..len]).into_iter();
-        let again: Vec<_> = written
-            .filter(|number| core.book.removed.contains(number))
-            .collect();
-        // Not in a file that was removed meanwhile, nor in a copy of one whose session no one can tell, which may have a
-        // line of another file.
-        if !again.is_empty() && !self.is_rejected && core.files.is_below(&core.directory, self.id) {
-            for number in &again {
-                core.book.removed.remove(number);
-            }
-        }
-        let node = core.files.node(self.id)?;
+        core.writes(self.id, self.is_rejected, numbers(&bytes[..len]));
+        let node = core.files().node(self.id)?;
         if node.is_damaged {
             // Behind a line feed that is gone, or a head: it is not there for one who reads the file.
             let intact = node.intact();
             let written = numbers(bytes).into_iter();
             let gone: Vec<_> = written.filter(|number| !intact.contains(number)).collect();
-            core.book.excuse(gone);
+            core.writes_in_vain(gone);
         }
         if let Some((folder, path)) = &self.lock_of
             && len == bytes.len()
-            && core.files.find(path).is_ok_and(|found| found == *folder)
+            && core.files().find(path).is_ok_and(|found| found == *folder)
         {
-            core.files.node(*folder)?.holder = Some(self.pid);
+            core.files().node(*folder)?.holder = Some(self.pid);
         }
         Ok(len)
     }
 }
 
-impl DiskFile for SimFile {
+impl<S: Simulation> DiskFile for ProcessFile<S> {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let appended = self.try_append(bytes);
         if appended.is_err() {
-            let mut core = self.world.lock();
-            if let Ok(node) = core.files.node(self.id) {
+            let mut core = self.simulation.machine();
+            if let Ok(node) = core.files().node(self.id) {
                 node.fail_write();
             }
         }
@@ -292,9 +281,9 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&mut self, at: u64, out: &mut [u8]) -> io::Result<usize> {
-        let mut core = begin(&self.world, self.pid, Op::Read)?;
-        let is_failing = core.happens(Fault::ReadError);
-        let node = core.files.node(self.id)?;
+        let mut core = begin(&self.simulation, self.pid, Op::Read)?;
+        let is_failing = core.happens(DiskFault::ReadError);
+        let node = core.files().node(self.id)?;
         let from = usize::try_from(at)
             .unwrap_or(usize::MAX)
             .min(node.data.len());
@@ -306,7 +295,7 @@ impl DiskFile for SimFile {
             self.has_failed = true;
             return Err(io::Error::other("the disk cannot be read here"));
         }
-        let node = core.files.node(self.id)?;
+        let node = core.files().node(self.id)?;
         out[..len].copy_from_slice(&node.data[from..from + len]);
         Ok(len)
     }
@@ -315,38 +304,37 @@ impl DiskFile for SimFile {
         let mut core = self.begin(Op::Write)?;
         let now = core.utc();
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        core.files.node(self.id)?.set_len(len, now);
+        core.files().node(self.id)?.set_len(len, now);
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let mut core = self.begin(Op::Write)?;
-        if core.happens(Fault::LostSync) {
-            core.files.node(self.id)?.pretend_to_sync();
+        if core.happens(DiskFault::LostSync) {
+            core.files().node(self.id)?.pretend_to_sync();
             return Ok(());
         }
-        if core.happens(Fault::FailingSync) {
-            core.files.node(self.id)?.fail_sync();
+        if core.happens(DiskFault::FailingSync) {
+            core.files().node(self.id)?.fail_sync();
             return Err(io::Error::other("the sync failed"));
         }
         core.note(|| format!("{} syncs file {}", self.pid, self.id));
-        core.files.node(self.id)?.sync();
+        core.files().node(self.id)?.sync();
         Ok(())
     }
 
     fn stat(&self) -> io::Result<Meta> {
-        let core = self.begin(Op::Read)?;
-        core.files.meta(self.id)
+        self.begin(Op::Read)?.files().meta(self.id)
     }
 
     fn try_lock(&self) -> Option<bool> {
         let Ok(mut core) = self.begin(Op::Read) else {
             return None;
         };
-        let holder = core.files.node(self.id).ok()?.locked;
+        let holder = core.files().node(self.id).ok()?.locked;
         let is_free = holder.is_none_or(|(pid, handle)| handle == self.handle || core.is_dead(pid));
         if is_free {
-            core.files.node(self.id).ok()?.locked = Some((self.pid, self.handle));
+            core.files().node(self.id).ok()?.locked = Some((self.pid, self.handle));
         }
         Some(is_free)
     }
@@ -354,21 +342,21 @@ impl DiskFile for SimFile {
     fn touch(&self) -> io::Result<()> {
         let mut core = self.begin(Op::Write)?;
         let now = core.utc();
-        core.files.node(self.id)?.modified = now;
+        core.files().node(self.id)?.modified = now;
         Ok(())
     }
 }
 
-impl Drop for SimFile {
+impl<S: Simulation> Drop for ProcessFile<S> {
     fn drop(&mut self) {
-        let mut core = self.world.lock();
+        let mut core = self.simulation.machine();
         // Who lets go of its lock holds the folder no longer, even if a read-only disk keeps the lock's file.
         if let Some((folder, _)) = &self.lock_of
-            && let Ok(node) = core.files.node(*folder)
+            && let Ok(node) = core.files().node(*folder)
         {
             node.holder = node.holder.filter(|holder| *holder != self.pid);
         }
-        if let Ok(node) = core.files.node(self.id)
+        if let Ok(node) = core.files().node(self.id)
             && node.locked == Some((self.pid, self.handle))
         {
             node.locked = None;

@@ -11,12 +11,13 @@ use core::ops::Range;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
-pub(super) struct Node {
-    pub(super) kind: Kind,
-    pub(super) data: Vec<u8>,
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    pub(crate) data: Vec<u8>,
     /// The data as it was written, before any fault.
-    pub(super) written: Vec<u8>,
+    pub(crate) written: Vec<u8>,
     /// What a power cut leaves at least.
     durable: Vec<u8>,
     /// What a failed sync has lost: it is in the page cache and will never be on the disk.
@@ -28,44 +29,44 @@ pub(super) struct Node {
     write_start: usize,
     uncounted: Option<usize>,
     /// The data may differ from what was written.
-    pub(super) is_damaged: bool,
+    pub(crate) is_damaged: bool,
     /// What cannot be read any more.
-    pub(super) bad: Vec<Range<u64>>,
-    pub(super) modified: Timestamp,
+    pub(crate) bad: Vec<Range<u64>>,
+    pub(crate) modified: Timestamp,
     /// The process and the handle that have the lock.
-    pub(super) locked: Option<(u32, u64)>,
+    pub(crate) locked: Option<(u32, u64)>,
     entries: BTreeMap<String, u64>,
     durable_entries: BTreeMap<String, u64>,
     /// See `promised`.
     promised_entries: BTreeMap<String, u64>,
     /// For a folder: the process that holds it.
-    pub(super) holder: Option<u32>,
+    pub(crate) holder: Option<u32>,
 }
 
 /// What a power cut does to entries that were not synced, and to a torn write.
-pub(super) struct Cut<'a> {
-    pub(super) rng: &'a mut Rng,
-    pub(super) entry_lost: u16,
-    pub(super) unlink_undone: u16,
-    pub(super) torn: u16,
+pub(crate) struct Cut<'a> {
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) entry_lost: u16,
+    pub(crate) unlink_undone: u16,
+    pub(crate) torn: u16,
     /// A piece of some file, which a torn write may leave in another one.
-    pub(super) stale: Vec<u8>,
+    pub(crate) stale: Vec<u8>,
     /// How often each has happened.
-    pub(super) happened: [u32; 3],
+    pub(crate) happened: [u32; 3],
 }
 
-pub(super) struct Files {
+pub(crate) struct Files {
     nodes: BTreeMap<u64, Node>,
     root: PathBuf,
     last: u64,
     /// How many files were removed whose removal a power cut may undo.
-    pub(super) removals: u64,
+    pub(crate) removals: u64,
 }
 
 const ROOT: u64 = 0;
 
 impl Files {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(crate) fn new(root: PathBuf) -> Self {
         let mut files = Self {
             nodes: BTreeMap::new(),
             root,
@@ -79,13 +80,13 @@ impl Files {
         files
     }
 
-    pub(super) fn node(&mut self, id: u64) -> io::Result<&mut Node> {
+    pub(crate) fn node(&mut self, id: u64) -> io::Result<&mut Node> {
         self.nodes
             .get_mut(&id)
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    pub(super) fn find(&self, path: &Path) -> io::Result<u64> {
+    pub(crate) fn find(&self, path: &Path) -> io::Result<u64> {
         let below = path.strip_prefix(&self.root);
         let below = below.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
         let mut at = ROOT;
@@ -99,7 +100,7 @@ impl Files {
         Ok(at)
     }
 
-    pub(super) fn meta(&self, id: u64) -> io::Result<Meta> {
+    pub(crate) fn meta(&self, id: u64) -> io::Result<Meta> {
         let node = self.nodes.get(&id).ok_or(io::ErrorKind::NotFound)?;
         Ok(Meta {
             kind: node.kind,
@@ -117,7 +118,7 @@ impl Files {
     }
 
     /// A process that holds folders has died.
-    pub(super) fn forget_holder(&mut self, pid: u32) {
+    pub(crate) fn forget_holder(&mut self, pid: u32) {
         for node in self.nodes.values_mut() {
             node.holder = node.holder.filter(|holder| *holder != pid);
         }
@@ -129,7 +130,7 @@ impl Files {
         Ok((self.find(parent)?, name.to_owned()))
     }
 
-    pub(super) fn create(&mut self, path: &Path, kind: Kind, now: Timestamp) -> io::Result<u64> {
+    pub(crate) fn create(&mut self, path: &Path, kind: Kind, now: Timestamp) -> io::Result<u64> {
         let (parent, name) = self.parent(path)?;
         let id = self.last + 1;
         let folder = self.node(parent)?;
@@ -143,7 +144,7 @@ impl Files {
         Ok(id)
     }
 
-    pub(super) fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+    pub(crate) fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let id = self.find(path)?;
         let node = self.nodes.get(&id).ok_or(io::ErrorKind::NotFound)?;
         if node.kind != Kind::Folder {
@@ -152,7 +153,7 @@ impl Files {
         Ok(node.entries.keys().cloned().collect())
     }
 
-    pub(super) fn remove(&mut self, path: &Path, kind: Kind, now: Timestamp) -> io::Result<()> {
+    pub(crate) fn remove(&mut self, path: &Path, kind: Kind, now: Timestamp) -> io::Result<()> {
         let id = self.find(path)?;
         let node = self.node(id)?;
         if node.kind != kind {
@@ -170,7 +171,7 @@ impl Files {
         Ok(())
     }
 
-    pub(super) fn rename(&mut self, from: &Path, to: &Path, now: Timestamp) -> io::Result<u64> {
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path, now: Timestamp) -> io::Result<u64> {
         let id = self.find(from)?;
         let (old_parent, old) = self.parent(from)?;
         let (new_parent, new) = self.parent(to)?;
@@ -184,7 +185,7 @@ impl Files {
         Ok(id)
     }
 
-    pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let id = self.find(path)?;
         let node = self.node(id)?;
         node.durable_entries.clone_from(&node.entries);
@@ -193,7 +194,7 @@ impl Files {
     }
 
     /// A sync of a folder that does nothing.
-    pub(super) fn pretend_to_sync_dir(&mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn pretend_to_sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let id = self.find(path)?;
         let node = self.node(id)?;
         node.promised_entries.clone_from(&node.entries);
@@ -201,7 +202,7 @@ impl Files {
     }
 
     /// Removes a folder and all below.
-    pub(super) fn remove_all(&mut self, path: &Path) {
+    pub(crate) fn remove_all(&mut self, path: &Path) {
         let Ok((parent, name)) = self.parent(path) else {
             return;
         };
@@ -213,7 +214,7 @@ impl Files {
     }
 
     /// The files below a folder, by path.
-    pub(super) fn below(&self, path: &Path) -> BTreeMap<PathBuf, u64> {
+    pub(crate) fn below(&self, path: &Path) -> BTreeMap<PathBuf, u64> {
         let mut found = BTreeMap::new();
         let mut open = Vec::new();
         open.extend(self.find(path).map(|id| (path.to_owned(), id)));
@@ -232,18 +233,18 @@ impl Files {
     }
 
     /// Whether a file is below a folder, under any name.
-    pub(super) fn is_below(&self, path: &Path, id: u64) -> bool {
+    pub(crate) fn is_below(&self, path: &Path, id: u64) -> bool {
         self.below(path).into_values().any(|other| other == id)
     }
 
     /// The events whose lines are as they were written, and readable, in segments below a folder that have such a head.
-    pub(super) fn intact(&self, path: &Path) -> BTreeSet<u64> {
+    pub(crate) fn intact(&self, path: &Path) -> BTreeSet<u64> {
         let lines = self.intact_lines(path);
         lines.into_iter().map(|(_, number)| number).collect()
     }
 
     /// The same, each with its file.
-    pub(super) fn intact_lines(&self, path: &Path) -> BTreeSet<(u64, u64)> {
+    pub(crate) fn intact_lines(&self, path: &Path) -> BTreeSet<(u64, u64)> {
         let mut found = BTreeSet::new();
         for (path, id) in self.below(path) {
             let is_segment = path.extension().is_some_and(|it| it == "ndjson");
@@ -256,7 +257,7 @@ impl Files {
 
     /// The events that the processes may take for durable: those which would be left after a power cut at its worst, had
     /// each sync done what it said.
-    pub(super) fn promised(&self) -> BTreeSet<u64> {
+    pub(crate) fn promised(&self) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
         let mut open = alloc::vec![ROOT];
         while let Some(id) = open.pop() {
@@ -275,7 +276,7 @@ impl Files {
     }
 
     /// The power fails.
-    pub(super) fn power_cut(&mut self, cut: &mut Cut<'_>) {
+    pub(crate) fn power_cut(&mut self, cut: &mut Cut<'_>) {
         let ids: Vec<_> = self.nodes.keys().copied().collect();
         let other = cut.rng.pick(&ids);
         let from = self.nodes.get(&other).map_or(&[][..], |node| &node.data);
@@ -317,7 +318,7 @@ impl Node {
         }
     }
 
-    pub(super) fn append(&mut self, bytes: &[u8], now: Timestamp) {
+    pub(crate) fn append(&mut self, bytes: &[u8], now: Timestamp) {
         // The last sector is written anew, elsewhere; what was in it is gone.
         let last = (self.data.len() / 4096 * 4096) as u64;
         for bad in self.bad.extract_if(.., |bad| bad.end > last) {
@@ -330,7 +331,7 @@ impl Node {
         self.modified = now;
     }
 
-    pub(super) fn set_len(&mut self, len: usize, now: Timestamp) {
+    pub(crate) fn set_len(&mut self, len: usize, now: Timestamp) {
         self.data.truncate(len);
         self.written.truncate(len);
         self.durable.truncate(len);
@@ -341,19 +342,19 @@ impl Node {
     }
 
     /// An append is complete.
-    pub(super) fn end_write(&mut self) {
+    pub(crate) fn end_write(&mut self) {
         self.write_start = self.data.len();
     }
 
     /// An append has failed: what is there of it, earlier pieces included, is not counted by the one who appends.
-    pub(super) fn fail_write(&mut self) {
+    pub(crate) fn fail_write(&mut self) {
         let from = self.write_start;
         if from < self.data.len() {
             self.uncounted = Some(self.uncounted.map_or(from, |other| other.min(from)));
         }
     }
 
-    pub(super) fn sync(&mut self) {
+    pub(crate) fn sync(&mut self) {
         let from = self.durable.len();
         self.durable.extend(&self.data[from..]);
         for lost in &self.lost {
@@ -364,31 +365,31 @@ impl Node {
     }
 
     /// A sync that does nothing.
-    pub(super) fn pretend_to_sync(&mut self) {
+    pub(crate) fn pretend_to_sync(&mut self) {
         self.promised = self.data.len();
     }
 
     /// A sync fails: the operating system forgets that it has something to write.
-    pub(super) fn fail_sync(&mut self) {
+    pub(crate) fn fail_sync(&mut self) {
         self.lost.push(self.durable.len()..self.data.len());
         self.promised_lost.push(self.promised..self.data.len());
     }
 
-    pub(super) fn is_bad(&self, range: &Range<u64>) -> bool {
+    pub(crate) fn is_bad(&self, range: &Range<u64>) -> bool {
         self.bad
             .iter()
             .any(|bad| bad.start < range.end && range.start < bad.end)
     }
 
     /// The events that one who reads the file finds and counts.
-    pub(super) fn intact(&self) -> BTreeSet<u64> {
+    pub(crate) fn intact(&self) -> BTreeSet<u64> {
         let counted = self.uncounted.unwrap_or(usize::MAX);
         self.events(|line| line.end <= counted)
     }
 
     /// The events whose lines are as this file's process has written them. Those of another file, which a power cut may
     /// leave in it, are none of its own.
-    pub(super) fn own(&self) -> BTreeSet<u64> {
+    pub(crate) fn own(&self) -> BTreeSet<u64> {
         let sound = self.sound_lines();
         sound.filter_map(|(_, line)| number(line)).collect()
     }
@@ -511,12 +512,18 @@ impl Node {
     }
 }
 
-/// The number of the event in a line.
-pub(super) fn number(line: &[u8]) -> Option<u64> {
-    const ID: &[u8] = br#""event_id":"01970000-0000-7000-8000-"#;
+/// The number of the event in a line: what is random in its id.
+pub(crate) fn number(line: &[u8]) -> Option<u64> {
+    const ID: &[u8] = br#""event_id":""#;
     let at = memchr(line, ID)? + ID.len();
-    let digits = line.get(at..at + 12)?;
-    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+    let id = Uuid::try_parse_ascii(line.get(at..at + 36)?).ok()?;
+    Some(id.as_u64_pair().1 & (u64::MAX >> 2))
+}
+
+/// The numbers of the events in a text.
+pub(crate) fn numbers(text: &[u8]) -> Vec<u64> {
+    let lines = text.split(|byte| *byte == b'\n');
+    lines.filter_map(number).collect()
 }
 
 fn memchr(text: &[u8], needle: &[u8]) -> Option<usize> {

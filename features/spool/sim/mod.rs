@@ -1,16 +1,18 @@
-//! The spool in simulation: the real writer, keeper, forwarder and transports of several processes, over a simulated
-//! disk, clock and backend. A seed decides everything.
+//! The spool in simulation: a disk with faults, which the module `sim` uses as well, and in tests the real writer,
+//! keeper, forwarder and transports of several processes, over that disk, a clock and a backend. A seed decides everything.
 
 mod backend;
 mod book;
+pub(crate) mod damage;
 mod discarding;
-mod disk;
+pub(crate) mod disk;
 mod faults;
-mod files;
+pub(crate) mod files;
+pub(crate) mod machine;
 mod outage;
 mod plan;
 mod process;
-mod rng;
+pub(crate) mod rng;
 mod run;
 mod session;
 mod stage;

@@ -1,5 +1,6 @@
 //! Plans: what happens to a directory and its processes, drawn from a seed and kept as a list, so that it can be shrunk.
 
+use super::damage::Damage;
 use super::faults::{Fault, Faults};
 use super::files::Cut;
 use super::process::{Process, Setup};
@@ -239,7 +240,16 @@ impl Director {
                         .map(|(path, id)| (path.clone(), *id))
                         .unwrap_or_default();
                     core.note(|| format!("in {path:?}"));
-                    core.destroy(|core| damage(core, fault, id, b));
+                    let damage = match fault {
+                        Fault::BitFlip => Damage::BitFlip,
+                        Fault::ZeroedSector => Damage::ZeroedSector,
+                        _ => Damage::BadSector,
+                    };
+                    core.destroy(|core| {
+                        if let Ok(node) = core.files.node(id) {
+                            node.damage(damage, b);
+                        }
+                    });
                 }
             }
             _ => {}
@@ -283,32 +293,6 @@ fn log(session: &mut Session, a: u64, b: u64) {
         let is_error = (a >> 8).is_multiple_of(16) && at == 0;
         session.log("GENERIC_EVENT", data, is_error);
     }
-}
-
-/// Damages a file that has been chosen.
-fn damage(core: &mut Core, fault: Fault, id: u64, b: u64) {
-    let Ok(node) = core.files.node(id) else {
-        return;
-    };
-    let len = node.data.len() as u64;
-    if len == 0 {
-        return;
-    }
-    let at = b % len;
-    match fault {
-        Fault::BitFlip => node.data[at as usize] ^= 1 << ((b >> 40) % 8),
-        Fault::ZeroedSector => {
-            let start = (at / 512 * 512) as usize;
-            let end = (start + 512).min(node.data.len());
-            node.data[start..end].fill(0);
-        }
-        _ => {
-            let start = at / 4096 * 4096;
-            // What is written later goes to another place.
-            node.bad.push(start..(start + 4096).min(len));
-        }
-    }
-    node.is_damaged = true;
 }
 
 /// The power fails: all processes die, and what was not synced is lost, in part.

@@ -1,7 +1,7 @@
 //! A process with a spool: the real writer, keeper, forwarder and transports, each of which does one step when told to.
 
 use super::backend::{NAMES, SimBackend};
-use super::disk::SimDisk;
+use super::disk::ProcessDisk;
 use super::session::Session;
 use super::world::{Alive, SECOND, World};
 use crate::features::spool::disk::Disk;
@@ -118,9 +118,11 @@ impl Process {
         let seeds = [core.rng.seeded(), core.rng.seeded(), core.rng.seeded()];
         let path = core.directory.clone();
         drop(core);
-        let disk: Arc<dyn Disk> = Arc::new(SimDisk {
-            world: world.clone(),
+        let disk: Arc<dyn Disk> = Arc::new(ProcessDisk {
+            simulation: world.clone(),
             pid,
+            // Runs have directories of their own.
+            holder: pid.into(),
         });
         let directory = Directory::open(&*disk, &path, &mut random)?;
         let shared = Arc::new(Shared::new(Box::new(world.clone())));

@@ -3,28 +3,28 @@
 use crate::sys::entropy::{Entropy, Random};
 
 /// One of a seed's streams, which do not affect each other.
-pub(super) struct Rng(Random);
+pub(crate) struct Rng(Random);
 
 impl Rng {
-    pub(super) fn stream(seed: u64, stream: u64) -> Self {
+    pub(crate) fn stream(seed: u64, stream: u64) -> Self {
         Self(generator(seed, stream))
     }
 
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0.below(bound)
     }
 
     /// True in `per_mille` of 1000 cases. Always draws once.
-    pub(super) fn happens(&mut self, per_mille: u16) -> bool {
+    pub(crate) fn happens(&mut self, per_mille: u16) -> bool {
         self.below(1_000) < u64::from(per_mille)
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, values: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, values: &[T]) -> T {
         values[self.below(values.len() as u64) as usize]
     }
 
     /// A generator for a part of the spool.
-    pub(super) fn seeded(&mut self) -> Random {
+    pub(crate) fn seeded(&mut self) -> Random {
         generator(self.below(u64::MAX), self.below(u64::MAX))
     }
 }

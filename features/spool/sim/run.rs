@@ -2,9 +2,9 @@
 
 use super::book::{Book, Event};
 use super::faults::{Fault, Faults};
+use super::files::numbers;
 use super::plan::{Director, Plan};
 use super::process::Setup;
-use super::session::numbers;
 use super::stage::Stage;
 use super::world::{Core, SECOND, World};
 use crate::features::spool::disk::Kind;

@@ -2,7 +2,6 @@
 
 use super::book::Event;
 use super::faults::Fault;
-use super::files::number;
 use super::world::{Core, SECOND, World};
 use crate::features::spool::transport::SpoolTransport;
 use crate::features::spool::writer::Sync;
@@ -392,10 +391,4 @@ impl Session {
             }
         }
     }
-}
-
-/// The numbers of the events in a text.
-pub(super) fn numbers(text: &[u8]) -> Vec<u64> {
-    let lines = text.split(|byte| *byte == b'\n');
-    lines.filter_map(number).collect()
 }

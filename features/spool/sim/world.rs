@@ -3,8 +3,11 @@
 use super::book::Book;
 use super::faults::{Fault, Faults};
 use super::files::Files;
+use super::machine::{DiskFault, Machine, Simulation};
 use super::rng::Rng;
+use super::stage;
 use crate::clock::Clock;
+use crate::features::spool::owner::Owner;
 use crate::features::spool::time::Time;
 use crate::time::{Instant, Timestamp};
 use alloc::collections::BTreeMap;
@@ -14,7 +17,7 @@ use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The wall clock at the beginning: some day in November 2025.
@@ -178,6 +181,138 @@ impl Core {
             due.push(entry.remove());
         }
         due
+    }
+}
+
+impl Simulation for World {
+    type Machine = Core;
+
+    fn machine(&self) -> MutexGuard<'_, Core> {
+        self.lock()
+    }
+
+    fn meanwhile(&self, until: u64, steps: u64) {
+        stage::meanwhile(until, steps);
+    }
+}
+
+impl Machine for Core {
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn utc(&self) -> Timestamp {
+        self.utc()
+    }
+
+    fn files(&mut self) -> &mut Files {
+        &mut self.files
+    }
+
+    fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    fn rate(&self, fault: DiskFault) -> u16 {
+        self.faults.rate(fault.into())
+    }
+
+    fn happens(&mut self, fault: DiskFault) -> bool {
+        self.happens(fault.into())
+    }
+
+    fn is_full(&self) -> bool {
+        self.full_until > self.now
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only_until > self.now
+    }
+
+    fn next_handle(&mut self) -> u64 {
+        self.handles += 1;
+        self.handles
+    }
+
+    fn is_dead(&self, pid: u32) -> bool {
+        self.is_dead(pid)
+    }
+
+    fn kill(&mut self, pid: u32) {
+        self.kill(pid);
+    }
+
+    fn sleep(&mut self, pid: u32, until: u64) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.asleep_until = until;
+        }
+    }
+
+    fn owner(&self, pid: u32) -> Owner {
+        let process = self.processes.get(&pid);
+        let host = process.map_or(0, |it| it.host);
+        Owner {
+            place: alloc::format!("host-{host} boot-{}", self.boots[host]),
+            pid,
+            start: process.map(|it| it.start.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn started(&self, pid: u32, of: u32) -> Option<String> {
+        let host = self.processes.get(&pid)?.host;
+        let process = self.processes.get(&of)?;
+        (process.host == host && !process.is_dead).then(|| process.start.clone())
+    }
+
+    fn mix(&mut self, what: u64, value: u64) {
+        self.mix(what, value);
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        self.note(line);
+    }
+
+    fn claims(&mut self, pid: u32, folder: u64, path: &Path) {
+        stage::check_claim(self, pid, folder, path);
+    }
+
+    fn removes(&mut self, path: &Path) {
+        stage::check_removal(self, path);
+    }
+
+    fn writes(&mut self, file: u64, is_rejected: bool, events: Vec<u64>) {
+        let removed = &self.book.removed;
+        let again: Vec<_> = events
+            .into_iter()
+            .filter(|it| removed.contains(it))
+            .collect();
+        // Not in a file that was removed meanwhile, nor in a copy of one whose session no one can tell, which may have a
+        // line of another file.
+        if !again.is_empty() && !is_rejected && self.files.is_below(&self.directory, file) {
+            for number in again {
+                self.book.removed.remove(&number);
+            }
+        }
+    }
+
+    fn writes_in_vain(&mut self, events: Vec<u64>) {
+        self.book.excuse(events);
+    }
+}
+
+impl From<DiskFault> for Fault {
+    fn from(fault: DiskFault) -> Self {
+        match fault {
+            DiskFault::TornWrite => Self::TornWrite,
+            DiskFault::LostSync => Self::LostSync,
+            DiskFault::FailingSync => Self::FailingSync,
+            DiskFault::ReadError => Self::ReadError,
+            DiskFault::Slow => Self::Slow,
+            DiskFault::Stalled => Self::Stalled,
+            DiskFault::OwnerSleeps => Self::OwnerSleeps,
+            DiskFault::Preempted => Self::Preempted,
+            DiskFault::Killed => Self::Killed,
+        }
     }
 }
 
