@@ -4,7 +4,7 @@ use super::losses::LossLog;
 use super::net::SimHttp;
 use super::reply::Reply;
 use super::rng::Rng;
-use super::spawner::{SimLocalSpawner, SimSpawner, Tag};
+use super::spawner::{SendTask, SimLocalSpawner, SimSpawner, Tag};
 use super::timers::{Sleep, TimerSource, Timers};
 use super::world::{Draw, World};
 use super::{Fault, Faults, SimClock};
@@ -14,9 +14,11 @@ use crate::features::http::{Config, HttpTransport};
 use crate::local::LocalSpawner as _;
 use crate::session::{Builder, Entropy, Handle, Options, Reporter, Uuid};
 use crate::time::{Instant, Timestamp};
+use crate::transport::Transport;
 use crate::wire::EventRecord;
+use alloc::boxed::Box;
 use alloc::format;
-use alloc::rc::{Rc, Weak};
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -61,7 +63,11 @@ pub(super) struct Inner {
 pub(super) enum Command {
     DropDriver(Tag),
     EndRuntime(Tag),
-    Crash,
+    /// The process ends: the sessions that were opened until now, and the tasks with this tag.
+    Crash {
+        sessions: usize,
+        process: Option<Tag>,
+    },
 }
 
 /// A session that the scenario has opened.
@@ -69,7 +75,10 @@ pub(super) struct OpenedSession {
     pub(super) handle: Handle,
     pub(super) id: String,
     pub(super) options: Options,
-    pub(super) reporter: Weak<Reporter<HttpTransport<SimHttp>, SimClock, SimSpawner>>,
+    /// Makes another driver, while the reporter is there.
+    pub(super) new_driver: Box<dyn Fn(&Env) -> Option<SendTask>>,
+    /// Its events go through a spool.
+    pub(super) is_spooled: bool,
     pub(super) tag: Tag,
     pub(super) life: Life,
     /// The events that the server had confirmed at the last check.
@@ -86,6 +95,14 @@ pub(super) enum Life {
 }
 
 impl Inner {
+    /// The process crashes.
+    pub(super) fn crash(&self) {
+        let process = self.world.end_process();
+        let sessions = self.sessions.borrow().len();
+        let command = Command::Crash { sessions, process };
+        self.commands.borrow_mut().push(command);
+    }
+
     /// The waker of the scenario's next timer, if it is due at `by`.
     pub(super) fn overdue(&self, by: Instant) -> Option<Waker> {
         let mut spare = None;
@@ -153,6 +170,19 @@ impl Env {
         options: Options,
         change: impl FnOnce(SimBuilder) -> SimBuilder,
     ) -> SimReporter {
+        let again = |env: &Self| Some(env.transport());
+        self.open(options, self.transport(), again, false, change)
+    }
+
+    /// Opens a session with this transport, and others for drivers that replace its own.
+    pub(super) fn open<T: Transport + 'static>(
+        &self,
+        options: Options,
+        transport: T,
+        again: impl Fn(&Self) -> Option<T> + 'static,
+        is_spooled: bool,
+        change: impl FnOnce(Builder<T, SimClock, SimSpawner>) -> Builder<T, SimClock, SimSpawner>,
+    ) -> Rc<Reporter<T, SimClock, SimSpawner>> {
         let number = self.0.sessions.borrow().len() as u64;
         let tag = number as Tag + 1;
         let id = format!("s{number}");
@@ -167,7 +197,7 @@ impl Env {
                 move |diagnostic| world.note(format_args!("diagnostic: {diagnostic}"))
             })
             .bus(self.bus())
-            .transport(self.transport())
+            .transport(transport)
             .clock(self.clock())
             .spawner(self.0.spawner.tagged(tag));
         // Stacks differ from build to build; a simulation must not.
@@ -182,20 +212,23 @@ impl Env {
             }
         };
         self.0.world.note(format_args!("session {id} is opened"));
-        let cap = options.retry_max_delay;
-        self.0
-            .world
-            .state()
-            .server
-            .retry_caps
-            .insert(id.clone(), cap);
-        let log = LossLog::new(options.loss_report);
-        self.0.world.state().server.losses.insert(id.clone(), log);
+        if !is_spooled {
+            let cap = options.retry_max_delay;
+            let log = LossLog::new(options.loss_report);
+            let server = &mut self.0.world.state().server;
+            server.retry_caps.insert(id.clone(), cap);
+            server.losses.insert(id.clone(), log);
+        }
+        let weak = Rc::downgrade(&reporter);
         self.0.sessions.borrow_mut().push(OpenedSession {
             handle: reporter.handle(),
             id,
             options,
-            reporter: Rc::downgrade(&reporter),
+            new_driver: Box::new(move |env| {
+                let driver = weak.upgrade()?.new_driver(again(env)?).ok()?;
+                Some(Box::pin(driver.run()) as SendTask)
+            }),
+            is_spooled,
             tag,
             life: Life::Alive,
             confirmed: Cell::new(0),
@@ -285,7 +318,11 @@ impl Env {
         state.server.script.clear();
         state.server.always = None;
         state.server.invalid.clear();
+        #[cfg(feature = "spool")]
+        let waiting = state.drive.as_mut().map(|drive| drive.heal());
         drop(state);
+        #[cfg(feature = "spool")]
+        waiting.into_iter().flatten().for_each(Waker::wake);
         self.0.is_healed.set(true);
         self.0.world.note("all faults are healed");
     }
@@ -302,9 +339,10 @@ impl Env {
         self.0.world.state().faults = faults.clone();
     }
 
-    /// Crashes the process: all tasks and sessions are gone. The scenario continues, as the next process.
+    /// Crashes the process: all sessions, and spools, that were there until now are gone, and their tasks when the
+    /// scenario waits next. The scenario continues, as the next process. What is on disk stays.
     pub fn crash(&self) {
-        self.0.commands.borrow_mut().push(Command::Crash);
+        self.0.crash();
     }
 
     /// Drops the driver of session `number`, counted from 0 in the order of opening, at its current await. A new one

@@ -4,22 +4,26 @@ use super::rng::Rng;
 use core::fmt;
 
 macro_rules! faults {
-    ($($(#[doc = $doc:literal])+ $name:ident $per_mille:literal,)*) => {
+    ($($(#[doc = $doc:literal])+ $(#[cfg($cfg:meta)])? $name:ident $per_mille:literal,)*) => {
         /// A fault that a simulation can inject.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Fault {
-            $($(#[doc = $doc])+ $name,)*
+            $(
+                $(#[doc = $doc])+
+                $(#[cfg($cfg)] #[cfg_attr(docsrs, doc(cfg($cfg)))])?
+                $name,
+            )*
         }
 
         impl Fault {
             /// All faults.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
+            pub const ALL: &[Self] = &[$($(#[cfg($cfg)])? Self::$name),*];
 
             /// Its rate per 1000 in an average swarm.
             const fn average_rate(self) -> u16 {
                 match self {
-                    $(Self::$name => $per_mille,)*
+                    $($(#[cfg($cfg)])? Self::$name => $per_mille,)*
                 }
             }
         }
@@ -135,6 +139,57 @@ faults! {
     InvalidEvent 4,
     /// The server's clock is up to an hour off, which the `Date` of its responses shows. Drawn once for a run.
     ServerClockOff 100,
+    // The disk, drawn for each operation of a spool.
+    /// A write to the disk fails with a part of it written; a power cut leaves zeros or old bytes in what was not synced.
+    #[cfg(feature = "spool")]
+    TornWrite 15,
+    /// A sync reports success and does nothing.
+    #[cfg(feature = "spool")]
+    LostSync 40,
+    /// A sync fails, and the next one of the same file reports success for what is lost.
+    #[cfg(feature = "spool")]
+    FailingSync 80,
+    /// The disk cannot be read, once.
+    #[cfg(feature = "spool")]
+    ReadError 15,
+    /// The process crashes within an operation on the disk.
+    #[cfg(feature = "spool")]
+    CrashInOperation 2,
+    /// The disk takes up to five seconds for what a spool wants of it.
+    #[cfg(feature = "spool")]
+    DiskSlow 8,
+    /// The disk takes up to ten minutes for what a spool wants of it.
+    #[cfg(feature = "spool")]
+    DiskStalled 3,
+    // At a power cut, drawn for each entry of a folder.
+    /// A file whose entry was not synced is gone.
+    #[cfg(feature = "spool")]
+    EntryLost 400,
+    /// A file whose removal was not synced is there again.
+    #[cfg(feature = "spool")]
+    UnlinkUndone 400,
+    // The disk, drawn every few turns once there is a spool.
+    /// A bit of a file changes.
+    #[cfg(feature = "spool")]
+    BitFlip 20,
+    /// 512 bytes of a file become zeros.
+    #[cfg(feature = "spool")]
+    ZeroedSector 20,
+    /// 4096 bytes of a file cannot be read any more.
+    #[cfg(feature = "spool")]
+    BadSector 20,
+    /// The disk is full for up to an hour.
+    #[cfg(feature = "spool")]
+    DiskFull 40,
+    /// The disk is read-only for up to an hour.
+    #[cfg(feature = "spool")]
+    DiskReadOnly 40,
+    /// A spool's directory is removed, with all that is in it.
+    #[cfg(feature = "spool")]
+    DirectoryRemoved 10,
+    /// The power fails: the process crashes, and of what was not synced a part is lost.
+    #[cfg(feature = "spool")]
+    PowerCut 20,
 }
 
 /// Which faults occur, and the rate of each per 1000.

@@ -5,6 +5,8 @@ use super::executor::SimExecutor;
 use super::faults::Fault;
 use super::rng::Rng;
 use super::run::Run;
+#[cfg(feature = "spool")]
+use super::spools::DISK_FAULTS;
 use super::world::Draw;
 use crate::clock::Clock;
 use crate::time::Timestamp;
@@ -31,7 +33,13 @@ impl Run<'_> {
             let mut state = self.env.world.state();
             let mut rng = state.draw(Draw::Host);
             let amount = Rng::stream(rng.below(u64::MAX), 0);
-            (amount, state.first_to_occur(&mut rng, &HOST_FAULTS))
+            let fault = state.first_to_occur(&mut rng, &HOST_FAULTS);
+            #[cfg(feature = "spool")]
+            let fault = match (fault, &state.drive) {
+                (None, Some(_)) => state.first_to_occur(&mut rng, &DISK_FAULTS),
+                (fault, _) => fault,
+            };
+            (amount, fault)
         };
         let Some(fault) = fault else { return };
         let clock = &self.env.world.clock;
@@ -47,7 +55,14 @@ impl Run<'_> {
                 clock.set_utc(Timestamp::from_unix_micros(utc));
             }
             Fault::Suspend => self.suspend(Duration::from_micros(rng.below(DAY / 24))),
-            Fault::Crash => self.env.commands.borrow_mut().push(Command::Crash),
+            Fault::Crash => self.env.crash(),
+            #[cfg(feature = "spool")]
+            Fault::PowerCut => {
+                let process = self.env.world.cut_power();
+                self.env.end_process(process);
+            }
+            #[cfg(feature = "spool")]
+            fault if DISK_FAULTS.contains(&fault) => self.env.world.state().inject(fault),
             _ => {
                 let sessions = self.env.sessions.borrow();
                 let count = sessions.len() as u64;
@@ -74,11 +89,18 @@ impl Run<'_> {
     /// Applies what the scenario or a fault does to the process.
     pub(super) fn apply(&mut self, executor: &mut SimExecutor, command: Command) {
         match command {
-            Command::Crash => {
+            Command::Crash {
+                sessions: count,
+                process,
+            } => {
                 let mut sessions = self.env.sessions.borrow_mut();
-                for session in &mut *sessions {
+                for session in sessions.iter_mut().take(count) {
                     executor.kill(session.tag);
                     session.life = Life::Crashed;
+                }
+                drop(sessions);
+                if let Some(tag) = process {
+                    executor.kill(tag);
                 }
             }
             Command::EndRuntime(tag) => {
@@ -113,16 +135,14 @@ impl Run<'_> {
 async fn replace_driver(env: Env, tag: u32, delay: Duration) {
     use crate::spawner::Spawner as _;
     env.advance(delay).await;
-    let reporter = {
+    let driver = {
         let sessions = env.0.sessions.borrow();
         let session = sessions.iter().find(|session| session.tag == tag);
         session
             .filter(|session| session.life == Life::Alive)
-            .and_then(|session| session.reporter.upgrade())
+            .and_then(|session| (session.new_driver)(&env))
     };
-    if let Some(reporter) = reporter
-        && let Ok(driver) = reporter.new_driver(env.transport())
-    {
-        let _ = env.0.spawner.tagged(tag).spawn(driver.run());
+    if let Some(driver) = driver {
+        let _ = env.0.spawner.tagged(tag).spawn(driver);
     }
 }

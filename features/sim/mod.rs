@@ -5,10 +5,16 @@
 #![cfg_attr(not(doctest), doc = include_str!("guide.md"))]
 
 mod app;
+#[cfg(feature = "spool")]
+mod book;
 mod clock;
 mod consent;
 mod contexts;
 mod coverage;
+#[cfg(feature = "spool")]
+mod disk;
+#[cfg(feature = "spool")]
+mod drive;
 mod env;
 mod executor;
 mod faults;
@@ -30,6 +36,8 @@ mod server;
 mod settling;
 mod shrink;
 mod spawner;
+#[cfg(feature = "spool")]
+mod spools;
 mod sweep;
 mod timers;
 mod workload;
@@ -37,6 +45,9 @@ mod world;
 
 pub use clock::SimClock;
 pub use coverage::{Point, coverage};
+#[cfg(feature = "spool")]
+#[cfg_attr(docsrs, doc(cfg(feature = "spool")))]
+pub use disk::SimDisk;
 pub use env::{Env, SimBuilder, SimReporter, SimServer};
 pub use executor::SimExecutor;
 pub use faults::{Fault, Faults};
@@ -48,5 +59,8 @@ pub use reply::Reply;
 pub use report::{Failure, Report};
 pub use run::{Sim, seed_from_env};
 pub use spawner::{SimLocalSpawner, SimSpawner};
+#[cfg(feature = "spool")]
+#[cfg_attr(docsrs, doc(cfg(feature = "spool")))]
+pub use spools::{SimSpoolBuilder, SimSpoolReporter};
 pub use sweep::{Sweep, SweepReport};
 pub use workload::Workload;

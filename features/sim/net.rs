@@ -227,6 +227,8 @@ impl SimHttp {
             && !has_invalid_event;
         if keeps {
             state.server.store(&request, body, false);
+            #[cfg(feature = "spool")]
+            state.note_arrival(&request.session, body);
             if plan.fault == Some(Fault::Duplicated) {
                 state.server.store(&request, body, true);
             }

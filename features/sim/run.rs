@@ -123,6 +123,14 @@ impl Sim {
         // Remaining drivers hold sessions, which hold the world.
         drop(executor);
         let mut state = world.state();
+        #[cfg(feature = "spool")]
+        {
+            // What is in it holds the world.
+            let drive = state.drive.take();
+            drop(state);
+            drop(drive);
+            state = world.state();
+        }
         Report {
             seed: self.seed,
             failure: result.err(),
@@ -263,6 +271,12 @@ impl Run<'_> {
         self.invariants
             .check(&self.env)
             .map_err(Failure::Invariant)?;
+        #[cfg(feature = "spool")]
+        if self.env.world.has_died() {
+            for process in self.env.world.take_dead() {
+                self.env.end_process(Some(process));
+            }
+        }
         self.turns_until_host_fault -= 1;
         if self.turns_until_host_fault == 0 {
             self.turns_until_host_fault = 1 + self.host.below(200);

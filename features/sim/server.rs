@@ -34,6 +34,8 @@ pub(super) struct Record {
     /// By index.
     events: Vec<Option<StoredEvent>>,
     pub(super) distinct: u64,
+    /// Its events come through a spool.
+    pub(super) is_spooled: bool,
     /// Events for which the client has received a 2xx.
     pub(super) confirmed: u64,
     pub(super) duplicates: u64,
@@ -68,6 +70,8 @@ pub(super) struct Server {
     pub(super) always: Option<Reply>,
     /// What was wrong with requests.
     pub(super) violations: Vec<String>,
+    /// A process or a disk has failed: what comes through a spool may come again, or late.
+    pub(super) may_repeat: bool,
     /// Nothing takes time but what a reply's own delay asks for.
     pub(super) is_instant: bool,
     /// The stored bodies, concatenated, while a check collects them.
@@ -115,7 +119,7 @@ impl Server {
         let (first, last) = (events.first()?.index, events.last()?.index);
         let record = self.sessions.entry(session.clone()).or_default();
         record.requests += 1;
-        if record.rejected_to.is_some_and(|to| first <= to) {
+        if !record.is_spooled && record.rejected_to.is_some_and(|to| first <= to) {
             self.violations.push(format!(
                 "session {session}, index {first}: sent again after a permanent rejection"
             ));
@@ -133,6 +137,7 @@ impl Server {
         if let Some(before) = before
             && before.0 == attempt.0
             && before.1 != attempt.1
+            && !record.is_spooled
         {
             self.violations.push(format!(
                 "session {session}, index {first}: a retry with another idempotency key"
@@ -149,6 +154,8 @@ impl Server {
         if !record.unconfirmed.is_empty()
             && let Some(before) = record.unconfirmed.get(key)
             && *before != hash(body)
+            // What a disk has lost since is not in it any more.
+            && !(record.is_spooled && self.may_repeat)
         {
             self.violations
                 .push(format!("two bodies for the idempotency key {key}"));
@@ -212,6 +219,7 @@ impl Server {
         let Some(record) = self.sessions.get_mut(&request.session) else {
             return;
         };
+        let may_repeat = is_replay || record.is_spooled && self.may_repeat;
         if let Some(bodies) = &mut self.bodies {
             bodies.extend_from_slice(body);
         }
@@ -222,15 +230,18 @@ impl Server {
         let losses = self.losses.entry(request.session.clone()).or_default();
         for event in &request.events {
             let text = texts.next();
-            let stored = record.store(*event, is_replay).and_then(|is_new| {
+            let stored = record.store(*event, may_repeat).and_then(|is_new| {
                 if let Some(event) = text.filter(|_| is_new) {
                     if let Some(kept) = &mut self.kept {
                         kept.add(&request.session, &event);
                     }
-                    record.read(event.json(), losses)?;
+                    // What a session takes for lost may be on disk.
+                    if !record.is_spooled {
+                        record.read(event.json(), losses)?;
+                    }
                 }
                 match event.kind {
-                    b'E' if is_new => losses.check_end(event.index, record),
+                    b'E' if is_new && !record.is_spooled => losses.check_end(event.index, record),
                     _ => Ok(()),
                 }
             });
@@ -344,7 +355,7 @@ impl Record {
     }
 
     /// Returns whether the event is new.
-    fn store(&mut self, event: ScannedEvent, is_replay: bool) -> Result<bool, &'static str> {
+    fn store(&mut self, event: ScannedEvent, may_repeat: bool) -> Result<bool, &'static str> {
         let index = u32::try_from(event.index).map_err(|_| "the index is too large")? as usize;
         if let Some(Some(stored)) = self.events.get(index) {
             self.duplicates += 1;
@@ -352,13 +363,15 @@ impl Record {
                 StoredEvent { id, .. } if *id != event.id => {
                     Err("another event has the same index")
                 }
-                StoredEvent { is_confirmed, .. } if *is_confirmed && !is_replay => {
+                StoredEvent { is_confirmed, .. } if *is_confirmed && !may_repeat => {
                     Err("sent again after it was confirmed")
                 }
                 _ => Ok(false),
             };
         }
-        if index < self.events.len() {
+        let is_late = index < self.events.len();
+        let may_be_late = self.is_spooled && may_repeat;
+        if is_late && !may_be_late {
             return Err("it follows a later event");
         }
         if self.distinct == 0 && (event.index, event.kind) != (0, b'S') && self.ended_at.is_none() {
@@ -373,7 +386,7 @@ impl Record {
         if event.kind == b'E' && self.ended_at.replace(event.index).is_some() {
             return Err("a second SESSION_END");
         }
-        if self.is_over {
+        if self.is_over && !may_be_late {
             return Err("it follows SESSION_END, and no fatal exception ended the session");
         }
         // A gap may have been the exception.
@@ -384,12 +397,16 @@ impl Record {
         if index > self.events.len() {
             self.events.resize(index, None);
         }
-        self.events.push(Some(StoredEvent {
+        let stored = Some(StoredEvent {
             id: event.id,
             is_failure: event.is_failure,
             is_report: false,
             is_confirmed: false,
-        }));
+        });
+        match self.events.get_mut(index) {
+            Some(place) => *place = stored,
+            None => self.events.push(stored),
+        }
         self.distinct += 1;
         Ok(true)
     }

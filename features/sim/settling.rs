@@ -20,12 +20,17 @@ pub(super) async fn settle(env: Env) {
                     session.handle.clone(),
                     session.options.clone(),
                     session.id.clone(),
+                    session.is_spooled,
                 )
             })
             .collect()
     };
-    for (handle, options, id) in sessions {
-        let bound = settling_bound(&options, handle.stats().queued);
+    for (handle, options, id, is_spooled) in sessions {
+        let mut bound = settling_bound(&options, handle.stats().queued);
+        if is_spooled {
+            // A disk that has failed is tried again after a minute, and what goes straight comes after what is on it.
+            bound += Duration::from_secs(600);
+        }
         let drain = handle.wait_until_drained(bound).await;
         let stats = handle.stats();
         assert!(
@@ -33,6 +38,8 @@ pub(super) async fn settle(env: Env) {
             "session {id} has not settled {bound:?} after the faults were healed: {stats:?}"
         );
     }
+    #[cfg(feature = "spool")]
+    super::spools::settle(&env).await;
 }
 
 /// Time for the attempt in flight to end, for its backoff, and to send everything, in the worst case event by event.

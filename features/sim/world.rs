@@ -13,6 +13,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+#[cfg(feature = "spool")]
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +25,9 @@ pub(super) struct World {
     state: Mutex<State>,
     /// How often the state was locked. Written under its lock only.
     accesses: AtomicU64,
+    /// See [`State::has_died`].
+    #[cfg(feature = "spool")]
+    has_died: Arc<AtomicBool>,
 }
 
 pub(super) struct State {
@@ -40,6 +45,14 @@ pub(super) struct State {
     /// The server's clock is ahead of the host's by this much, or behind it.
     server_ahead: Duration,
     server_behind: Duration,
+    #[cfg(feature = "spool")]
+    pub(super) clock: SimClock,
+    /// The disk, once there is one.
+    #[cfg(feature = "spool")]
+    pub(super) drive: Option<alloc::boxed::Box<super::drive::Drive>>,
+    /// A process was killed within an operation on the disk.
+    #[cfg(feature = "spool")]
+    pub(super) has_died: Arc<AtomicBool>,
 }
 
 impl World {
@@ -53,8 +66,12 @@ impl World {
         let is_off = Rng::stream(seed, 19).happens(faults.rate(Fault::ServerClockOff));
         let mut happened = [0; Fault::ALL.len()];
         happened[Fault::ServerClockOff as usize] = u32::from(is_off);
+        #[cfg(feature = "spool")]
+        let has_died = Arc::<AtomicBool>::default();
         Arc::new(Self {
-            clock,
+            #[cfg(feature = "spool")]
+            has_died: Arc::clone(&has_died),
+            clock: clock.clone(),
             state: Mutex::new(State {
                 server_ahead: off(is_off),
                 server_behind: off(is_off),
@@ -66,6 +83,12 @@ impl World {
                 happened,
                 timeline: has_timeline.then(Vec::new),
                 start,
+                #[cfg(feature = "spool")]
+                clock,
+                #[cfg(feature = "spool")]
+                drive: None,
+                #[cfg(feature = "spool")]
+                has_died,
             }),
             accesses: AtomicU64::new(0),
         })
@@ -81,6 +104,19 @@ impl World {
     #[inline]
     pub(super) fn accesses(&self) -> u64 {
         self.accesses.load(Ordering::Relaxed)
+    }
+
+    /// Whether a process was killed within an operation on the disk.
+    #[cfg(feature = "spool")]
+    #[inline]
+    pub(super) fn has_died(&self) -> bool {
+        self.has_died.load(Ordering::Relaxed) && self.has_died.swap(false, Ordering::Relaxed)
+    }
+
+    /// The process ends, with the spools that it has. There are none.
+    #[cfg(not(feature = "spool"))]
+    pub(super) const fn end_process(&self) -> Option<u32> {
+        None
     }
 
     /// Adds a line to the timeline, if there is one.
@@ -102,6 +138,16 @@ pub(super) enum Draw {
 }
 
 impl State {
+    #[cfg(feature = "spool")]
+    pub(super) const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    #[cfg(feature = "spool")]
+    pub(super) fn since_start(&self) -> Duration {
+        self.clock.now().saturating_duration_since(self.start)
+    }
+
     /// The generator for the next exchange, host fault or question of the scenario. Each has its own, so that shrinking
     /// one away leaves the others as they were.
     pub(super) fn draw(&mut self, what: Draw) -> Rng {

@@ -1,16 +1,14 @@
 //! The builder: what a spool is made of.
 
-use super::disk::Disk;
 use super::error::SpoolError;
 use super::folder::Directory;
 use super::format::Destination;
 use super::forwarder::{Forwarder, Timing};
+use super::host::{Host, ThisMachine};
 use super::inner::{Block, Inner, Runtime as Waits};
 use super::keeper::Keeper;
-use super::queue::Queue;
 use super::state::Shared;
 use super::std_disk::StdDisk;
-use super::worker::Worker;
 use super::writer::{Settings, Sync, Writer};
 use super::{Spool, SpoolForwarder};
 use crate::clock::Clock;
@@ -29,7 +27,6 @@ use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::thread;
 
 /// Builds a [`Spool`]; see [`Spool::builder`].
 #[must_use]
@@ -44,7 +41,7 @@ pub struct SpoolBuilder<T = (), C = ()> {
     sync: Sync,
     timing: Timing,
     enabled: Option<bool>,
-    disk: Arc<dyn Disk>,
+    host: Arc<dyn Host>,
 }
 
 impl SpoolBuilder {
@@ -64,7 +61,7 @@ impl SpoolBuilder {
                 retry_max_delay: Duration::from_secs(60),
             },
             enabled: None,
-            disk: Arc::new(StdDisk),
+            host: Arc::new(ThisMachine(Arc::new(StdDisk))),
         }
     }
 }
@@ -144,8 +141,15 @@ impl<T, C> SpoolBuilder<T, C> {
 
     /// Sets the disk.
     #[cfg(test)]
-    pub(super) fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
-        self.disk = disk;
+    pub(super) fn disk(mut self, disk: Arc<dyn super::disk::Disk>) -> Self {
+        self.host = Arc::new(ThisMachine(disk));
+        self
+    }
+
+    /// Sets the machine.
+    #[cfg(feature = "sim")]
+    pub(super) fn host(mut self, host: Arc<dyn Host>) -> Self {
+        self.host = host;
         self
     }
 
@@ -162,7 +166,7 @@ impl<T, C> SpoolBuilder<T, C> {
             sync: self.sync,
             timing: self.timing,
             enabled: self.enabled,
-            disk: self.disk,
+            host: self.host,
         }
     }
 
@@ -220,7 +224,8 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
                 "max_bytes must be at least 64 KiB (65536)",
             ));
         }
-        let shared = Arc::new(Shared::default());
+        let host = self.host;
+        let shared = Arc::new(Shared::new(host.time()));
         shared.lock().users = 1;
         let clock = Arc::new(self.clock);
         let sleeper = Arc::clone(&clock);
@@ -244,6 +249,8 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
                 block,
             },
             transports: AtomicU64::new(0),
+            witness: None,
+            is_simulated: host.is_simulated(),
             forwarder: Arc::clone(&forwarder_thread),
         };
         if !is_on {
@@ -252,12 +259,14 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
         }
         self.transport.check().map_err(SpoolError::Transport)?;
         let failed = |error| SpoolError::disk(&inner.path, error);
-        let mut random = random().map_err(failed)?;
-        let disk = self.disk;
+        let mut random = host.random().map_err(failed)?;
+        let disk = host.disk();
         let path = disk.absolute(&inner.path).map_err(failed)?;
         let directory = Directory::open(&*disk, &path, &mut random)?;
         inner.path.clone_from(&directory.path);
-        let to = Destination::of(inner.destination.as_deref().unwrap_or_default());
+        let destination = inner.destination.as_deref().unwrap_or_default();
+        let to = Destination::of(destination);
+        inner.witness = host.witness(self.sync, destination);
         let folders = Arc::default();
         let mut keeper = Keeper::new(
             Arc::clone(&disk),
@@ -283,8 +292,8 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
             seeded(&mut random),
             folders,
         );
-        start_writer(writer, &inner.queue)?;
-        let keeper = Worker::start("tinkex-spool-disk", keeper).map_err(|_| no_thread())?;
+        host.start_writer(writer, &inner.queue)?;
+        let keeper = host.start_keeper(keeper)?;
         inner.keeper = Some(keeper.teller());
         let forwarder = Forwarder::new(
             self.transport,
@@ -298,33 +307,16 @@ impl<T: Transport, C: Clock> SpoolBuilder<T, C> {
             let mut forwarder = pin!(forwarder.run());
             poll_fn(|context| {
                 if let Ok(mut thread) = forwarder_thread.lock() {
-                    *thread = Some(thread::current().id());
+                    *thread = Some(std::thread::current().id());
                 }
                 forwarder.as_mut().poll(context)
             })
             .await;
         };
-        Ok((Spool::new(inner), SpoolForwarder(Box::pin(forwarder))))
+        let spool = Spool::new(inner);
+        host.begin(&spool.inner);
+        Ok((spool, SpoolForwarder(Box::pin(forwarder))))
     }
-}
-
-fn start_writer(writer: Writer, queue: &Arc<Queue>) -> Result<(), SpoolError> {
-    let queue = Arc::clone(queue);
-    let started = thread::Builder::new()
-        .name("tinkex-spool".into())
-        .spawn(move || writer.run(&queue));
-    started.map(drop).map_err(|_| no_thread())
-}
-
-fn no_thread() -> SpoolError {
-    SpoolError::Spawn(SpawnError::new(
-        "the operating system cannot start another thread",
-    ))
-}
-
-fn random() -> std::io::Result<Random> {
-    let entropy = Entropy::from_os().map_err(|_| std::io::Error::other("no random source"))?;
-    Ok(Random::new(entropy))
 }
 
 /// Another generator, from this one.

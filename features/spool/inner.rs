@@ -1,5 +1,6 @@
 //! What a spool and its transports share.
 
+use super::host::Witness;
 use super::keeper::Keeper;
 use super::queue::Queue;
 use super::state::Shared;
@@ -47,7 +48,10 @@ pub(super) struct Inner {
     pub(super) fork: Fork,
     pub(super) is_on: bool,
     pub(super) runtime: Runtime,
+    pub(super) is_simulated: bool,
     pub(super) transports: AtomicU64,
+    /// See [`Host::witness`](super::host::Host::witness).
+    pub(super) witness: Option<Arc<dyn Witness>>,
     /// The thread that the forwarder was last polled on.
     pub(super) forwarder: Arc<Mutex<Option<ThreadId>>>,
 }

@@ -100,6 +100,12 @@ impl Job {
         Poll::Pending
     }
 
+    /// The events, with commas between them.
+    pub(super) fn events(&self) -> &[u8] {
+        let list = self.list.0..self.list.1;
+        self.body.get(list).unwrap_or_default()
+    }
+
     /// The fields before the events, as a JSON object without its closing brace.
     pub(super) fn fields(&self) -> &[u8] {
         let prefix = self.body.get(..self.list.0).unwrap_or_default();

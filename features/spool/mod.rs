@@ -3,29 +3,33 @@
 #[cfg(all(test, feature = "thread"))]
 mod bad_disk;
 mod builder;
+#[cfg(feature = "sim")]
+pub(crate) mod by_hand;
 mod calendar;
+mod changed;
 mod discard;
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod eviction;
 mod folder;
 mod format;
 mod forwarder;
 mod holes;
+pub(crate) mod host;
 mod inner;
 mod job;
 mod keeper;
 #[cfg(feature = "cli")]
 pub(crate) mod look;
 mod notes;
-mod owner;
+pub(crate) mod owner;
 mod pace;
 mod parcel;
 mod queue;
 mod refused;
 mod segment;
-#[cfg(test)]
-mod sim;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod sim;
 mod state;
 mod stats;
 mod std_disk;
@@ -36,7 +40,7 @@ mod testing;
 #[cfg(all(test, feature = "thread"))]
 mod tests;
 mod tidy;
-mod time;
+pub(crate) mod time;
 mod transport;
 mod worker;
 mod writer;
@@ -183,7 +187,7 @@ impl Drop for Spool {
             return;
         }
         let pending = self.inner.shared.stats().pending;
-        if pending > 0 {
+        if pending > 0 && !self.inner.is_simulated {
             notes::left(pending, &self.inner.path);
         }
         self.inner.leave();

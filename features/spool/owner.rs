@@ -10,10 +10,10 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
     /// Host, boot and the namespace of process ids. Empty where they are unknown.
-    pub(super) place: String,
-    pub(super) pid: u32,
+    pub(crate) place: String,
+    pub(crate) pid: u32,
     /// When the process started, as the operating system counts.
-    pub(super) start: String,
+    pub(crate) start: String,
 }
 
 /// Whether a process lives.

@@ -1,19 +1,22 @@
 //! The writer's queue: what sessions want written, and whether the writer still gets on with it.
 
+use super::changed::Changed;
 use super::discard::Discard;
 use super::job::Job;
 use crate::transport::SendError;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+#[cfg(feature = "sim")]
+use core::task::Waker;
 use core::time::Duration;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// What the writer is to do, in order.
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<QueueState>,
-    changed: Condvar,
+    changed: Changed,
 }
 
 #[derive(Default)]
@@ -61,7 +64,7 @@ impl Queue {
         }
         state.tasks.push_back(Task::Write(job));
         drop(state);
-        self.changed.notify_one();
+        self.changed.notify();
         Ok(())
     }
 
@@ -82,13 +85,13 @@ impl Queue {
     /// Says that a transport is dropped.
     pub(super) fn end(&self, transport: u64) {
         self.lock().tasks.push_back(Task::End(transport));
-        self.changed.notify_one();
+        self.changed.notify();
     }
 
     /// Has all that is on disk discarded, after what was handed in before.
     pub(super) fn discard(&self, discard: Discard) {
         self.lock().tasks.push_back(Task::Discard(discard));
-        self.changed.notify_one();
+        self.changed.notify();
     }
 
     /// Whether the writer has taken a job and is not done with it.
@@ -107,11 +110,11 @@ impl Queue {
     /// Says that no more jobs will come.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
-        self.changed.notify_one();
+        self.changed.notify();
     }
 
     /// The next task, if there is one, without waiting. The one before is done.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn take(&self) -> Option<Task> {
         let mut state = self.lock();
         state.end_current();
@@ -119,16 +122,22 @@ impl Queue {
     }
 
     /// Whether there is nothing to do, and never will be again.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn is_over(&self) -> bool {
         let state = self.lock();
         state.is_closed && state.tasks.is_empty()
     }
 
     /// The task that was taken is done.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn rest(&self) {
         self.lock().end_current();
+    }
+
+    /// Has this task woken when there is something to do.
+    #[cfg(feature = "sim")]
+    pub(super) fn register(&self, waker: &Waker) {
+        self.changed.register(waker);
     }
 
     #[cfg(test)]
@@ -155,14 +164,10 @@ impl Queue {
                 return None;
             }
             state = match due {
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(state),
                 Some(due) => {
                     let left = due.saturating_duration_since(Instant::now());
-                    let waited = self.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_timeout(state, left)
                 }
             };
         }

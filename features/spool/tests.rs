@@ -19,7 +19,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 mod discarding;
-#[cfg(feature = "sim")]
+#[cfg(all(test, feature = "sim"))]
 mod stalled;
 
 /// Longer than anything here takes.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// Reads the time.
-pub(super) trait Time: Send + Sync {
+pub(crate) trait Time: Send + Sync {
     fn now(&self) -> Instant;
 
     fn utc(&self) -> Timestamp;

@@ -1,9 +1,10 @@
 //! The transport of a session that stores first: it hands batches to the writer.
 
+use super::format;
 use super::inner::Inner;
 use super::job::{Job, JobParts};
 use super::notes;
-use crate::transport::{Batch, Receipt, SendError, SetupError, Transport};
+use crate::transport::{Batch, Objects, Receipt, SendError, SetupError, Transport};
 use alloc::borrow::ToOwned as _;
 use alloc::sync::Arc;
 use core::fmt;
@@ -67,6 +68,9 @@ impl Transport for SpoolTransport {
             list: batch.head.list,
             body: batch.take_body(),
         }));
+        if let Some(witness) = &inner.witness {
+            witness.takes(&job.session, job.events());
+        }
         if is_straight {
             let job = Arc::clone(&job);
             inner.shared.update(|state| state.straight.push_back(job));
@@ -81,6 +85,13 @@ impl Transport for SpoolTransport {
         };
         let result = poll_fn(|context| job.poll(context.waker())).await;
         core::mem::forget(given_up);
+        if let (Some(witness), Ok(receipt)) = (&inner.witness, &result)
+            && receipt.handed_over
+            && !is_straight
+        {
+            let is_urgent = job.is_last || Objects(job.events()).any(format::is_error);
+            witness.confirms(job.events(), is_urgent);
+        }
         result
     }
 

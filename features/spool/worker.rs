@@ -1,5 +1,6 @@
 //! A worker: a thread that does what it is told, one thing after the other, for one that must not wait for a disk.
 
+use super::changed::Changed;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -7,7 +8,7 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 type Task<T> = Box<dyn FnOnce(&mut T) + Send>;
@@ -17,7 +18,7 @@ pub(super) struct Worker<T>(Arc<Queue<T>>);
 
 struct Queue<T> {
     state: Mutex<State<T>>,
-    changed: Condvar,
+    changed: Changed,
 }
 
 struct State<T> {
@@ -39,7 +40,7 @@ impl<T: Send + 'static> Worker<T> {
     }
 
     /// One without a thread: the caller does what it is told, step by step.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn by_hand(value: T) -> (Self, Steps<T>) {
         let queue = Arc::new(Queue::new());
         let steps = Steps {
@@ -74,13 +75,13 @@ impl<T: Send + 'static> Worker<T> {
 }
 
 /// What a worker without a thread is told to do.
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(super) struct Steps<T> {
     queue: Arc<Queue<T>>,
     value: T,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 impl<T> Steps<T> {
     /// Does the next thing. Returns false if there is none.
     pub(super) fn step(&mut self) -> bool {
@@ -100,6 +101,12 @@ impl<T> Steps<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.queue.lock().tasks.is_empty()
     }
+
+    /// Has this task woken when there is something to do.
+    #[cfg(feature = "sim")]
+    pub(super) fn register(&self, waker: &Waker) {
+        self.queue.changed.register(waker);
+    }
 }
 
 impl<T> Queue<T> {
@@ -109,13 +116,13 @@ impl<T> Queue<T> {
                 tasks: VecDeque::new(),
                 is_closed: false,
             }),
-            changed: Condvar::new(),
+            changed: Changed::default(),
         }
     }
 
     fn push(&self, task: impl FnOnce(&mut T) + Send + 'static) {
         self.lock().tasks.push_back(Box::new(task));
-        self.changed.notify_one();
+        self.changed.notify();
     }
 
     fn push_unless_closed(&self, task: impl FnOnce(&mut T) + Send + 'static) {
@@ -123,7 +130,7 @@ impl<T> Queue<T> {
         if !state.is_closed {
             state.tasks.push_back(Box::new(task));
             drop(state);
-            self.changed.notify_one();
+            self.changed.notify();
         }
     }
 
@@ -140,10 +147,7 @@ impl<T> Queue<T> {
             if state.is_closed {
                 return None;
             }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state);
         }
     }
 }
@@ -151,7 +155,7 @@ impl<T> Queue<T> {
 impl<T> Drop for Worker<T> {
     fn drop(&mut self) {
         self.0.lock().is_closed = true;
-        self.0.changed.notify_one();
+        self.0.changed.notify();
     }
 }
 

@@ -214,7 +214,7 @@ impl Writer {
     }
 
     fn try_write(&mut self, job: &Job) -> Result<(), Stopped> {
-        let list = job.body.get(job.list.0..job.list.1).unwrap_or_default();
+        let list = job.events();
         let stream_id = (job.transport, job.session.clone());
         if !self.streams.contains_key(&stream_id) {
             let stream = self.new_stream(job)?;

@@ -9,4 +9,6 @@ mod parts;
 mod records;
 mod runs;
 mod scrub;
+#[cfg(feature = "spool")]
+mod spools;
 mod sweeps;

@@ -80,9 +80,18 @@ fn every_fault_happens() {
     }
     let missing: Vec<_> = Fault::ALL
         .iter()
-        .filter(|fault| !happened.contains(fault))
+        .filter(|fault| !happened.contains(fault) && !is_of_a_disk(**fault))
         .collect();
     assert_eq!(missing, Vec::<&Fault>::new());
+}
+
+/// The faults of a disk, which these runs do not have: those of `spools` do.
+pub(crate) fn is_of_a_disk(fault: Fault) -> bool {
+    let others = Fault::ALL
+        .iter()
+        .position(|it| *it == Fault::ServerClockOff);
+    let at = Fault::ALL.iter().position(|it| *it == fault);
+    at > others
 }
 
 /// The faults that are drawn once, before the run.

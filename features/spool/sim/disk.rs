@@ -218,6 +218,9 @@ impl<S: Simulation> ProcessFile<S> {
 
     fn try_append(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut core = self.begin(Op::Append)?;
+        if core.takes_nothing() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let now = core.utc();
         let is_full = core.is_full();
         let is_torn = core.happens(DiskFault::TornWrite);

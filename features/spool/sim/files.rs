@@ -233,6 +233,7 @@ impl Files {
     }
 
     /// Whether a file is below a folder, under any name.
+    #[cfg(test)]
     pub(crate) fn is_below(&self, path: &Path, id: u64) -> bool {
         self.below(path).into_values().any(|other| other == id)
     }
@@ -389,6 +390,7 @@ impl Node {
 
     /// The events whose lines are as this file's process has written them. Those of another file, which a power cut may
     /// leave in it, are none of its own.
+    #[cfg(test)]
     pub(crate) fn own(&self) -> BTreeSet<u64> {
         let sound = self.sound_lines();
         sound.filter_map(|(_, line)| number(line)).collect()

@@ -53,6 +53,11 @@ pub(crate) trait Machine {
 
     fn is_full(&self) -> bool;
 
+    /// Whether it is so full that a write takes no byte at all.
+    fn takes_nothing(&self) -> bool {
+        false
+    }
+
     fn is_read_only(&self) -> bool;
 
     /// The number of the next handle.

@@ -186,6 +186,8 @@ impl Process {
                 block: Box::new(|_, _| Err(WouldDeadlock)),
             },
             transports: AtomicU64::new(0),
+            witness: None,
+            is_simulated: true,
             forwarder: Arc::default(),
         };
         let process = Self {

@@ -24,6 +24,7 @@ impl Rng {
     }
 
     /// A generator for a part of the spool.
+    #[cfg(test)]
     pub(crate) fn seeded(&mut self) -> Random {
         generator(self.below(u64::MAX), self.below(u64::MAX))
     }
