@@ -70,13 +70,15 @@ pub(super) enum Command {
     },
 }
 
+type NewDriver = Box<dyn Fn(&Env) -> Option<SendTask>>;
+
 /// A session that the scenario has opened.
 pub(super) struct OpenedSession {
     pub(super) handle: Handle,
     pub(super) id: String,
     pub(super) options: Options,
     /// Makes another driver, while the reporter is there.
-    pub(super) new_driver: Box<dyn Fn(&Env) -> Option<SendTask>>,
+    pub(super) new_driver: NewDriver,
     /// Its events go through a spool.
     pub(super) is_spooled: bool,
     pub(super) tag: Tag,

@@ -57,7 +57,6 @@ impl Env {
     /// Begins a spool in a directory of the simulated disk, which sends to the simulated server. The builder takes the
     /// options; it is the production spool that [`start`](SpoolBuilder::start) then starts. It belongs to the process
     /// that lives now, and ends with that.
-    #[must_use]
     pub fn spool(&self, directory: impl Into<PathBuf>) -> SimSpoolBuilder {
         let world = &self.0.world;
         let (pid, holder, tag) = {

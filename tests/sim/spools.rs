@@ -1,10 +1,11 @@
 //! Sessions whose events go through a spool, on a disk that fails.
 
 use crate::sweeps::is_of_a_disk;
+use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use core::cell::Cell;
 use core::time::Duration;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use tinkex_telemetry::sim::{Env, Fault, Faults, Reply, Sim, SimSpoolReporter};
 use tinkex_telemetry::spool::{Spool, Sync};
 use tinkex_telemetry::{Options, fields};

@@ -160,11 +160,15 @@ impl<S: Simulation> Disk for ProcessDisk<S> {
         core.note(|| format!("{} removes {path:?}", self.pid));
         core.mix(6, u64::from(self.pid));
         let name = path.file_name().and_then(|it| it.to_str());
-        if name.is_some_and(|name| name.starts_with("lock-"))
+        if name.is_some_and(|name| name.starts_with("lock"))
             && let Some(folder) = path.parent().and_then(|it| core.files().find(it).ok())
         {
-            // It gives the folder back.
-            core.files().node(folder)?.holder = None;
+            // It gives the folder back: a claim's lock is its claimant's, the first one its owner's.
+            let is_claim = name != Some("lock");
+            let node = core.files().node(folder)?;
+            node.holder = node
+                .holder
+                .filter(|holder| !is_claim && *holder != self.pid);
         }
         core.removes(path);
         core.files().remove(path, Kind::File, now)

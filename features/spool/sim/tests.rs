@@ -1,6 +1,6 @@
 //! What single faults must not do.
 
-use super::disk::SimDisk;
+use super::disk::ProcessDisk;
 use super::faults::Faults;
 use super::plan::Director;
 use super::process::{Process, Setup};
@@ -170,9 +170,10 @@ fn a_line_that_a_power_cut_leaves_in_another_file_is_not_one_that_was_left_behin
 #[test]
 fn what_is_appended_to_a_file_that_was_removed_is_not_there_again() {
     let (world, _director, _set, process) = begin();
-    let disk = SimDisk {
-        world: world.clone(),
+    let disk = ProcessDisk {
+        simulation: world.clone(),
         pid: process.pid,
+        holder: process.pid.into(),
     };
     let mut core = world.lock();
     let path = core.directory.join("segment.ndjson");
