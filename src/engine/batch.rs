@@ -154,7 +154,7 @@ impl Engine {
         let before_report = self.records_before_report();
         #[cfg(not(has_arc))]
         let before_report = None;
-        #[cfg(has_arc)]
+        #[cfg(feature = "std")]
         if let Some(extent) = self.counted(before_end.is_some() || before_report.is_some()) {
             return self.send_formed(extent, now);
         }
@@ -190,7 +190,7 @@ impl Engine {
     }
 
     /// The next batch, if it was counted as its events came in. One that ends with something else is not.
-    #[cfg(has_arc)]
+    #[cfg(feature = "std")]
     fn counted(&self, has_other_end: bool) -> Option<BatchExtent> {
         if has_other_end || self.halving.is_some() || self.forming != BatchExtent::default() {
             return None;
@@ -215,8 +215,9 @@ impl Engine {
         #[cfg(has_arc)]
         {
             self.idle_since = None;
-            self.ring.close_group();
         }
+        #[cfg(feature = "std")]
+        self.ring.close_group();
         self.note_formed(&extent, now);
         let in_flight = InFlight {
             extent,

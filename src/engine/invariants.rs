@@ -42,7 +42,7 @@ impl Engine {
         let (size, bytes) = self.options.limits(Place::Fatal);
         debug_assert!(self.ring.used() <= bytes);
         debug_assert!(self.ring.records() <= size);
-        #[cfg(has_arc)]
+        #[cfg(feature = "std")]
         self.ring
             .groups()
             .check(self.ring.records(), self.ring.used());

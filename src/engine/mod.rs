@@ -7,7 +7,7 @@ mod batch;
 mod discarding;
 #[cfg(all(test, feature = "std"))]
 mod ending_tests;
-#[cfg(has_arc)]
+#[cfg(feature = "std")]
 mod groups;
 mod halving;
 #[cfg(all(test, feature = "std"))]
@@ -62,7 +62,7 @@ use crate::time::{self, Instant};
 use batch::{BatchExtent, InFlight, Phase};
 use core::task::Waker;
 use core::time::Duration;
-#[cfg(has_arc)]
+#[cfg(feature = "std")]
 use groups::Groups;
 use halving::{Acceptance, Halving, Refused};
 use ledger::Ledger;
@@ -197,7 +197,7 @@ impl Engine {
         end_slot: EndSlot,
         random: Random,
     ) -> Self {
-        #[cfg(has_arc)]
+        #[cfg(feature = "std")]
         let ring = ring.grouped(Groups::new(
             options.max_batch_size,
             options.batch_budget,

@@ -4,7 +4,7 @@
 //! they stay valid when the ring moves to a larger buffer. The highest bit of the length is set while the payload is
 //! still being written.
 
-#[cfg(has_arc)]
+#[cfg(feature = "std")]
 use super::groups::Groups;
 pub(crate) use super::storage::{NoRoom, Storage};
 
@@ -44,7 +44,7 @@ pub(crate) struct Ring {
     /// The bytes of all records released so far. Wraps around.
     released: usize,
     /// Its records by batches.
-    #[cfg(has_arc)]
+    #[cfg(feature = "std")]
     groups: Groups,
 }
 
@@ -57,25 +57,25 @@ impl Ring {
             used: 0,
             records: 0,
             released: 0,
-            #[cfg(has_arc)]
+            #[cfg(feature = "std")]
             groups: Groups::default(),
         }
     }
 
     /// Counts its records by batches from now on.
-    #[cfg(has_arc)]
+    #[cfg(feature = "std")]
     pub(crate) fn grouped(mut self, groups: Groups) -> Self {
         self.groups = groups;
         self
     }
 
-    #[cfg(has_arc)]
+    #[cfg(feature = "std")]
     pub(crate) const fn groups(&self) -> &Groups {
         &self.groups
     }
 
     /// The first batch is sent: no other record joins it.
-    #[cfg(has_arc)]
+    #[cfg(feature = "std")]
     pub(crate) fn close_group(&mut self) {
         self.groups.close_front();
     }
@@ -131,7 +131,7 @@ impl Ring {
             }
         }
         self.records += 1;
-        #[cfg(has_arc)]
+        #[cfg(feature = "std")]
         self.groups.add(size);
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Ring {
         self.records -= records;
         self.used -= bytes;
         self.released = self.released.wrapping_add(bytes);
-        #[cfg(has_arc)]
+        #[cfg(feature = "std")]
         if self.records == 0 {
             self.groups.clear();
         } else {
@@ -260,7 +260,7 @@ impl Ring {
         self.overwrite(self.used, &header);
         self.used += size;
         self.records += 1;
-        #[cfg(has_arc)]
+        #[cfg(feature = "std")]
         self.groups.add_unfinished();
         Ok(Reserved { start, written: 0 })
     }
