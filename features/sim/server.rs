@@ -154,8 +154,6 @@ impl Server {
         if !record.unconfirmed.is_empty()
             && let Some(before) = record.unconfirmed.get(key)
             && *before != hash(body)
-            // What a disk has lost since is not in it any more.
-            && !(record.is_spooled && self.may_repeat)
         {
             self.violations
                 .push(format!("two bodies for the idempotency key {key}"));

@@ -7,11 +7,12 @@ use super::pace::Pace;
 use super::parcel::Parcel;
 use super::state::{Shared, Trouble};
 use super::stats::SpoolStats;
+use super::time;
 use super::worker::{Answer, Worker};
 use crate::clock::Clock;
 use crate::engine::retry;
 use crate::sys::panics;
-use crate::time::{self, Instant};
+use crate::time::Instant;
 use crate::transport::{
     Batch, BatchMeta, Body, Receipt, RetryAfter, SendError, SendErrorKind, Transport,
 };
@@ -118,7 +119,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
             }
             let now = self.clock.now();
             let is_free = self.not_before.is_none_or(|at| at <= now);
-            if asked.is_none() && now >= look_at {
+            if asked.is_none() && now >= look_at && look_at < Instant::END {
                 let utc = self.clock.utc();
                 look_at = now.checked_add(LOOK).unwrap_or(Instant::END);
                 self.keeper.tell(move |keeper| keeper.look(now, utc));
@@ -154,7 +155,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
                 Event::Answer(None) => {
                     notes::say(log::Level::Warn, "Telemetry spool's keeper panicked");
                     asked = None;
-                    self.not_before = now.checked_add(self.timing.retry_max_delay);
+                    self.not_before = time::after(now, self.timing.retry_max_delay);
                 }
                 Event::News => has_news = true,
                 Event::Time => {}
@@ -265,7 +266,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
                     if allowance == 0 && !is_size {
                         // The fault is the request's rather than an event's: what is left is tried later.
                         *trouble = Trouble {
-                            not_before: now.checked_add(base),
+                            not_before: time::after(now, base),
                             ..Trouble::default()
                         };
                         return;
@@ -285,7 +286,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
                 self.keeper.tell(move |keeper| keeper.reject(&parcel, now));
             }
             SendErrorKind::Rejected | SendErrorKind::Unauthorized => {
-                self.not_before = now.checked_add(PAUSE);
+                self.not_before = time::after(now, PAUSE);
                 self.is_catching_up = true;
                 let was_paused = self
                     .shared
@@ -341,7 +342,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
                 }
                 let n = trouble.failed.max(trouble.alone).saturating_sub(1) as usize;
                 let delay = delays.get(n).or(delays.last()).copied().unwrap_or_default();
-                trouble.not_before = now.checked_add(delay);
+                trouble.not_before = time::after(now, delay);
             });
             if is_hopeless {
                 notes::say(
@@ -363,7 +364,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
         let n = self.failures;
         self.failures = self.failures.saturating_add(1);
         self.is_catching_up = true;
-        let micros = |duration| time::micros(duration).unwrap_or(u64::MAX);
+        let micros = |duration| crate::time::micros(duration).unwrap_or(u64::MAX);
         let random = &mut self.random;
         let own = retry::backoff(
             micros(self.timing.retry_base_delay),
@@ -374,7 +375,7 @@ impl<T: Transport, C: Clock> Forwarder<T, C> {
         );
         let asked = after.map_or(Duration::ZERO, |after| after.delay(self.clock.utc()));
         let delay = Duration::from_micros(own).max(asked.min(LONGEST_WAIT));
-        self.not_before = now.checked_add(delay);
+        self.not_before = time::after(now, delay);
         if self.failures == AWAY {
             notes::say(
                 log::Level::Warn,
@@ -469,6 +470,9 @@ async fn wait<C: Clock>(
         }
         if shared.has_news(context.waker()) {
             return Poll::Ready(Event::News);
+        }
+        if until == Instant::END {
+            return Poll::Pending;
         }
         timer.as_mut().poll(context).map(|()| Event::Time)
     })

@@ -13,6 +13,7 @@ use super::segment::{self, done_path, parse_file_name};
 use super::state::{Run, RunKey, Segment, SessionName, Shared, Trouble};
 use super::stats::SpoolStats;
 use super::tidy;
+use super::time;
 use super::writer::OwnFolders;
 use crate::sys::entropy::Random;
 use crate::time::{Instant, Timestamp};
@@ -334,7 +335,7 @@ impl Keeper {
                     self.shared.update(|state| {
                         state.in_flight = None;
                         if let Some(run) = state.runs.get_mut(&key) {
-                            run.trouble.not_before = now.checked_add(UNREADABLE);
+                            run.trouble.not_before = time::after(now, UNREADABLE);
                         }
                     });
                 }
@@ -399,11 +400,9 @@ impl Keeper {
         if let Some(trouble) = trouble {
             parcel.has_broken = trouble.breaks > 0;
             if let Some(repeat) = trouble.repeat
-                && repeat.first_index == parcel.first_index
-                && repeat.events == parcel.events
+                && repeat.key == parcel.idempotency_key
             {
                 parcel.attempt = repeat.attempt;
-                parcel.idempotency_key = repeat.key;
             }
         }
         parcel
@@ -499,7 +498,7 @@ impl Keeper {
                     "Telemetry spool cannot keep a refused event",
                     &error,
                 );
-                self.postpone(parcel, now.checked_add(UNREADABLE));
+                self.postpone(parcel, time::after(now, UNREADABLE));
             }
         }
     }

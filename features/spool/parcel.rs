@@ -96,7 +96,7 @@ impl Source {
         let start = body.len();
         let (mut at, mut next) = (self.at, self.next);
         let mut last_index = self.last_index;
-        let (mut events, mut first_index, first_n) = (0, 0, self.next);
+        let (mut events, mut first_index, mut digest) = (0, 0, self.id.0);
         let (mut copies, mut filled, mut holes) = (0, Vec::new(), Holes::default());
         // What the index and the number of the next event must be above, and what the number should be.
         let mut highest = self.last_index;
@@ -140,6 +140,7 @@ impl Source {
                 }
                 body.extend(event.json);
                 events += 1;
+                digest = mix(digest, event.n, event.index);
                 last_index = Some(event.index);
                 next = event.n + 1;
             }
@@ -161,24 +162,27 @@ impl Source {
             holes,
             at,
             next: next.max(self.next),
-            idempotency_key: key(self.id, first_n, next, first_index),
+            idempotency_key: key(self.id, digest),
             attempt: 0,
             has_broken: false,
         })
     }
 }
 
-/// A key that is the same whenever the same events of the same segment are sent. It has the form of a random one.
-fn key(segment: SegmentId, first: u64, next: u64, index: u64) -> Uuid {
-    // The segment's id is random; the rest is spread over the other half.
-    let mut mixed = segment.0 ^ first.rotate_left(40) ^ next.rotate_left(20) ^ index;
-    for _ in 0..2 {
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-    }
-    let bytes = Uuid::from_u64_pair(segment.0, mixed).into_bytes();
+/// A key that is the same whenever the same events of the same segment are sent, and no others: a line between them may
+/// have been damaged since. It has the form of a random one.
+fn key(segment: SegmentId, digest: u64) -> Uuid {
+    // The segment's id is random; the digest is spread over the other half.
+    let bytes = Uuid::from_u64_pair(segment.0, digest).into_bytes();
     uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+/// The digest with another event of the segment.
+const fn mix(digest: u64, n: u64, index: u64) -> u64 {
+    let mut mixed = digest ^ n.rotate_left(32) ^ index;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
@@ -187,14 +191,25 @@ mod tests {
 
     #[test]
     fn the_same_events_have_the_same_key_and_others_another() {
-        let id = SegmentId(0x1234_5678_9abc_def0);
-        let one = key(id, 0, 100, 0);
-        assert_eq!(one, key(id, 0, 100, 0));
+        let of = |segment: u64, lines: &[(u64, u64)]| {
+            let digest = lines
+                .iter()
+                .fold(segment, |digest, (n, index)| mix(digest, *n, *index));
+            key(SegmentId(segment), digest)
+        };
+        let lines: Vec<_> = (0..100).map(|n| (n, n + 7)).collect();
+        let one = of(1 << 60, &lines);
+        assert_eq!(one, of(1 << 60, &lines));
         assert_eq!(one.get_version_num(), 4);
+        // The first half, the second, another segment, one line less, and that with another one behind.
+        let less = [&lines[..50], &lines[51..]].concat();
+        let more = [&less[..], &[(100, 107)]].concat();
         for other in [
-            key(id, 0, 50, 0),
-            key(id, 50, 100, 50),
-            key(SegmentId(1), 0, 100, 0),
+            of(1 << 60, &lines[..50]),
+            of(1 << 60, &lines[50..]),
+            of(1, &lines),
+            of(1 << 60, &less),
+            of(1 << 60, &more),
         ] {
             assert_ne!(one, other);
         }

@@ -242,7 +242,7 @@ impl Segment {
 pub(super) struct Trouble {
     /// No attempt before this time.
     pub(super) not_before: Option<Instant>,
-    /// The attempt that is to be repeated with the same events and the same key.
+    /// The attempt that is to be repeated with the same events, and so the same key.
     pub(super) repeat: Option<Repeat>,
     /// Events in the next request, at most.
     pub(super) cap: Option<usize>,
@@ -279,7 +279,6 @@ impl Trouble {
     /// The same events are to be tried again, with the same key.
     pub(super) fn repeat(&mut self, parcel: &Parcel) {
         self.repeat = Some(Repeat {
-            first_index: parcel.first_index,
             events: parcel.events,
             key: parcel.idempotency_key,
             attempt: parcel.attempt.saturating_add(1),
@@ -295,7 +294,6 @@ impl Trouble {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Repeat {
-    pub(super) first_index: u64,
     pub(super) events: usize,
     pub(super) key: Uuid,
     pub(super) attempt: u32,

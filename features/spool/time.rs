@@ -1,6 +1,7 @@
 //! Time as the parts that have threads of their own read it: they have no executor, whose clock might be paused.
 
 use crate::time::{Instant, Timestamp};
+use core::time::Duration;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -25,4 +26,9 @@ impl Time for StdTime {
     fn utc(&self) -> Timestamp {
         SystemTime::now().into()
     }
+}
+
+/// So long after `now`, or the end of the clock, which never comes: a wait without an end is none.
+pub(super) fn after(now: Instant, delay: Duration) -> Option<Instant> {
+    Some(now.checked_add(delay).unwrap_or(Instant::END))
 }
