@@ -7,7 +7,7 @@ use super::inner::{Boxed, Inner};
 use super::keeper::Keeper;
 use super::queue::{Queue, Task};
 use super::stats::{Left, SpoolStats};
-use super::time::Time;
+use super::time::{self, Time};
 use super::transport::SpoolTransport;
 use super::worker::{Steps, Worker};
 use super::writer::{Sync as WhenToSync, Writer};
@@ -101,7 +101,7 @@ impl Watched {
         timeout: Duration,
     ) -> impl Future<Output = Left> + Send + use<> {
         let inner = Arc::clone(&self.0);
-        let deadline = (inner.runtime.now)().checked_add(timeout);
+        let deadline = time::after((inner.runtime.now)(), timeout);
         inner.wait(deadline)
     }
 }

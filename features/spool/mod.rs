@@ -120,7 +120,7 @@ impl Spool {
         timeout: Duration,
     ) -> impl Future<Output = Left> + Send + use<> {
         let inner = Arc::clone(&self.inner);
-        let deadline = (inner.runtime.now)().checked_add(timeout);
+        let deadline = time::after((inner.runtime.now)(), timeout);
         inner.wait(deadline)
     }
 
@@ -137,7 +137,7 @@ impl Spool {
     /// themselves.
     pub fn discard(&self, timeout: Duration) -> impl Future<Output = Left> + Send + use<> {
         let inner = Arc::clone(&self.inner);
-        let deadline = (inner.runtime.now)().checked_add(timeout);
+        let deadline = time::after((inner.runtime.now)(), timeout);
         let done = inner.begin_discard();
         inner.discarded(done, deadline)
     }

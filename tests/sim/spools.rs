@@ -197,7 +197,7 @@ async fn program(env: Env) {
 
 #[test]
 fn a_sweep_with_spools_finds_nothing_and_every_fault_of_a_disk_happens() {
-    let report = Sim::sweep(0..100).jobs(2).run(program);
+    let report = Sim::sweep(0..300).jobs(2).run(program);
     report.assert_ok();
     let mut happened = HashSet::new();
     for seed in 0..100 {
