@@ -1,7 +1,7 @@
 //! What does a backend see of many sessions? Simulated: requests and bytes per second, before, during and after five
 //! minutes in which it answers nothing but 503.
 //!
-//! `cargo run --example scale --features sim --release -- 1 1000 10000`
+//! `cargo run --example scale --features sim --release -- 1 1000 10000 100000`
 //!
 //! Without arguments, 1 and 1 000 sessions. Each session logs an event every two seconds, with the default options but for
 //! `GiveUp::WhenFull`.
