@@ -256,7 +256,7 @@ impl Director {
         }
     }
 
-    /// Until a moment after a file was removed, while others have what is to be sent, if there is one.
+    /// While others still have events to send: until a moment after a file was removed, if one was.
     fn wait_for_removal(&self) {
         let (mut before, until) = {
             let core = self.stage.world.lock();
