@@ -4,6 +4,7 @@
 use super::check::severity as severity_of;
 use super::checked::{CheckedEvent, EventKind};
 use super::json::{self, Object, Raw};
+use super::split;
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use serde_json::Value;
@@ -93,7 +94,12 @@ impl EventRecord {
     }
 
     fn member(&self, key: &str) -> Option<Raw<'_>> {
-        Object::of(Raw::known(&self.json)).ok()?.get(key)
+        let mut members = split::members(&self.json)?;
+        match members.find(|(name, _)| *name == key || name.contains('\\'))? {
+            (name, value) if name == key => Some(Raw::known(value)),
+            // A key with an escape may be the one.
+            _ => Object::of(Raw::known(&self.json)).ok()?.get(key),
+        }
     }
 
     fn text(&self, key: &str) -> Option<Cow<'_, str>> {

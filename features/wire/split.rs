@@ -1,6 +1,8 @@
 //! Takes JSON apart that is known to be valid, such as what `serde_json` has skipped over: a pass that checks nothing
 //! takes a fifth of the time. Of text that is not valid something or nothing comes out, and nothing panics.
 
+use crate::transport::Objects;
+
 /// The items of an array, unparsed; `None` for another type.
 pub(crate) fn items(array: &str) -> Option<impl Iterator<Item = &str>> {
     let mut parts = Parts::of(array, b'[')?;
@@ -56,13 +58,8 @@ impl<'a> Parts<'a> {
     }
 
     fn skip_string(&mut self) {
-        self.at += 1;
-        while let Some(byte) = self.byte() {
-            self.at += if byte == b'\\' { 2 } else { 1 };
-            if byte == b'"' {
-                break;
-            }
-        }
+        let end = Objects::end_of_string(self.text.as_bytes(), self.at + 1);
+        self.at = end.unwrap_or(self.text.len());
     }
 
     fn skip_nested(&mut self) {

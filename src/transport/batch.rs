@@ -227,6 +227,35 @@ impl Body {
 /// strings is enough.
 pub(crate) struct Objects<'a>(pub(crate) &'a [u8]);
 
+impl Objects<'_> {
+    /// Where a JSON text goes on behind the string whose opening quote stands before `at`. Looks at eight bytes at a time:
+    /// most of an event is in strings.
+    pub(crate) fn end_of_string(json: &[u8], mut at: usize) -> Option<usize> {
+        const ONES: u64 = u64::from_ne_bytes([1; 8]);
+        /// Sets the highest bit of the first byte that is zero, and perhaps of some behind it.
+        const fn zeros(word: u64) -> u64 {
+            word.wrapping_sub(ONES) & !word & (ONES << 7)
+        }
+        loop {
+            if let Some(word) = json.get(at..)?.first_chunk() {
+                let word = u64::from_le_bytes(*word);
+                let found = zeros(word ^ (ONES * u64::from(b'"')))
+                    | zeros(word ^ (ONES * u64::from(b'\\')));
+                if found == 0 {
+                    at += 8;
+                    continue;
+                }
+                at += found.trailing_zeros() as usize / 8;
+            }
+            match json.get(at)? {
+                b'"' => return Some(at + 1),
+                b'\\' => at += 2,
+                _ => at += 1,
+            }
+        }
+    }
+}
+
 impl<'a> Iterator for Objects<'a> {
     type Item = &'a [u8];
 
@@ -237,7 +266,7 @@ impl<'a> Iterator for Objects<'a> {
         while let Some(&byte) = rest.get(at) {
             at += 1;
             match byte {
-                b'"' => at = end_of_string(rest, at)?,
+                b'"' => at = Self::end_of_string(rest, at)?,
                 b'{' => depth += 1,
                 b'}' => depth -= 1,
                 _ => {}
@@ -249,33 +278,6 @@ impl<'a> Iterator for Objects<'a> {
             }
         }
         None
-    }
-}
-
-/// Where a JSON text goes on behind the string whose opening quote stands before `at`. Looks at eight bytes at a time:
-/// most of an event is in strings.
-fn end_of_string(json: &[u8], mut at: usize) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    /// Sets the highest bit of the first byte that is zero, and perhaps of some behind it.
-    const fn zeros(word: u64) -> u64 {
-        word.wrapping_sub(ONES) & !word & (ONES << 7)
-    }
-    loop {
-        if let Some(word) = json.get(at..)?.first_chunk() {
-            let word = u64::from_le_bytes(*word);
-            let found =
-                zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
-            if found == 0 {
-                at += 8;
-                continue;
-            }
-            at += found.trailing_zeros() as usize / 8;
-        }
-        match json.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
     }
 }
 
