@@ -158,6 +158,13 @@ impl<N: Network> Attempts<N> {
             }
         };
         self.head.follow(batch, config);
+        if let Some(excess) = self.head.excess() {
+            self.link = Some(link);
+            return Err(SendError::rejected(format!(
+                "the session id is {excess} bytes too long for a NATS subject, where most characters but letters and digits \
+                take three"
+            )));
+        }
         let publish = link.publish(batch, config, &self.head, &mut self.stored);
         let Some(outcome) = network.until(deadline, publish).await else {
             let said = link.connection.last_error();

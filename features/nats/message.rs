@@ -10,6 +10,10 @@ use alloc::vec::Vec;
 use async_nats::{HeaderMap, Subject};
 use core::fmt::Write as _;
 
+/// Bytes of a subject's beginning. By default a server closes a connection whose line is longer than 4 096 bytes, with the
+/// kind of event, the reply's subject and two numbers.
+const MAX_SUBJECT: usize = 3_500;
+
 /// What the messages of a session share, kept from batch to batch.
 #[derive(Default)]
 pub(super) struct Head {
@@ -72,6 +76,14 @@ impl Head {
         let kind = escaped(kind, is_plain);
         let kind = if kind.is_empty() { "UNKNOWN" } else { &kind };
         Subject::from(format!("{}{kind}", self.subject))
+    }
+
+    /// How much too long the subjects are for a server, whose limit is on a whole line of the protocol.
+    pub(super) fn excess(&self) -> Option<usize> {
+        self.subject
+            .len()
+            .checked_sub(MAX_SUBJECT)
+            .filter(|excess| *excess > 0)
     }
 
     pub(super) fn headers(&self, event_id: &str) -> HeaderMap {
@@ -212,5 +224,21 @@ mod tests {
         assert_eq!(event_id(br#"{"event_id":"a b"}"#).as_deref(), Some("a%20b"));
         assert_eq!(event_id(br#"{"event_id":""}"#), None);
         assert_eq!(event_id(br#"{"event_data":{"event_id":"x"}}"#), None);
+    }
+
+    #[test]
+    fn a_session_whose_subjects_are_too_long_is_found_out() {
+        let excess = |session: String| {
+            let (head, _) = head(
+                session.leak(),
+                r#"{"event_id":"i","event":"SESSION_START"}"#,
+            );
+            head.excess()
+        };
+        let plain = MAX_SUBJECT - "tinkex.v1..".len();
+        assert_eq!(excess("s".repeat(plain)), None);
+        assert_eq!(excess("s".repeat(plain + 2)), Some(2));
+        // Each of these bytes takes three in a subject.
+        assert!(excess(".".repeat(plain / 2)).is_some());
     }
 }

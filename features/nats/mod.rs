@@ -4,7 +4,7 @@
 //!
 //! | part | contents |
 //! |---|---|
-//! | subject | `tinkex.v1.<session>.<kind>`: the session's id, and the event's `event` (`SESSION_START`, `GENERIC_EVENT`, …). In both, whatever is not an ASCII letter, a digit, `_` or `-` is percent-encoded, so that `a.b` becomes `a%2Eb` |
+//! | subject | `tinkex.v1.<session>.<kind>`: the session's id, and the event's `event` (`SESSION_START`, `GENERIC_EVENT`, …). In both, whatever is not an ASCII letter, a digit, `_` or `-` is percent-encoded, so that `a.b` becomes `a%2Eb`. Sessions whose id takes more than about 3 500 bytes that way are rejected |
 //! | payload | the event's JSON, as the session has written it |
 //! | `Nats-Msg-Id` | the event's id, by which the stream recognizes duplicates |
 //! | `Nats-Expected-Stream` | the name of the stream: no other one stores the event |
