@@ -11,9 +11,9 @@ use core::task::Waker;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
-/// The simulated disk, which [`Env::spool`](super::Env::spool) uses. What a process has written and what a power cut
-/// leaves are apart: [`Env::crash`](super::Env::crash) costs nothing that is written,
-/// [`Env::power_cut`](super::Env::power_cut) what was not synced.
+/// The simulated disk, which [`Env::spool`](super::Env::spool) uses. It tells what was written from what was
+/// synced: [`Env::crash`](super::Env::crash) loses nothing that was written,
+/// [`Env::power_cut`](super::Env::power_cut) part of what was not synced.
 ///
 /// The faults here last until they are taken back, or until [`Env::heal`](super::Env::heal); damage remains. Those that
 /// hit single operations are drawn from the seed, such as [`Fault::TornWrite`](super::Fault::TornWrite).
@@ -28,15 +28,15 @@ impl SimDisk {
         state.drive().is_full = is_full;
     }
 
-    /// Sets whether the disk is read-only: nothing can be written, created, removed or renamed.
+    /// Sets whether the disk is read-only: writes, syncs, creations, removals, renames fail.
     pub fn set_read_only(&self, is_read_only: bool) {
         let mut state = self.0.state();
         state.server.may_repeat |= is_read_only;
         state.drive().is_read_only = is_read_only;
     }
 
-    /// The disk hangs: what a spool begins to do on it from now on waits until this time has passed. `Duration::ZERO`
-    /// ends that at once.
+    /// The disk hangs: whatever a spool does next on it waits until this time has passed. A new call replaces the
+    /// last: `ZERO` ends it.
     pub fn stall(&self, duration: Duration) {
         let mut state = self.0.state();
         state.server.may_repeat = true;
@@ -54,12 +54,12 @@ impl SimDisk {
         self.damage(Damage::BitFlip)
     }
 
-    /// Fills 512 bytes of a file that the seed picks with zeros, and returns its path; `None` if there is no file.
+    /// Zeros up to 512 bytes of a file that the seed picks, and returns its path; `None` if there is no file.
     pub fn zero_sector(&self) -> Option<PathBuf> {
         self.damage(Damage::ZeroedSector)
     }
 
-    /// Makes 4096 bytes of a file that the seed picks unreadable, and returns its path; `None` if there is no file.
+    /// Makes up to 4096 bytes of some file, by seed, unreadable, and returns its path; `None` if there is no file.
     pub fn lose_sector(&self) -> Option<PathBuf> {
         self.damage(Damage::BadSector)
     }
@@ -80,7 +80,7 @@ impl SimDisk {
         paths.into_iter().map(|(path, _)| path).collect()
     }
 
-    /// What a process reads in a file; `None` if there is no such file.
+    /// A file's bytes, even unreadable ones; `None` if there is none.
     #[must_use]
     pub fn read(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let mut state = self.0.state();

@@ -313,7 +313,7 @@ impl Env {
         state.occurs(&mut rng, fault)
     }
 
-    /// Ends all faults and scripted replies. From here on every session must settle.
+    /// Ends faults and scripted replies; damage stays. From here on all must settle.
     pub fn heal(&self) {
         let mut state = self.0.world.state();
         state.faults = Faults::none();
@@ -341,8 +341,8 @@ impl Env {
         self.0.world.state().faults = faults.clone();
     }
 
-    /// Crashes the process: all sessions, and spools, that were there until now are gone, and their tasks when the
-    /// scenario waits next. The scenario continues, as the next process. What is on disk stays.
+    /// Crashes the process: all its sessions and spools are gone, and their tasks when the scenario next waits.
+    /// The scenario continues as the next process. What is on disk stays.
     pub fn crash(&self) {
         self.0.crash();
     }

@@ -113,7 +113,7 @@ faults! {
     // The host, drawn every few turns.
     /// The driver is dropped at its current await, and replaced within five seconds.
     DriverDropped 60,
-    /// The process crashes: all tasks and sessions are gone.
+    /// The process crashes: sessions and spools are gone.
     Crash 20,
     /// The runtime of a session ends, with all its tasks, and does not come back.
     RuntimeGone 10,
@@ -149,23 +149,23 @@ faults! {
     /// A sync fails, and the next one of the same file reports success for what is lost.
     #[cfg(feature = "spool")]
     FailingSync 80,
-    /// The disk cannot be read, once.
+    /// A read of a file fails, once.
     #[cfg(feature = "spool")]
     ReadError 15,
     /// The process crashes within an operation on the disk.
     #[cfg(feature = "spool")]
     CrashInOperation 2,
-    /// The disk takes up to five seconds for what a spool wants of it.
+    /// A spool's access to the disk takes up to five seconds.
     #[cfg(feature = "spool")]
     DiskSlow 8,
-    /// The disk takes up to ten minutes for what a spool wants of it.
+    /// A spool's access to the disk takes up to ten minutes.
     #[cfg(feature = "spool")]
     DiskStalled 3,
     // At a power cut, drawn for each entry of a folder.
-    /// A file whose entry was not synced is gone.
+    /// A power cut loses a file's unsynced entry.
     #[cfg(feature = "spool")]
     EntryLost 400,
-    /// A file whose removal was not synced is there again.
+    /// A power cut undoes a file's unsynced removal.
     #[cfg(feature = "spool")]
     UnlinkUndone 400,
     // The disk, drawn every few turns once there is a spool.
@@ -187,7 +187,7 @@ faults! {
     /// A spool's directory is removed, with all that is in it.
     #[cfg(feature = "spool")]
     DirectoryRemoved 10,
-    /// The power fails: the process crashes, and of what was not synced a part is lost.
+    /// The power fails: the process crashes, and part of what was not synced is lost.
     #[cfg(feature = "spool")]
     PowerCut 20,
 }

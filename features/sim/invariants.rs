@@ -45,9 +45,9 @@ impl Invariants {
     /// * its ledger balances;
     /// * what a session was told is on disk is in the end at the server, as it was logged; or it is on disk, or was counted
     ///   as rejected, evicted, discarded or unreadable, or a fault has destroyed it;
-    /// * what was synced survives a power cut;
-    /// * nothing arrives that was never logged; and no event twice, or after a later one, unless the process or the disk
-    ///   has failed;
+    /// * what is said to be synced is synced;
+    /// * nothing arrives that was never logged; and no confirmed event again, or any late, unless the process or the disk
+    ///   failed;
     /// * once faults are healed, it delivers everything within two hours.
     #[must_use]
     pub const fn all() -> Self {

@@ -54,9 +54,9 @@ pub(super) const DISK_FAULTS: [Fault; 7] = [
 ];
 
 impl Env {
-    /// Begins a spool in a directory of the simulated disk, which sends to the simulated server. The builder takes the
-    /// options; it is the production spool that [`start`](SpoolBuilder::start) then starts. It belongs to the process
-    /// that lives now, and ends with that.
+    /// Builds a spool in a directory of the simulated disk, which sends to the simulated server. The builder takes the
+    /// options; it is the production spool that [`start`](SpoolBuilder::start) then starts. It belongs to the
+    /// current process, and ends with it.
     pub fn spool(&self, directory: impl Into<PathBuf>) -> SimSpoolBuilder {
         let world = &self.0.world;
         let (pid, holder, tag) = {
@@ -80,7 +80,7 @@ impl Env {
             .enabled(true)
     }
 
-    /// [`reporter`](Self::reporter), whose events go through a spool.
+    /// Like [`reporter`](Self::reporter), but through a spool.
     ///
     /// # Panics
     /// When the options are invalid.
@@ -103,9 +103,9 @@ impl Env {
         SimDisk(Arc::clone(&self.0.world))
     }
 
-    /// The power fails: the process is gone, as after [`crash`](Self::crash), and of what was not synced a part is gone
+    /// The power fails: the process is gone, as after [`crash`](Self::crash), and part of what was not synced is gone
     /// from the disk: the ends of files, and the entries of files that were created, removed or renamed. The seed decides
-    /// which; [`Fault::EntryLost`], [`Fault::UnlinkUndone`] and [`Fault::TornWrite`] set how much.
+    /// which: half the entries, unless [`Fault::EntryLost`] or [`Fault::UnlinkUndone`] has a rate.
     pub fn power_cut(&self) {
         let process = self.0.world.cut_power();
         self.0.end_process(process);
